@@ -1,0 +1,55 @@
+"""Every error that segue raises on purpose. All are subclasses of `SegueError`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SegueError(Exception):
+    """Base of all errors meant for the user: the message says what is wrong, where, and what to do."""
+
+
+class DataError(SegueError):
+    """The input data cannot be used as it is: empty, malformed, ambiguous or inconsistent."""
+
+
+class ColumnError(DataError):
+    """A column is missing, empty or of an unusable type."""
+
+
+class StorageError(SegueError):
+    """A folder or file written by segue is missing, damaged, of a newer version or of another Dataset."""
+
+
+class ConfigError(SegueError):
+    """An option is unknown or has an impossible value."""
+
+
+class UnknownIdError(SegueError):
+    """Raw ids were asked for that the vocabulary does not hold."""
+
+
+class TrainingError(SegueError):
+    """Training cannot go on: the loss is not finite, or there is nothing to learn from."""
+
+
+class EvaluationError(SegueError):
+    """An evaluation would be meaningless: scores that are not finite, or nothing to evaluate."""
+
+
+class DownloadError(SegueError):
+    """A public dataset could not be fetched or failed its checksum."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A ready half-sentence that names the closest known word, or lists them all when none is close.
+
+    >>> nearest("hieght", ["height", "width"])
+    'did you mean "height"?'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return "known: " + ", ".join(known)
