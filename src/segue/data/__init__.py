@@ -1,0 +1,1 @@
+"""What happened: reading, preparation, the Dataset, histories, splits, statistics."""

@@ -1,0 +1,227 @@
+"""The Dataset: interactions sorted by user and time, in flat arrays, with the two vocabularies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.histories import Histories
+from segue.data.ragged import Int64, positions, rows_of
+from segue.data.vocabulary import Vocabulary
+from segue.errors import DataError
+from segue.files import atomic_folder, read_manifest, write_manifest
+
+FORMAT_VERSION = 1
+_MANIFEST = "dataset.json"
+_UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Who took what, in order. Made by `segue.prepare`, opened by `Dataset.open`.
+
+    Attributes
+    ----------
+    items
+        (n_interactions,) int32 item codes, sorted by user, then time; equal times keep the order of the log.
+    offsets
+        (n_users + 2,) int64: user u's interactions are `items[offsets[u]:offsets[u + 1]]`; user 0 has none.
+    users, catalogue
+        Vocabularies of the raw user and item ids.
+    times
+        (n_interactions,) int64 in `time_unit`s since 1970 (or any count that grows), or None.
+    ratings
+        (n_interactions,) float32, or None.
+    time_unit
+        "s", "ms", "us" or "ns"; None without times.
+    ends
+        (n_users + 1,) int64 where each user's visible history ends; the split moves it, the arrays stay.
+    metadata
+        Where the data comes from and the steps of its preparation.
+    """
+
+    items: npt.NDArray[np.int32]
+    offsets: Int64
+    users: Vocabulary
+    catalogue: Vocabulary
+    times: npt.NDArray[np.int64] | None = None
+    ratings: npt.NDArray[np.float32] | None = None
+    time_unit: str | None = None
+    ends: Int64 = None  # type: ignore[assignment]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.ends is None:
+            object.__setattr__(self, "ends", self.offsets[1:])
+
+    # ---- counts -------------------------------------------------------------------------------------------------
+
+    @property
+    def n_users(self) -> int:
+        """Number of users in the vocabulary."""
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        """Number of items in the catalogue."""
+        return len(self.catalogue)
+
+    @property
+    def n_interactions(self) -> int:
+        """Number of visible interactions."""
+        return int(self.lengths.sum())
+
+    @property
+    def starts(self) -> Int64:
+        """(n_users + 1,) where each user's history starts."""
+        return self.offsets[:-1]
+
+    @property
+    def lengths(self) -> Int64:
+        """(n_users + 1,) number of visible interactions of each user; 0 for user 0."""
+        return self.ends - self.starts
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.n_users:,} users, {self.n_items:,} items, {self.n_interactions:,} interactions)"
+
+    # ---- views --------------------------------------------------------------------------------------------------
+
+    def until(self, ends: Int64) -> Dataset:
+        """The same data with each user's history ending at `ends` (n_users + 1,), absolute positions."""
+        return replace(self, ends=ends)
+
+    def before(self, time: int) -> Dataset:
+        """The same data with only the interactions before `time`, in `time_unit`s.
+
+        Raises
+        ------
+        DataError
+            The Dataset has no times.
+        """
+        if self.times is None:
+            raise DataError("this Dataset has no times, so it cannot be cut at one.")
+        earlier = np.concatenate([[0], np.cumsum(self.times < time)])
+        kept = earlier[self.ends] - earlier[self.starts]
+        return self.until(self.starts + kept)
+
+    def histories(self, users: Int64 | None = None) -> Histories:
+        """The histories of the given user codes (n,), or of all users with at least one visible interaction."""
+        codes = np.flatnonzero(self.lengths) if users is None else users
+        return Histories(codes, self.items, self.starts[codes], self.ends[codes], self.times)
+
+    def item_counts(self) -> Int64:
+        """(n_items + 1,) number of visible interactions of each item; 0 for item 0."""
+        visible = self.items
+        if self.n_interactions != len(self.items):
+            visible = self.items[positions(self.starts, self.ends)]
+        return np.bincount(visible, minlength=self.n_items + 1).astype(np.int64, copy=False)
+
+    def to_frame(self) -> pl.DataFrame:
+        """The visible interactions with raw ids: columns user, item and, where there are any, time and rating."""
+        where = positions(self.starts, self.ends)
+        columns: dict[str, Any] = {
+            "user": self.users.decode(rows_of(self.starts, self.ends)),
+            "item": self.catalogue.decode(self.items[where]),
+        }
+        if self.times is not None:
+            columns["time"] = self.times[where]
+        if self.ratings is not None:
+            columns["rating"] = self.ratings[where]
+        return pl.DataFrame(columns)
+
+    def timestamp(self, moment: int | float) -> int:
+        """`moment`, in seconds since 1970, in this Dataset's `time_unit`."""
+        return int(moment * _UNITS_PER_SECOND[self.time_unit or "s"])
+
+    # ---- identity and storage -----------------------------------------------------------------------------------
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that is visible: two Datasets with the same fingerprint train the same model."""
+        digest = hashlib.sha256()
+        for array in (self.items, self.offsets, self.ends, self.times, self.ratings):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).view(np.uint8).data)
+        for vocabulary in (self.users, self.catalogue):
+            digest.update(str(vocabulary.ids.dtype).encode())
+            digest.update(vocabulary.ids.hash(seed=0).to_numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the Dataset as a folder, atomically, and return its path. A view is saved as what is visible."""
+        visible = self.compact()
+        with atomic_folder(Path(path)) as folder:
+            for name in ("items", "offsets", "times", "ratings"):
+                array = getattr(visible, name)
+                if array is not None:
+                    np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            self.users.save(folder / "users.parquet")
+            self.catalogue.save(folder / "items.parquet")
+            content = {
+                "users": self.n_users,
+                "items": self.n_items,
+                "interactions": self.n_interactions,
+                "time_unit": self.time_unit,
+                "metadata": dict(self.metadata),
+            }
+            write_manifest(folder, _MANIFEST, "dataset", FORMAT_VERSION, content)
+        return Path(path)
+
+    def compact(self) -> Dataset:
+        """The same Dataset without the interactions that are not visible (itself when all are)."""
+        if len(self.items) == self.n_interactions:
+            return self
+        where = positions(self.starts, self.ends)
+        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        return replace(
+            self,
+            items=self.items[where],
+            times=None if self.times is None else self.times[where],
+            ratings=None if self.ratings is None else self.ratings[where],
+            offsets=offsets,
+            ends=offsets[1:],
+        )
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = True) -> Dataset:
+        """Open a folder written by `save`; the arrays are memory-mapped, not read.
+
+        Parameters
+        ----------
+        path
+            The folder.
+        verify
+            Compare checksums first (about a second per gigabyte).
+
+        Raises
+        ------
+        StorageError
+            A file is missing, truncated or altered, or the format is newer than this segue.
+        """
+        folder = Path(path)
+        manifest = read_manifest(folder, _MANIFEST, "dataset", FORMAT_VERSION, verify=verify)
+        arrays = {
+            name: _map(folder / f"{name}.npy") if f"{name}.npy" in manifest["files"] else None
+            for name in ("items", "offsets", "times", "ratings")
+        }
+        return cls(
+            **arrays,  # type: ignore[arg-type]
+            users=Vocabulary.load(folder / "users.parquet"),
+            catalogue=Vocabulary.load(folder / "items.parquet"),
+            time_unit=manifest["time_unit"],
+            metadata=manifest["metadata"],
+        )
+
+
+def _map(path: Path) -> npt.NDArray[Any]:
+    """Memory-map an array file, as a plain array; an empty one (which cannot be mapped) is read."""
+    if path.stat().st_size <= 128:
+        return np.asarray(np.load(path, allow_pickle=False))
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

@@ -1,0 +1,72 @@
+"""A batch of histories: what every model reads when it is asked for scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from segue.data.ragged import Int64, offsets_of, positions, rows_of
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """n histories, each a slice of one flat array that is shared, not copied.
+
+    Attributes
+    ----------
+    users
+        (n,) int64 user codes; 0 = a user the model does not know.
+    items
+        (any,) int32 item codes, oldest first within a history.
+    starts, ends
+        (n,) int64; history r is `items[starts[r]:ends[r]]`.
+    times
+        (any,) int64 beside `items`, or None.
+    """
+
+    users: Int64
+    items: npt.NDArray[np.int32]
+    starts: Int64
+    ends: Int64
+    times: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @classmethod
+    def from_lists(cls, histories: Sequence[npt.ArrayLike], users: Int64 | None = None) -> Histories:
+        """Histories given one by one, as sequences of item codes."""
+        arrays = [np.asarray(history, dtype=np.int32) for history in histories]
+        offsets = offsets_of(np.array([len(array) for array in arrays], dtype=np.int64))
+        flat = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int32)
+        codes = np.zeros(len(arrays), dtype=np.int64) if users is None else users
+        return cls(codes, flat, offsets[:-1], offsets[1:])
+
+    @property
+    def lengths(self) -> Int64:
+        """(n,) number of items in each history."""
+        return self.ends - self.starts
+
+    def select(self, index: npt.NDArray[np.int64] | slice) -> Histories:
+        """The histories at `index`, in its order."""
+        return replace(self, users=self.users[index], starts=self.starts[index], ends=self.ends[index])
+
+    def last(self, length: int) -> Histories:
+        """The same histories cut to their newest `length` items."""
+        return replace(self, starts=np.maximum(self.starts, self.ends - length))
+
+    def seen(self) -> tuple[Int64, npt.NDArray[np.int32]]:
+        """(row, item code) of every interaction, as two flat arrays."""
+        return rows_of(self.starts, self.ends), self.items[positions(self.starts, self.ends)]
+
+    def padded(self, width: int) -> npt.NDArray[np.int64]:
+        """(n, width) int64 item codes, oldest first from column 0, 0 behind the newest; cut to the newest `width`."""
+        cut = self.last(width)
+        rows, items = cut.seen()
+        columns = positions(np.zeros(len(cut), dtype=np.int64), cut.lengths)
+        matrix = np.zeros((len(self), width), dtype=np.int64)
+        matrix[rows, columns] = items
+        return matrix

@@ -1,0 +1,228 @@
+"""Splits: which part of each history a model may learn from, and what it is asked to predict.
+
+A split never copies interactions. It is a training view (the same arrays, shorter visible histories) and one or two
+Holdouts (which users, where each history ends, what came next).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64, positions
+from segue.errors import ConfigError, DataError
+
+MIN_HISTORY = 3
+"""Users with fewer interactions than this are never held out by leave-last: they stay in training."""
+
+
+@dataclass(frozen=True, eq=False)
+class Holdout:
+    """Questions with known answers: given these histories, what came next?
+
+    Attributes
+    ----------
+    dataset
+        The Dataset whose arrays the positions point into.
+    users
+        (n,) int64 user codes, ascending.
+    history_ends
+        (n,) int64 absolute positions where each visible history ends.
+    target_ends
+        (n,) int64; the targets of row r are `dataset.items[history_ends[r]:target_ends[r]]`, at least one.
+    name
+        "validation" or "test".
+    known
+        Whether the model has seen these users in training; False for users held out entirely.
+    """
+
+    dataset: Dataset
+    users: Int64
+    history_ends: Int64
+    target_ends: Int64
+    name: str
+    known: bool = True
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __repr__(self) -> str:
+        return f"Holdout({self.name}: {len(self):,} users, {int(self.n_targets.sum()):,} targets)"
+
+    @property
+    def n_targets(self) -> Int64:
+        """(n,) number of targets of each user."""
+        return self.target_ends - self.history_ends
+
+    def histories(self) -> Histories:
+        """What each user had done before the targets."""
+        starts = self.dataset.starts[self.users]
+        users = self.users if self.known else np.zeros_like(self.users)
+        return Histories(users, self.dataset.items, starts, self.history_ends, self.dataset.times)
+
+    def targets(self) -> Histories:
+        """What each user did next, as slices of the same arrays."""
+        return Histories(self.users, self.dataset.items, self.history_ends, self.target_ends, self.dataset.times)
+
+    def select(self, index: Int64) -> Holdout:
+        """The rows at `index`."""
+        return replace(
+            self,
+            users=self.users[index],
+            history_ends=self.history_ends[index],
+            target_ends=self.target_ends[index],
+        )
+
+    def sample(self, n: int, seed: int = 0) -> Holdout:
+        """`n` users drawn once from `seed`, in ascending order (all of them when there are no more than `n`)."""
+        if n >= len(self):
+            return self
+        return self.select(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+
+    def training_view(self) -> Dataset:
+        """Everything that may be learnt before these questions: all of every history up to its targets.
+
+        Users who are not asked keep all they have in the Dataset, if they are known to the model at all.
+        """
+        ends = self.dataset.ends.copy()
+        ends[self.users] = self.history_ends if self.known else self.dataset.starts[self.users]
+        return self.dataset.until(ends)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A training view with the Holdouts that choose and judge the model.
+
+    Attributes
+    ----------
+    train
+        What a model is fitted on.
+    validation
+        Chooses settings and the number of epochs.
+    test
+        Is looked at once.
+    spec
+        The call that made the split, as plain data.
+    """
+
+    train: Dataset
+    validation: Holdout
+    test: Holdout
+    spec: dict[str, object]
+
+    @property
+    def refit(self) -> Dataset:
+        """The training view for the final fit, once validation has chosen: everything but the test targets."""
+        return self.test.training_view()
+
+
+def leave_last_out(dataset: Dataset) -> Split:
+    """The last interaction of each user is the test target, the last but one the validation target.
+
+    Users with fewer than three interactions stay in training only. Users are cut at different moments, so a model may
+    learn from one user what happened after another's target (a leak from the future that all published leave-last-out figures
+    share); `time_cut` has none.
+
+    Raises
+    ------
+    DataError
+        No user has three interactions.
+    """
+    split = leave_last_n(dataset, 1)
+    return replace(split, spec={"name": "leave-last-out"})
+
+
+def leave_last_n(dataset: Dataset, n: int) -> Split:
+    """Like `leave_last_out` with the last `n` interactions for test and the `n` before them for validation.
+
+    Users with fewer than 2 n + 1 interactions stay in training only.
+    """
+    if n < 1:
+        raise ConfigError(f"n is the number of interactions held out per user: expected 1 or more, found {n}.")
+    needed = 2 * n + 1
+    users = np.flatnonzero(dataset.lengths >= needed)
+    if not len(users):
+        raise DataError(f"no user has the {needed} interactions that this split needs.")
+    ends = dataset.ends[users]
+    train_ends = dataset.ends.copy()
+    train_ends[users] = ends - 2 * n
+    return Split(
+        train=dataset.until(train_ends),
+        validation=Holdout(dataset, users, ends - 2 * n, ends - n, "validation"),
+        test=Holdout(dataset, users, ends - n, ends, "test"),
+        spec={"name": "leave-last-n", "n": n},
+    )
+
+
+def time_cut(dataset: Dataset, test: float = 0.1, validation: float = 0.1) -> Split:
+    """Cut all users at the same two moments: the only split here without a leak from the future.
+
+    Test targets are everything a user did after the later moment, validation targets everything between the two. Users
+    without a history before the moment are not asked (there is nothing to predict from), and everyone who is asked at test
+    has lived through validation. Popularity drifts, so figures are lower than under leave-last-out; they are closer to what a deployed
+    model meets.
+
+    Parameters
+    ----------
+    dataset
+        Must have times.
+    test, validation
+        Shares of all interactions, by time, in each part.
+    """
+    if dataset.times is None:
+        raise DataError("a cut in time needs times, and this Dataset has none: use leave_last_out.")
+    if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
+        raise ConfigError(f"test={test} and validation={validation} are shares: both above 0, together below 1.")
+    times = dataset.times[positions(dataset.starts, dataset.ends)]
+    moments = np.quantile(times, [1 - test - validation, 1 - test], method="higher")
+    first, second = (dataset.before(int(moment)).ends for moment in moments)
+    return Split(
+        train=dataset.until(first),
+        validation=_asked(dataset, first, second, "validation"),
+        test=_asked(dataset, second, dataset.ends, "test"),
+        spec={"name": "time-cut", "test": test, "validation": validation},
+    )
+
+
+def hold_out_users(dataset: Dataset, test: float = 0.1, validation: float = 0.1, seed: int = 0) -> Split:
+    """Hold out some users entirely; of each, the last interaction is the target and the rest the given history.
+
+    Measures how a model serves people it has never met.
+
+    Parameters
+    ----------
+    dataset
+        Any Dataset.
+    test, validation
+        Shares of the users who have at least two interactions.
+    seed
+        Draws them.
+    """
+    if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
+        raise ConfigError(f"test={test} and validation={validation} are shares: both above 0, together below 1.")
+    users = np.flatnonzero(dataset.lengths >= 2)
+    drawn = np.random.default_rng(seed).permutation(users)
+    n_test, n_validation = (max(1, round(len(users) * share)) for share in (test, validation))
+    if n_test + n_validation >= len(users):
+        raise DataError(f"{len(users)} users with two interactions are too few to hold any out.")
+    parts = np.sort(drawn[:n_test]), np.sort(drawn[n_test : n_test + n_validation])
+    ends = dataset.ends.copy()
+    for part in parts:
+        ends[part] = dataset.starts[part]
+    test_part, validation_part = (
+        Holdout(dataset, part, dataset.ends[part] - 1, dataset.ends[part], name, known=False)
+        for part, name in zip(parts, ("test", "validation"), strict=True)
+    )
+    spec: dict[str, object] = {"name": "held-out-users", "test": test, "validation": validation, "seed": seed}
+    return Split(dataset.until(ends), validation_part, test_part, spec)
+
+
+def _asked(dataset: Dataset, history_ends: Int64, target_ends: Int64, name: str) -> Holdout:
+    """The users with a history before and at least one target after."""
+    users = np.flatnonzero((history_ends > dataset.starts) & (target_ends > history_ends))
+    if not len(users):
+        raise DataError(f"no user has interactions on both sides of the {name} cut: change the shares.")
+    return Holdout(dataset, users, history_ends[users], target_ends[users], name)

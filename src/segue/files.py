@@ -1,0 +1,165 @@
+"""Atomic files and folders, and manifests with checksums: what segue writes is whole or not there.
+
+A folder written here holds a manifest (a JSON file) with the kind of thing it is, the version of its format, and the
+size and SHA-256 of every other file. Opening it checks all of them, so a missing, truncated or altered file is
+named before anything is computed from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segue.errors import StorageError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary neighbour of `path`; on success it replaces `path` in one step, on failure it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary neighbour folder of `path`; on success it takes the place of `path`, whole.
+
+    Raises
+    ------
+    StorageError
+        `path` exists and is not a folder that segue wrote (nothing of the user's is ever replaced).
+    """
+    if path.exists() and not _replaceable(path):
+        raise StorageError(f"{path} exists and was not written by segue: choose another place or remove it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            path.rename(retired / path.name)
+            temporary.rename(path)
+            shutil.rmtree(retired, ignore_errors=True)
+        else:
+            temporary.rename(path)
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as readable JSON, atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing or damaged one is a StorageError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StorageError(f"{path} is missing.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise StorageError(f"{path} is not valid JSON ({error}): it was damaged or edited.") from None
+
+
+def write_manifest(folder: Path, name: str, kind: str, version: int, content: dict[str, Any]) -> None:
+    """Write `folder/name`: kind, format version, `content`, and size and SHA-256 of every other file in `folder`."""
+    files = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name != name
+    }
+    write_json(folder / name, {"kind": kind, "format_version": version, **content, "files": files})
+
+
+def read_manifest(folder: Path, name: str, kind: str, version: int, *, verify: bool = True) -> dict[str, Any]:
+    """Read `folder/name` and check every file that it lists.
+
+    Parameters
+    ----------
+    folder, name
+        Where the manifest is.
+    kind, version
+        What it must be, and the newest format version this segue can read.
+    verify
+        Compare SHA-256 checksums too (about a second per gigabyte); sizes are compared always.
+
+    Raises
+    ------
+    StorageError
+        No such folder, another kind, a newer version, or a file that is missing, truncated or altered.
+    """
+    if not folder.is_dir():
+        raise StorageError(f"{folder} is not a folder: expected a {kind} written by segue.")
+    if not (folder / name).is_file():
+        raise StorageError(f"{folder} is not a {kind} written by segue: it has no {name}.")
+    manifest = read_json(folder / name)
+    if not isinstance(manifest, dict) or manifest.get("kind") != kind:
+        raise StorageError(f"{folder / name} does not describe a {kind}.")
+    found = manifest.get("format_version")
+    if not isinstance(found, int) or found > version:
+        raise StorageError(
+            f"{folder} has format version {found}; this segue reads up to {version}. Upgrade segue to open it."
+        )
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        raise StorageError(f"{folder / name} lists no files: it was damaged or edited.")
+    for relative, expected in files.items():
+        _check(folder / relative, expected, verify)
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check(file: Path, expected: dict[str, Any], verify: bool) -> None:
+    if not file.is_file():
+        raise StorageError(f"{file} is missing.")
+    size = file.stat().st_size
+    if size != expected["bytes"]:
+        raise StorageError(f"{file} has {size} bytes, {expected['bytes']} were written: it is truncated or altered.")
+    if verify and sha256(file) != expected["sha256"]:
+        raise StorageError(f"{file} does not match its checksum: it was altered after it was written.")
+
+
+def _replaceable(path: Path) -> bool:
+    """Whether `path` is an empty folder or one that holds a manifest of ours."""
+    if not path.is_dir():
+        return False
+    names = {entry.name for entry in path.iterdir()}
+    return not names or bool(names & {"dataset.json", "recommender.json"})
+
+
+def _flush(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

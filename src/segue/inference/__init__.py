@@ -1,0 +1,1 @@
+"""From a model to answers: ranking, the Recommender, explanations, export."""

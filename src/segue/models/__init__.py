@@ -1,0 +1,1 @@
+"""One file per model, whole: config, module, batches, loss, scoring."""

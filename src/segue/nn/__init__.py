@@ -1,0 +1,1 @@
+"""Layers and losses that two or more models use."""

@@ -1,0 +1,1 @@
+"""Fitting any model: batches, the trainer, checkpoints, curves."""
