@@ -1,0 +1,49 @@
+# Everything runs in .venv, which is made on first use: only Python >= 3.11, pip and make are needed.
+# Another interpreter: make PYTHON=python3.12 setup
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format clean
+
+help:
+	@echo "make demo    train, compare and explain recommenders on made data (a minute or two)"
+	@echo "make test    everything that has to pass: style, types, tests"
+	@echo "make lint    style and types only"
+	@echo "make format  put the code into the one style"
+	@echo "make setup   the development environment in .venv"
+	@echo "make clean   remove .venv and caches"
+
+setup: .venv/.dev-ready
+
+demo: .venv/.ready
+	$(BIN)/segue demo
+
+test: lint
+	$(BIN)/pytest
+
+lint: .venv/.dev-ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/.dev-ready
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "segue needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# The interpreter is an order-only prerequisite: its date is that of the system's Python and says nothing.
+.venv/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
+	@touch $@
+
+.venv/.dev-ready: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch .venv/.ready $@

@@ -1,0 +1,106 @@
+"""Sequential recommendation: from a log of interactions to recommendations with reasons.
+
+The names below are what a user needs. Each is imported when it is first used, so that `import segue` and
+`segue --help` answer at once; nothing heavy (torch, polars, matplotlib) is loaded before it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segue.data.dataset import Dataset
+    from segue.data.prepare import prepare
+    from segue.data.reading import Log, read
+    from segue.data.simulate import simulate
+    from segue.data.splits import Holdout, Split, hold_out_users, leave_last_n, leave_last_out, time_cut
+    from segue.data.statistics import describe
+    from segue.data.vocabulary import Vocabulary
+    from segue.errors import SegueError
+    from segue.evaluation.compare import compare
+    from segue.evaluation.evaluate import evaluate
+    from segue.inference.recommender import Recommender, load
+    from segue.models.markov import Markov
+    from segue.models.popularity import Popularity, RecentPopularity
+    from segue.models.sasrec import SASRec
+    from segue.models.ssept import SSEPT
+    from segue.training.config import Training
+    from segue.training.fit import fit
+
+    __version__: str
+
+_HOMES = {
+    "Dataset": "segue.data.dataset",
+    "Holdout": "segue.data.splits",
+    "Log": "segue.data.reading",
+    "Markov": "segue.models.markov",
+    "Popularity": "segue.models.popularity",
+    "RecentPopularity": "segue.models.popularity",
+    "Recommender": "segue.inference.recommender",
+    "SASRec": "segue.models.sasrec",
+    "SSEPT": "segue.models.ssept",
+    "SegueError": "segue.errors",
+    "Split": "segue.data.splits",
+    "Training": "segue.training.config",
+    "Vocabulary": "segue.data.vocabulary",
+    "compare": "segue.evaluation.compare",
+    "describe": "segue.data.statistics",
+    "evaluate": "segue.evaluation.evaluate",
+    "fit": "segue.training.fit",
+    "hold_out_users": "segue.data.splits",
+    "leave_last_n": "segue.data.splits",
+    "leave_last_out": "segue.data.splits",
+    "load": "segue.inference.recommender",
+    "prepare": "segue.data.prepare",
+    "read": "segue.data.reading",
+    "simulate": "segue.data.simulate",
+    "time_cut": "segue.data.splits",
+}
+
+# Static, as type checkers and editors want it; a test holds it equal to _HOMES.
+__all__ = [
+    "SSEPT",
+    "Dataset",
+    "Holdout",
+    "Log",
+    "Markov",
+    "Popularity",
+    "RecentPopularity",
+    "Recommender",
+    "SASRec",
+    "SegueError",
+    "Split",
+    "Training",
+    "Vocabulary",
+    "__version__",
+    "compare",
+    "describe",
+    "evaluate",
+    "fit",
+    "hold_out_users",
+    "leave_last_n",
+    "leave_last_out",
+    "load",
+    "prepare",
+    "read",
+    "simulate",
+    "time_cut",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: object = version("segue")
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'segue' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

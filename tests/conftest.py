@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of public datasets that SEGUE_TEST_DATA names; without it the test is skipped."""
+    folder = os.environ.get("SEGUE_TEST_DATA")
+    if not folder:
+        pytest.skip("SEGUE_TEST_DATA names no folder of public datasets")
+    return Path(folder)
