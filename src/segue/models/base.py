@@ -1,0 +1,138 @@
+"""What every model is: a frozen config, and a module that answers for histories.
+
+To add a model, write one file with a config (a `ModelConfig`) and a module (a `CountingModel` or a `TrainableModel`), and name
+it in `registry.py`. The trainer, the evaluation, the Recommender and the command line then serve it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.errors import ConfigError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(ABC):
+    """Settings of a model: frozen, typed, and the same in Python, YAML and on the command line."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def build(self, n_users: int, n_items: int) -> Model:
+        """A new module for that many users and items, its weights drawn from torch's global generator."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain data, `name` included."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; an unknown setting is a ConfigError that names the nearest known one."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for key in settings:
+            if key != "name" and key not in known:
+                raise ConfigError(f"{cls.name} has no setting {key!r}; {nearest(key, known)}")
+        return cls(**{key: value for key, value in settings.items() if key != "name"})
+
+
+class Model(nn.Module, ABC):
+    """What the Recommender and the evaluation ask of a model. All codes; no raw ids.
+
+    Parameters
+    ----------
+    config
+        The model's settings.
+    n_users, n_items
+        Sizes of the vocabularies; codes run from 1 to these, 0 is nobody and nothing.
+    """
+
+    max_history: int | None = None
+    """How many of a history's newest items matter to `queries`; None = all."""
+
+    personal: bool = False
+    """Whether `queries` looks at `Histories.users`."""
+
+    def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
+        super().__init__()
+        self.config = config
+        self.n_users = n_users
+        self.n_items = n_items
+
+    @abstractmethod
+    def queries(self, histories: Histories) -> Tensor:
+        """One query per history, (batch, …): all that is needed to score items. Histories are not empty."""
+
+    @abstractmethod
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Scores (batch, stop - start) float32 of the item codes start … stop - 1; column of code 0 is meaningless.
+
+        `out` may be given to receive the result (it is then returned).
+        """
+
+    @abstractmethod
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (batch, n) float32 of `items` (batch, n) int64."""
+
+    def item_vectors(self) -> Tensor | None:
+        """Vectors (n_items + 1, width) whose cosine says how alike two items are, or None if there are none."""
+        return None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module's tensors are."""
+        tensor = next(iter([*self.parameters(), *self.buffers()]), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
+
+class CountingModel(Model):
+    """A model that is fitted in one pass over the data, without gradients."""
+
+    @abstractmethod
+    def count(self, dataset: Dataset) -> None:
+        """Fill the buffers from the visible interactions."""
+
+
+class Examples(Protocol):
+    """The units of training that a model makes of a Dataset; the trainer shuffles and groups them.
+
+    Attributes
+    ----------
+    lengths
+        (n,) how long each unit is: batches hold units of like length.
+    weights
+        (n,) number of terms that each unit adds to the loss; the trainer divides the summed loss by their sum.
+    """
+
+    lengths: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.int64]
+
+    def batch(self, index: npt.NDArray[np.int64], generator: np.random.Generator) -> Any:
+        """A tuple of tensors for the units at `index`, all randomness taken from `generator`."""
+
+
+class TrainableModel(Model):
+    """A model fitted by gradient steps. `forward(batch)` is the loss, summed over the batch's terms."""
+
+    @abstractmethod
+    def examples(self, dataset: Dataset) -> Examples:
+        """The training units of the visible interactions.
+
+        Raises
+        ------
+        TrainingError
+            There is nothing to learn from.
+        """
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Tensor:
+        """The summed loss of a batch made by `examples(...).batch`, a scalar."""
