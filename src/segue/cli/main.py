@@ -1,0 +1,144 @@
+"""The `segue` command: finds the command that was asked for, runs it, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from segue.errors import ConfigError, SegueError, nearest
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Command(NamedTuple):
+    """What `segue --help` says about one command; the command itself is the module of its name in this folder."""
+
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "prepare": Command(
+        "turn a file, or a public dataset by name, into a Dataset folder",
+        "segue prepare ratings.csv --out data/mine --k-core 5",
+    ),
+    "describe": Command("count and picture what a Dataset holds", "segue describe data/mine"),
+    "datasets": Command("list the public datasets that segue knows by name", "segue datasets"),
+    "train": Command(
+        "fit a model on a Dataset; stopped runs resume exactly",
+        "segue train data/mine --model sasrec --out runs/first",
+    ),
+    "evaluate": Command("measure a run on its test or validation users", "segue evaluate runs/first --k 5,10,20"),
+    "compare": Command("test two or more runs for a real difference", "segue compare runs/first runs/second"),
+    "recommend": Command(
+        "what comes next, for some users or for all of them",
+        "segue recommend runs/first --users 42 7",
+    ),
+    "score": Command(
+        "a model's scores of given items for given users", "segue score runs/first --users 42 --items 1 2"
+    ),
+    "similar": Command("items that a model holds to be alike", "segue similar runs/first --items 50"),
+    "explain": Command(
+        "how much each item of a history added to a score",
+        "segue explain runs/first --user 42 --item 50",
+    ),
+    "demo": Command("all of it once, in a minute or two, on made data", "segue demo"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    argv
+        The words after `segue`; those of the process when None.
+
+    Returns
+    -------
+    int
+        0: done. 1: the data, a file or the training is at fault. 2: the command line or the configuration is.
+        130: interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = bool(words) and words[0] == "--debug"
+    words = words[debug:]
+    try:
+        return _dispatch(words)
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else OK
+    except KeyboardInterrupt as interrupt:
+        _complain("\n".join(["interrupted.", *getattr(interrupt, "__notes__", ())]))
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (such as head) has left; what Python flushes at exit must not complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (SegueError, OSError) as error:
+        if debug:
+            raise
+        _complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
+        return USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _dispatch(words: list[str]) -> int:
+    """Answer `--help` and `--version` here, hand everything else to the command's module."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        if words[1:] and words[1] in COMMANDS:
+            return _dispatch([words[1], "--help"])
+        sys.stdout.write(_help())
+        return OK
+    name, rest = words[0], words[1:]
+    if name == "--version":
+        from importlib.metadata import version
+
+        sys.stdout.write(f"segue {version('segue')}\n")
+        return OK
+    if name.startswith("-"):
+        known = ("--help", "--version", "--debug")
+        raise ConfigError(f'segue has no option "{name}" before the command: {nearest(name, known)}')
+    if name not in COMMANDS:
+        raise ConfigError(f'segue has no command "{name}": {nearest(name, COMMANDS)}')
+    code = importlib.import_module(f"segue.cli.{name}").main(rest)
+    return int(code)
+
+
+def _help() -> str:
+    """The page of `segue --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [
+        "usage: segue [--debug] <command> [options]",
+        "",
+        "Sequential recommendation: from a log of interactions to recommendations with reasons.",
+        "",
+        "commands:",
+        *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
+        "",
+        "options:",
+        "  -h, --help  this page; after a command, that command's options",
+        "  --version   the version of segue",
+        "  --debug     before a command: show the traceback of an error",
+        "",
+        "examples:",
+        *(f"  {command.example}" for command in COMMANDS.values()),
+        "",
+        "exit codes:",
+        "  0    done",
+        "  1    the data, a file or the training is at fault: the message says what to do",
+        "  2    the command line or the configuration is at fault: the message names the option",
+        "  130  interrupted by Ctrl-C",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _complain(message: str) -> None:
+    """Write an error message where it does not mix with results."""
+    sys.stderr.write(f"segue: {message}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""Command-line options and YAML from frozen dataclasses: one definition gives flags, `--config`, `--help` and checks.
+
+A command declares its options as a frozen dataclass, each field documented by the string below it, and reads them so:
+
+    parser = OptionParser("train")
+    parser.add_options(TrainOptions)
+    parser.add_options(Training, under="training")
+    parser.read(argv)
+    options, training = parser.get(TrainOptions), parser.get(Training)
+
+Options are spelt with dashes or underscores. What the command line says wins over what the `--config` file says. An
+option that nobody declared is a `ConfigError` that names the nearest known one, in the file as on the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+import re
+import typing
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from docstring_parser import ParseError, parse_from_object
+from jsonargparse import ArgumentParser
+
+from segue.cli import kinds
+from segue.cli.configfile import flat, read_config, replaced
+from segue.cli.main import COMMANDS
+from segue.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+def positional() -> Any:
+    """The default of a field that is given by its place on the command line instead of by a flag."""
+    return dataclasses.field(metadata={"positional": True})
+
+
+def peek(argv: Sequence[str], name: str, default: str, aliases: Mapping[str, str] | None = None) -> str:
+    """The value of one option, before the parser that reads the others can be built.
+
+    Parameters
+    ----------
+    argv
+        The command line; a `--config` file it names is looked into as well.
+    name
+        The option's full name, such as "model.name".
+    default
+        What the option is where it is not given.
+    aliases
+        As for `OptionParser`.
+    """
+    named = [name, *(short for short, full in (aliases or {}).items() if full == name)]
+    found = default
+    for path in _values_of(argv, ["config"]):
+        content: Any = read_config(path, aliases)
+        for part in name.split("."):
+            content = content.get(part) if isinstance(content, dict) else None
+        found = found if content is None else str(content)
+    return [found, *_values_of(argv, named)][-1]
+
+
+class OptionParser:
+    """The options of one command.
+
+    Parameters
+    ----------
+    command
+        The command's name in `segue.cli.main.COMMANDS`, where its summary and example stand.
+    notes
+        Said at the end of `--help`, below the example.
+    aliases
+        Short names of options: `{"model": "model.name"}` makes `--model` and the YAML `model: sasrec` mean that one.
+    """
+
+    def __init__(self, command: str, notes: str = "", aliases: Mapping[str, str] | None = None) -> None:
+        summary, example = COMMANDS[command]
+        self._prog = f"segue {command}"
+        self._parser = ArgumentParser(
+            prog=self._prog,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog="\n\n".join(filter(None, [f"example:\n  {example}", notes])),
+            formatter_class=_HelpFormatter,
+            exit_on_error=False,
+            print_config="--print-config",
+            default_env=False,
+        )
+        self._aliases = dict(aliases or {})
+        self._kinds: dict[str, object] = {}
+        self._positionals: list[str] = []
+        self._sources: list[tuple[type, str]] = []
+        self._in_file: dict[str, str] = {}
+        self._values: Any = None
+        self._parser.add_argument(
+            "--config", action="config", metavar="FILE", help="YAML file of options; flags win over it."
+        )
+
+    def add_options(self, options: type, under: str = "") -> None:
+        """Declare an option for each field of a frozen dataclass.
+
+        Parameters
+        ----------
+        options
+            The dataclass. Its docstring's first line is the heading in `--help`.
+        under
+            Put before the names: "training" makes the field `epochs` the option `--training.epochs`.
+        """
+        documented = _attribute_docs(options)
+        hints = typing.get_type_hints(options)
+        group = self._parser.add_argument_group((inspect.getdoc(options) or under).splitlines()[0].rstrip("."))
+        for field in dataclasses.fields(options):
+            key, kind = f"{under}.{field.name}".lstrip("."), hints[field.name]
+            text = documented.get(field.name)
+            self._kinds[key] = kind
+            if field.metadata.get("positional"):
+                self._positionals.append(key)
+                several: dict[str, Any] = {"nargs": "+"} if kinds.element(kind) else {}
+                self._parser.add_argument(key, type=kinds.element(kind) or kind, help=text, **several)
+                continue
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            shape: dict[str, Any] = {"metavar": kinds.metavar(kind)} if kinds.metavar(kind) else {}
+            shape |= {"required": True} if default is dataclasses.MISSING else {"default": default}
+            short = "".join(f"--{_spelt(alias)} for short. " for alias, full in self._aliases.items() if full == key)
+            group.add_argument(f"--{_spelt(key)}", type=kind, help=short + (text or ""), **shape)
+        self._sources.append((options, under))
+
+    def read(self, argv: Sequence[str]) -> None:
+        """Read the command line and the files it names; `get` then gives the options.
+
+        Raises
+        ------
+        ConfigError
+            An option is unknown, lacks its value, or has an impossible one.
+        """
+        self._parser.usage = " ".join([self._prog, *self._positionals, "[options]"])
+        try:
+            self._values = self._parser.parse_args(self._tidy(argv))
+        except argparse.ArgumentError as error:
+            self._fail(str(error))
+
+    def get(self, options: type[T]) -> T:
+        """The options declared by `add_options(options, ...)`, as an instance of that dataclass."""
+        under = next(under for declared, under in self._sources if declared is options)
+        values = self._values[under] if under else self._values
+        given = {field.name: values[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
+        return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+    # ---- the command line, word by word -------------------------------------------------------------------------
+
+    def _tidy(self, argv: Sequence[str]) -> list[str]:
+        """The same command line with every option as one `--name=value`, checked names, and the files in front."""
+        words = deque(argv)
+        files: list[str] = []
+        rest: list[str] = []
+        for word in _drain(words):
+            if word == "--":
+                rest.append(word)
+                rest.extend(words)
+                break
+            if word in ("-h", "--help") or not word.startswith("--"):
+                rest.append(word)
+                continue
+            name, equals, value = word[2:].partition("=")
+            if _key(name) == "print_config":
+                rest.append(f"--print-config={value}")
+            elif name == "config":
+                files.append("--config=" + self._config(self._needed(name, value if equals else None, words)))
+            else:
+                rest.append(self._option(name, value if equals else None, words))
+        return files + rest
+
+    def _option(self, name: str, value: str | None, words: deque[str]) -> str:
+        """One option with its value, which is taken from the words that follow where it is not there yet."""
+        key = self._aliases.get(_key(name), _key(name))
+        outer, dot, last = key.rpartition(".")
+        positive = outer + dot + last.removeprefix("no_")
+        if key not in self._kinds and self._kinds.get(positive) is bool:
+            key, value = positive, "false"
+        if key not in self._kinds or key in self._positionals:
+            raise ConfigError(f'{self._prog} has no option "--{name}": {nearest("--" + _spelt(name), self._flags())}')
+        self._in_file.pop(key, None)
+        return f"--{_spelt(key)}={self._needed(name, value, words, self._kinds[key])}"
+
+    def _needed(self, name: str, value: str | None, words: deque[str], kind: object = str) -> str:
+        found = kinds.written(kind, value, words)
+        if found is None:
+            raise ConfigError(f"{self._prog}: --{name} needs a value, and none follows.")
+        return found
+
+    def _flags(self) -> list[str]:
+        """Every option as one would type it."""
+        declared = [_spelt(key) for key in self._kinds if key not in self._positionals]
+        return [f"--{name}" for name in [*declared, *self._aliases, "config", "print-config", "help"]]
+
+    def _config(self, path: str) -> str:
+        """The content of a configuration file, checked, as the JSON that jsonargparse takes in place of a path."""
+        content = read_config(path, self._aliases)
+        for key in flat(content):
+            if key not in self._kinds:
+                raise ConfigError(f'{path}: unknown option "{key}": {nearest(key, self._kinds)}')
+            self._in_file[key] = path
+        content = replaced(content, lambda key, value: kinds.from_yaml(self._kinds[key], value))
+        return json.dumps(content, default=str)
+
+    def _fail(self, message: str) -> NoReturn:
+        """Say what jsonargparse found in the words of the command line."""
+        message = " ".join(message.split())
+        named = re.match(r'Parser key "([^"]+)"', message)
+        missing = re.fullmatch(r"the following arguments are required: (.+)", message)
+        if named and named[1] in self._kinds:
+            key = named[1]
+            where = f"{self._in_file[key]}: " if key in self._in_file else ""
+            found = re.search(r"(?:Given value|Got value): (.+)$", message)
+            said = found[1] if found else "something else"
+            message = f"{where}--{_spelt(key)}: expected {kinds.expected(self._kinds[key])}, found {said}"
+        elif missing:
+            wanted = [key if key in self._positionals else f"--{_spelt(key)}" for key in missing[1].split(", ")]
+            message = f"{self._prog} needs {', '.join(wanted)}."
+        elif message.startswith("unrecognized arguments: "):
+            message = f'{self._prog} did not expect "{message.removeprefix("unrecognized arguments: ")}".'
+        raise ConfigError(f"{message}\n`{self._prog} --help` lists the options.") from None
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help with the default of each option, and examples on lines of their own."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.dest == "print_config":
+            return "Print all options as YAML, for use with --config, and exit (=skip_default: only the changed ones)."
+        text = action.help or ""
+        if action.default in (None, argparse.SUPPRESS) or not action.option_strings:
+            return text
+        return f"{text} (default: {kinds.shown(action.default)})"
+
+
+def _attribute_docs(options: type) -> dict[str, str]:
+    """What the string below each field says, in one line."""
+    try:
+        documented = parse_from_object(options)
+    except (ParseError, OSError):
+        return {}
+    return {p.arg_name: " ".join((p.description or "").split()).replace("%", "%%") for p in documented.params}
+
+
+def _values_of(argv: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """What is given to any of the named options, in order."""
+    words = deque(argv)
+    for word in _drain(words):
+        name, equals, value = word.partition("=")
+        if word.startswith("--") and _key(name[2:]) in names and (equals or words):
+            yield value if equals else words[0]
+
+
+def _drain(words: deque[str]) -> Iterator[str]:
+    while words:
+        yield words.popleft()
+
+
+def _key(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _spelt(key: str) -> str:
+    return key.replace("_", "-")

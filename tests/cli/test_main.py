@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+
+import pytest
+
+from segue.cli import main as cli
+from segue.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def describe_does(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[list[str]], int]], None]:
+    """Replaces what the command `describe` does."""
+
+    def replace(action: Callable[[list[str]], int]) -> None:
+        module = types.ModuleType("segue.cli.describe")
+        module.main = action  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "segue.cli.describe", module)
+
+    return replace
+
+
+def raising(error: BaseException) -> Callable[[list[str]], int]:
+    def action(argv: list[str]) -> int:
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["help"]])
+def test_help_names_every_command_with_an_example_and_the_exit_codes(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(argv) == 0
+    page = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name} " in page
+        assert command.summary in page
+        assert command.example in page
+    assert "130  interrupted" in page
+
+
+def test_every_command_has_a_module() -> None:
+    folder = cli.__file__.removesuffix("main.py")
+    import importlib.util
+
+    missing = [name for name in cli.COMMANDS if importlib.util.find_spec(f"segue.cli.{name}") is None]
+    assert not missing, f"no module in {folder} for {missing}"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("segue 0.")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], 'segue: segue has no command "trian": did you mean "train"?\n'),
+        (["--versoin"], 'segue: segue has no option "--versoin" before the command: did you mean "--version"?\n'),
+    ],
+)
+def test_misspelt_words_are_named_with_the_nearest(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(argv) == 2
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (DataError("ratings.csv is empty."), 1, "segue: ratings.csv is empty.\n"),
+        (ConfigError("k must be 1 or more."), 2, "segue: k must be 1 or more.\n"),
+        (OSError(28, "No space left on device", "out"), 1, "segue: [Errno 28] No space left on device: 'out'\n"),
+        (SystemExit(0), 0, ""),
+        (SystemExit(2), 2, ""),
+        (KeyboardInterrupt(), 130, "segue: interrupted.\n"),
+    ],
+)
+def test_errors_become_exit_codes_and_messages_without_traceback(
+    error: BaseException,
+    code: int,
+    message: str,
+    describe_does: Callable[[Callable[[list[str]], int]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    describe_does(raising(error))
+    assert cli.main(["describe", "data"]) == code
+    assert capsys.readouterr().err == message
+
+
+def test_an_interrupted_command_may_say_how_to_go_on(
+    describe_does: Callable[[Callable[[list[str]], int]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt = KeyboardInterrupt()
+    interrupt.add_note("Go on with --resume.")
+    describe_does(raising(interrupt))
+    assert cli.main(["describe", "data"]) == 130
+    assert capsys.readouterr().err == "segue: interrupted.\nGo on with --resume.\n"
+
+
+def test_debug_lets_the_traceback_through(describe_does: Callable[[Callable[[list[str]], int]], None]) -> None:
+    describe_does(raising(DataError("empty")))
+    with pytest.raises(DataError):
+        cli.main(["--debug", "describe", "data"])
+
+
+def test_the_command_gets_what_follows_its_name(describe_does: Callable[[Callable[[list[str]], int]], None]) -> None:
+    seen: list[list[str]] = []
+    describe_does(lambda argv: seen.append(argv) or 0)  # type: ignore[func-returns-value]
+    assert cli.main(["describe", "data", "--json"]) == 0
+    assert seen == [["data", "--json"]]
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_help_of_every_command_shows_its_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    assert cli.COMMANDS[name].example in capsys.readouterr().out
