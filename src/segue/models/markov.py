@@ -1,0 +1,208 @@
+"""Item-to-item Markov: what followed what.
+
+A history is continued by what followed its newest items in the histories of others. Counts are shrunk towards
+popularity by a Dirichlet prior (MacKay & Peto, *A hierarchical Dirichlet language model*, 1995; here the prior mean is
+the popularity), so an item that nothing has followed yet falls back to popularity of itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64
+from segue.errors import ConfigError
+from segue.models.base import CountingModel, ModelConfig
+from segue.models.popularity import popularity
+
+_CHUNK = 1 << 24
+"""Interactions counted at a time: bounds the memory of sorting."""
+
+
+@dataclass(frozen=True)
+class Markov(ModelConfig):
+    """Item-to-item Markov: scores are smoothed probabilities of what comes next after the newest items.
+
+    With c(a, b) = the sum of decay^(d-1) over all times that b came d ≤ steps positions after a, and p(b) the
+    popularity of b,
+
+    P(b | a) = (c(a, b) + smoothing · p(b)) / (Σ c(a, ·) + smoothing)
+
+    and a history's score for b is the mean of P(b | a) over its newest `steps` items a, weighted by decay^(d-1) for the
+    d-th newest. `steps=1` is the first-order Markov chain.
+    """
+
+    steps: int = 3
+    """How many positions apart two items may be for one to follow the other, and how many newest items speak."""
+
+    decay: float = 0.5
+    """How much less each further position counts, from above 0 to 1 (all alike)."""
+
+    smoothing: float = 1.0
+    """Strength of the pull towards popularity, in observed steps: above 0."""
+
+    name: ClassVar[str] = "markov"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps={self.steps} is a number of positions: expected 1 or more.")
+        if not 0 < self.decay <= 1:
+            raise ConfigError(f"decay={self.decay} is a factor per position: expected above 0 and at most 1.")
+        if not 0 < self.smoothing < float("inf"):
+            raise ConfigError(f"smoothing={self.smoothing} is a number of observations: expected above 0.")
+
+    def build(self, n_users: int, n_items: int) -> MarkovModel:
+        """An empty module; `count` fills it."""
+        return MarkovModel(self, n_users, n_items)
+
+
+class MarkovModel(CountingModel):
+    """Sparse transition counts, densified only for the batch and the items that are asked for.
+
+    Buffers
+    -------
+    pairs
+        (n_pairs,) int64, ascending: (code of a) × (n_items + 1) + (code of b) of every pair that was seen.
+    counts
+        (n_pairs,) float32: c(a, b).
+    totals
+        (n_items + 1,) float32: Σ c(a, ·).
+    shares
+        (n_items + 1,) float32: popularity p.
+    """
+
+    pairs: Tensor
+    counts: Tensor
+    totals: Tensor
+    shares: Tensor
+
+    def __init__(self, config: Markov, n_users: int, n_items: int) -> None:
+        super().__init__(config, n_users, n_items)
+        self.steps, self.decay, self.smoothing = config.steps, config.decay, config.smoothing
+        self.max_history = config.steps
+        self.register_buffer("pairs", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("counts", torch.zeros(0))
+        self.register_buffer("totals", torch.zeros(n_items + 1))
+        self.register_buffer("shares", torch.zeros(n_items + 1))
+
+    def count(self, dataset: Dataset) -> None:
+        """Count what followed what among the visible interactions."""
+        side = self.n_items + 1
+        pairs, counts = count_pairs(dataset, self.steps, self.decay)
+        totals = np.bincount(pairs // side, counts, minlength=side)
+        device = self.device
+        self.pairs = torch.from_numpy(pairs).to(device)
+        self.counts = torch.from_numpy(counts.astype(np.float32)).to(device)
+        self.totals = torch.from_numpy(totals.astype(np.float32)).to(device)
+        self.shares = torch.from_numpy(popularity(dataset)).to(device)
+
+    def queries(self, histories: Histories) -> Tensor:
+        """(batch, steps) int64: the newest items, newest first, 0 where the history is shorter."""
+        cut = histories.last(self.steps)
+        place = cut.ends[:, None] - 1 - np.arange(self.steps)
+        inside = place >= cut.starts[:, None]
+        newest = np.where(inside, cut.items[np.where(inside, place, 0)], 0).astype(np.int64)
+        return torch.from_numpy(newest).to(self.device)
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """P (batch, stop - start), from `queries` (batch, steps)."""
+        if out is None:
+            out = self.shares.new_empty((len(queries), stop - start))
+        factors = self._factors(queries)
+        torch.mul((factors.sum(1) * self.smoothing)[:, None], self.shares[start:stop], out=out)
+        rows = torch.arange(len(queries), device=queries.device)
+        for newest, factor in zip(queries.unbind(1), factors.unbind(1), strict=True):
+            place, lengths = self._row_slices(newest, start, stop)
+            row = torch.repeat_interleave(rows, lengths)
+            column = self.pairs[place] % (self.n_items + 1) - start
+            # Within one step a (row, column) occurs once, so this is exact and in the same order on every device.
+            out[row, column] += factor[row] * self.counts[place]
+        return out
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        """P (batch, n) of `items` (batch, n), from `queries` (batch, steps)."""
+        factors = self._factors(queries)
+        scores = (factors.sum(1) * self.smoothing)[:, None] * self.shares[items]
+        for newest, factor in zip(queries.unbind(1), factors.unbind(1), strict=True):
+            scores += factor[:, None] * self._counts_of(newest[:, None] * (self.n_items + 1) + items)
+        return scores
+
+    def item_vectors(self) -> Tensor:
+        """Sparse COO (n_items + 1, n_items + 1), P without smoothing: items are alike if the same followed them."""
+        side = self.n_items + 1
+        rows, columns = self.pairs // side, self.pairs % side
+        values = self.counts / self.totals[rows]
+        index = torch.stack([rows, columns])
+        return torch.sparse_coo_tensor(index, values, (side, side), is_coalesced=True, check_invariants=False)
+
+    def _factors(self, queries: Tensor) -> Tensor:
+        """(batch, steps): each newest item's weight, over its total with the prior's."""
+        weights = self.decay ** torch.arange(self.steps, device=queries.device, dtype=torch.float32)
+        weights = weights * (queries > 0)
+        return weights / weights.sum(1, keepdim=True) / (self.totals[queries] + self.smoothing)
+
+    def _row_slices(self, newest: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Places in `pairs` of all (a, b) with a of `newest` (batch,) and start ≤ b < stop, and how many per a."""
+        base = newest * (self.n_items + 1)
+        first = torch.searchsorted(self.pairs, base + start)
+        lengths = torch.searchsorted(self.pairs, base + stop) - first
+        shift = torch.repeat_interleave(first - lengths.cumsum(0) + lengths, lengths)
+        return torch.arange(len(shift), device=newest.device) + shift, lengths
+
+    def _counts_of(self, wanted: Tensor) -> Tensor:
+        """c of `wanted` pairs (batch, n); 0 where a pair was never seen."""
+        if not len(self.pairs):
+            return self.counts.new_zeros(wanted.shape)
+        place = torch.searchsorted(self.pairs, wanted).clamp_(max=len(self.pairs) - 1)
+        return torch.where(self.pairs[place] == wanted, self.counts[place], 0.0)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # How many pairs there are depends on the data: make room for what is about to be loaded.
+        saved = state_dict.get(f"{prefix}pairs"), state_dict.get(f"{prefix}counts")
+        if saved[0] is not None and saved[1] is not None and saved[0].shape == saved[1].shape:
+            self.pairs = self.pairs.new_empty(saved[0].shape)
+            self.counts = self.counts.new_empty(saved[1].shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def count_pairs(dataset: Dataset, steps: int, decay: float) -> tuple[Int64, npt.NDArray[np.float64]]:
+    """What followed what: pairs (n,) ascending, coded a × (n_items + 1) + b, and the decayed count (n,) of each.
+
+    Parameters
+    ----------
+    dataset
+        Its visible interactions are counted.
+    steps, decay
+        As in `Markov`.
+    """
+    visible = dataset.compact()
+    items = visible.items
+    ends = np.repeat(visible.ends, visible.lengths)
+    side = visible.n_items + 1
+    pairs, counts = np.zeros(0, dtype=np.int64), np.zeros(0)
+    for step in range(1, steps + 1):
+        for low in range(0, max(len(items) - step, 0), _CHUNK):
+            high = min(low + _CHUNK, len(items) - step)
+            place = np.arange(low, high)
+            place = place[place + step < ends[low:high]]
+            seen, times = np.unique(items[place].astype(np.int64) * side + items[place + step], return_counts=True)
+            pairs, counts = _merge(pairs, counts, seen, times * decay ** (step - 1))
+    return pairs, counts
+
+
+def _merge(
+    pairs: Int64, counts: npt.NDArray[np.float64], more: Int64, more_counts: npt.NDArray[np.float64]
+) -> tuple[Int64, npt.NDArray[np.float64]]:
+    """Add the counts of two ascending lists of pairs."""
+    if not len(pairs):
+        return more, more_counts
+    union, place = np.unique(np.concatenate([pairs, more]), return_inverse=True)
+    summed = np.bincount(place, np.concatenate([counts, more_counts]), minlength=len(union))
+    return union, summed.astype(np.float64, copy=False)

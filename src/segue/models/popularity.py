@@ -1,0 +1,119 @@
+"""The baselines that answer everyone alike: the most popular items, of all time or lately."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import positions
+from segue.errors import ConfigError
+from segue.models.base import CountingModel, ModelConfig
+
+
+@dataclass(frozen=True)
+class Popularity(ModelConfig):
+    """Most popular: an item's score is its share of all interactions, the same for everyone."""
+
+    name: ClassVar[str] = "popularity"
+
+    def build(self, n_users: int, n_items: int) -> PopularityModel:
+        """An empty module; `count` fills it."""
+        return PopularityModel(self, n_users, n_items)
+
+
+@dataclass(frozen=True)
+class RecentPopularity(ModelConfig):
+    """Most popular recently: like `Popularity`, but an interaction weighs less the longer ago it was.
+
+    An interaction's age is the share of all interactions that came after it, from 0 (the newest) to almost 1 (the
+    oldest), so bursts, pauses and a stray date do not matter, and neither does the unit of time. Its weight is
+    2^(-age / half_life). In a log without times the order between users is unknown; there the age is the share of the
+    same user's interactions that came after it.
+    """
+
+    half_life: float = 0.1
+    """The age at which an interaction weighs half as much as the newest, as a share of all interactions."""
+
+    name: ClassVar[str] = "recent-popularity"
+
+    def __post_init__(self) -> None:
+        if not self.half_life > 0:
+            raise ConfigError(
+                f"half_life={self.half_life} is the share of the interactions after which one weighs half: "
+                "expected a number above 0, such as 0.1."
+            )
+
+    def build(self, n_users: int, n_items: int) -> PopularityModel:
+        """An empty module; `count` fills it."""
+        return PopularityModel(self, n_users, n_items)
+
+
+class PopularityModel(CountingModel):
+    """One score per item, whoever asks.
+
+    Buffers
+    -------
+    shares
+        (n_items + 1,) float32: each item's share of the (weighted) interactions; together 1, and 0 for code 0.
+    """
+
+    max_history = 0
+    shares: Tensor
+
+    def __init__(self, config: Popularity | RecentPopularity, n_users: int, n_items: int) -> None:
+        super().__init__(config, n_users, n_items)
+        self.half_life = config.half_life if isinstance(config, RecentPopularity) else None
+        self.register_buffer("shares", torch.zeros(n_items + 1))
+
+    def count(self, dataset: Dataset) -> None:
+        """Count the visible interactions, weighted by age if the config says so."""
+        if self.half_life is None:
+            self.shares.copy_(torch.from_numpy(popularity(dataset)))
+        else:
+            visible = dataset.compact()
+            weights = np.exp2(-_ages(visible) / self.half_life)
+            counts = np.bincount(visible.items, weights, minlength=self.n_items + 1)
+            self.shares.copy_(torch.from_numpy(_shares(counts)))
+
+    def queries(self, histories: Histories) -> Tensor:
+        """(batch, 0): nothing about a history matters."""
+        return torch.zeros((len(histories), 0), device=self.device)
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Shares (batch, stop - start), the same in every row."""
+        if out is None:
+            out = self.shares.new_empty((len(queries), stop - start))
+        out[:] = self.shares[start:stop]
+        return out
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Shares (batch, n) of `items` (batch, n)."""
+        return self.shares[items]
+
+
+def popularity(dataset: Dataset) -> npt.NDArray[np.float32]:
+    """Each item's share of the visible interactions, (n_items + 1,) float32; 0 for code 0."""
+    return _shares(dataset.item_counts())
+
+
+def _shares(counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    shares: npt.NDArray[np.float32] = (counts / max(float(counts.sum()), 1e-300)).astype(np.float32)
+    return shares
+
+
+def _ages(visible: Dataset) -> npt.NDArray[np.float64]:
+    """For each interaction of a compact Dataset, the share of interactions after it: of all, or of the user's own."""
+    if visible.times is not None:
+        ordered = np.sort(visible.times)
+        after = len(ordered) - np.searchsorted(ordered, visible.times, side="right")
+        return after / max(len(ordered), 1)
+    after = np.repeat(visible.ends, visible.lengths) - 1 - positions(visible.starts, visible.ends)
+    ages: npt.NDArray[np.float64] = after / np.repeat(visible.lengths, visible.lengths)
+    return ages
