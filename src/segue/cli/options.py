@@ -99,7 +99,7 @@ class OptionParser:
             "--config", action="config", metavar="FILE", help="YAML file of options; flags win over it."
         )
 
-    def add_options(self, options: type, under: str = "") -> None:
+    def add_options(self, options: type, under: str = "", title: str = "") -> None:
         """Declare an option for each field of a frozen dataclass.
 
         Parameters
@@ -108,10 +108,12 @@ class OptionParser:
             The dataclass. Its docstring's first line is the heading in `--help`.
         under
             Put before the names: "training" makes the field `epochs` the option `--training.epochs`.
+        title
+            Another heading.
         """
         documented = _attribute_docs(options)
         hints = typing.get_type_hints(options)
-        group = self._parser.add_argument_group((inspect.getdoc(options) or under).splitlines()[0].rstrip("."))
+        group = self._parser.add_argument_group(title or (inspect.getdoc(options) or under).splitlines()[0].rstrip("."))
         for field in dataclasses.fields(options):
             key, kind = f"{under}.{field.name}".lstrip("."), hints[field.name]
             text = documented.get(field.name)
@@ -232,7 +234,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if action.dest == "print_config":
             return "Print all options as YAML, for use with --config, and exit (=skip_default: only the changed ones)."
         text = action.help or ""
-        if action.default in (None, argparse.SUPPRESS) or not action.option_strings:
+        if action.default in (None, (), argparse.SUPPRESS) or not action.option_strings:
             return text
         return f"{text} (default: {kinds.shown(action.default)})"
 

@@ -1,0 +1,58 @@
+"""What commands write: results on standard output (tables or JSON), the rest on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_WIDE = 200
+"""Columns to assume where the output is no terminal, so that tables in files and pipes are not folded."""
+
+
+def write_json(content: Any) -> None:
+    """Write `content` as one JSON document to standard output; what JSON does not know is written as text."""
+    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Write a table to standard output: texts to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
+    for place, column in enumerate(columns):
+        is_number = all(isinstance(row[place], int | float) or row[place] in ("", None) for row in rows)
+        table.add_column(column, justify="right" if rows and is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(said, row))
+    console().print(table, highlight=False, markup=False)
+
+
+def write_pairs(pairs: Mapping[str, object], title: str | None = None) -> None:
+    """Write names and values in two columns."""
+    write_table(("", ""), list(pairs.items()), title)
+
+
+def note(text: str) -> None:
+    """Say something to the person at the terminal, on standard error, where it does not mix with results."""
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+
+
+def console() -> Console:
+    """The console of standard output."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
+
+
+def said(value: object) -> str:
+    """A value as a person reads it: 1,234,567 and 0.1235."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) >= 1000 or 0 < abs(value) < 0.001 else f"{value:.4f}"
+    return str(value)
