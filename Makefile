@@ -41,9 +41,11 @@ $(BIN)/python:
 
 # The interpreter is an order-only prerequisite: its date is that of the system's Python and says nothing.
 .venv/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing segue and what it needs into .venv; the first time takes a few minutes."
 	$(BIN)/python -m pip install --quiet --editable . --constraint constraints.txt
 	@touch $@
 
 .venv/.dev-ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing segue and its development tools into .venv; the first time takes a few minutes."
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch .venv/.ready $@
