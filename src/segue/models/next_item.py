@@ -1,0 +1,213 @@
+"""What SASRec and SSE-PT share: training on "what came next" at every position of a history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64, positions, rows_of
+from segue.errors import ConfigError, TrainingError
+from segue.models.negatives import Negatives
+from segue.nn import losses
+
+LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
+
+
+class NextItemBatch(NamedTuple):
+    """The histories of b users, cut to one window each, with n targets in all.
+
+    Attributes
+    ----------
+    users
+        (b,) int64 user codes.
+    items
+        (b, length) int64 inputs, oldest first, 0 behind the newest.
+    lengths
+        (b,) int64 number of inputs of each row.
+    where
+        (n,) int64 positions of the inputs in `items.flatten()`.
+    targets
+        (n,) int64 the item that came after each input.
+    negatives
+        (n, k) int64 per position, (k,) shared by the batch, or (0,) when the loss needs none.
+    """
+
+    users: Tensor
+    items: Tensor
+    lengths: Tensor
+    where: Tensor
+    targets: Tensor
+    negatives: Tensor
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How hidden states meet item vectors: their dot product, or their cosine divided by a temperature.
+
+    Both are a dot product of what `query` and `item` return.
+    """
+
+    name: Literal["dot", "cosine"]
+    temperature: float = 1.0
+
+    def query(self, hidden: Tensor) -> Tensor:
+        """Hidden states (n, width), ready for a dot product."""
+        return hidden if self.name == "dot" else F.normalize(hidden, dim=-1) / self.temperature
+
+    def item(self, vectors: Tensor) -> Tensor:
+        """Item vectors (n, width), ready for a dot product."""
+        return vectors if self.name == "dot" else F.normalize(vectors, dim=-1)
+
+
+@dataclass(frozen=True)
+class NextItemLoss:
+    """A loss, its negatives and the similarity that it is computed from, as the config names them.
+
+    Parameters
+    ----------
+    name
+        "bce", "gbce", "sampled-softmax" or "softmax".
+    negatives
+        k: per position for the first two, shared by the batch for sampled softmax.
+    calibration
+        t of gBCE.
+    n_items
+        Size of the catalogue.
+    similarity
+        Makes scores of hidden states and item vectors.
+    """
+
+    name: LossName
+    negatives: int
+    calibration: float
+    n_items: int
+    similarity: Similarity
+
+    def __post_init__(self) -> None:
+        if self.name not in ("bce", "gbce", "sampled-softmax", "softmax"):
+            raise ConfigError(f"loss={self.name!r}: expected bce, gbce, sampled-softmax or softmax.")
+        if self.negatives < 1:
+            raise ConfigError(f"negatives={self.negatives}: expected 1 or more.")
+
+    @property
+    def per_position(self) -> bool:
+        """Whether every position has negatives of its own, outside its user's history."""
+        return self.name in ("bce", "gbce")
+
+    def __call__(
+        self, hidden: Tensor, vectors: Tensor, table: Tensor, batch: NextItemBatch, offset: Tensor | None = None
+    ) -> Tensor:
+        """The summed loss at the batch's targets.
+
+        Parameters
+        ----------
+        hidden
+            (n, width) hidden states.
+        vectors
+            (…, width) item vectors of the targets and, behind them, the negatives.
+        table
+            (n_items + 1, width) all item vectors, for the full softmax.
+        batch
+            Targets and negatives.
+        offset
+            (n,) added to every score of a position; a softmax does not see it.
+        """
+        query = self.similarity.query(hidden)
+        if self.name == "softmax":
+            return losses.full_softmax(query, self.similarity.item(table[1:]), batch.targets)
+        targets, negatives = self.similarity.item(vectors).split([len(batch.targets), batch.negatives.numel()])
+        target_scores = (query * targets).sum(-1)
+        if self.name == "sampled-softmax":
+            hits = batch.targets[:, None] == batch.negatives
+            return losses.sampled_softmax(target_scores, query @ negatives.T, hits)
+        negative_scores = torch.bmm(negatives.view(len(query), self.negatives, -1), query[:, :, None])[:, :, 0]
+        if offset is not None:
+            target_scores, negative_scores = target_scores + offset, negative_scores + offset[:, None]
+        if self.name == "bce":
+            return losses.bce(target_scores, negative_scores)
+        return losses.gbce(target_scores, negative_scores, self.n_items, self.calibration)
+
+    def look_up(self, table: Tensor, batch: NextItemBatch) -> tuple[Tensor, Tensor]:
+        """Vectors of the inputs (b, length, width), and of targets and negatives (…, width).
+
+        One lookup for all of them: each costs a gradient as large as the table.
+        """
+        scored = [] if self.name == "softmax" else [batch.targets, batch.negatives.flatten()]
+        vectors = F.embedding(torch.cat([batch.items.flatten(), *scored]), table)
+        inputs = vectors[: batch.items.numel()].view(*batch.items.shape, -1)
+        return inputs, vectors[batch.items.numel() :]
+
+
+class NextItemExamples:
+    """One unit per user with at least two visible interactions: a window of the history and its shift by one.
+
+    Parameters
+    ----------
+    dataset
+        The training view.
+    max_length
+        Inputs per window.
+    loss
+        Says which negatives are needed.
+    random_window
+        Probability that a history longer than the window gives a random stretch of it instead of its newest part
+        (SSE-PT++, Wu et al. 2020).
+
+    Raises
+    ------
+    TrainingError
+        No user has two interactions.
+    """
+
+    def __init__(self, dataset: Dataset, max_length: int, loss: NextItemLoss, random_window: float = 0.0) -> None:
+        self.dataset = dataset
+        self.max_length = max_length
+        self.loss = loss
+        self.random_window = random_window
+        self.users: Int64 = np.flatnonzero(dataset.lengths >= 2)
+        if not len(self.users):
+            raise TrainingError("no user has two interactions in the training part: there is no next item to learn.")
+        self.lengths: Int64 = np.minimum(dataset.lengths[self.users] - 1, max_length)
+        self.weights: Int64 = self.lengths
+        self.negatives = Negatives(dataset) if loss.per_position else None
+
+    def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
+        """The windows of the units at `index`, with negatives."""
+        users, lengths = self.users[index], self.lengths[index]
+        ends = self.dataset.ends[users] - 1 - self._slack(users, lengths, generator)
+        starts = ends - lengths
+        inputs = Histories(users, self.dataset.items, starts, ends)
+        width = int(lengths.max())
+        zeros = np.zeros(len(index), dtype=np.int64)
+        where = positions(zeros, lengths) + rows_of(zeros, lengths) * width
+        targets = self.dataset.items[positions(starts + 1, ends + 1)].astype(np.int64)
+        arrays = (users, inputs.padded(width), lengths, where, targets, self._draw(users, lengths, generator))
+        return NextItemBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+    def _slack(self, users: Int64, lengths: Int64, generator: np.random.Generator) -> Int64 | int:
+        """How far before the end of each history its window ends."""
+        if not self.random_window:
+            return 0
+        room = self.dataset.lengths[users] - 1 - lengths
+        moved = generator.random(len(users)) < self.random_window
+        return np.where(moved, generator.integers(0, room + 1), 0)
+
+    def _draw(self, users: Int64, lengths: Int64, generator: np.random.Generator) -> Int64:
+        if self.loss.name == "softmax":
+            return np.zeros(0, dtype=np.int64)
+        if self.negatives is None:
+            return generator.integers(1, self.dataset.n_items + 1, self.loss.negatives)
+        return self.negatives.draw(np.repeat(users, lengths), self.loss.negatives, generator)
+
+
+def places(lengths: Tensor, width: int, max_length: int) -> Tensor:
+    """Rows (b, width) of a position table for rows with the given lengths (b,): the newest input has the last one."""
+    steps = torch.arange(width, device=lengths.device)
+    return (steps + (max_length - lengths)[:, None]).clamp_(max=max_length - 1)

@@ -1,0 +1,158 @@
+"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018), and its better-performing relatives.
+
+The defaults are not the paper's: they are what does well today (`SASRec.as_published()` gives the paper's). What differs, and
+its source: pre-norm blocks; sampled softmax over shared negatives instead of one negative (Klenitskiy & Vasilev, RecSys 2023;
+Petrov & Macdonald, RecSys 2023); normalised vectors with a temperature.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.errors import ConfigError
+from segue.models.base import ModelConfig, TrainableModel
+from segue.models.next_item import LossName, NextItemBatch, NextItemExamples, NextItemLoss, Similarity, places
+from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
+
+
+@dataclass(frozen=True)
+class SASRec(ModelConfig):
+    """A causal transformer over a user's items; the next item is scored against the same item table.
+
+    Examples
+    --------
+    >>> SASRec(width=50, loss="bce", negatives=1).width
+    50
+    """
+
+    name: ClassVar[str] = "sasrec"
+
+    width: int = 64
+    """Width of the item vectors and of the hidden states."""
+    blocks: int = 2
+    """Number of transformer blocks."""
+    heads: int = 1
+    """Attention heads; must divide the width."""
+    max_length: int = 50
+    """How many of a user's newest items are read."""
+    dropout: float = 0.3
+    """Dropout of inputs, attention weights and feed-forward layers."""
+    loss: LossName = "sampled-softmax"
+    """bce, gbce, sampled-softmax or softmax."""
+    negatives: int = 512
+    """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
+    calibration: float = 0.75
+    """t of gBCE: 0 = plain BCE, 1 = fully calibrated."""
+    similarity: Literal["dot", "cosine"] = "cosine"
+    """How hidden states and item vectors are compared; cosine is divided by the temperature."""
+    temperature: float = 0.07
+    """Divides the cosine similarity."""
+    norm: Norm = "pre"
+    """Where layer norms stand: "paper" (queries only) or "pre"."""
+    feed_forward: FeedForwardKind = "relu"
+    """Activation of the feed-forward: relu, gelu or swiglu."""
+    inner_width: int | None = None
+    """Width inside the feed-forward; as wide as the hidden states when not given."""
+    embedding_l2: float = 0.0
+    """L2 penalty on the item vectors that a batch reads."""
+
+    def __post_init__(self) -> None:
+        check_sizes(self.width, self.heads, self.blocks, self.max_length, self.dropout)
+        if self.temperature <= 0:
+            raise ConfigError(f"temperature={self.temperature}: expected a number above 0.")
+
+    @classmethod
+    def as_published(cls, width: int = 50, dropout: float = 0.5, max_length: int = 50) -> Self:
+        """The paper's model: one-negative BCE, dot products, norm on the queries only."""
+        return cls(
+            width=width,
+            dropout=dropout,
+            max_length=max_length,
+            loss="bce",
+            negatives=1,
+            similarity="dot",
+            norm="paper",
+        )
+
+    def build(self, n_users: int, n_items: int) -> SASRecModel:
+        """A new module with random weights."""
+        return SASRecModel(self, n_users, n_items)
+
+
+class SASRecModel(TrainableModel):
+    """The module of `SASRec`.
+
+    x = E[items]·√width + P; blocks; final norm; score(i) = ⟨h, E[i]⟩ (the table as it is, not times √width), or
+    cos(h, E[i]) / temperature.
+    """
+
+    config: SASRec
+
+    def __init__(self, config: SASRec, n_users: int, n_items: int) -> None:
+        super().__init__(config, n_users, n_items)
+        self.max_history = config.max_length
+        self.items = nn.Embedding(n_items + 1, config.width)
+        self.encoder = Encoder(
+            config.width,
+            config.max_length,
+            config.blocks,
+            config.heads,
+            config.inner_width or config.width,
+            config.dropout,
+            config.norm,
+            config.feed_forward,
+        )
+        self.similarity = Similarity(config.similarity, config.temperature)
+        self.loss = NextItemLoss(config.loss, config.negatives, config.calibration, n_items, self.similarity)
+        self._vectors: tuple[int, Tensor] | None = None
+        initialise(self)
+
+    def examples(self, dataset: Dataset) -> NextItemExamples:
+        """One window per user."""
+        return NextItemExamples(dataset, self.config.max_length, self.loss)
+
+    def forward(self, batch: NextItemBatch) -> Tensor:
+        """The summed loss over all targets of the batch."""
+        inputs, scored = self.loss.look_up(self.items.weight, batch)
+        hidden = self.encode(inputs, batch.lengths).flatten(0, 1).index_select(0, batch.where)
+        loss = self.loss(hidden, scored, self.items.weight, batch)
+        if self.config.embedding_l2:
+            loss = loss + self.config.embedding_l2 * inputs.flatten(0, 1).index_select(0, batch.where).square().sum()
+        return loss
+
+    def encode(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """Item vectors inputs (b, length, width) with real lengths (b,) → hidden states (b, length, width)."""
+        where = places(lengths, inputs.shape[1], self.config.max_length)
+        out: Tensor = self.encoder(inputs * math.sqrt(self.config.width), where)
+        return out
+
+    def queries(self, histories: Histories) -> Tensor:
+        """Hidden state (n, width) after the newest item of each history."""
+        cut = histories.last(self.config.max_length)
+        lengths = torch.from_numpy(cut.lengths).to(self.device)
+        items = torch.from_numpy(cut.padded(int(cut.lengths.max()))).to(self.device)
+        hidden = self.encode(self.items(items), lengths)
+        return self.similarity.query(hidden[torch.arange(len(cut), device=self.device), lengths - 1])
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
+        return torch.mm(queries, self.item_vectors()[start:stop].T, out=out)
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (batch, n) of items (batch, n)."""
+        return torch.einsum("bd,bnd->bn", queries, F.embedding(items, self.item_vectors()))
+
+    def item_vectors(self) -> Tensor:
+        """Item vectors (n_items + 1, width), normalised once when cosines are asked for."""
+        weight = self.items.weight
+        if self._vectors is None or self._vectors[0] != weight._version:
+            self._vectors = (weight._version, self.similarity.item(weight.detach()))
+        return self._vectors[1]

@@ -1,0 +1,38 @@
+"""Which examples go together in a step."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from segue.data.ragged import Int64
+
+
+def plan_epoch(
+    lengths: Int64, weights: Int64, batch_size: int, generator: np.random.Generator
+) -> list[npt.NDArray[np.int64]]:
+    """Batches of like length and about equal weight, in random order; every example is in exactly one.
+
+    Examples are sorted by length, those of equal length in random order, and cut where the summed weight reaches
+    `batch_size` times the mean. So padding is next to nothing, every loss term counts about the same, and every step costs about
+    the same: few long examples or many short ones.
+
+    Parameters
+    ----------
+    lengths
+        (n,) length of each example.
+    weights
+        (n,) loss terms of each example.
+    batch_size
+        Mean number of examples in a batch.
+    generator
+        Source of the order.
+    """
+    shuffled = generator.permutation(len(lengths))
+    order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    total = np.cumsum(weights[order])
+    n_batches = max(1, round(len(lengths) / batch_size))
+    targets = total[-1] * np.arange(1, n_batches) / n_batches
+    cuts = np.unique(np.searchsorted(total, targets))
+    batches = [batch for batch in np.split(order, cuts) if len(batch)]
+    return [batches[place] for place in generator.permutation(len(batches))]

@@ -1,0 +1,72 @@
+"""How a model is fitted: one documented, frozen set of options for every trainable model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from segue.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Training:
+    """Options of `segue.fit`.
+
+    Examples
+    --------
+    >>> Training(epochs=20, patience=3).batch_size
+    128
+    """
+
+    epochs: int = 200
+    """Passes over the training examples at most; early stopping usually ends sooner."""
+    batch_size: int = 128
+    """Average number of examples (users, for SASRec) per step; batches hold examples of like length and about
+    the same number of targets."""
+    learning_rate: float = 1e-3
+    """Step size after the warm-up."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    """Adam, or AdamW with decoupled weight decay."""
+    weight_decay: float = 0.0
+    """Weight decay of the optimizer."""
+    beta2: float = 0.98
+    """Second-moment decay of Adam (0.98 as in SASRec)."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises from zero."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this norm when they exceed it."""
+    metric: str = "ndcg@10"
+    """Validation metric that chooses the best epoch; higher is better."""
+    validate_every: int = 1
+    """Epochs between validations."""
+    validation_users: int | None = 10_000
+    """Validate on this many users, drawn once from the seed; all when not given."""
+    validation_candidates: int | None = None
+    """Rank each target among this many sampled items instead of the whole catalogue."""
+    patience: int | None = 10
+    """Stop after this many validations without a better metric; never when not given."""
+    save_every_steps: int | None = None
+    """Save the state for resuming also inside an epoch, every so many steps; always at the end of each epoch."""
+    precision: Literal["no", "bf16"] = "no"
+    """"bf16" runs the forward pass in bfloat16 where the device likes it."""
+    device: str | None = None
+    """"cpu", "cuda", …; the best one there is when not given."""
+    seed: int = 0
+    """Seed of weights, batches, negatives and dropout."""
+    trackers: tuple[str, ...] = ()
+    """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, …; their packages must be installed."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more.")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate={self.learning_rate}: expected a number above 0.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The options as plain data."""
+        return {**asdict(self), "trackers": list(self.trackers)}
+
+
+MAY_CHANGE_ON_RESUME = frozenset({"epochs", "patience", "trackers", "save_every_steps", "device"})
+"""Options that a resumed run may set anew without becoming another run."""

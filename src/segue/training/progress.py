@@ -1,0 +1,57 @@
+"""What a person sees while a model trains: loss, rate and time left, on standard error."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+
+class Progress:
+    """A bar per epoch and a line when it ends. `Progress(quiet=True)` shows nothing."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, quiet=quiet)
+        self._bar: Bar | None = None
+        self._task = None
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
+        """A new epoch of so many steps begins, `done` of them done before."""
+        if self.quiet or not sys.stderr.isatty():
+            return
+        self._bar = Bar(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f} · {task.fields[rate]:.1f} steps/s"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+        )
+        self._bar.start()
+        self._task = self._bar.add_task(  # type: ignore[assignment]
+            "", total=steps, completed=done, epoch=f"{epoch}/{epochs}", loss=float("nan"), rate=0.0
+        )
+
+    def step(self, loss: float) -> None:
+        """A step is done; `loss` is the mean of the epoch so far."""
+        if self._bar is not None and self._task is not None:
+            rate = self._bar.tasks[0].speed or 0.0
+            self._bar.update(self._task, advance=1, loss=loss, rate=rate)
+
+    def end_epoch(self, row: dict[str, float], best: bool) -> None:
+        """The epoch is over: one line with its figures."""
+        self.close()
+        words = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
+        words += [f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "loss", "seconds")]
+        words.append(f"{row['seconds']:.1f} s")
+        self.console.print("  ".join(words) + ("  [green]best[/]" if best else ""), highlight=False)
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

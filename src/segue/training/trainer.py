@@ -1,0 +1,287 @@
+"""The training loop, for any `TrainableModel`: it knows no model by name.
+
+All randomness of a step is a function of (seed, epoch, step, process), so a run that was killed and resumed goes through the same
+steps as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from segue.errors import ConfigError, StorageError, TrainingError
+from segue.models.base import Examples, TrainableModel
+from segue.training.batches import plan_epoch
+from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from segue.training.config import MAY_CHANGE_ON_RESUME, Training
+from segue.training.progress import Progress
+
+Validate = Callable[[], dict[str, float]]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during training: the state was saved after the step in flight."""
+
+
+@dataclass
+class State:
+    """Where a run stands: all that is needed to go on, besides weights and optimizer state."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    step: int = 0
+    """Steps completed within the epoch in progress."""
+    loss_sum: float = 0.0
+    """Summed loss of the epoch in progress."""
+    seconds: float = 0.0
+    """Seconds spent on the epoch in progress."""
+    best_epoch: int = 0
+    """Epoch of the best validation so far; 0 = none yet."""
+    best_metric: float = -math.inf
+    """Its metric."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """One row per completed epoch."""
+
+
+class Trainer:
+    """Fits one model to one set of examples.
+
+    Parameters
+    ----------
+    model
+        The module; its weights are changed in place.
+    examples
+        From `model.examples(dataset)`.
+    settings
+        The options.
+    validate
+        Called on the main process after an epoch; returns metrics, of which `settings.metric` chooses the best epoch. None: the last
+        epoch is the best.
+    folder
+        Where `last.safetensors` and `best.safetensors` go; None keeps the best weights in memory only.
+    identity
+        Plain data that says which run this is (model config, Dataset fingerprint); a checkpoint of another is refused.
+    accelerator
+        Devices and processes.
+    """
+
+    def __init__(
+        self,
+        model: TrainableModel,
+        examples: Examples,
+        settings: Training,
+        validate: Validate | None,
+        folder: Path | None,
+        identity: dict[str, Any],
+        accelerator: Accelerator,
+    ) -> None:
+        self.examples = examples
+        self.settings = settings
+        self.validate = validate
+        self.folder = folder
+        self.identity = {**identity, "training": settings.to_dict()}
+        self.accelerator = accelerator
+        self.model = model.to(accelerator.device)
+        self.wrapped = accelerator.prepare_model(self.model)
+        self.optimizer = make_optimizer(self.model, settings)
+        self.state = State()
+        self.best: dict[str, Tensor] = {}
+        self._stop = threading.Event()
+
+    # ---- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self, progress: Progress, on_epoch: Callable[[list[dict[str, float]]], None] | None = None) -> State:
+        """Train from the current state to the end, and leave the best weights in the model."""
+        with self._interruptible():
+            while self.state.epoch < self.settings.epochs and not self._out_of_patience():
+                self._epoch(progress)
+                if on_epoch and self.accelerator.is_main_process:
+                    on_epoch(self.state.history)
+        if self.best:
+            self.model.load_state_dict(self.best)
+        return self.state
+
+    def _epoch(self, progress: Progress) -> None:
+        state, seed = self.state, self.settings.seed
+        batches = plan_epoch(
+            self.examples.lengths, self.examples.weights, self.settings.batch_size, _generator(seed, state.epoch)
+        )
+        progress.start_epoch(state.epoch + 1, self.settings.epochs, len(batches), state.step)
+        started = time.perf_counter() - state.seconds
+        self.wrapped.train()
+        for step in range(state.step, len(batches)):
+            state.loss_sum += self._step(batches[step], step)
+            state.step = step + 1
+            state.seconds = time.perf_counter() - started
+            progress.step(state.loss_sum / max(step + 1, 1))
+            every = self.settings.save_every_steps
+            if self._stop.is_set() or (every and state.step % every == 0 and state.step < len(batches)):
+                self._save_last()
+            if self._stop.is_set():
+                raise Interrupted
+        row = {"epoch": state.epoch + 1.0, "loss": state.loss_sum / len(batches), "seconds": state.seconds}
+        state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
+        self._end_epoch(row)
+        progress.end_epoch(row, best=state.best_epoch == state.epoch)
+
+    def _step(self, index: np.ndarray[Any, np.dtype[np.int64]], step: int) -> float:
+        """One optimizer step; returns the mean loss per term of this process's part of the batch."""
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        shards = [index[part::world] if len(index) >= world else index for part in range(world)]
+        weight = float(sum(self.examples.weights[shard].sum() for shard in shards))
+        generator = _generator(self.settings.seed, self.state.epoch, step, rank)
+        torch.manual_seed(int(generator.integers(2**62)))
+        batch = self.examples.batch(shards[rank], generator)
+        batch = type(batch)(*(tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch))
+        with self.accelerator.autocast():
+            loss = self.wrapped(batch) * (world / weight)  # the mean over the terms of all processes
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._not_finite(value, step)
+        self.accelerator.backward(loss)
+        if self.settings.clip_norm:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        warm = self.settings.warmup_steps
+        done = self._steps_done()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * min(1.0, (done + 1) / warm if warm else 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return value
+
+    def _steps_done(self) -> int:
+        per_epoch = max(1, round(len(self.examples.lengths) / self.settings.batch_size))
+        return self.state.epoch * per_epoch + self.state.step
+
+    def _end_epoch(self, row: dict[str, float]) -> None:
+        state, last = self.state, self.state.epoch == self.settings.epochs
+        metrics: dict[str, float] = {}
+        if self.validate and (last or state.epoch % self.settings.validate_every == 0):
+            metrics = self._validated()
+            if self.settings.metric not in metrics:
+                raise ConfigError(
+                    f"metric={self.settings.metric!r} is not measured in validation; known: {', '.join(metrics)}"
+                )
+            row.update(metrics)
+        state.history.append(row)
+        metric = metrics.get(self.settings.metric, -math.inf)
+        if metric > state.best_metric or not self.validate:
+            state.best_epoch, state.best_metric = state.epoch, metric
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self._save("best.safetensors", self.best)
+        self._save_last()
+        self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
+
+    def _validated(self) -> dict[str, float]:
+        """Metrics of the main process, the same in all processes."""
+        assert self.validate is not None
+        found: list[Any] = [self.validate() if self.accelerator.is_main_process else None]
+        if self.accelerator.num_processes > 1:
+            torch.distributed.broadcast_object_list(found, src=0)
+        self.wrapped.train()
+        return dict(found[0])
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.patience
+        if patience is None or not self.validate or not self.state.best_epoch:
+            return False
+        return (self.state.epoch - self.state.best_epoch) // self.settings.validate_every >= patience
+
+    # ---- checkpoints --------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Go on from `last.safetensors`.
+
+        Raises
+        ------
+        StorageError
+            There is none, or it belongs to a run with other settings or another Dataset.
+        """
+        assert self.folder is not None
+        tensors, note = load_checkpoint(self.folder / "last.safetensors")
+        self._same_run(note["identity"])
+        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        restore_optimizer(self.optimizer, tensors)
+        self.state = State(**note["state"])
+        if self.state.best_epoch:
+            self.best, _ = load_checkpoint(self.folder / "best.safetensors")
+
+    def _same_run(self, other: dict[str, Any]) -> None:
+        mine, theirs = _flat(self.identity), _flat(other)
+        for key in sorted(mine.keys() | theirs.keys()):
+            if key.removeprefix("training.") not in MAY_CHANGE_ON_RESUME and mine.get(key) != theirs.get(key):
+                raise StorageError(
+                    f"{self.folder} holds a run with another {key}: {theirs.get(key)!r} there, {mine.get(key)!r} here. "
+                    "Resume with the same settings and Dataset, or train into a new folder."
+                )
+
+    def _save_last(self) -> None:
+        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        self._save("last.safetensors", {**weights, **optimizer_tensors(self.optimizer)})
+
+    def _save(self, name: str, tensors: dict[str, Tensor]) -> None:
+        if self.folder is not None and self.accelerator.is_main_process:
+            save_checkpoint(self.folder / name, tensors, {"state": asdict(self.state), "identity": self.identity})
+
+    # ---- trouble ------------------------------------------------------------------------------------------------
+
+    def _not_finite(self, value: float, step: int) -> None:
+        kept = f" The last good state is in {self.folder}." if self.folder else ""
+        raise TrainingError(
+            f"the loss became {value} at epoch {self.state.epoch + 1}, step {step + 1}: training stopped.{kept} "
+            "A lower learning_rate, clip_norm=1 or some warmup_steps usually help."
+        )
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C lets the step in flight finish and saves; the second one acts at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt
+            self._stop.set()
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def make_optimizer(model: TrainableModel, settings: Training) -> torch.optim.Optimizer:
+    """Adam or AdamW in one fused pass over each parameter."""
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(
+        model.parameters(),
+        lr=settings.learning_rate,
+        betas=(0.9, settings.beta2),
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.default_rng(list(key))
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
