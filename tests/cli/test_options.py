@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
 import yaml
 
-from segue.cli.options import OptionParser, peek, positional
+from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.errors import ConfigError
 
 ALIASES = {"model": "model.name"}
@@ -17,7 +17,7 @@ ALIASES = {"model": "model.name"}
 class Run:
     """The run."""
 
-    dataset: str = positional()
+    dataset: str = field(metadata=POSITIONAL)
     """The Dataset folder."""
 
     out: str

@@ -35,9 +35,9 @@ from segue.errors import ConfigError, nearest
 T = TypeVar("T")
 
 
-def positional() -> Any:
-    """The default of a field that is given by its place on the command line instead of by a flag."""
-    return dataclasses.field(metadata={"positional": True})
+POSITIONAL = {"positional": True}
+"""Metadata of a field that is given by its place on the command line instead of by a flag:
+`dataset: str = field(metadata=POSITIONAL)`."""
 
 
 def peek(argv: Sequence[str], name: str, default: str, aliases: Mapping[str, str] | None = None) -> str:

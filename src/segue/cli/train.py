@@ -1,0 +1,131 @@
+"""`segue train`: fit a model on a Dataset."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from segue.cli.options import POSITIONAL, OptionParser, peek
+from segue.cli.output import note, write_json, write_pairs
+from segue.cli.splitting import SplitOptions, split_of
+from segue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from segue.inference.recommender import Recommender
+
+_ALIASES = {"model": "model.name"}
+_NOTES = """\
+The options of a model are those of the model that is asked for: `segue train --model ssept --help`.
+A run is a folder: `recommender` inside it is what the other commands use, `metrics.csv` and `curves.png` show how it
+went. Ctrl-C saves the state; the same command with --resume goes on exactly there."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What to train on, and where the run goes."""
+
+    dataset: str = field(metadata=POSITIONAL)
+    """Folder of the Dataset that `segue prepare` wrote."""
+
+    out: str
+    """Folder of the run."""
+
+    refit: bool = False
+    """After validation has chosen the number of epochs, train again on everything but the test part."""
+
+    resume: bool = False
+    """Go on with the run in --out, exactly as if it had never stopped."""
+
+    processes: int = 1
+    """Number of processes that share the work, one per device or, on a CPU, a part of the cores each."""
+
+    quiet: bool = False
+    """Show no progress."""
+
+    json: bool = False
+    """Write the summary as JSON."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model."""
+
+    name: str = "sasrec"
+    """sasrec, ssept, popularity, recent-popularity or markov."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    from segue.models.registry import config_class
+    from segue.training.config import Training
+
+    config = config_class(peek(argv, "model.name", ModelOptions.name, _ALIASES))
+    parser = OptionParser("train", _NOTES, _ALIASES)
+    parser.add_options(TrainOptions)
+    parser.add_options(SplitOptions)
+    parser.add_options(ModelOptions, under="model")
+    parser.add_options(config, under="model", title=f"Settings of {config.name}")
+    parser.add_options(Training, under="training", title="Training")
+    parser.read(argv)
+    options, splitting = parser.get(TrainOptions), parser.get(SplitOptions)
+    model, training = parser.get(config), parser.get(Training)
+    if options.processes < 1:
+        raise ConfigError(f"--processes: expected 1 or more, found {options.processes}")
+    if options.processes > 1 and "RANK" not in os.environ:
+        return _launch(argv, options.processes)
+
+    from segue.data.dataset import Dataset
+    from segue.training.fit import fit
+
+    is_main = int(os.environ.get("RANK", "0")) == 0
+    split = split_of(Dataset.open(options.dataset), splitting.spec())
+    try:
+        recommender = fit(
+            model,
+            split,
+            training=training,
+            out=options.out,
+            resume=options.resume,
+            refit=options.refit,
+            quiet=options.quiet or not is_main,
+        )
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"Go on where it stopped with\n  {_resuming(argv)}")
+        raise
+    if is_main:
+        _report(recommender, options)
+    return 0
+
+
+def _report(recommender: Recommender, options: TrainOptions) -> None:
+    trained = dict(recommender.metadata["training"])
+    if options.json:
+        write_json({"run": options.out, "model": recommender.model.config.to_dict(), **recommender.metadata})
+        return
+    found = {f"validation {name}": value for name, value in trained.get("validation", {}).items()}
+    shown = {name.replace("_", " "): trained[name] for name in ("epochs", "best_epoch", "seconds") if name in trained}
+    write_pairs({"model": recommender.model.config.name, **shown, **found, "run": options.out})
+    note(f"Next: segue evaluate {shlex.quote(options.out)}")
+
+
+def _resuming(argv: Sequence[str]) -> str:
+    """The command that goes on with an interrupted run."""
+    words = [word for word in argv if word != "--resume"]
+    return shlex.join(["segue", "train", *words, "--resume"])
+
+
+def _launch(argv: Sequence[str], processes: int) -> int:
+    """Run the same command in several processes that find each other through torch.distributed."""
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*launcher, "-m", "segue", "train", *argv],
+        env={"OMP_NUM_THREADS": str(threads), **os.environ},
+        check=False,
+    )
+    return min(done.returncode, 1) if done.returncode >= 0 else 130
