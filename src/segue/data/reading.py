@@ -1,0 +1,219 @@
+"""A log of interactions from any common source: files in a dozen layouts, and frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from segue.data.checking import Table, check, sample_of
+from segue.data.columns import Column, by_content, by_name
+from segue.data.formats import Layout, detect, quote
+from segue.data.frames import from_frame
+from segue.data.scanning import ROW, Part, Scratch, decompressed, find_files, scan
+from segue.data.values import Reading, read_id, read_rating, read_time
+from segue.errors import ConfigError, DataError, SegueError
+
+_SAMPLED = 2_000
+
+
+@dataclass(frozen=True, eq=False)
+class Log:
+    """Interactions as they were recorded, checked and in one shape. Made by `segue.read`.
+
+    Attributes
+    ----------
+    frame
+        Lazy polars frame with the columns `user` and `item` (Int64 or String), and where the source has them `time`
+        (Int64, in `time_unit`s since 1970) and `rating` (Float32); in the order of the source. Keep the Log while
+        you use it: temporary files go with the Log.
+    source
+        The path, or what kind of frame it was.
+    format
+        "csv" (any separator), "inter", "user-lines", "jsonl", "python-dict", "parquet" or "frame".
+    columns
+        Which column of the source each column is.
+    rows
+        Number of interactions.
+    dropped
+        Number of bad rows left out.
+    time_unit
+        "s", "ms", "us" or "ns"; None without times.
+    """
+
+    frame: pl.LazyFrame
+    source: str
+    format: str
+    columns: Mapping[str, str]
+    rows: int
+    dropped: int = 0
+    time_unit: str | None = None
+    _scratch: Scratch = field(default_factory=Scratch, repr=False)
+
+    def collect(self) -> pl.DataFrame:
+        """The whole log in memory."""
+        return self.frame.collect(engine="streaming")
+
+    def __repr__(self) -> str:
+        dropped = f", {self.dropped:,} bad rows dropped" if self.dropped else ""
+        columns = ", ".join(f"{role}={column}" for role, column in self.columns.items())
+        return f"Log({self.source}: {self.format}, {self.rows:,} interactions, {columns}{dropped})"
+
+
+def read(
+    source: Any,
+    *,
+    user: Column = None,
+    item: Column = None,
+    time: Column = None,
+    rating: Column = None,
+    format: str | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
+    time_unit: str | None = None,
+    bad_rows: Literal["error", "drop"] = "error",
+) -> Log:
+    r"""Read a log of interactions and check every row of it.
+
+    What the content makes certain is found out: format, separator, header, which column is what, the unit of the
+    times. What it leaves open is an error that says what was seen and what to pass. The source is passed over once,
+    in pieces, so it may be larger than memory.
+
+    Parameters
+    ----------
+    source
+        A file, a folder or a pattern (`"logs/*.csv"`): text with any separator, with or without a header
+        (MovieLens, Amazon ratings), one line per user (`user item item …`), RecBole `.inter`, JSON lines
+        (Amazon reviews), lines that are Python dicts (Steam), Parquet; all also gzipped. Or a frame: pandas, polars,
+        Arrow, DuckDB.
+    user, item, time, rating
+        Which column it is: its name, or its position from 0; False leaves time or rating out; None finds it.
+    format
+        "csv", "inter", "user-lines", "jsonl", "python-dict" or "parquet".
+    separator
+        Between fields, of any length; `r"\s+"` is any run of blanks.
+    header
+        Whether the first line holds names.
+    time_unit
+        "s", "ms", "us" or "ns" for times that are numbers. Found by their size: below 10^11 seconds, below 10^14
+        milliseconds, and so on; then a value outside that range is bad.
+    bad_rows
+        "error", or "drop" to leave out rows with a missing or unreadable value; `Log.dropped` says how many.
+
+    Returns
+    -------
+    Log
+
+    Raises
+    ------
+    ColumnError
+        A column is missing, empty, or could be one of several.
+    DataError
+        The source is empty, damaged or ambiguous, or a row is bad; the message names file, line and value.
+    ConfigError
+        An option has an impossible value.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = read(pl.DataFrame({"user": ["ann", "bob"], "sku": [7, 9], "date": ["2024-05-01", "2024-05-02"]}))
+    >>> log.columns
+    {'user': 'user', 'item': 'sku', 'time': 'date'}
+    """
+    if bad_rows not in ("error", "drop"):
+        raise ConfigError(f'bad_rows is "error" or "drop", not {bad_rows!r}.')
+    given: dict[str, Column] = {"user": user, "item": item, "time": time, "rating": rating}
+    for role in ("user", "item"):
+        if given[role] is False:
+            raise ConfigError(f"{role}=False: a log needs users and items.")
+    scratch = Scratch()
+    if isinstance(source, str | Path):
+        parts, layout, roles = _open_files(Path(source), given, format, separator, header, scratch)
+    else:
+        if format is not None or separator is not None or header is not None:
+            raise ConfigError("format, separator and header are for files, not for frames.")
+        parts, layout = (from_frame(source, scratch),), Layout("frame")
+        roles = _roles_of_frame(parts[0], given)
+    sample = sample_of(parts, _SAMPLED, layout)
+    name = str(source) if isinstance(source, str | Path) else parts[0].name
+    table = Table(name, parts, layout, {}, sample, scratch)
+    readings, unit = _readings(table, roles, time_unit)
+    table, rows, bad = check(replace(table, readings=readings), drop=bad_rows == "drop")
+    chosen = table.raw.filter(table.usable) if bad else table.raw
+    return Log(chosen.select(**table.values), name, layout.format, roles, rows, bad, unit, scratch)
+
+
+def _open_files(
+    source: Path,
+    given: Mapping[str, Column],
+    format: str | None,
+    separator: str | None,
+    header: bool | None,
+    scratch: Scratch,
+) -> tuple[tuple[Part, ...], Layout, dict[str, str]]:
+    files = find_files(source)
+    plain = [decompressed(file, scratch) for file in files]
+    wanted = [choice for choice in given.values() if isinstance(choice, str)]
+    first = str(files[0])
+    layout = detect(plain[0], first, format=format, separator=separator, header=header, wanted=wanted)
+    if layout.format == "user-lines":
+        _no_times(given, first)
+        roles = {"user": "user", "item": "item"}
+    elif layout.format == "parquet":
+        roles = _roles_of_frame(scan(plain[0], first, layout, scratch), given)
+    elif layout.header or layout.format in ("jsonl", "python-dict"):
+        roles = by_name(layout.fields, given, first, layout.complete or None)
+    else:
+        parts = (scan(plain[0], first, layout, scratch),)
+        roles = by_content(sample_of(parts, _SAMPLED, layout), given, first, quote(layout.first))
+    fields = tuple(dict.fromkeys(roles.values())) if layout.format in ("jsonl", "python-dict") else None
+    for file, path in zip(files[1:], plain[1:], strict=True):
+        _same_layout(path, str(file), layout, first)
+    found = [scan(path, str(file), layout, scratch, fields) for file, path in zip(files, plain, strict=True)]
+    return tuple(found), layout, roles
+
+
+def _no_times(given: Mapping[str, Column], name: str) -> None:
+    for role in ("time", "rating"):
+        if given[role] not in (None, False):
+            raise ConfigError(f"{name} holds one line per user, which has no column for {role}.")
+
+
+def _roles_of_frame(part: Part, given: Mapping[str, Column]) -> dict[str, str]:
+    try:
+        columns = [column for column in part.frame.collect_schema().names() if column != ROW]
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"{part.name} cannot be read: {error}") from error
+    return by_name(columns, given, part.name)
+
+
+def _same_layout(path: Path, name: str, layout: Layout, first: str) -> None:
+    """Text files of one log must agree in their header, and Parquet files be Parquet."""
+    if not layout.header and layout.format != "parquet":
+        return
+    options = (layout.format, layout.separator or None, layout.header or None)
+    other = detect(path, name, format=options[0], separator=options[1], header=options[2], wanted=())
+    if other.fields != layout.fields:
+        raise DataError(
+            f"{name} has the columns {', '.join(other.fields)}, but {first} has {', '.join(layout.fields)}: "
+            f"files of one log have the same columns."
+        )
+
+
+def _readings(table: Table, roles: Mapping[str, str], time_unit: str | None) -> tuple[dict[str, Reading], str | None]:
+    """How each column is read, from its first values."""
+    readings: dict[str, Reading] = {}
+    unit = None
+    for role, column in roles.items():
+        values = table.first_values(role, column)
+        try:
+            if role == "time":
+                readings[role], unit = read_time(values, time_unit)
+            else:
+                readings[role] = read_rating(values) if role == "rating" else read_id(values)
+        except SegueError as error:
+            raise type(error)(f"{table.name}: {error}") from None
+    return readings, unit

@@ -1,0 +1,183 @@
+"""From what a column holds to what segue computes with: ids, times and ratings as lazy expressions.
+
+Every expression gives null for a value that cannot be used, so that one count of nulls checks a whole column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from segue.errors import ColumnError, ConfigError
+
+UNITS = ("s", "ms", "us", "ns")
+INTEGER = r"^-?(0|[1-9][0-9]{0,18})$"
+EPOCH = 1e8  # seconds: 1973. A count below it is no moment of any log.
+
+_STEP = 1_000
+_TOP_OF_SECONDS = 10**11  # the year 5138; in milliseconds, 1973
+_PER_UNIT = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+_DAY = r"^\d{4}-\d{2}-\d{2}"
+_CLOCK = r"\d{2}:\d{2}:\d{2}(\.\d+)?"
+_STYLES = {
+    "integer": r"^[+-]?\d+$",
+    "float": r"^[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+)$",
+    "%Y-%m-%d": _DAY + r"$",
+    "%Y-%m-%dT%H:%M:%S%.f": _DAY + "T" + _CLOCK + r"$",
+    "%Y-%m-%d %H:%M:%S%.f": _DAY + " " + _CLOCK + r"$",
+    "%Y-%m-%dT%H:%M:%S%.f%#z": _DAY + "T" + _CLOCK + r"(Z|[+-]\d{2}:?\d{2})$",
+    "%Y-%m-%d %H:%M:%S%.f%#z": _DAY + " " + _CLOCK + r" ?(Z|[+-]\d{2}:?\d{2})$",
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one column is read: the expression, and in words what its values are taken for."""
+
+    column: str
+    value: pl.Expr
+    expected: str
+    kind: str = ""
+
+
+def read_id(sample: pl.Series, *, as_text: bool = False) -> Reading:
+    """Ids: integers (also whole floats) as Int64, all else as String.
+
+    Parameters
+    ----------
+    sample
+        The first values of the column; its name is the column's.
+    as_text
+        Keep digits as text: somewhere below the sample there is an id that is no integer.
+
+    Raises
+    ------
+    ColumnError
+        The column holds lists or structures.
+    """
+    column, dtype = pl.col(sample.name), sample.dtype
+    if dtype.is_nested() or dtype == pl.Object or dtype == pl.Binary:
+        raise ColumnError(f'the column "{sample.name}" has the type {dtype}: an id is an integer or a string.')
+    if dtype == pl.String:
+        filled = pl.when(column != "").then(column)
+        known = sample.drop_nulls()
+        known = known.filter(known != "")
+        if as_text or not len(known):
+            return Reading(sample.name, filled, "an id", "text")
+        if known.str.contains(INTEGER).all():
+            return Reading(sample.name, _canonical_integer(column), "an integer id", "integer")
+        if known.str.contains(r"^-?\d+\.0*$").all():
+            return Reading(sample.name, _whole(column.cast(pl.Float64, strict=False)), "a whole number", "whole")
+        return Reading(sample.name, filled, "an id", "text")
+    if as_text or not (dtype.is_numeric() or dtype == pl.Null):
+        return Reading(sample.name, column.cast(pl.String), "an id", "text")
+    if dtype.is_float() or dtype.is_decimal():
+        return Reading(sample.name, _whole(column.cast(pl.Float64)), "a whole number", "whole")
+    return Reading(sample.name, column.cast(pl.Int64, strict=False), "an integer id", "integer")
+
+
+def _canonical_integer(column: pl.Expr) -> pl.Expr:
+    """Text as Int64; null for 007 or +7, which as an integer would be another id than as text."""
+    spelled = (column.str.len_bytes() == 1) | ~(column.str.starts_with("0") | column.str.starts_with("+"))
+    return pl.when(spelled).then(column.cast(pl.Int64, strict=False))
+
+
+def _whole(column: pl.Expr) -> pl.Expr:
+    return pl.when(column == column.floor()).then(column).cast(pl.Int64, strict=False)
+
+
+def read_rating(sample: pl.Series) -> Reading:
+    """Ratings: finite float32."""
+    number = pl.col(sample.name).cast(pl.Float32, strict=False)
+    return Reading(sample.name, pl.when(number.is_finite()).then(number), "a number")
+
+
+def read_time(sample: pl.Series, unit: str | None) -> tuple[Reading, str]:
+    """Times as int64, and their unit.
+
+    Integers keep their unit, decided by their size; seconds with a fraction, dates and datetimes become
+    microseconds, in UTC (a time without a zone is taken for UTC).
+
+    Parameters
+    ----------
+    sample
+        The first values of the column.
+    unit
+        "s", "ms", "us" or "ns" where the caller knows it; then any integer is accepted.
+
+    Raises
+    ------
+    ColumnError
+        The values are no times.
+    ConfigError
+        An unknown unit, or a unit for dates.
+    """
+    if unit is not None and unit not in UNITS:
+        raise ConfigError(f'unknown time_unit "{unit}": one of {", ".join(UNITS)}.')
+    column, name = pl.col(sample.name), sample.name
+    style = time_style(sample)
+    if style is None:
+        value = sample.drop_nulls().head(1).to_list()
+        raise ColumnError(
+            f'the column "{name}" holds no times: its first value is {value[0] if value else None!r}. Expected seconds '
+            f"since 1970 (or ms, us, ns) or ISO dates (2020-12-31, 2020-12-31T23:59:59); time=False leaves it out."
+        )
+    if style in ("integer", "float"):
+        found = unit or _unit(sample)
+        if style == "integer":
+            value_expr = column.cast(pl.Int64, strict=False)
+            return Reading(name, _within(value_expr, found, checked=unit is None), f"a time in {found}"), found
+        seconds = column.cast(pl.Float64, strict=False)
+        moment = (_within(seconds, found, checked=unit is None) * _PER_UNIT[found]).round(0)
+        return Reading(name, moment.cast(pl.Int64, strict=False), f"a time in {found}"), "us"
+    if unit is not None:
+        raise ConfigError(f'time_unit="{unit}" is for numbers; the column "{name}" holds dates, which are kept in us.')
+    if style == "native":
+        return Reading(name, _microseconds(column.cast(pl.Datetime("us", _zone(sample))), sample), "a time"), "us"
+    parsed = column.str.to_datetime(style, strict=False, time_unit="us")
+    return Reading(name, parsed.dt.epoch("us"), f"a time like {sample.drop_nulls()[0]}"), "us"
+
+
+def time_style(sample: pl.Series) -> str | None:
+    """How most values of a sample write a time: "integer", "float", "native", a strptime format, or None."""
+    dtype = sample.dtype
+    if dtype.is_integer():
+        return "integer"
+    if dtype.is_float() or dtype.is_decimal():
+        return "float"
+    if dtype == pl.Datetime or dtype == pl.Date:
+        return "native"
+    if dtype != pl.String:
+        return None
+    shares = {style: sample.str.contains(pattern).sum() for style, pattern in _STYLES.items()}
+    if shares["float"]:
+        shares["float"] += shares["integer"]
+    best = max(shares, key=lambda style: shares[style])
+    return best if shares[best] * 2 > len(sample) - sample.null_count() else None
+
+
+def _unit(sample: pl.Series) -> str:
+    """The unit whose range holds the middle value of the sample."""
+    middle = sample.cast(pl.Float64, strict=False).abs().median()
+    size = float(middle) if isinstance(middle, int | float) else 0.0
+    return next((unit for step, unit in enumerate(UNITS) if size < _TOP_OF_SECONDS * _STEP**step), "ns")
+
+
+def _within(value: pl.Expr, unit: str, *, checked: bool) -> pl.Expr:
+    """Null outside the range of the unit: such a value is in another unit, or stands for "unknown"."""
+    if not checked:
+        return pl.when(value.is_not_null()).then(value)
+    step = UNITS.index(unit)
+    low = _TOP_OF_SECONDS * _STEP ** (step - 1) if step else 0
+    size = value.abs()
+    inside = (size >= low) & (size < _TOP_OF_SECONDS * _STEP**step) if step < 3 else size >= low
+    return pl.when(inside).then(value)
+
+
+def _zone(sample: pl.Series) -> str | None:
+    return getattr(sample.dtype, "time_zone", None)
+
+
+def _microseconds(column: pl.Expr, sample: pl.Series) -> pl.Expr:
+    return column.dt.convert_time_zone("UTC").dt.epoch("us") if _zone(sample) else column.dt.epoch("us")
