@@ -14,8 +14,9 @@ _LARGEST_MMAP_THRESHOLD = 32 << 20
 def keep_buffers() -> None:
     """Ask glibc to keep freed buffers of up to 32 MB instead of giving them back to the system.
 
-    Training and evaluation make and drop buffers of some megabytes at every step. By default each is mapped anew, and its pages
-    faulted in and zeroed anew, which took up to a third of the time of a step. Does nothing on other C libraries.
+    Training and evaluation make and drop buffers of some megabytes at every step. By default each is mapped anew,
+    and its pages faulted in and zeroed anew, which took up to a third of the time of a step. Does nothing on other C
+    libraries.
     """
     if sys.platform != "linux":
         return

@@ -123,8 +123,8 @@ def leave_last_out(dataset: Dataset) -> Split:
     """The last interaction of each user is the test target, the last but one the validation target.
 
     Users with fewer than three interactions stay in training only. Users are cut at different moments, so a model may
-    learn from one user what happened after another's target (a leak from the future that all published leave-last-out figures
-    share); `time_cut` has none.
+    learn from one user what happened after another's target (a leak from the future that all published
+    leave-last-out figures share); `time_cut` has none.
 
     Raises
     ------
@@ -161,9 +161,9 @@ def time_cut(dataset: Dataset, test: float = 0.1, validation: float = 0.1) -> Sp
     """Cut all users at the same two moments: the only split here without a leak from the future.
 
     Test targets are everything a user did after the later moment, validation targets everything between the two. Users
-    without a history before the moment are not asked (there is nothing to predict from), and everyone who is asked at test
-    has lived through validation. Popularity drifts, so figures are lower than under leave-last-out; they are closer to what a deployed
-    model meets.
+    without a history before the moment are not asked (there is nothing to predict from), and everyone who is asked
+    at test has lived through validation. Popularity drifts, so figures are lower than under leave-last-out; they are
+    closer to what a deployed model meets.
 
     Parameters
     ----------

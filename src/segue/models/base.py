@@ -1,7 +1,8 @@
 """What every model is: a frozen config, and a module that answers for histories.
 
-To add a model, write one file with a config (a `ModelConfig`) and a module (a `CountingModel` or a `TrainableModel`), and name
-it in `registry.py`. The trainer, the evaluation, the Recommender and the command line then serve it.
+To add a model, write one file with a config (a `ModelConfig`) and a module (a `CountingModel` or a
+`TrainableModel`), and name it in `registry.py`. The trainer, the evaluation, the Recommender and the command line
+then serve it.
 """
 
 from __future__ import annotations

@@ -13,9 +13,10 @@ from segue.errors import TrainingError
 class Negatives:
     """Uniform draws from the items that are *not* in a user's visible history.
 
-    A user with s distinct items leaves n_items - s others. Draw r among these; the item is the r-th that is missing from the sorted
-    history. In a sorted history h_0 < h_1 < … (counted from 0), h_j - j items are missing before h_j, so the wanted item
-    is r plus the number of j with h_j - j <= r: one binary search per draw, in one flat array for all users.
+    A user with s distinct items leaves n_items - s others. Draw r among these; the item is the r-th that is missing
+    from the sorted history. In a sorted history h_0 < h_1 < … (counted from 0), h_j - j items are missing before
+    h_j, so the wanted item is r plus the number of j with h_j - j <= r: one binary search per draw, in one flat
+    array for all users.
 
     Raises
     ------

@@ -122,7 +122,7 @@ class NextItemLoss:
         query = self.similarity.query(hidden)
         if self.name == "softmax":
             return losses.full_softmax(query, self.similarity.item(table[1:]), batch.targets)
-        targets, negatives = self.similarity.item(vectors).split([len(batch.targets), batch.negatives.numel()])
+        targets, negatives = self.similarity.item(vectors).tensor_split([len(batch.targets)])
         target_scores = (query * targets).sum(-1)
         if self.name == "sampled-softmax":
             hits = batch.targets[:, None] == batch.negatives

@@ -64,7 +64,7 @@ class PopularityModel(CountingModel):
         (n_items + 1,) float32: each item's share of the (weighted) interactions; together 1, and 0 for code 0.
     """
 
-    max_history = 0
+    max_history = 1
     shares: Tensor
 
     def __init__(self, config: Popularity | RecentPopularity, n_users: int, n_items: int) -> None:

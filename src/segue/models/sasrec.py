@@ -1,8 +1,8 @@
 """SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018), and its better-performing relatives.
 
-The defaults are not the paper's: they are what does well today (`SASRec.as_published()` gives the paper's). What differs, and
-its source: pre-norm blocks; sampled softmax over shared negatives instead of one negative (Klenitskiy & Vasilev, RecSys 2023;
-Petrov & Macdonald, RecSys 2023); normalised vectors with a temperature.
+The defaults are not the paper's: they are what does well today (`SASRec.as_published()` gives the paper's). What
+differs, and its source: pre-norm blocks; sampled softmax over shared negatives instead of one negative (Klenitskiy &
+Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023); normalised vectors with a temperature.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ _LEVELS = 1 << 16
 class Dropout(nn.Module):
     """Like `torch.nn.Dropout`; on a CPU the mask costs a sixth of torch's, which draws a 32-bit number per element.
 
-    Here one 64-bit number serves four elements, so the rate is rounded to 1/65536 (and the scale is that of the rounded rate).
-    The bits come from a NumPy generator seeded by one draw from torch's global generator: `torch.manual_seed`
-    decides them as it does elsewhere.
+    Here one 64-bit number serves four elements, so the rate is rounded to 1/65536 (and the scale is that of the
+    rounded rate). The bits come from a NumPy generator seeded by one draw from torch's global generator:
+    `torch.manual_seed` decides them as it does elsewhere.
     """
 
     def __init__(self, rate: float) -> None:

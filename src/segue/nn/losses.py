@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `bce` | target, k negatives | never in the user's history | you reproduce SASRec and SSE-PT (k = 1) |
 | `gbce` | target, k negatives | never in the user's history | you want calibrated probabilities from few negatives |
-| `sampled_softmax` | target, shared negatives | any item; hits of the target masked | the catalogue is large; the best default |
+| `sampled_softmax` | target, shared negatives | any item; hits of the target masked | the catalogue is large |
 | `full_softmax` | vectors, the whole item table | every other item | the catalogue fits: exact, no sampling noise |
 """
 

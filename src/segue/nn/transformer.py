@@ -1,7 +1,7 @@
 """The causal self-attention encoder of SASRec and SSE-PT, as published and in the pre-norm form.
 
-Histories stand oldest first from column 0, with padding *behind* the newest item. A causal mask is then all that is needed:
-no item ever looks at padding, and what is computed at padding is never read.
+Histories stand oldest first from column 0, with padding *behind* the newest item. A causal mask is then all that is
+needed: no item ever looks at padding, and what is computed at padding is never read.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ class CausalAttention(nn.Module):
 class Block(nn.Module):
     """One transformer block.
 
-    `norm="paper"`, as in the code of Kang & McAuley (2018): the query is the layer-normed input, keys and values come from
-    the input as it is, and the residual adds the *normed* query; the feed-forward reads, and is added to, the layer norm of that.
-    `norm="pre"`: both sub-layers read a layer norm of their input and are added to the input itself, with an output
-    projection after the heads.
+    `norm="paper"`, as in the code of Kang & McAuley (2018): the query is the layer-normed input, keys and values
+    come from the input as it is, and the residual adds the *normed* query; the feed-forward reads, and is added to,
+    the layer norm of that. `norm="pre"`: both sub-layers read a layer norm of their input and are added to the input
+    itself, with an output projection after the heads.
     """
 
     def __init__(
@@ -142,9 +142,7 @@ class Encoder(nn.Module):
         self.max_length = max_length
         self.positions = nn.Embedding(max_length, width)
         self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, inner, dropout, norm, feed_forward) for _ in range(blocks)
-        )
+        self.blocks = nn.ModuleList(Block(width, heads, inner, dropout, norm, feed_forward) for _ in range(blocks))
         self.final_norm = nn.LayerNorm(width, eps=EPSILON)
 
     def forward(self, x: Tensor, places: Tensor) -> Tensor:
@@ -168,7 +166,8 @@ def check_sizes(width: int, heads: int, blocks: int, max_length: int, dropout: f
 
 
 def initialise(module: nn.Module, deviation: float = 0.02) -> None:
-    """Draw all weights anew: embeddings normal with the given deviation (row 0 too), linear maps Xavier-uniform, biases 0."""
+    """Draw all weights anew: embeddings normal with the given deviation (row 0 too), linear maps Xavier-uniform,
+    biases 0."""
     for part in module.modules():
         if isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=deviation)

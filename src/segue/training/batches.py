@@ -14,8 +14,8 @@ def plan_epoch(
     """Batches of like length and about equal weight, in random order; every example is in exactly one.
 
     Examples are sorted by length, those of equal length in random order, and cut where the summed weight reaches
-    `batch_size` times the mean. So padding is next to nothing, every loss term counts about the same, and every step costs about
-    the same: few long examples or many short ones.
+    `batch_size` times the mean. So padding is next to nothing, every loss term counts about the same, and every step
+    costs about the same: few long examples or many short ones.
 
     Parameters
     ----------

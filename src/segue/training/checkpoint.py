@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, replaced in one step, with a JSON note inside. Nothing in them can run code."""
+"""Checkpoints: one safetensors file each, replaced in one step, with a JSON note inside. None of it can run code."""
 
 from __future__ import annotations
 

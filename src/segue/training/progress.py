@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 
@@ -16,7 +16,7 @@ class Progress:
         self.quiet = quiet
         self.console = Console(stderr=True, quiet=quiet)
         self._bar: Bar | None = None
-        self._task = None
+        self._task: TaskID | None = None
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
         """A new epoch of so many steps begins, `done` of them done before."""
@@ -32,7 +32,7 @@ class Progress:
             transient=True,
         )
         self._bar.start()
-        self._task = self._bar.add_task(  # type: ignore[assignment]
+        self._task = self._bar.add_task(
             "", total=steps, completed=done, epoch=f"{epoch}/{epochs}", loss=float("nan"), rate=0.0
         )
 

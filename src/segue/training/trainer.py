@@ -1,7 +1,7 @@
 """The training loop, for any `TrainableModel`: it knows no model by name.
 
-All randomness of a step is a function of (seed, epoch, step, process), so a run that was killed and resumed goes through the same
-steps as one that was not.
+All randomness of a step is a function of (seed, epoch, step, process), so a run that was killed and resumed goes
+through the same steps as one that was not.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Trainer:
     settings
         The options.
     validate
-        Called on the main process after an epoch; returns metrics, of which `settings.metric` chooses the best epoch. None: the last
-        epoch is the best.
+        Called on the main process after an epoch; returns metrics, of which `settings.metric` chooses the best
+        epoch. None: the last epoch is the best.
     folder
         Where `last.safetensors` and `best.safetensors` go; None keeps the best weights in memory only.
     identity

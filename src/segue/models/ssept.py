@@ -1,0 +1,199 @@
+"""SSE-PT: a personalised transformer regularised by stochastic shared embeddings (Wu et al., RecSys 2020).
+
+SSE (Wu et al., NeurIPS 2019) is part of the model here: in training, user and item ids are swapped for random ones with
+given probabilities. SSE-PT++ is `random_window > 0`: a long history sometimes gives a random stretch instead of its
+newest part.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64
+from segue.errors import ConfigError
+from segue.models.base import ModelConfig, TrainableModel
+from segue.models.next_item import LossName, NextItemBatch, NextItemExamples, NextItemLoss, Similarity, places
+from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
+
+
+@dataclass(frozen=True)
+class SSEPT(ModelConfig):
+    """SASRec's encoder over items joined with the user's own vector.
+
+    Examples
+    --------
+    >>> SSEPT(item_width=50, user_width=50).item_width
+    50
+    """
+
+    name: ClassVar[str] = "ssept"
+
+    item_width: int = 50
+    """Width of the item vectors."""
+    user_width: int = 50
+    """Width of the user vectors; hidden states are as wide as both together."""
+    blocks: int = 2
+    """Number of transformer blocks."""
+    heads: int = 1
+    """Attention heads; must divide the sum of the widths."""
+    max_length: int = 50
+    """How many of a user's newest items are read."""
+    dropout: float = 0.5
+    """Dropout of inputs, attention weights and feed-forward layers."""
+    swap_user: float = 0.92
+    """SSE: probability that a user's id is swapped for a random one, for a whole window, in training."""
+    swap_item: float = 0.1
+    """SSE: probability that an input item's id is swapped for a random one, in training."""
+    swap_target: float = 0.1
+    """SSE: probability that a target item's id is swapped for a random one, in training."""
+    random_window: float = 0.0
+    """SSE-PT++: probability that a history longer than `max_length` gives a random stretch of it."""
+    loss: LossName = "bce"
+    """bce, gbce, sampled-softmax or softmax."""
+    negatives: int = 1
+    """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
+    calibration: float = 0.75
+    """t of gBCE: 0 = plain BCE, 1 = fully calibrated."""
+    norm: Norm = "paper"
+    """Where layer norms stand: "paper" (queries only) or "pre"."""
+    feed_forward: FeedForwardKind = "relu"
+    """Activation of the feed-forward: relu, gelu or swiglu."""
+    inner_width: int | None = None
+    """Width inside the feed-forward; as wide as the hidden states when not given."""
+
+    def __post_init__(self) -> None:
+        check_sizes(self.item_width + self.user_width, self.heads, self.blocks, self.max_length, self.dropout)
+        for name in ("swap_user", "swap_item", "swap_target", "random_window"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected a probability from 0 to 1.")
+
+    def build(self, n_users: int, n_items: int) -> SSEPTModel:
+        """A new module with random weights."""
+        return SSEPTModel(self, n_users, n_items)
+
+
+class SSEPTModel(TrainableModel):
+    """The module of `SSEPT`.
+
+    x = [E[items]·√item_width ; U[user]·√user_width] + P; SASRec's encoder; score(i) = ⟨h, [E[i] ; U[user]]⟩.
+    Someone who was not in training is given the mean vector of those who were.
+
+    Buffers
+    -------
+    known
+        (n_users + 1,) bool: the users whose vectors were trained.
+    """
+
+    config: SSEPT
+    personal = True
+    known: Tensor
+
+    def __init__(self, config: SSEPT, n_users: int, n_items: int) -> None:
+        super().__init__(config, n_users, n_items)
+        self.max_history = config.max_length
+        self.items = nn.Embedding(n_items + 1, config.item_width)
+        self.users = nn.Embedding(n_users + 1, config.user_width)
+        width = config.item_width + config.user_width
+        self.encoder = Encoder(
+            width,
+            config.max_length,
+            config.blocks,
+            config.heads,
+            config.inner_width or width,
+            config.dropout,
+            config.norm,
+            config.feed_forward,
+        )
+        self.loss = NextItemLoss(config.loss, config.negatives, config.calibration, n_items, Similarity("dot"))
+        self.register_buffer("known", torch.zeros(n_users + 1, dtype=torch.bool))
+        initialise(self)
+
+    def examples(self, dataset: Dataset) -> SwappedExamples:
+        """One window per user, with SSE."""
+        examples = SwappedExamples(dataset, self.config, self.loss)
+        self.known[torch.from_numpy(examples.users).to(self.known.device)] = True
+        return examples
+
+    def forward(self, batch: NextItemBatch) -> Tensor:
+        """The summed loss over all targets of the batch."""
+        inputs, scored = self.loss.look_up(self.items.weight, batch)
+        users = self.users(batch.users)
+        hidden = self.encode(inputs, users, batch.lengths).flatten(0, 1).index_select(0, batch.where)
+        item_part, user_part = hidden.tensor_split([self.config.item_width], dim=-1)
+        offset = (user_part * users.repeat_interleave(batch.lengths, dim=0)).sum(-1)
+        return self.loss(item_part, scored, self.items.weight, batch, offset)
+
+    def encode(self, inputs: Tensor, users: Tensor, lengths: Tensor) -> Tensor:
+        """Item vectors (b, length, item_width), user vectors (b, user_width), lengths (b,) → (b, length, both
+        widths)."""
+        width = inputs.shape[1]
+        item_part = inputs * math.sqrt(self.config.item_width)
+        user_part = (users * math.sqrt(self.config.user_width))[:, None].expand(-1, width, -1)
+        out: Tensor = self.encoder(
+            torch.cat([item_part, user_part], dim=-1), places(lengths, width, self.config.max_length)
+        )
+        return out
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """Vectors (n, user_width) of user codes (n,); the mean of the trained ones for everyone else."""
+        mean = self.users.weight[self.known].mean(0) if self.known.any() else self.users.weight[0]
+        return torch.where(self.known[users][:, None], self.users(users), mean)
+
+    def queries(self, histories: Histories) -> Tensor:
+        """(n, item_width + 1): the item part of the newest hidden state, and what the user part adds to every score."""
+        cut = histories.last(self.config.max_length)
+        lengths = torch.from_numpy(cut.lengths).to(self.device)
+        items = torch.from_numpy(cut.padded(int(cut.lengths.max()))).to(self.device)
+        users = self.user_vectors(torch.from_numpy(cut.users).to(self.device))
+        hidden = self.encode(self.items(items), users, lengths)
+        newest = hidden[torch.arange(len(cut), device=self.device), lengths - 1]
+        item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
+        return torch.cat([item_part, (user_part * users).sum(-1, keepdim=True)], dim=-1)
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
+        scores = torch.mm(queries[:, :-1], self.items.weight[start:stop].T, out=out)
+        return scores.add_(queries[:, -1:])
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (batch, n) of items (batch, n)."""
+        return torch.einsum("bd,bnd->bn", queries[:, :-1], self.items(items)) + queries[:, -1:]
+
+    def item_vectors(self) -> Tensor:
+        """Item vectors (n_items + 1, item_width)."""
+        return self.items.weight
+
+
+class SwappedExamples(NextItemExamples):
+    """Next-item examples whose ids are swapped at random: stochastic shared embeddings."""
+
+    def __init__(self, dataset: Dataset, config: SSEPT, loss: NextItemLoss) -> None:
+        super().__init__(dataset, config.max_length, loss, config.random_window)
+        self.config = config
+        self.everything: Int64 = np.arange(1, dataset.n_items + 1)
+
+    def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
+        """The windows at `index`; users, inputs and targets swapped with their probabilities."""
+        batch = super().batch(index, generator)
+        items = batch.items.flatten()
+        real = _swap(items[batch.where], self.config.swap_item, self.everything, generator)
+        return batch._replace(
+            users=_swap(batch.users, self.config.swap_user, self.users, generator),
+            items=items.index_copy(0, batch.where, real).view_as(batch.items),
+            targets=_swap(batch.targets, self.config.swap_target, self.everything, generator),
+        )
+
+
+def _swap(codes: Tensor, probability: float, others: Int64, generator: np.random.Generator) -> Tensor:
+    """Codes (n,), each swapped with the given probability for one drawn uniformly from `others`."""
+    swapped = generator.random(len(codes)) < probability
+    drawn = others[generator.integers(0, len(others), len(codes))]
+    return torch.where(torch.from_numpy(swapped), torch.from_numpy(drawn), codes)

@@ -1,0 +1,234 @@
+"""`segue.fit`: from a config and a split to a Recommender."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from segue.data.dataset import Dataset
+from segue.data.splits import Holdout, Split
+from segue.errors import ConfigError, StorageError
+from segue.evaluation.candidates import sample_candidates
+from segue.evaluation.evaluate import evaluate
+from segue.files import write_json
+from segue.inference.recommender import Recommender
+from segue.memory import keep_buffers
+from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
+from segue.training.config import Training
+from segue.training.curves import draw_curves, write_metrics
+from segue.training.progress import Progress
+from segue.training.trainer import State, Trainer, Validate
+
+_SECONDS_BETWEEN_CURVES = 30.0
+
+
+def fit(
+    config: ModelConfig,
+    data: Split | Dataset,
+    validation: Holdout | None = None,
+    *,
+    training: Training | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    refit: bool = False,
+    quiet: bool = False,
+) -> Recommender:
+    """Fit a model and return it as a Recommender, with the weights of the best epoch.
+
+    Parameters
+    ----------
+    config
+        The model: `SASRec()`, `SSEPT()`, `Popularity()`, ….
+    data
+        A split: its training part is fitted, its validation part chooses the epoch. Or a Dataset, all of which is
+        fitted.
+    validation
+        With a Dataset: the Holdout that chooses the epoch, if there is one.
+    training
+        Options of the training; models that only count need none.
+    out
+        Folder of the run: checkpoints, `metrics.csv`, `curves.png`, `run.json` and, at the end, the `recommender`.
+    resume
+        Go on with the run in `out`, exactly as if it had never stopped.
+    refit
+        Then train again from the start on everything but the test part, for as many epochs as validation chose.
+        Published figures are made this way.
+    quiet
+        Show no progress.
+
+    Returns
+    -------
+    recommender
+        Its `metadata["training"]` tells the best epoch, its validation metrics and the seconds it took.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not finite, or there is nothing to learn from.
+    StorageError
+        `out` holds a run already and `resume` is not set, or holds another run and it is.
+    ConfigError
+        `resume` without `out`, or `refit` without a split.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(data)                                       # doctest: +SKIP
+    >>> recommender = segue.fit(segue.SASRec(), split, out="runs/first")         # doctest: +SKIP
+    """
+    settings = training or Training()
+    train, chosen, everything, spec = _parts(data, validation)
+    if refit and not isinstance(data, Split):
+        raise ConfigError("refit=True needs a split: it trains again on everything but the test part.")
+    folder = None if out is None else Path(out)
+    _check_folder(folder, resume)
+    keep_buffers()
+    started = time.perf_counter()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model: Model = config.build(train.n_users, train.n_items)
+        notes: dict[str, Any] = {}
+        if isinstance(model, CountingModel):
+            model.count(data.refit if refit and isinstance(data, Split) else train)
+        else:
+            run = _Run(config, settings, folder, Progress(quiet))
+            model, notes = run.fit(train, chosen, resume)
+            if refit and isinstance(data, Split):
+                model, again = run.again(notes["best_epoch"]).fit(data.refit, None, resume)
+                notes["refit"] = again
+    metadata: dict[str, Any] = {
+        "split": spec,
+        "refit": refit,
+        "options": settings.to_dict(),
+        "training": {**notes, "seconds": time.perf_counter() - started},
+    }
+    recommender = Recommender(model, everything, metadata)
+    if folder is not None and _is_main():
+        recommender.save(folder / "recommender")
+    return recommender
+
+
+class _Run:
+    """One training of one config in one folder."""
+
+    def __init__(self, config: ModelConfig, settings: Training, folder: Path | None, progress: Progress) -> None:
+        self.config, self.settings, self.folder, self.progress = config, settings, folder, progress
+        self.curves_drawn = time.perf_counter()
+
+    def again(self, epochs: int) -> _Run:
+        """The same for a fixed number of epochs, in a folder of its own."""
+        self.progress.console.print(f"training again on everything but the test part, {epochs} epochs")
+        folder = None if self.folder is None else self.folder / "refit"
+        return _Run(self.config, replace(self.settings, epochs=epochs, patience=None), folder, self.progress)
+
+    def fit(self, train: Dataset, validation: Holdout | None, resume: bool) -> tuple[TrainableModel, dict[str, Any]]:
+        """Train, and tell how it went."""
+        settings = self.settings
+        torch.manual_seed(settings.seed)
+        model = self.config.build(train.n_users, train.n_items)
+        assert isinstance(model, TrainableModel)
+        examples = model.examples(train)
+        accelerator = self._accelerator()
+        identity = {"model": self.config.to_dict(), "dataset": train.fingerprint}
+        validate = None if validation is None else self._validation(model, validation)
+        trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator)
+        if resume and self.folder is not None and (self.folder / "last.safetensors").is_file():
+            trainer.resume()
+        if self.folder is not None and accelerator.is_main_process:
+            write_json(self.folder / "run.json", {"model": self.config.to_dict(), "training": settings.to_dict()})
+        try:
+            state = trainer.run(self.progress, self._record(trainer))
+        finally:
+            self.progress.close()
+        if accelerator.is_main_process:
+            self._draw(state)
+        accelerator.end_training()
+        return model, _notes(state)
+
+    def _accelerator(self) -> Accelerator:
+        trackers = list(self.settings.trackers)
+        accelerator = Accelerator(
+            cpu=self.settings.device == "cpu",
+            mixed_precision=self.settings.precision,
+            log_with=trackers or None,
+            project_dir=self.folder or "runs",
+        )
+        if trackers:
+            plain = {"model": str(self.config.to_dict()), "training": str(self.settings.to_dict())}
+            accelerator.init_trackers("segue", config=plain)
+        return accelerator
+
+    def _validation(self, model: Model, holdout: Holdout) -> Validate:
+        """Ranks only: the same users and candidates at every epoch."""
+        settings = self.settings
+        asked = (
+            holdout if settings.validation_users is None else holdout.sample(settings.validation_users, settings.seed)
+        )
+        n = settings.validation_candidates
+        candidates = None if n is None else sample_candidates(asked, n, seed=settings.seed)
+        wanted = re.search(r"@(\d+)$", settings.metric)
+        k = int(wanted.group(1)) if wanted else 10
+
+        def validate() -> dict[str, float]:
+            result = evaluate(model, asked, k=k, candidates=candidates, lists=False, resamples=0)
+            shown = {settings.metric, f"ndcg@{k}", f"hr@{k}"}
+            return {name: value for name, value in result.metrics.items() if name in shown}
+
+        return validate
+
+    def _record(self, trainer: Trainer) -> Callable[[list[dict[str, float]]], None]:
+        """Called after each epoch: the table always, the picture now and then."""
+
+        def record(history: list[dict[str, float]]) -> None:
+            if self.folder is not None:
+                write_metrics(self.folder / "metrics.csv", history)
+                if time.perf_counter() - self.curves_drawn > _SECONDS_BETWEEN_CURVES:
+                    self._draw(trainer.state)
+
+        return record
+
+    def _draw(self, state: State) -> None:
+        if self.folder is not None and state.history:
+            draw_curves(self.folder / "curves.png", state.history, self.settings.metric, state.best_epoch)
+            self.curves_drawn = time.perf_counter()
+
+
+def _parts(
+    data: Split | Dataset, validation: Holdout | None
+) -> tuple[Dataset, Holdout | None, Dataset, dict[str, object] | None]:
+    """Training view, Holdout that chooses, the whole Dataset, and the split as plain data."""
+    if isinstance(data, Split):
+        if validation is not None:
+            raise ConfigError("a split brings its own validation part: give one or the other.")
+        return data.train, data.validation, data.test.dataset, data.spec
+    return data, validation, data if validation is None else validation.dataset, None
+
+
+def _check_folder(folder: Path | None, resume: bool) -> None:
+    if folder is None:
+        if resume:
+            raise ConfigError("resume=True needs the folder of the run: pass out=.")
+        return
+    if not resume and ((folder / "last.safetensors").exists() or (folder / "recommender").exists()):
+        raise StorageError(f"{folder} holds a run already: resume it, or choose another folder.")
+
+
+def _notes(state: State) -> dict[str, Any]:
+    best = next((row for row in state.history if row["epoch"] == state.best_epoch), {})
+    shown = {name: value for name, value in best.items() if name not in ("epoch", "loss", "seconds")}
+    return {
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "validation": shown,
+        "seconds_per_epoch": sum(row["seconds"] for row in state.history) / max(len(state.history), 1),
+    }
+
+
+def _is_main() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
