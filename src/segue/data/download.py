@@ -1,0 +1,224 @@
+"""Fetch one file over HTTP: resumed where it broke off, verified, put in place whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+from segue.errors import DownloadError
+
+if TYPE_CHECKING:
+    import requests
+
+Progress: TypeAlias = Callable[[int, int | None], None]
+"""Called with the bytes received so far and the bytes in all (None when the server does not say)."""
+
+CHUNK = 1 << 18
+TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds without a byte
+PAUSE = 1.0  # seconds before going on after a break
+BREAKS = 5  # breaks after which a download is given up for now
+
+
+class ResumingDownloader:
+    """A downloader for `pooch.retrieve` that keeps what it has received in a neighbour of the target, `NAME.part`.
+
+    When a download breaks, it goes on from there, in the same call or in a later one, provided that the server
+    supports ranges and the file on it has not changed (`NAME.part.json` remembers its ETag or date of change);
+    otherwise it starts anew.
+
+    Parameters
+    ----------
+    part
+        Where the bytes are kept until they are all there.
+    progress
+        Called after every piece.
+    """
+
+    def __init__(self, part: Path, progress: Progress | None = None) -> None:
+        self.part = part
+        self.state = part.with_name(part.name + ".json")
+        self.progress = progress
+
+    def __call__(self, url: str, output_file: str | os.PathLike[str], pooch: object, check_only: bool = False) -> None:
+        """Download `url` and put it at `output_file`, as pooch calls it."""
+        from requests import ConnectionError, RequestException, Timeout
+        from requests.exceptions import ChunkedEncodingError
+        from urllib3.exceptions import HTTPError
+
+        broken = (ConnectionError, Timeout, ChunkedEncodingError, HTTPError, _Broken)
+        for attempt in range(BREAKS):
+            before = self._received()
+            try:
+                self._fetch(url)
+                break
+            except broken as error:
+                stuck = self._received() <= before
+                if stuck or attempt == BREAKS - 1:
+                    raise DownloadError(self._kept(url, reason(error))) from error
+                time.sleep(PAUSE)
+            except RequestException as error:
+                raise DownloadError(reason(error)) from error
+        self.part.replace(output_file)
+        self.state.unlink(missing_ok=True)
+
+    def _received(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _kept(self, url: str, why: str) -> str:
+        received = self._received() if self._validator(url) else 0
+        return f"{why}; {received:,} bytes are kept and the next try goes on from there" if received else why
+
+    def _fetch(self, url: str) -> None:
+        """One request, for what is missing."""
+        import requests
+
+        headers = {"Accept-Encoding": "identity"}  # as stored: a .gz file is not to be unpacked on the way
+        validator = self._validator(url)
+        received = self._received() if validator else 0
+        if received:
+            headers |= {"Range": f"bytes={received}-", "If-Range": str(validator)}
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                if response.headers.get("Content-Range") == f"bytes */{received}":
+                    return  # all of it had arrived before
+                return self._start_anew(url)
+            response.raise_for_status()
+            goes_on = response.status_code == requests.codes.partial_content
+            if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
+                return self._start_anew(url)
+            if not goes_on:
+                received = 0
+                self._remember(url, response)
+            with self.part.open("ab" if goes_on else "wb") as stream:
+                self._receive(response, stream, received)
+
+    def _start_anew(self, url: str) -> None:
+        """Forget what was received: it is not the beginning of what the server has now."""
+        self.part.unlink()
+        self.state.unlink()
+        self._fetch(url)
+
+    def _receive(self, response: requests.Response, stream: BinaryIO, received: int) -> None:
+        length = response.headers.get("Content-Length")
+        total = received + int(length) if length else None
+        for piece in response.raw.stream(CHUNK, decode_content=False):
+            stream.write(piece)
+            received += len(piece)
+            if self.progress:
+                self.progress(received, total)
+        if total is not None and received != total:
+            raise _Broken(f"the connection closed after {received:,} of {total:,} bytes")
+
+    def _validator(self, url: str) -> str | None:
+        """What the server said identifies the file of which `part` is the beginning."""
+        try:
+            state = json.loads(self.state.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        known = isinstance(state, dict) and state.get("url") == url
+        return str(state["validator"]) if known and state.get("validator") else None
+
+    def _remember(self, url: str, response: requests.Response) -> None:
+        etag = response.headers.get("ETag", "")
+        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
+        self.state.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+
+
+class _Broken(Exception):
+    """The connection ended before the file did."""
+
+
+def retrieve(url: str, target: Path, checksum: str | None, progress: Progress | None = None) -> Path:
+    """Have `url` at `target`: nothing is fetched when it is there already with the right checksum.
+
+    Parameters
+    ----------
+    url, target
+        From where to where.
+    checksum
+        "md5:…" or "sha256:…". None accepts what comes the first time, and records its SHA-256 in `target`.sha256, with
+        which it is compared from then on.
+    progress
+        Called with the bytes received so far and in all.
+
+    Returns
+    -------
+    Path
+        `target`.
+
+    Raises
+    ------
+    DownloadError
+        No connection, an answer other than the file, a wrong checksum, or no space; the message gives the reason only.
+    """
+    import pooch  # type: ignore[import-untyped]
+
+    record = target.with_name(target.name + ".sha256")
+    known = checksum
+    if known is None and record.is_file():
+        known = f"sha256:{record.read_text(encoding='utf-8').strip()}"
+    downloader = ResumingDownloader(target.with_name(target.name + ".part"), progress)
+    try:
+        with _quiet(pooch.get_logger()):
+            pooch.retrieve(url, known, fname=target.name, path=target.parent, downloader=downloader)
+        if known is None:
+            record.write_text(pooch.file_hash(str(target), alg="sha256") + "\n", encoding="utf-8")
+    except ValueError as error:
+        since = "" if checksum else f" (recorded at the first download; delete {record} if the new file is meant)"
+        raise DownloadError(f"what arrived does not have the checksum {known}{since}") from error
+    except OSError as error:
+        raise DownloadError(f"{target} cannot be written ({error.strerror or error})") from error
+    return target
+
+
+@contextmanager
+def _quiet(logger: Any) -> Iterator[None]:
+    """Silence pooch, whose log goes to the terminal; failures come as errors."""
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def reason(error: Exception) -> str:
+    """Why a download failed, in words."""
+    import requests
+
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "the server's certificate is not valid, or something on the way replaces it"
+    if isinstance(error, requests.Timeout):
+        return "the server did not answer in time"
+    if isinstance(error, requests.ConnectionError):
+        text = str(error)
+        if "Name or service not known" in text or "NameResolution" in text or "getaddrinfo" in text:
+            return "the server's name could not be resolved: is there a network connection?"
+        return "no connection to the server" if "Broken" not in text else "the connection broke"
+    return str(error) if isinstance(error, _Broken) else "the connection broke"
+
+
+@contextmanager
+def download_bar(title: str) -> Iterator[Progress]:
+    """A bar on standard error with amount, rate and time left, as the `progress` of a download.
+
+    Examples
+    --------
+    >>> with download_bar("MovieLens 1M") as bar:
+    ...     bar(500, 1000)
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bar(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda received, total: bar.update(task, completed=received, total=total)
