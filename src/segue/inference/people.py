@@ -1,0 +1,259 @@
+"""Who is asked about: raw ids or given histories become rows of `Histories`; unknown ids are reported, not lost."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from itertools import chain
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64, offsets_of
+from segue.data.vocabulary import Vocabulary, as_ids
+from segue.errors import ConfigError, DataError, nearest
+
+Unknown = Literal["skip", "popular", "error"]
+"""What to do about users whom the Recommender does not know and whose history is not given."""
+
+Given = Mapping[Any, Sequence[Any]] | Sequence[Sequence[Any]]
+"""Histories of raw item ids, oldest first: by a person's id, or as a list (people are then numbered from 0)."""
+
+Moment = datetime | date | str | int | float
+"""A datetime (UTC if it has no zone), a date, either in ISO form, or a number in the Dataset's time unit."""
+
+_SHOWN = 5
+
+
+class UnknownIdWarning(UserWarning):
+    """Some of the ids asked for are unknown; the others were answered.
+
+    Attributes
+    ----------
+    what
+        "users" or "items".
+    ids
+        The unknown raw ids.
+    """
+
+    def __init__(self, what: str, ids: list[Any], consequence: str) -> None:
+        shown = ", ".join(repr(value) for value in ids[:_SHOWN])
+        more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
+        noun = what.removesuffix("s") if len(ids) == 1 else what
+        super().__init__(f"{len(ids):,} unknown {noun} {consequence}: {shown}{more}.")
+        self.what = what
+        self.ids = ids
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """n people to answer for.
+
+    Attributes
+    ----------
+    ids
+        (n,) raw ids.
+    histories
+        (n) their histories, some of them perhaps empty; user code 0 for people the model does not know.
+    """
+
+    ids: pl.Series
+    histories: Histories
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def met(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether anything is known of a person; the others are answered by popularity."""
+        return self.histories.lengths > 0
+
+    def select(self, index: npt.NDArray[np.int64] | slice) -> People:
+        """The people at `index`, in its order."""
+        ids = self.ids[index] if isinstance(index, slice) else self.ids.gather(index)
+        return People(ids, self.histories.select(index))
+
+
+def listed_people(dataset: Dataset, users: Any, unknown: Unknown) -> People:
+    """People by raw id, each once, in the order given.
+
+    Parameters
+    ----------
+    dataset
+        Their histories are its visible interactions.
+    users
+        A raw id, several of them, or None for everyone in the vocabulary.
+    unknown
+        "skip" leaves unknown ids out and warns of them, "popular" keeps them with an empty history, "error" refuses.
+
+    Raises
+    ------
+    UnknownIdError
+        All ids are unknown, or some are and `unknown` is "error".
+    """
+    if unknown not in ("skip", "popular", "error"):
+        raise ConfigError(f"unknown={unknown!r}: {nearest(str(unknown), ['skip', 'popular', 'error'])}.")
+    if users is None:
+        codes = np.arange(1, dataset.n_users + 1, dtype=np.int64)
+        return People(dataset.users.ids, dataset.histories(codes))
+    asked = as_ids(as_list(users)).unique(maintain_order=True)
+    if unknown == "popular":
+        codes = dataset.users.encode(asked)
+        same_type = asked.cast(dataset.users.ids.dtype, strict=False)
+        return People(asked if same_type.null_count() else same_type, dataset.histories(codes))
+    if unknown == "error":
+        dataset.users.require(asked, "user")
+    codes = known_codes(dataset.users, asked, "users", "left out")
+    return People(dataset.users.decode(codes), dataset.histories(codes))
+
+
+def given_people(dataset: Dataset, histories: Given) -> People:
+    """People by the histories that are given for them.
+
+    Items that the catalogue does not hold are left out, with a warning. A person whose id is known keeps it, so that a
+    model with user vectors can use it; the given history takes the place of the stored one.
+
+    Raises
+    ------
+    DataError
+        `histories` is not a mapping or a sequence of sequences.
+    """
+    if isinstance(histories, Mapping):
+        ids = as_ids(list(histories))
+        users, lists = dataset.users.encode(ids), list(histories.values())
+    else:
+        lists = list(histories)
+        ids, users = pl.Series(np.arange(len(lists), dtype=np.int64)), np.zeros(len(lists), dtype=np.int64)
+    if any(map(_is_scalar, lists)):
+        raise DataError(
+            "histories are lists of items, one per person: write {'ann': ['tea', 'milk']} or [['tea', 'milk']]."
+        )
+    offsets = offsets_of(np.fromiter(map(len, lists), dtype=np.int64, count=len(lists)))
+    items = as_ids(list(chain.from_iterable(lists)))
+    codes = dataset.catalogue.encode(items)
+    warn_unknown("items", items.filter(pl.Series(codes == 0)), "left out of the histories")
+    known = np.concatenate([[0], np.cumsum(codes > 0)])[offsets]
+    flat = codes[codes > 0].astype(np.int32)
+    return People(ids, Histories(users, flat, known[:-1], known[1:]))
+
+
+def known_codes(vocabulary: Vocabulary, ids: Iterable[Any], what: str, consequence: str) -> Int64:
+    """Codes of the known ones among raw ids; the others are warned of.
+
+    Raises
+    ------
+    UnknownIdError
+        There are ids, and none of them is known.
+    """
+    asked = as_ids(ids)
+    codes = vocabulary.encode(asked)
+    if len(asked) and not codes.any():
+        vocabulary.require(asked, what.removesuffix("s"))
+    warn_unknown(what, asked.filter(pl.Series(codes == 0)), consequence)
+    return codes[codes > 0]
+
+
+def warn_unknown(what: str, ids: pl.Series, consequence: str) -> None:
+    """Warn of unknown ids, if there are any."""
+    if len(ids):
+        warning = UnknownIdWarning(what, ids.unique(maintain_order=True).to_list(), consequence)
+        warnings.warn(warning, stacklevel=_levels_to_caller())
+
+
+def moment(dataset: Dataset, as_of: Moment) -> int:
+    """`as_of` as a count of the Dataset's time units.
+
+    Parameters
+    ----------
+    dataset
+        Must have times.
+    as_of
+        A datetime (UTC if it has no zone), a date (its first moment), either of them in ISO form, or a number in
+        the Dataset's own unit.
+
+    Raises
+    ------
+    DataError
+        The Dataset has no times.
+    ConfigError
+        `as_of` is none of these.
+    """
+    if dataset.times is None:
+        raise DataError("as_of needs times, and this Dataset has none.")
+    if isinstance(as_of, str):
+        as_of = _parsed(as_of)
+    if isinstance(as_of, (int, float, np.integer, np.floating)) and not isinstance(as_of, bool):
+        return int(as_of)
+    if isinstance(as_of, date) and not isinstance(as_of, datetime):
+        as_of = datetime.combine(as_of, time())
+    if not isinstance(as_of, datetime):
+        raise ConfigError(f"as_of={as_of!r} is a {type(as_of).__name__}: expected a date, a datetime or a number.")
+    return dataset.timestamp((as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)).timestamp())
+
+
+def as_list(ids: Any) -> Iterable[Any]:
+    """One raw id as a list of one; several as they are."""
+    return [ids] if _is_scalar(ids) else ids
+
+
+def require_one(users: Any, histories: Any) -> None:
+    """Refuse both users and histories at once."""
+    if users is not None and histories is not None:
+        raise ConfigError("give users or histories, not both: a history stands for its own person.")
+
+
+def asked_items(catalogue: Vocabulary, items: Any) -> Int64:
+    """Codes of the known ones among raw item ids, each once; of the whole catalogue for None."""
+    if items is None:
+        return np.arange(1, len(catalogue) + 1, dtype=np.int64)
+    return known_codes(catalogue, as_ids(as_list(items)).unique(maintain_order=True), "items", "left out")
+
+
+def allowed_items(
+    catalogue: Vocabulary, allow: Iterable[Any] | None, deny: Iterable[Any] | None
+) -> npt.NDArray[np.bool_] | None:
+    """(n_items + 1,) which item codes may be recommended, or None for all."""
+    if allow is None and deny is None:
+        return None
+    allowed = np.full(len(catalogue) + 1, allow is None)
+    if allow is not None:
+        allowed[asked_items(catalogue, allow)] = True
+    if deny is not None:
+        denied = as_ids(as_list(deny))
+        codes = catalogue.encode(denied)
+        warn_unknown("items", denied.filter(pl.Series(codes == 0)), "ignored in deny")
+        allowed[codes] = False
+    allowed[0] = False
+    return allowed
+
+
+def _levels_to_caller() -> int:
+    """The `stacklevel` that makes a warning point at the line outside segue that asked."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("segue."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _parsed(text: str) -> datetime | int:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"as_of={text!r} is not a moment: expected an ISO date or time such as 2024-03-01 or 2024-03-01T12:00."
+        ) from None
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (str, bytes)) or not isinstance(value, Iterable)

@@ -1,0 +1,128 @@
+"""A Recommender on disk: a folder of JSON, safetensors and Parquet. Nothing in it can run code when it is loaded.
+
+::
+
+    recommender.json      kind, format version, the model's config, sizes, metadata, checksums of all files
+    weights.safetensors   the model's tensors
+    data/                 the Dataset: histories and vocabularies
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_model
+
+from segue.data.dataset import Dataset
+from segue.errors import ConfigError, StorageError
+from segue.files import atomic_folder, read_manifest, write_manifest
+from segue.models.base import Model
+from segue.models.registry import config_from_dict
+
+FORMAT_VERSION = 1
+_KIND = "recommender"
+_MANIFEST = "recommender.json"
+_WEIGHTS = "weights.safetensors"
+_DATA = "data"
+_PICKLES = (b"\x80", b"PK\x03\x04")
+"""How pickles and the archives of torch.save begin."""
+
+
+def save_recommender(path: Path, model: Model, dataset: Dataset, metadata: Mapping[str, Any]) -> None:
+    """Write the folder, atomically; one that a Recommender was saved in before is replaced."""
+    with atomic_folder(path) as folder:
+        save_model(model, str(folder / _WEIGHTS))
+        dataset.save(folder / _DATA)
+        content = {
+            "model": model.config.to_dict(),
+            "users": model.n_users,
+            "items": model.n_items,
+            "metadata": dict(metadata),
+        }
+        write_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, content)
+
+
+def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset, dict[str, Any]]:
+    """Read what `save_recommender` wrote: the model, the Dataset and the metadata.
+
+    Parameters
+    ----------
+    path
+        The folder, or the folder of a run that holds it as `recommender/`.
+    verify
+        Compare checksums first.
+
+    Raises
+    ------
+    StorageError
+        Not such a folder, a newer format, a file that is missing, truncated, altered or of another kind (a pickle), or
+        weights that do not fit the model or the Dataset.
+    """
+    folder = _find(path)
+    _refuse_pickle(folder / _WEIGHTS)
+    manifest = read_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
+    try:
+        settings, n_users, n_items = manifest["model"], int(manifest["users"]), int(manifest["items"])
+        metadata = dict(manifest["metadata"])
+        config = config_from_dict(settings)
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise StorageError(f"{folder / _MANIFEST} does not describe a model that this segue knows: {error}") from None
+    # The manifest above has vouched for every file, those of the Dataset included.
+    dataset = Dataset.open(folder / _DATA, verify=False)
+    if (dataset.n_users, dataset.n_items) != (n_users, n_items):
+        raise StorageError(
+            f"{folder} holds a model of {n_users:,} users and {n_items:,} items with a Dataset of "
+            f"{dataset.n_users:,} and {dataset.n_items:,}: the two do not belong together."
+        )
+    with torch.random.fork_rng(devices=[]):
+        model = config.build(n_users, n_items)
+    _load_weights(model, folder / _WEIGHTS)
+    return model.eval(), dataset, metadata
+
+
+def _find(path: Path) -> Path:
+    if path.is_file():
+        raise StorageError(
+            f"{path} is a file: expected the folder that Recommender.save or `segue train` wrote. segue opens no "
+            "pickles or .pt files, because they can run code."
+        )
+    inner = path / _KIND
+    return inner if not (path / _MANIFEST).is_file() and (inner / _MANIFEST).is_file() else path
+
+
+def _refuse_pickle(file: Path) -> None:
+    if file.is_file():
+        with file.open("rb") as stream:
+            start = stream.read(4)
+        if start.startswith(_PICKLES):
+            raise StorageError(
+                f"{file} is a pickle or a file of torch.save, not safetensors: it was not written by segue, and segue "
+                "does not open it, because it can run code."
+            )
+
+
+def _load_weights(model: Model, file: Path) -> None:
+    try:
+        # Not load_model of safetensors, which would ask for buffers of the right size before the model can make room.
+        missing, unexpected = model.load_state_dict(load_file(file), strict=False)
+    except SafetensorError as error:
+        raise StorageError(f"{file} is not a readable safetensors file: {error}") from None
+    except RuntimeError as error:
+        raise StorageError(f"{file} does not fit the model {model.config.name!r}: {error}") from None
+    shared = {name for name in missing if _is_shared(model, name)}
+    if unexpected or set(missing) - shared:
+        raise StorageError(
+            f"{file} does not fit the model {model.config.name!r}: "
+            f"missing {sorted(set(missing) - shared)}, unexpected {sorted(unexpected)}."
+        )
+
+
+def _is_shared(model: Model, name: str) -> bool:
+    """Whether another name of the state stands for the same memory, so that one copy was written for both."""
+    state = model.state_dict()
+    pointer = state[name].data_ptr()
+    return any(other != name and tensor.data_ptr() == pointer for other, tensor in state.items())
