@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from segue.errors import ConfigError, SegueError, nearest
 
@@ -66,6 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = bool(words) and words[0] == "--debug"
     words = words[debug:]
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _guarded(words, debug)
+
+
+def _guarded(words: list[str], debug: bool) -> int:
+    """Run the command; what it raises becomes a message and an exit code."""
     try:
         return _dispatch(words)
     except SystemExit as leaving:
@@ -133,6 +141,18 @@ def _help() -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning in the words of an error, without the place in the code that only a developer wants."""
+    _complain(f"warning: {message}")
 
 
 def _complain(message: str) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _WIDE = 200
 """Columns to assume where the output is no terminal, so that tables in files and pipes are not folded."""
@@ -28,6 +31,17 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     for row in rows:
         table.add_row(*map(said, row))
     console().print(table, highlight=False, markup=False)
+
+
+def write_frame(frame: pl.DataFrame, as_json: bool) -> None:
+    """Write a frame with raw ids: as a table, or as a JSON list of rows."""
+    if as_json:
+        write_json(frame.to_dicts())
+        return
+    # Ids are names even where they are numbers: they stand as they are, without separators.
+    ids = {"user", "item", "similar", "because"}
+    rows = [[str(row[name]) if name in ids else row[name] for name in frame.columns] for row in frame.to_dicts()]
+    write_table(frame.columns, rows)
 
 
 def write_pairs(pairs: Mapping[str, object], title: str | None = None) -> None:

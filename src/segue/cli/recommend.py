@@ -1,0 +1,135 @@
+"""`segue recommend`: what comes next, for some users or for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from segue.cli.options import POSITIONAL, OptionParser
+from segue.cli.output import note, write_frame
+from segue.cli.people import ids_of, only_one, read_ids
+from segue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from segue.inference.recommender import Recommender
+
+_NOTES = """\
+  segue recommend runs/first --all --k 20 --out recommendations.parquet
+  segue recommend runs/first --history 50 172 181
+
+With --out a command that was stopped goes on where it was when it is given again."""
+
+
+@dataclass(frozen=True)
+class RecommendOptions:
+    """Whom to recommend what."""
+
+    run: str = field(metadata=POSITIONAL)
+    """Folder of a run that `segue train` wrote, or of a saved Recommender."""
+
+    users: tuple[str, ...] | None = None
+    """Raw ids of users."""
+
+    users_file: str | None = None
+    """File with raw ids of users, one a line."""
+
+    all: bool = False
+    """Everyone in the Dataset; needs --out."""
+
+    history: tuple[str, ...] | None = None
+    """Raw ids of the items that someone unknown took, oldest first."""
+
+    k: int = 10
+    """Length of the lists."""
+
+    out: str | None = None
+    """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
+
+    include_seen: bool = False
+    """Recommend items of the user's history too."""
+
+    allow_file: str | None = None
+    """File with raw ids of the only items that may be recommended, one a line."""
+
+    deny_file: str | None = None
+    """File with raw ids of items that may not be recommended, one a line."""
+
+    as_of: str | None = None
+    """Only history before this moment counts: 2024-03-01, or a number in the Dataset's time unit."""
+
+    unknown: Literal["skip", "popular", "error"] = "skip"
+    """Unknown users: leave them out with a warning, answer them with popular items, or stop."""
+
+    device: str | None = None
+    """cpu, cuda, …; cpu when not given."""
+
+    json: bool = False
+    """Write JSON instead of a table."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = OptionParser("recommend", _NOTES)
+    parser.add_options(RecommendOptions)
+    parser.read(argv)
+    options = parser.get(RecommendOptions)
+    only_one(users=options.users, users_file=options.users_file, all=options.all, history=options.history)
+    if options.all and options.out is None:
+        raise ConfigError("--all needs --out FILE: lists for everyone do not fit a terminal.")
+    if options.history and (options.out is not None or options.as_of is not None):
+        raise ConfigError("--history goes with neither --out nor --as-of.")
+    users = ids_of(options.users, options.users_file)
+
+    from segue.inference.recommender import load
+
+    recommender = load(options.run, device=options.device)
+    if options.out is not None:
+        _export(recommender, options, users)
+        return 0
+    lists = recommender.recommend(
+        users,
+        histories=[list(options.history)] if options.history else None,
+        k=options.k,
+        exclude_seen=not options.include_seen,
+        allow=_ids(options.allow_file),
+        deny=_ids(options.deny_file),
+        as_of=options.as_of,
+        unknown=options.unknown,
+    )
+    write_frame(lists, options.json)
+    return 0
+
+
+def _export(recommender: Recommender, options: RecommendOptions, users: list[str] | None) -> None:
+    assert options.out is not None
+    with _bar() as progress:
+        path = recommender.export(
+            options.out,
+            users,
+            k=options.k,
+            exclude_seen=not options.include_seen,
+            allow=_ids(options.allow_file),
+            deny=_ids(options.deny_file),
+            as_of=options.as_of,
+            unknown=options.unknown,
+            progress=progress,
+        )
+    note(f"wrote {path}")
+
+
+def _ids(file: str | None) -> list[str] | None:
+    return None if file is None else read_ids(file)
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over people, on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("users"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,68 @@
+"""`segue score`: a model's scores of given items for given users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from segue.cli.options import POSITIONAL, OptionParser
+from segue.cli.output import write_frame
+from segue.cli.people import ids_of, only_one
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Whose scores of what."""
+
+    run: str = field(metadata=POSITIONAL)
+    """Folder of a run that `segue train` wrote, or of a saved Recommender."""
+
+    users: tuple[str, ...] | None = None
+    """Raw ids of users."""
+
+    users_file: str | None = None
+    """File with raw ids of users, one a line."""
+
+    history: tuple[str, ...] | None = None
+    """Raw ids of the items that someone unknown took, oldest first."""
+
+    items: tuple[str, ...] | None = None
+    """Raw ids of items."""
+
+    items_file: str | None = None
+    """File with raw ids of items, one a line."""
+
+    as_of: str | None = None
+    """Only history before this moment counts: 2024-03-01, or a number in the Dataset's time unit."""
+
+    long: bool = False
+    """A row per user and item instead of a row per user and a column per item."""
+
+    device: str | None = None
+    """cpu, cuda, …; cpu when not given."""
+
+    json: bool = False
+    """Write JSON instead of a table."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = OptionParser("score")
+    parser.add_options(ScoreOptions)
+    parser.read(argv)
+    options = parser.get(ScoreOptions)
+    only_one(users=options.users, users_file=options.users_file, history=options.history)
+    only_one(items=options.items, items_file=options.items_file)
+
+    from segue.inference.recommender import load
+
+    recommender = load(options.run, device=options.device)
+    scores = recommender.score(
+        ids_of(options.users, options.users_file),
+        ids_of(options.items, options.items_file),
+        histories=[list(options.history)] if options.history else None,
+        as_of=options.as_of,
+        long=options.long,
+    )
+    write_frame(scores, options.json)
+    return 0
