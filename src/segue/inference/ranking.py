@@ -17,7 +17,7 @@ from segue.errors import ConfigError, DataError
 from segue.inference.batches import LIMITS, Chunk, Limits, Sweep, answering, batches, require_finite, to_device
 from segue.models.base import Model
 
-_ROWS_COMPARED = 32
+_ROWS_COMPARED = 64
 """Rows compared at once: few enough for the flags to stay in the cache, many enough to keep the cores busy."""
 
 
@@ -247,7 +247,7 @@ def _count(scores: Tensor, rows: Tensor, thresholds: Tensor) -> Tensor:
     Summing float flags is several times faster than summing booleans, and exact for fewer than 2**24 columns.
     """
     counts = torch.empty(len(rows), dtype=torch.int64, device=scores.device)
-    flags = torch.empty(_ROWS_COMPARED, scores.shape[1], device=scores.device)
+    flags = torch.empty(min(_ROWS_COMPARED, len(rows)), scores.shape[1], device=scores.device)
     one_each = torch.equal(rows, torch.arange(len(scores), device=rows.device))
     for first in range(0, len(rows), _ROWS_COMPARED):
         part = slice(first, first + _ROWS_COMPARED)

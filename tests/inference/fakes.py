@@ -1,0 +1,81 @@
+"""A model whose every score is given, and small Datasets for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import offsets_of
+from segue.data.vocabulary import Vocabulary
+from segue.models.base import Model, ModelConfig
+
+
+@dataclass(frozen=True)
+class TableConfig(ModelConfig):
+    name = "table"
+
+    def build(self, n_users: int, n_items: int) -> Table:
+        return Table(np.zeros((n_users + 1, n_items + 1), dtype=np.float32))
+
+
+class Table(Model):
+    """The score of item i for user u is `table[u, i]`."""
+
+    personal = True
+
+    def __init__(self, table: np.ndarray) -> None:
+        super().__init__(TableConfig(), table.shape[0] - 1, table.shape[1] - 1)
+        self.register_buffer("table", torch.as_tensor(table, dtype=torch.float32))
+
+    def queries(self, histories: Histories) -> Tensor:
+        return torch.from_numpy(histories.users.astype(np.int64))
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        scores = self.table[queries, start:stop]
+        return scores if out is None else out.copy_(scores)
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        return self.table[queries[:, None], items]
+
+
+class Dot(Model):
+    """Item vectors, and as query the sum of the history's newest 50."""
+
+    max_history = 50
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        super().__init__(TableConfig(), 0, len(vectors) - 1)
+        self.vectors = torch.nn.Parameter(torch.as_tensor(vectors, dtype=torch.float32))
+
+    def queries(self, histories: Histories) -> Tensor:
+        items = torch.from_numpy(histories.padded(min(50, int(histories.lengths.max()))))
+        return (self.vectors[items] * (items > 0)[:, :, None]).sum(dim=1)
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        return torch.mm(queries, self.vectors[start:stop].T, out=out)
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        return torch.bmm(self.vectors[items], queries[:, :, None]).squeeze(2)
+
+
+def dataset(histories: Sequence[Sequence[int]], n_items: int, raw_users: Sequence[str | int] | None = None) -> Dataset:
+    """User u (from 1) has `histories[u - 1]`; raw ids are u and the item codes times ten."""
+    lengths = np.array([0, *map(len, histories)])
+    flat = np.array([item for history in histories for item in history], dtype=np.int32)
+    users = Vocabulary(range(1, len(histories) + 1) if raw_users is None else raw_users)
+    return Dataset(flat, offsets_of(lengths), users, Vocabulary(range(10, 10 * n_items + 10, 10)))
+
+
+def random_dataset(n_users: int, n_items: int, longest: int, seed: int = 0) -> Dataset:
+    """Users with 3 to `longest` interactions, items by a falling popularity, repeats included."""
+    generator = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, n_items + 1)
+    lengths = generator.integers(3, longest + 1, n_users)
+    flat = generator.choice(n_items, size=int(lengths.sum()), p=weights / weights.sum()) + 1
+    return dataset(np.split(flat, np.cumsum(lengths)[:-1]), n_items)
