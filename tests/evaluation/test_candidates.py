@@ -95,7 +95,7 @@ def test_another_seed_gives_other_candidates() -> None:
 
 def test_too_many_candidates_say_how_many_there_are() -> None:
     holdout = leave_last_out(dataset([[1, 2, 3], [1, 1, 1]], 6)).test
-    with pytest.raises(DataError, match="for 1 of 2 users fewer items .* only 3: ask for 3 or fewer"):
+    with pytest.raises(DataError, match=r"for 1 of 2 users fewer items .* only 3: ask for 3 or fewer"):
         sample_candidates(holdout, 4)
     assert sample_candidates(holdout, 3).codes[0].tolist() == [4, 5, 6]
 

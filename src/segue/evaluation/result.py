@@ -56,7 +56,7 @@ class Evaluation:
         return self.metrics[name]
 
     def __str__(self) -> str:
-        return as_text(self.table())
+        return f"{self.model} · {self.describe()}\n{as_text(self.table())}"
 
     def describe(self) -> str:
         """One line on what was asked."""
@@ -69,7 +69,7 @@ class Evaluation:
 
     def table(self) -> Table:
         """The metrics as a table for the terminal: a row per metric, a column per k."""
-        table = Table(title=f"{self.model} · {self.describe()}", title_justify="left")
+        table = Table()
         names = list(dict.fromkeys(name.partition("@")[0] for name in self.metrics))
         ks = sorted({int(name.partition("@")[2]) for name in self.metrics})
         table.add_column("metric")

@@ -1,0 +1,203 @@
+"""Comparison of two evaluations on the same users: is one model really better, or was it luck with these users?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.table import Table
+
+from segue.errors import ConfigError, EvaluationError, nearest
+from segue.evaluation.resampling import bootstrap_interval, sign_flip_p_value
+from segue.evaluation.result import Evaluation, as_text
+
+_ABOUT_USERS = ("user", "history", "rank")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two models differ in one metric, user by user."""
+
+    metric: str
+    """Name of the metric."""
+
+    a: float
+    """Mean of the first model."""
+
+    b: float
+    """Mean of the second model."""
+
+    difference: float
+    """b − a: positive where the second model is better."""
+
+    low: float
+    """Lower end of the 95 % paired bootstrap interval of the difference."""
+
+    high: float
+    """Upper end of it."""
+
+    p_value: float
+    """Two-sided p-value of the paired randomisation test (signs flipped at random)."""
+
+    wins: int
+    """Users for whom the second model is better."""
+
+    ties: int
+    """Users for whom both are equal."""
+
+    losses: int
+    """Users for whom the first model is better."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same questions.
+
+    Attributes
+    ----------
+    a, b
+        Names of the models.
+    users
+        How many users both were asked about.
+    differences
+        One for each metric.
+    """
+
+    a: str
+    b: str
+    users: int
+    differences: tuple[Difference, ...]
+
+    def __getitem__(self, metric: str) -> Difference:
+        """The difference in that metric; an unknown one is an EvaluationError naming the nearest."""
+        found = {difference.metric: difference for difference in self.differences}
+        if metric not in found:
+            raise EvaluationError(f"{metric!r} was not compared; {nearest(metric, found)}")
+        return found[metric]
+
+    def __str__(self) -> str:
+        return as_text(self.table())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "kind": "comparison",
+            "a": self.a,
+            "b": self.b,
+            "users": self.users,
+            "differences": [asdict(difference) for difference in self.differences],
+        }
+
+    def table(self) -> Table:
+        """A table for the terminal: a row per metric."""
+        title = f"{self.b} against {self.a}, {self.users:,} users"
+        table = Table(title=title, title_justify="left", caption="* the interval excludes 0", caption_justify="left")
+        table.add_column("metric")
+        for heading in (self.a, self.b, "difference [95 %]", "p", "better / equal / worse"):
+            table.add_column(heading, justify="right")
+        for row in self.differences:
+            mark = "*" if row.low > 0 or row.high < 0 else " "
+            table.add_row(
+                row.metric,
+                f"{row.a:.4f}",
+                f"{row.b:.4f}",
+                f"{row.difference:+.4f}  [{row.low:+.4f}, {row.high:+.4f}]{mark}",
+                f"{row.p_value:.4f}",
+                f"{row.wins:,} / {row.ties:,} / {row.losses:,}",
+            )
+        return table
+
+
+def compare(
+    a: Evaluation,
+    b: Evaluation,
+    *,
+    metric: str | Sequence[str] | None = None,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Test whether two models differ on the same users.
+
+    Differences are taken user by user, so that how hard a user is does not matter. The interval is a percentile
+    bootstrap of their mean; the p-value is that of a randomisation test, which Smucker, Allan and Carterette (2007, "A
+    comparison of statistical significance tests for information retrieval evaluation") recommend. Neither knows how
+    lucky a training was: to speak of methods rather than of two trained models, train with several seeds.
+
+    Parameters
+    ----------
+    a, b
+        Evaluations on the same Holdout with the same candidates.
+    metric
+        Names to compare; all that both have when None.
+    resamples
+        Of users for the interval, and of signs for the p-value.
+    seed
+        Draws both.
+
+    Returns
+    -------
+    comparison
+        Differences b − a.
+
+    Raises
+    ------
+    ConfigError
+        A metric is unknown to one of them, or `resamples` is not positive.
+    EvaluationError
+        The users, or what they were asked, differ.
+    """
+    if resamples < 1:
+        raise ConfigError(f"resamples is {resamples}: expected 1 or more.")
+    _same_questions(a, b)
+    common = [name for name in a.per_user.columns if name in b.per_user.columns and name not in _ABOUT_USERS]
+    names = common if metric is None else [metric] if isinstance(metric, str) else list(metric)
+    for name in names:
+        if name not in common:
+            raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, common)}")
+    joined = a.per_user.select("user", *names).join(
+        b.per_user.select("user", *names), on="user", suffix=" of b", maintain_order="left"
+    )
+    differences = tuple(_difference(name, joined, resamples, seed) for name in names)
+    return Comparison(a.model, b.model, len(joined), differences)
+
+
+def _difference(name: str, joined: pl.DataFrame, resamples: int, seed: int) -> Difference:
+    first, second = joined[name].to_numpy(), joined[f"{name} of b"].to_numpy()
+    change = second - first
+    change[np.isclose(first, second, rtol=1e-12, atol=0.0)] = 0.0
+    low, high = bootstrap_interval(change, resamples, seed)
+    wins, losses = int((change > 0).sum()), int((change < 0).sum())
+    return Difference(
+        metric=name,
+        a=float(first.mean()),
+        b=float(second.mean()),
+        difference=float(change.mean()),
+        low=low,
+        high=high,
+        p_value=sign_flip_p_value(change, resamples, seed),
+        wins=wins,
+        ties=len(change) - wins - losses,
+        losses=losses,
+    )
+
+
+def _same_questions(a: Evaluation, b: Evaluation) -> None:
+    """Raise an EvaluationError that says what differs."""
+    users_a, users_b = a.per_user["user"], b.per_user["user"]
+    same_type = users_a.dtype == users_b.dtype
+    shared = len(a.per_user.join(b.per_user, on="user", how="semi")) if same_type else 0
+    if shared != len(users_a) or shared != len(users_b):
+        raise EvaluationError(
+            f"the evaluations are of different users: {len(users_a):,} and {len(users_b):,}, of whom {shared:,} are in "
+            "both. Evaluate both models on the same Holdout, with the same number of users and seed."
+        )
+    for key in ("split", "items", "candidates", "drawn_by", "drawn_from_seed", "exclude_seen", "ties", "questions"):
+        one, other = a.protocol.get(key), b.protocol.get(key)
+        if one != other:
+            raise EvaluationError(
+                f"the evaluations cannot be compared: {key} is {one!r} in one and {other!r} in the other. Evaluate both "
+                "models in the same way."
+            )
