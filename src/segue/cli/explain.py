@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from segue.cli.options import POSITIONAL, OptionParser
-from segue.cli.output import note, write_frame
+from segue.cli.output import note, write_frame, write_json
 from segue.cli.people import only_one
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,19 @@ def main(argv: Sequence[str]) -> int:
         as_of=options.as_of,
         top=options.top,
     )
-    write_frame(reasons, options.json)
-    if not options.json:
+    if options.json:
+        write_json(reasons.to_dicts())
+    else:
+        write_frame(_dated(reasons, recommender.dataset.time_unit), as_json=False)
         note("\neffect: the score less the score without that item of the history.")
     return 0
+
+
+def _dated(reasons: pl.DataFrame, time_unit: str | None) -> pl.DataFrame:
+    """The same with times as a person reads them."""
+    import polars as pl
+
+    scale = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(time_unit or "")
+    if scale is None or "time" not in reasons.columns:
+        return reasons
+    return reasons.with_columns((pl.col("time") * scale).cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M"))

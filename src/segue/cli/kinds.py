@@ -17,6 +17,11 @@ def alternatives(kind: object) -> tuple[object, ...]:
     return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
 
+def is_switch(kind: object) -> bool:
+    """Whether the option is true or false, and so needs no value."""
+    return bool in alternatives(kind)
+
+
 def element(kind: object) -> type | None:
     """The type of the elements when `kind` is a tuple or list (or may be None instead), else None."""
     for part in alternatives(kind):
@@ -77,7 +82,7 @@ def written(kind: object, value: str | None, words: deque[str]) -> str | None:
     str | None
         None when a value is needed and none is there.
     """
-    if kind is bool:
+    if is_switch(kind):
         return _bool(value, words)
     if inner := element(kind):
         return _list(inner, value, words)

@@ -72,18 +72,19 @@ class OptionParser:
     command
         The command's name in `segue.cli.main.COMMANDS`, where its summary and example stand.
     notes
-        Said at the end of `--help`, below the example.
+        Said at the end of `--help`, below the example; further examples come first, indented by two blanks.
     aliases
         Short names of options: `{"model": "model.name"}` makes `--model` and the YAML `model: sasrec` mean that one.
     """
 
     def __init__(self, command: str, notes: str = "", aliases: Mapping[str, str] | None = None) -> None:
         summary, example = COMMANDS[command]
+        between = "\n" if notes.startswith("  ") else "\n\n"
         self._prog = f"segue {command}"
         self._parser = ArgumentParser(
             prog=self._prog,
             description=summary[0].upper() + summary[1:] + ".",
-            epilog="\n\n".join(filter(None, [f"example:\n  {example}", notes])),
+            epilog=f"example:\n  {example}{between if notes else ''}{notes}",
             formatter_class=_HelpFormatter,
             exit_on_error=False,
             print_config="--print-config",
@@ -180,7 +181,7 @@ class OptionParser:
         key = self._aliases.get(_key(name), _key(name))
         outer, dot, last = key.rpartition(".")
         positive = outer + dot + last.removeprefix("no_")
-        if key not in self._kinds and self._kinds.get(positive) is bool:
+        if key not in self._kinds and kinds.is_switch(self._kinds.get(positive)):
             key, value = positive, "false"
         if key not in self._kinds or key in self._positionals:
             raise ConfigError(f'{self._prog} has no option "--{name}": {nearest("--" + _spelt(name), self._flags())}')

@@ -46,7 +46,9 @@ def write_frame(frame: pl.DataFrame, as_json: bool) -> None:
 
 def write_pairs(pairs: Mapping[str, object], title: str | None = None) -> None:
     """Write names and values in two columns."""
-    write_table(("", ""), list(pairs.items()), title)
+    width = max(map(len, pairs), default=0)
+    lines = [f"{name:<{width}}  {said(value)}" for name, value in pairs.items()]
+    sys.stdout.write("\n".join([*([title] if title else []), *lines]) + "\n")
 
 
 def note(text: str) -> None:

@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
             quiet=options.quiet or not is_main,
         )
     except KeyboardInterrupt as interrupt:
-        interrupt.add_note(f"Go on where it stopped with\n  {_resuming(argv)}")
+        interrupt.add_note(_resuming(argv))
         raise
     if is_main:
         _report(recommender, options)
@@ -114,18 +114,21 @@ def _report(recommender: Recommender, options: TrainOptions) -> None:
 
 
 def _resuming(argv: Sequence[str]) -> str:
-    """The command that goes on with an interrupted run."""
+    """How to go on with an interrupted run."""
     words = [word for word in argv if word != "--resume"]
-    return shlex.join(["segue", "train", *words, "--resume"])
+    return f"Go on where it stopped with\n  {shlex.join(['segue', 'train', *words, '--resume'])}"
 
 
 def _launch(argv: Sequence[str], processes: int) -> int:
     """Run the same command in several processes that find each other through torch.distributed."""
     threads = max(1, (os.cpu_count() or 1) // processes)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    done = subprocess.run(
-        [*launcher, "-m", "segue", "train", *argv],
-        env={"OMP_NUM_THREADS": str(threads), **os.environ},
-        check=False,
-    )
-    return min(done.returncode, 1) if done.returncode >= 0 else 130
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    with subprocess.Popen([*launcher, "-m", "segue", "train", *argv], env=environment) as run:
+        try:
+            code = run.wait()
+        except KeyboardInterrupt as interrupt:
+            run.wait()  # they were interrupted as well, and save their state
+            interrupt.add_note(_resuming(argv))
+            raise
+    return min(abs(code), 1)

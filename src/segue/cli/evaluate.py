@@ -1,0 +1,107 @@
+"""`segue evaluate`: measure a run on its test or validation users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from segue.cli.options import POSITIONAL, OptionParser
+from segue.cli.output import console, note, write_frame, write_json
+from segue.cli.runs import questions
+
+if TYPE_CHECKING:
+    from segue.data.splits import Holdout
+    from segue.evaluation.result import Evaluation
+    from segue.inference.recommender import Recommender
+
+_NOTES = """\
+  segue evaluate runs/first --candidates 100 --by popularity --users 10000
+
+A target ranks behind every other item with the same score, so no model gains from ties."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured, and how."""
+
+    on: Literal["test", "validation"] = "test"
+    """Which part of the split."""
+
+    k: tuple[int, ...] = (10,)
+    """Lengths of the lists: 5,10,20."""
+
+    candidates: int | None = None
+    """Rank each target among this many sampled items instead of the whole catalogue."""
+
+    by: Literal["uniform", "popularity"] = "uniform"
+    """How candidates are drawn."""
+
+    users: int | None = None
+    """Ask only this many users, drawn from the seed; all when not given."""
+
+    include_seen: bool = False
+    """Leave items of the history in the ranking, for data in which people repeat themselves."""
+
+    seed: int = 0
+    """Draws users, candidates and the resamples behind the intervals."""
+
+    device: str | None = None
+    """cpu, cuda, …; cpu when not given."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What is evaluated."""
+
+    run: str = field(metadata=POSITIONAL)
+    """Folder of a run that `segue train` wrote."""
+
+    out: str | None = None
+    """Write the evaluation, with a line per user, to this JSON file as well."""
+
+    parts: bool = False
+    """Show the figures by length of history and by popularity too."""
+
+    json: bool = False
+    """Write JSON instead of a table."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = OptionParser("evaluate", _NOTES)
+    parser.add_options(EvaluateOptions)
+    parser.add_options(Protocol)
+    parser.read(argv)
+    options, protocol = parser.get(EvaluateOptions), parser.get(Protocol)
+
+    from segue.inference.recommender import load
+
+    recommender = load(options.run, device=protocol.device)
+    found = measure(recommender, questions(recommender, options.run, protocol.on), protocol)
+    if options.out is not None:
+        note(f"wrote {found.save(options.out)}")
+    if options.json:
+        write_json({"run": options.run, **found.to_dict()})
+        return 0
+    console().print(found.table(), highlight=False)
+    if options.parts:
+        write_frame(found.by_history_length, as_json=False)
+        write_frame(found.by_popularity, as_json=False)
+    return 0
+
+
+def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
+    """Evaluate a Recommender as the options say."""
+    from segue.evaluation.evaluate import evaluate
+
+    return evaluate(
+        recommender,
+        holdout,
+        k=protocol.k,
+        candidates=protocol.candidates,
+        by=protocol.by,
+        exclude_seen=not protocol.include_seen,
+        users=protocol.users,
+        seed=protocol.seed,
+    )

@@ -1,0 +1,205 @@
+"""`segue prepare`: turn a file, or a public dataset by name, into a Dataset folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from segue.cli.options import POSITIONAL, OptionParser
+from segue.cli.output import note, write_json, write_table
+from segue.errors import ConfigError, DataError, nearest
+
+if TYPE_CHECKING:
+    from segue.data.dataset import Dataset
+    from segue.data.reading import Log
+
+_NOTES = """\
+  segue prepare ml-1m --out data/ml-1m
+  segue prepare 'logs/*.csv.gz' --out data/logs --user visitor --item sku --time date --min-rating 4
+
+What the file's content makes certain (format, separator, header, columns) is found out; where it does not, the error
+says which option to give. `segue datasets` lists the public datasets."""
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """From what, and where to."""
+
+    source: str = field(metadata=POSITIONAL)
+    """A file, a folder, a pattern in quotes, or the name of a public dataset."""
+
+    out: str
+    """Folder of the Dataset."""
+
+    quiet: bool = False
+    """Show no progress."""
+
+    json: bool = False
+    """Write the summary as JSON."""
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """How the file is read."""
+
+    user: str | None = None
+    """Column of the users: its name, or its position from 0."""
+
+    item: str | None = None
+    """Column of the items."""
+
+    time: str | None = None
+    """Column of the times; "false" reads none."""
+
+    rating: str | None = None
+    """Column of the ratings; "false" reads none."""
+
+    format: str | None = None
+    """csv (any separator), inter, user-lines, jsonl, python-dict or parquet."""
+
+    separator: str | None = None
+    """Between fields, of any length; \\t is a tab, \\s+ any run of blanks."""
+
+    header: bool | None = None
+    """Whether the first line holds names."""
+
+    time_unit: str | None = None
+    """s, ms, us or ns, for times that are numbers."""
+
+    bad_rows: Literal["error", "drop"] = "error"
+    """Stop at a row with a missing or unreadable value, or leave such rows out."""
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """What is kept, in this order."""
+
+    min_rating: float | None = None
+    """Keep interactions with at least this rating."""
+
+    duplicates: Literal["drop", "keep", "first", "last"] = "drop"
+    """Of those with the same user, item and time keep one (drop) or all (keep); or keep the first or last of each user
+    with each item."""
+
+    k_core: int = 0
+    """Every user and item has at least so many interactions; rare ones are dropped until nothing changes."""
+
+    min_per_user: int | None = None
+    """The same for users apart; as --k-core when not given."""
+
+    min_per_item: int | None = None
+    """The same for items apart; as --k-core when not given."""
+
+    rounds: int | None = None
+    """Drop rare items, then rare users, so many times, instead of until nothing changes."""
+
+
+@dataclass(frozen=True)
+class PublicOptions:
+    """Public datasets."""
+
+    archive: str | None = None
+    """A local copy of the archive: nothing is downloaded."""
+
+    cache: str | None = None
+    """Folder for downloads; the user's cache folder when not given."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = OptionParser("prepare", _NOTES)
+    for group in (PrepareOptions, ReadingOptions, FilterOptions, PublicOptions):
+        parser.add_options(group)
+    parser.read(argv)
+    options, chosen = parser.get(PrepareOptions), parser.get(FilterOptions)
+
+    from segue.data.prepare import prepare
+
+    log = _log(options.source, parser.get(ReadingOptions), parser.get(PublicOptions))
+    if log.dropped:
+        note(f"warning: {log.dropped:,} bad rows of {options.source} were left out.")
+    with _bar(options.quiet) as progress:
+        dataset = prepare(
+            log,
+            k_core=chosen.k_core,
+            min_per_user=chosen.min_per_user,
+            min_per_item=chosen.min_per_item,
+            rounds=chosen.rounds,
+            min_rating=chosen.min_rating,
+            duplicates=chosen.duplicates,
+            out=options.out,
+            progress=progress,
+        )
+    _report(dataset, options)
+    return 0
+
+
+def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
+    """Open a public dataset where the source is the name of one, else read files."""
+    from segue.data.public import DATASETS, open_public
+    from segue.data.reading import read
+
+    if source in DATASETS and not Path(source).exists():
+        _refuse(reading, f"{source} is a public dataset, which is read as it should be")
+        from segue.data.download import download_bar
+
+        with download_bar(source) as bar:
+            return open_public(source, archive=public.archive, cache=public.cache, progress=bar)
+    _refuse(public, f"{source} is not the name of a public dataset")
+    if not Path(source).exists() and not set(source) & set("./\\*?["):
+        raise DataError(f'there is no file "{source}", and no public dataset of that name: {nearest(source, DATASETS)}')
+    return read(
+        source,
+        user=_column(reading.user),
+        item=_column(reading.item),
+        time=_column(reading.time),
+        rating=_column(reading.rating),
+        format=reading.format,
+        separator={r"\t": "\t", "tab": "\t"}.get(reading.separator or "", reading.separator),
+        header=reading.header,
+        time_unit=reading.time_unit,
+        bad_rows=reading.bad_rows,
+    )
+
+
+def _column(word: str | None) -> str | int | Literal[False] | None:
+    """A column's name, its position, or False for none."""
+    if word is None:
+        return None
+    if word.lower() == "false":
+        return False
+    return int(word) if word.isdigit() else word
+
+
+def _refuse(group: ReadingOptions | PublicOptions, why: str) -> None:
+    """Raise a ConfigError if any option of the group was given."""
+    given = [one.name for one in fields(group) if getattr(group, one.name) != one.default]
+    if given:
+        raise ConfigError(f"{why}: leave out " + ", ".join("--" + name.replace("_", "-") for name in given) + ".")
+
+
+def _report(dataset: Dataset, options: PrepareOptions) -> None:
+    if options.json:
+        write_json({"dataset": options.out, **dataset.metadata})
+        return
+    steps = dataset.metadata["steps"]
+    write_table(("step", "users", "items", "interactions"), [tuple(step.values()) for step in steps])
+    place = shlex.quote(options.out)
+    note(f"\nwrote {options.out}\nNext: segue describe {place}, or segue train {place} --out runs/first")
+
+
+@contextmanager
+def _bar(quiet: bool) -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on standard error: what is being done, and its share that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    screen = Console(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=quiet or not screen.is_terminal) as bar:
+        task = bar.add_task("reading", total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
