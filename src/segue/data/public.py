@@ -158,7 +158,8 @@ def _from_copy(dataset: PublicDataset, copy: Path, folder: Path) -> Path:
     if dataset.checksum is not None:
         import pooch
 
-        if not pooch.hashes.hash_matches(str(copy), dataset.checksum):
+        algorithm, expected = dataset.checksum.split(":")
+        if pooch.file_hash(str(copy), alg=algorithm) != expected:
             raise DataError(
                 f"{copy} is not {dataset.archive} as published, or is damaged: its checksum is not {dataset.checksum}."
             )

@@ -1,0 +1,291 @@
+"""What a Dataset looks like: counts, distributions, times, repeats; for the terminal, as JSON, as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from segue.data.dataset import Dataset
+
+_UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_CHUNK = 1 << 22  # interactions looked at together, so that memory does not grow with the Dataset
+_BINS = 40
+_PERIODS = 60
+_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How counts are distributed: of interactions over users (history length), or over items (popularity)."""
+
+    min: int
+    mean: float
+    median: float
+    p90: float
+    p99: float
+    max: int
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between edges: `counts[i]` values lie from `edges[i]` to below `edges[i + 1]` (the last: up to it)."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Popularity:
+    """How interactions are spread over items."""
+
+    spread: Spread
+    top_1_percent: float
+    """Share of the interactions that the most popular hundredth of the items has."""
+    top_10_percent: float
+    """Share of the interactions that the most popular tenth of the items has."""
+    gini: float
+    """0 when all items are equally popular; near 1 when one item has everything."""
+    ranks: tuple[int, ...]
+    """Some ranks, from the most popular item (1) to the least."""
+    counts: tuple[int, ...]
+    """Interactions of the items at these ranks."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """When it happened."""
+
+    first: str
+    """Date and time in UTC, ISO format; the plain number where the unit is unknown."""
+    last: str
+    """The same for the last interaction."""
+    days: float | None
+    """From first to last; None where the unit is unknown."""
+    tied: float
+    """Share of interactions at the same time as another of the same user; the order of the file decides among them."""
+    activity: Histogram
+    """Interactions over time, in the Dataset's unit."""
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """How ratings are distributed."""
+
+    mean: float
+    distribution: Mapping[str, int]
+    """Interactions by rating; by range of ratings where there are more than 20 different ones."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `describe` found out.
+
+    Shown by `rich.print(description)` or `print(description)`, turned to JSON by `to_dict`, drawn by `picture`.
+    """
+
+    users: int
+    items: int
+    interactions: int
+    density: float
+    """Interactions per cell of the table of users and items; 1 - density is the sparsity."""
+    lengths: Spread
+    """Of the histories."""
+    length_histogram: Histogram
+    short_users: int
+    """Users with fewer than three interactions, who can only be trained on in a leave-last-out split."""
+    popularity: Popularity
+    repeats: float
+    """Share of the interactions whose item the user had taken before."""
+    times: Times | None
+    ratings: Ratings | None
+    steps: tuple[Mapping[str, Any], ...]
+    """The steps of preparation, each with the users, items and interactions left after it."""
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the pairs of user and item without an interaction (repeats counted apart)."""
+        return 1 - self.density
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as dictionaries, lists, numbers and strings, ready for JSON."""
+        content: dict[str, Any] = _plain(asdict(self))
+        return content | {"sparsity": self.sparsity}
+
+    def table(self) -> RenderableType:
+        """All of it for the terminal."""
+        from segue.data.statistics_views import table
+
+        return table(self)
+
+    def __rich__(self) -> RenderableType:
+        return self.table()
+
+    def __str__(self) -> str:
+        from segue.data.statistics_views import text
+
+        return text(self)
+
+    def picture(self, path: str | Path) -> Path:
+        """Draw the distributions into a file (.png, .svg or .pdf) and return its path."""
+        from segue.data.statistics_views import picture
+
+        return picture(self, Path(path))
+
+
+def describe(dataset: Dataset) -> Description:
+    """Count what is in a Dataset; of a view, what is visible.
+
+    Parameters
+    ----------
+    dataset
+        Its arrays may be memory-mapped: they are passed over in pieces.
+
+    Returns
+    -------
+    Description
+
+    Examples
+    --------
+    >>> description = describe(Dataset.open("shop"))  # doctest: +SKIP
+    >>> description.picture("shop.png")  # doctest: +SKIP
+    """
+    visible = dataset.compact()
+    lengths = visible.lengths[1:]
+    counts = visible.item_counts()[1:]
+    total = len(visible.items)
+    cells = visible.n_users * visible.n_items
+    repeated, tied = _within_users(visible)
+    return Description(
+        users=visible.n_users,
+        items=visible.n_items,
+        interactions=total,
+        density=total / cells if cells else 0.0,
+        lengths=_spread(lengths),
+        length_histogram=_histogram(lengths),
+        short_users=int((lengths < 3).sum()),
+        popularity=_popularity(counts),
+        repeats=repeated / total if total else 0.0,
+        times=_times(visible, tied),
+        ratings=_ratings(visible.ratings),
+        steps=tuple(visible.metadata.get("steps", ())),
+    )
+
+
+def _spread(counts: npt.NDArray[np.int64]) -> Spread:
+    if not len(counts):
+        return Spread(0, 0.0, 0.0, 0.0, 0.0, 0)
+    median, p90, p99 = (float(value) for value in np.quantile(counts, [0.5, 0.9, 0.99]))
+    return Spread(int(counts.min()), float(counts.mean()), median, p90, p99, int(counts.max()))
+
+
+def _histogram(counts: npt.NDArray[np.int64]) -> Histogram:
+    """Equal bins of whole numbers up to the 99th percentile, and one bin for what is above."""
+    if not len(counts):
+        return Histogram((0.0, 1.0), (0,))
+    low, high, top = int(counts.min()), int(np.quantile(counts, 0.99)) + 1, int(counts.max()) + 1
+    width = -(-(high - low) // _BINS)
+    edges = np.arange(low, high + width, width)
+    if edges[-1] < top:
+        edges = np.append(edges, top)
+    found, _ = np.histogram(counts, bins=edges)
+    return Histogram(tuple(edges.astype(float).tolist()), tuple(found.tolist()))
+
+
+def _popularity(counts: npt.NDArray[np.int64]) -> Popularity:
+    ordered = np.sort(counts)[::-1]
+    n, total = len(ordered), max(int(ordered.sum()), 1)
+    if not n:
+        return Popularity(_spread(counts), 0.0, 0.0, 0.0, (), ())
+    reached = ordered.cumsum()
+    # Each item's place from the least popular on, weighted by its count: the area under the Lorenz curve.
+    gini = float(2 * (ordered[::-1] * np.arange(1, n + 1)).sum() / (n * total) - (n + 1) / n)
+    ranks = np.unique(np.round(np.geomspace(1, n, min(n, _POINTS))).astype(np.int64))
+    return Popularity(
+        spread=_spread(counts),
+        top_1_percent=float(reached[max(round(n / 100), 1) - 1] / total),
+        top_10_percent=float(reached[max(round(n / 10), 1) - 1] / total),
+        gini=max(gini, 0.0),
+        ranks=tuple(ranks.tolist()),
+        counts=tuple(ordered[ranks - 1].tolist()),
+    )
+
+
+def _within_users(dataset: Dataset) -> tuple[int, int]:
+    """How many interactions repeat an item of the same user, and how many share their time with another."""
+    repeated = tied = 0
+    for first, last in _whole_users(dataset.offsets):
+        start, end = dataset.offsets[first], dataset.offsets[last]
+        user = np.repeat(np.arange(last - first), np.diff(dataset.offsets[first : last + 1]))
+        pairs = np.sort(user * (dataset.n_items + 1) + dataset.items[start:end])
+        repeated += int((pairs[1:] == pairs[:-1]).sum())
+        if dataset.times is not None:
+            times = dataset.times[start:end]
+            same = (times[1:] == times[:-1]) & (user[1:] == user[:-1])
+            tied += int((np.append(same, False) | np.append(False, same)).sum()) if len(same) else 0
+    return repeated, tied
+
+
+def _whole_users(offsets: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Ranges of user codes with about `_CHUNK` interactions each."""
+    starts = np.searchsorted(offsets, np.arange(0, int(offsets[-1]), _CHUNK), side="right") - 1
+    bounds = np.unique(np.append(starts, len(offsets) - 1)).tolist()
+    return pairwise(bounds)
+
+
+def _times(dataset: Dataset, tied: int) -> Times | None:
+    if dataset.times is None or not len(dataset.times):
+        return None
+    first, last = int(dataset.times.min()), int(dataset.times.max())
+    per_second = _UNITS_PER_SECOND.get(dataset.time_unit or "")
+    # Histogram of differences: nanoseconds since 1970 lose their last digits as floats.
+    counts, edges = np.histogram(dataset.times - first, bins=_PERIODS, range=(0, max(last - first, 1)))
+    return Times(
+        first=_date(first, per_second),
+        last=_date(last, per_second),
+        days=(last - first) / per_second / 86_400 if per_second else None,
+        tied=tied / len(dataset.times),
+        activity=Histogram(tuple((edges + first).tolist()), tuple(counts.tolist())),
+    )
+
+
+def _date(time: int, per_second: int | None) -> str:
+    """ISO date and time in UTC; the number itself where the unit is unknown or the date is out of range."""
+    if per_second is None:
+        return str(time)
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=time // per_second)
+    except OverflowError:
+        return str(time)
+    return moment.isoformat(sep=" ")
+
+
+def _ratings(ratings: npt.NDArray[np.float32] | None) -> Ratings | None:
+    if ratings is None:
+        return None
+    given = ratings[~np.isnan(ratings)]
+    if not len(given):
+        return None
+    values, counts = np.unique(given, return_counts=True)
+    if len(values) <= 20:
+        names = [f"{value:g}" for value in values.tolist()]
+    else:
+        counts, edges = np.histogram(given, bins=10)
+        names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges.tolist())]
+    return Ratings(float(given.mean(dtype=np.float64)), dict(zip(names, counts.tolist(), strict=True)))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
