@@ -1,0 +1,155 @@
+"""Which interactions to keep: duplicates and k-cores, on arrays sorted by user, then time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segue.data.ragged import Int64, offsets_of, positions
+from segue.data.spool import chunks
+
+Mask = npt.NDArray[np.bool_]
+Codes = npt.NDArray[Any]
+
+DUPLICATES = ("drop", "keep", "first", "last")
+
+
+def time_order(users: Codes, times: Int64 | None) -> Int64 | None:
+    """The stable order (n,) by user, then time; None where the arrays stand in that order already.
+
+    >>> time_order(np.array([2, 1, 1]), np.array([5, 7, 6]))
+    array([2, 1, 0])
+    """
+    if not len(users):
+        return None
+    key = users.astype(np.int64)
+    if times is not None:
+        low, high = int(times.min()), int(times.max())
+        bits = (high - low).bit_length()
+        if bits + int(users.max()).bit_length() > 62:
+            return np.lexsort((times, users))
+        key <<= bits
+        key += times - low
+    if bool((key[1:] >= key[:-1]).all()):
+        return None
+    return np.argsort(key, kind="stable")
+
+
+def without_duplicates(users: Codes, items: Codes, times: Int64 | None, which: str) -> Mask | None:
+    """Which interactions (n,) stay; None for all. The arrays are sorted by user, then time.
+
+    Parameters
+    ----------
+    users, items, times
+        (n,) each; times may be None.
+    which
+        "keep": all stay. "drop": of those with the same user, item and time, the first stays (without times
+        nothing is known to be a duplicate). "first", "last": of those with the same user and item, that one stays.
+    """
+    if which == "keep" or not len(users) or (which == "drop" and times is None):
+        return None
+    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
+    if which == "drop":
+        assert times is not None
+        return _first_of_each_time(pairs, users, times)
+    order = np.argsort(pairs, kind="stable")
+    same = pairs[order[1:]] == pairs[order[:-1]]
+    keep = np.ones(len(users), dtype=bool)
+    keep[order[1:][same] if which == "first" else order[:-1][same]] = False
+    return keep
+
+
+def _first_of_each_time(pairs: Int64, users: Codes, times: Int64) -> Mask | None:
+    """Only runs of the same user and time can hold duplicates; they are few, and only they are sorted."""
+    tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    in_run = np.zeros(len(users), dtype=bool)
+    in_run[1:] |= tied
+    in_run[:-1] |= tied
+    places = np.flatnonzero(in_run)
+    if not len(places):
+        return None
+    run = np.cumsum(~np.concatenate([[False], tied]))[places]
+    order = np.lexsort((pairs[places], run))
+    ordered, runs = pairs[places][order], run[order]
+    again = order[1:][(ordered[1:] == ordered[:-1]) & (runs[1:] == runs[:-1])]
+    keep = np.ones(len(users), dtype=bool)
+    keep[places[again]] = False
+    return keep
+
+
+def k_core(
+    items: Codes,
+    lengths: Int64,
+    n_items: int,
+    *,
+    per_user: int,
+    per_item: int,
+    rounds: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Mask, Int64, Int64]:
+    """Drop items with too few interactions, then users, and again, since each makes the other shrink.
+
+    Parameters
+    ----------
+    items
+        (n,) item codes, sorted by user.
+    lengths
+        (n_users + 1,) number of interactions of each user code.
+    n_items
+        The greatest item code.
+    per_user, per_item
+        The least number of interactions.
+    rounds
+        Stop after that many rounds; None goes on until nothing changes, and the result is the k-core.
+    progress
+        Called with the number of interactions dropped so far, after each round.
+
+    Returns
+    -------
+    Which interactions stay (n,), and how many each user (n_users + 1,) and item (n_items + 1,) has left.
+    """
+    offsets = offsets_of(lengths)
+    of_user = lengths.copy()
+    of_item = np.zeros(n_items + 1, dtype=np.int64)
+    for part in chunks(len(items)):
+        of_item += np.bincount(items[part], minlength=n_items + 1)
+    keep = np.ones(len(items), dtype=bool)
+    gone_items, gone_users = of_item == 0, of_user == 0
+    done = 0
+    while rounds is None or done < rounds:
+        rare = (of_item < per_item) & ~gone_items
+        gone_items |= rare
+        if rare.any():
+            _drop_items(rare, items, keep, offsets, of_user)
+            of_item[rare] = 0
+        short = (of_user < per_user) & ~gone_users
+        gone_users |= short
+        if short.any():
+            _drop_users(short, items, keep, offsets, of_item)
+            of_user[short] = 0
+        done += 1
+        if progress is not None:
+            progress(len(items) - int(of_user.sum()))
+        if not short.any():
+            break
+    return keep, of_user, of_item
+
+
+def _drop_items(rare: Mask, items: Codes, keep: Mask, offsets: Int64, of_user: Int64) -> None:
+    for part in chunks(len(items)):
+        hit = rare[items[part]] & keep[part]
+        places = np.flatnonzero(hit) + part.start
+        keep[places] = False
+        users = np.searchsorted(offsets, places, side="right") - 1
+        of_user -= np.bincount(users, minlength=len(of_user))
+
+
+def _drop_users(short: Mask, items: Codes, keep: Mask, offsets: Int64, of_item: Int64) -> None:
+    codes = np.flatnonzero(short)
+    places = positions(offsets[codes], offsets[codes + 1])
+    places = places[keep[places]]
+    keep[places] = False
+    of_item -= np.bincount(items[places], minlength=len(of_item))

@@ -1,0 +1,104 @@
+"""A log, encoded and divided into ranges of users small enough to sort in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segue.data.encoding import IntegerIds, TextIds, ids_of
+from segue.data.ragged import offsets_of
+from segue.data.reading import Log
+from segue.data.spool import Spool, chunks
+from segue.data.vocabulary import Vocabulary
+from segue.errors import DataError
+
+Progress = Callable[[str, float], None]
+
+_BATCH = 1 << 20  # rows parsed at a time
+_PARTITION = 1 << 23  # rows sorted at a time
+_MOST_PARTITIONS = 100  # each holds four open files
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """All interactions with codes for ids, in partitions by user; each partition keeps the order of the log."""
+
+    users: Vocabulary
+    catalogue: Vocabulary
+    partitions: list[Spool]
+
+
+def encode(log: Log, folder: Path, report: Progress) -> Encoded:
+    """Read the log once into flat files; then divide them into ranges of users small enough to sort.
+
+    Parameters
+    ----------
+    log
+        What to read.
+    folder
+        Where the files go; the caller removes it.
+    report
+        Called with what is being done and the share that is done.
+
+    Raises
+    ------
+    DataError
+        The log has changed since it was checked.
+    """
+    schema = log.frame.collect_schema()
+    users, items = ids_of(schema["user"]), ids_of(schema["item"])
+    dtypes: dict[str, np.dtype[Any]] = {"user": users.dtype, "item": items.dtype}
+    if "time" in log.columns:
+        dtypes["time"] = np.dtype(np.int64)
+    if "rating" in log.columns:
+        dtypes["rating"] = np.dtype(np.float32)
+    with Spool(folder / "log", dtypes) as raw:
+        for batch in log.frame.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
+            columns = {name: batch[name].to_numpy() for name in dtypes if name not in ("user", "item")}
+            raw.append({"user": users.add(batch["user"]), "item": items.add(batch["item"]), **columns})
+            report("reading", raw.rows / max(log.rows, 1))
+    if raw.rows != log.rows:
+        raise DataError(f"{log.source} changed while it was read: it had {log.rows:,} usable rows, now {raw.rows:,}.")
+    people, catalogue = users.finish(), items.finish()
+    partitions = _divide(raw, users, items, len(people), folder, report)
+    raw.remove()
+    return Encoded(people, catalogue, partitions)
+
+
+def _divide(
+    raw: Spool, users: IntegerIds | TextIds, items: IntegerIds | TextIds, n_users: int, folder: Path, report: Progress
+) -> list[Spool]:
+    arrays = raw.map()
+    counts = np.zeros(n_users + 1, dtype=np.int64)
+    for part in chunks(raw.rows):
+        counts += np.bincount(users.codes(arrays["user"][part]), minlength=n_users + 1)
+    size = max(_PARTITION, raw.rows // _MOST_PARTITIONS)
+    partition_of = ((np.cumsum(counts) - counts) // size).astype(np.int16)
+    dtypes = raw.dtypes | {"user": np.dtype(np.int32), "item": np.dtype(np.int32)}
+    spools = [Spool(folder / f"users-{number}", dtypes) for number in range(int(partition_of[-1]) + 1)]
+    for part in chunks(raw.rows):
+        columns: dict[str, npt.NDArray[Any]] = {name: array[part] for name, array in arrays.items()}
+        columns |= {"user": users.codes(columns["user"]), "item": items.codes(columns["item"])}
+        _scatter(columns, partition_of, spools)
+        report("dividing", part.stop / raw.rows)
+    for spool in spools:
+        spool.close()
+    return spools
+
+
+def _scatter(columns: dict[str, npt.NDArray[Any]], partition_of: npt.NDArray[np.int16], spools: list[Spool]) -> None:
+    if len(spools) == 1:
+        spools[0].append(columns)
+        return
+    target = partition_of[columns["user"]]
+    order = np.argsort(target, kind="stable")
+    bounds = offsets_of(np.bincount(target, minlength=len(spools)))
+    for number, spool in enumerate(spools):
+        chosen = order[bounds[number] : bounds[number + 1]]
+        if len(chosen):
+            spool.append({name: values[chosen] for name, values in columns.items()})

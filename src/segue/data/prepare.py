@@ -1,0 +1,269 @@
+"""From a log to a Dataset: rating threshold, duplicates, k-core; encoded, sorted by user and time, on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from segue.data.dataset import Dataset
+from segue.data.filters import DUPLICATES, k_core, time_order, without_duplicates
+from segue.data.partitions import Encoded, Progress, encode
+from segue.data.ragged import Int64, offsets_of
+from segue.data.reading import Log, read
+from segue.data.spool import Spool, chunks
+from segue.data.vocabulary import Vocabulary
+from segue.errors import ConfigError, DataError, nearest
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of `prepare` that decide the content; they are kept in the Dataset's metadata."""
+
+    per_user: int
+    per_item: int
+    rounds: int | None
+    min_rating: float | None
+    duplicates: str
+
+
+def prepare(
+    source: Any,
+    *,
+    k_core: int = 0,
+    min_per_user: int | None = None,
+    min_per_item: int | None = None,
+    rounds: int | None = None,
+    min_rating: float | None = None,
+    duplicates: Literal["drop", "keep", "first", "last"] = "drop",
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Make a Dataset of a log: filter, encode, sort.
+
+    The filters apply in the order rating threshold, duplicates, k-core. Interactions are sorted by user, then time;
+    equal times keep the order of the log, and a log without times keeps its order. Memory stays bounded: the log is
+    read in pieces, and sorted in partitions of users.
+
+    Parameters
+    ----------
+    source
+        A `Log`, or anything that `read` takes without options.
+    k_core
+        Every user and every item has at least so many interactions: rare ones are dropped until nothing changes.
+    min_per_user, min_per_item
+        The same for users and items apart; `k_core` where not given.
+    rounds
+        Drop rare items, then rare users, so many times, instead of until nothing changes. What remains may then
+        still hold a few rare items.
+    min_rating
+        Keep interactions with at least this rating.
+    duplicates
+        "drop" keeps the first of those with the same user, item and time (of a log without times, all);
+        "keep" keeps all; "first" and "last" keep that interaction of each user with each item.
+    out
+        A folder to write the Dataset to, atomically; the Dataset returned is then that folder, memory-mapped.
+        Needed where the result is larger than memory.
+    progress
+        Called with what is being done and the share that is done, from 0 to 1.
+
+    Returns
+    -------
+    Dataset
+        Its `metadata["steps"]` lists users, items and interactions after each step.
+
+    Raises
+    ------
+    DataError
+        The log cannot be read, or the filters leave nothing.
+    ConfigError
+        An option has an impossible value, or needs ratings that the log lacks.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = read(pl.DataFrame({"user": ["b", "a", "b"], "item": [7, 7, 9], "time": [2, 1, 1]}))
+    >>> prepare(log).to_frame().rows()
+    [('a', 7, 1), ('b', 9, 1), ('b', 7, 2)]
+    """
+    options = _Options(
+        k_core if min_per_user is None else min_per_user,
+        k_core if min_per_item is None else min_per_item,
+        rounds,
+        min_rating,
+        duplicates,
+    )
+    _check(options)
+    log = source if isinstance(source, Log) else read(source)
+    if min_rating is not None and "rating" not in log.columns:
+        raise ConfigError(f"min_rating={min_rating} needs ratings; {log.source} has none (columns: {_listed(log)}).")
+    report = progress or (lambda what, share: None)
+    place = None if out is None else Path(out).absolute().parent
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=place) as folder:
+        encoded = encode(log, Path(folder), report)
+        dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
+        if out is None:
+            return dataset
+        report("writing", 0.0)
+        dataset.save(out)
+        report("writing", 1.0)
+    return Dataset.open(out, verify=False)
+
+
+def _check(options: _Options) -> None:
+    for name in ("per_user", "per_item"):
+        if getattr(options, name) < 0:
+            raise ConfigError(
+                f"k_core, min_per_user and min_per_item count interactions: {getattr(options, name)} < 0."
+            )
+    if options.rounds is not None and options.rounds < 1:
+        raise ConfigError(f"rounds={options.rounds}: at least 1, or None to go on until nothing changes.")
+    if options.duplicates not in DUPLICATES:
+        raise ConfigError(f'unknown duplicates="{options.duplicates}": {nearest(options.duplicates, DUPLICATES)}.')
+
+
+def _listed(log: Log) -> str:
+    return ", ".join(log.columns.values())
+
+
+# ---- filters, and the arrays of the Dataset ------------------------------------------------------------------------
+
+
+class _Steps:
+    """Users, items and interactions after each step."""
+
+    def __init__(self, n_users: int, n_items: int) -> None:
+        self._sizes = (n_users + 1, n_items + 1)
+        self._tables: dict[str, tuple[Int64, Int64]] = {}
+
+    def count(self, step: str, users: npt.NDArray[Any], items: npt.NDArray[Any]) -> None:
+        """Add the interactions (n,) that one partition has left after a step."""
+        zero = (np.zeros(self._sizes[0], dtype=np.int64), np.zeros(self._sizes[1], dtype=np.int64))
+        of_user, of_item = self._tables.setdefault(step, zero)
+        of_user += np.bincount(users, minlength=len(of_user))
+        of_item += np.bincount(items, minlength=len(of_item))
+
+    def put(self, step: str, of_user: Int64, of_item: Int64) -> None:
+        """Set the numbers of interactions per user and item after a step."""
+        self._tables[step] = (of_user, of_item)
+
+    def last(self) -> tuple[Int64, Int64]:
+        """Interactions per user code and per item code after the last step."""
+        return next(reversed(self._tables.values()))
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per step."""
+        return [
+            {
+                "step": step,
+                "users": int(np.count_nonzero(of_user)),
+                "items": int(np.count_nonzero(of_item)),
+                "interactions": int(of_user.sum()),
+            }
+            for step, (of_user, of_item) in self._tables.items()
+        ]
+
+
+def _build(
+    log: Log, encoded: Encoded, options: _Options, folder: Path, report: Progress, *, in_memory: bool
+) -> Dataset:
+    steps = _Steps(len(encoded.users), len(encoded.catalogue))
+    flat = _sorted(encoded, options, steps, folder, report)
+    keep = _core(flat, options, steps, report)
+    of_user, of_item = steps.last()
+    if not of_user.any():
+        table = "; ".join(f"{row['step']}: {row['interactions']:,} interactions" for row in steps.table())
+        raise DataError(f"{log.source}: the filters leave nothing ({table}). Lower k_core or min_rating.")
+    new_item = np.cumsum(of_item > 0, dtype=np.int32)
+    final = Spool(folder / "final", {name: dtype for name, dtype in flat.dtypes.items() if name != "user"})
+    arrays = flat.map()
+    for part in chunks(flat.rows):
+        chosen = slice(None) if keep is None else keep[part]
+        columns = {name: arrays[name][part][chosen] for name in final.dtypes}
+        final.append(columns | {"item": new_item[columns["item"]]})
+        report("recoding", part.stop / flat.rows)
+    flat.remove()
+    result = final.load() if in_memory else final.map()
+    return Dataset(
+        items=result["item"],
+        offsets=offsets_of(np.concatenate([[0], of_user[of_user > 0]])),
+        users=_remaining(encoded.users, of_user),
+        catalogue=_remaining(encoded.catalogue, of_item),
+        times=result.get("time"),
+        ratings=result.get("rating"),
+        time_unit=log.time_unit,
+        metadata=_metadata(log, options, steps),
+    )
+
+
+def _sorted(encoded: Encoded, options: _Options, steps: _Steps, folder: Path, report: Progress) -> Spool:
+    """The partitions, filtered by rating and for duplicates, sorted, one after the other."""
+    flat = Spool(folder / "flat", encoded.partitions[0].dtypes)
+    for number, partition in enumerate(encoded.partitions, 1):
+        columns = partition.load()
+        partition.remove()
+        steps.count("read", columns["user"], columns["item"])
+        if options.min_rating is not None:
+            columns = _take(columns, columns["rating"] >= options.min_rating)
+            steps.count(f"rating at least {options.min_rating:g}", columns["user"], columns["item"])
+        columns = _take(columns, time_order(columns["user"], columns.get("time")))
+        if options.duplicates != "keep":
+            stay = without_duplicates(columns["user"], columns["item"], columns.get("time"), options.duplicates)
+            columns = _take(columns, stay)
+            steps.count(f"duplicates: {options.duplicates}", columns["user"], columns["item"])
+        flat.append(columns)
+        report("sorting", number / len(encoded.partitions))
+    flat.close()
+    return flat
+
+
+def _take(columns: dict[str, npt.NDArray[Any]], which: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
+    return columns if which is None else {name: values[which] for name, values in columns.items()}
+
+
+def _core(flat: Spool, options: _Options, steps: _Steps, report: Progress) -> npt.NDArray[np.bool_] | None:
+    """Which interactions the k-core keeps; None for all."""
+    if max(options.per_user, options.per_item) <= 1:
+        return None
+    of_user, of_item = steps.last()
+    keep, of_user, of_item = k_core(
+        flat.map()["item"],
+        of_user,
+        len(of_item) - 1,
+        per_user=options.per_user,
+        per_item=options.per_item,
+        rounds=options.rounds,
+        progress=lambda dropped: report(f"core ({dropped:,} dropped)", 0.0),
+    )
+    steps.put(_core_name(options), of_user, of_item)
+    return keep
+
+
+def _core_name(options: _Options) -> str:
+    if options.per_user == options.per_item:
+        name = f"{options.per_user}-core"
+    else:
+        name = f"at least {options.per_user} per user, {options.per_item} per item"
+    return name if options.rounds is None else f"{name}, rounds: {options.rounds}"
+
+
+def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
+    left = counts[1:] > 0
+    return vocabulary if left.all() else Vocabulary(vocabulary.ids.filter(left))
+
+
+def _metadata(log: Log, options: _Options, steps: _Steps) -> dict[str, Any]:
+    return {
+        "source": log.source,
+        "format": log.format,
+        "columns": dict(log.columns),
+        "bad_rows_dropped": log.dropped,
+        "options": asdict(options),
+        "steps": steps.table(),
+    }
