@@ -45,7 +45,7 @@ class Markov(ModelConfig):
     decay: float = 0.5
     """How much less each further position counts, from above 0 to 1 (all alike)."""
 
-    smoothing: float = 1.0
+    smoothing: float = 5.0
     """Strength of the pull towards popularity, in observed steps: above 0."""
 
     name: ClassVar[str] = "markov"
@@ -123,7 +123,7 @@ class MarkovModel(CountingModel):
             row = torch.repeat_interleave(rows, lengths)
             column = self.pairs[place] % (self.n_items + 1) - start
             # Within one step a (row, column) occurs once, so this is exact and in the same order on every device.
-            out[row, column] += factor[row] * self.counts[place]
+            out.index_put_((row, column), factor[row] * self.counts[place], accumulate=True)
         return out
 
     def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
