@@ -1,0 +1,257 @@
+"""The commands, end to end, on a tiny log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from segue.cli.main import main
+from segue.data.dataset import Dataset
+
+Ask = Callable[..., Any]
+
+
+# ---- data ----------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_writes_the_dataset(data: Path) -> None:
+    dataset = Dataset.open(data)
+    assert dataset.n_users == 60
+    assert dataset.users.ids[0] == "user-0001"
+
+
+def test_prepare_reports_each_step(csv: Path, tmp_path: Path, answer: Ask) -> None:
+    found = answer("prepare", csv, "--out", tmp_path / "data", "--k-core", 3)
+    assert [step["step"] for step in found["steps"]][-1] == "3-core"
+    assert found["options"]["per_user"] == 3
+
+
+def test_prepare_takes_columns_separator_and_header(tmp_path: Path, answer: Ask) -> None:
+    path = tmp_path / "odd.txt"
+    path.write_text(
+        "".join(f"{stars}|{item}|{user}\n" for user in range(3) for item, stars in ((7, 5), (8, 3), (9, 4)))
+    )
+    words = ["--separator", "|", "--no-header", "--user", "2", "--item", "1", "--rating", "0", "--min-rating", "4"]
+    answer("prepare", path, "--out", tmp_path / "data", *words)
+    assert Dataset.open(tmp_path / "data").to_frame()["item"].to_list() == [7, 9] * 3
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "message"),
+    [
+        (1, ["ml1m"], 'no public dataset of that name: did you mean "ml-1m"?'),
+        (1, ["nowhere.csv"], "nowhere.csv: no such file"),
+        (2, ["ml-1m", "--user", "3"], "ml-1m is a public dataset, which is read as it should be: leave out --user."),
+        (2, ["shop.csv", "--archive", "a.zip"], "shop.csv is not the name of a public dataset: leave out --archive."),
+        (2, ["shop.csv", "--kcore", "3"], 'no option "--kcore": did you mean "--k-core"?'),
+    ],
+)
+def test_prepare_refuses(code: int, words: list[str], message: str, complaint: Ask, tmp_path: Path) -> None:
+    assert message in complaint(code, "prepare", *words, "--out", tmp_path / "data")
+
+
+def test_prepare_names_a_missing_column(csv: Path, tmp_path: Path, complaint: Ask) -> None:
+    assert 'has no column "buyer"' in complaint(1, "prepare", csv, "--out", tmp_path / "data", "--user", "buyer")
+
+
+def test_describe(data: Path, answer: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer("describe", data)["users"] == 60
+    assert main(["describe", str(data), "--picture", str(tmp_path / "shop.png")]) == 0
+    assert "interactions" in capsys.readouterr().out
+    assert (tmp_path / "shop.png").stat().st_size > 1000
+
+
+def test_describe_refuses_another_folder(tmp_path: Path, complaint: Ask) -> None:
+    assert "is not a dataset written by segue" in complaint(1, "describe", tmp_path)
+
+
+def test_datasets(answer: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "ml-1m" in [dataset["name"] for dataset in answer("datasets")]
+    assert main(["datasets"]) == 0
+    assert "MovieLens 1M" in capsys.readouterr().out
+
+
+# ---- training ------------------------------------------------------------------------------------------------------
+
+
+def test_train_leaves_a_run(run: Path) -> None:
+    left = {path.name for path in run.iterdir()}
+    assert {"recommender", "metrics.csv", "curves.png", "run.json"} <= left
+
+
+def test_train_takes_yaml_and_refits(data: Path, tmp_path: Path, answer: Ask) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"dataset: {data}\nmodel: {{name: sasrec, width: 8, blocks: 1}}\nrefit: true\nquiet: true\n"
+        "split: leave-last-n\nsplit-n: 2\ntraining: {epochs: 1, device: cpu}\n"
+    )
+    found = answer("train", "--config", path, "--out", tmp_path / "run")
+    assert found["model"]["width"] == 8
+    assert found["split"] == {"name": "leave-last-n", "n": 2}
+    assert found["refit"] is True
+
+
+def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) -> None:
+    words = ["train", data, "--out", tmp_path / "run", "--model.width", 8, "--training.device", "cpu", "--quiet"]
+    answer(*words, "--training.epochs", 1)
+    assert "resume" in complaint(1, *words, "--training.epochs", 2)
+    assert answer(*words, "--training.epochs", 2, "--resume")["training"]["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "sasrek"], 'did you mean "sasrec"?'),
+        (["--model.widht", "8"], 'no option "--model.widht": did you mean "--model.width"?'),
+        (["--model", "markov", "--model.width", "8"], 'no option "--model.width"'),
+        (["--training.epochs", "0"], "epochs=0: expected 1 or more"),
+        (["--processes", "0"], "--processes: expected 1 or more, found 0"),
+        (["--split-n", "2"], "--split-n means nothing to --split leave-last-out"),
+        (["--split", "leave-last-n"], "needs --split-n"),
+    ],
+)
+def test_train_refuses(words: list[str], message: str, data: Path, tmp_path: Path, complaint: Ask) -> None:
+    assert message in complaint(2, "train", data, "--out", tmp_path / "run", *words)
+
+
+def test_an_interrupted_training_says_how_to_go_on(
+    data: Path, tmp_path: Path, complaint: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segue.training.fit.fit", interrupted)
+    said = complaint(130, "train", data, "--out", tmp_path / "my run")
+    assert f"segue train {data} --out '{tmp_path / 'my run'}' --resume" in said
+
+
+@pytest.mark.slow
+def test_train_in_two_processes(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--out", str(tmp_path / "run"), "--training.epochs", "1", "--training.device", "cpu", "--processes", "2"]
+    assert main(["train", str(data), *words, "--json"]) == 0
+    assert capfd.readouterr().out.count('"run":') == 1
+    assert (tmp_path / "run" / "recommender").is_dir()
+
+
+# ---- evaluation ----------------------------------------------------------------------------------------------------
+
+
+def test_evaluate(run: Path, tmp_path: Path, answer: Ask) -> None:
+    found = answer("evaluate", run, "--k", "5,10", "--out", tmp_path / "found.json")
+    assert {"ndcg@5", "ndcg@10", "hr@10"} <= set(found["metrics"])
+    assert found["protocol"]["split"] == "test"
+    assert (tmp_path / "found.json").is_file()
+
+
+def test_evaluate_among_candidates(run: Path, answer: Ask) -> None:
+    words = ["--on", "validation", "--candidates", 10, "--by", "popularity", "--users", 20, "--k", 5]
+    asked = answer("evaluate", run, *words)["protocol"]
+    assert (asked["split"], asked["candidates"], asked["drawn_by"], asked["users"]) == (
+        "validation",
+        10,
+        "popularity",
+        20,
+    )
+
+
+def test_evaluate_shows_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", str(run), "--parts"]) == 0
+    page = capsys.readouterr().out
+    assert "ndcg" in page
+    assert "popularity" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [(["--k", "1000"], "k"), (["--k", "0"], "k"), (["--by", "fame"], "--by: expected one of")]
+)
+def test_evaluate_refuses(words: list[str], message: str, run: Path, complaint: Ask) -> None:
+    assert message in complaint(2, "evaluate", run, *words)
+
+
+def test_compare(run: Path, markov: Path, answer: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = answer("compare", markov, run, "--metric", "ndcg@10")
+    assert (found["a"], found["b"], found["users"]) == ("markov", "sasrec", 60)
+    assert [row["metric"] for row in found["differences"]] == ["ndcg@10"]
+    assert main(["compare", str(markov), str(run)]) == 0
+    assert "sasrec" in capsys.readouterr().out
+
+
+def test_compare_needs_two(run: Path, complaint: Ask) -> None:
+    assert "needs two runs or more, found 1" in complaint(2, "compare", run)
+
+
+# ---- answers -------------------------------------------------------------------------------------------------------
+
+
+def test_recommend_users(run: Path, answer: Ask) -> None:
+    rows = answer("recommend", run, "--users", "user-0002", "user-0001", "--k", 3)
+    assert [(row["user"], row["rank"]) for row in rows] == [
+        (user, rank) for user in ("user-0002", "user-0001") for rank in (1, 2, 3)
+    ]
+
+
+def test_recommend_for_an_unknown_history_and_from_files(run: Path, tmp_path: Path, answer: Ask) -> None:
+    allowed, users = tmp_path / "allowed.txt", tmp_path / "users.txt"
+    allowed.write_text("pasta-01\nsauce-01\n\n")
+    users.write_text("user-0003\n")
+    new = answer("recommend", run, "--history", "tea-01", "wine-01", "--k", 2, "--allow-file", allowed)
+    assert {row["item"] for row in new} == {"pasta-01", "sauce-01"}
+    denied = answer("recommend", run, "--users-file", users, "--k", 40, "--include-seen", "--deny-file", allowed)
+    assert not {row["item"] for row in denied} & {"pasta-01", "sauce-01"}
+    assert len(denied) == 38
+
+
+def test_recommend_everyone_to_a_file(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lists.parquet"
+    assert main(["recommend", str(run), "--all", "--k", "4", "--out", str(out)]) == 0
+    assert pl.read_parquet(out)["user"].n_unique() == 60
+
+
+def test_recommend_answers_the_known_and_lists_the_unknown(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", str(run), "--users", "user-0001", "nobody"]) == 0
+    captured = capsys.readouterr()
+    assert "user-0001" in captured.out
+    assert "segue: warning: 1 unknown user" in captured.err
+    assert "nobody" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "message"),
+    [
+        (2, [], "give one of --users, --users-file, --all, --history: found none."),
+        (2, ["--users", "a", "--all"], "found --users and --all."),
+        (2, ["--all"], "--all needs --out FILE"),
+        (2, ["--history", "a", "--out", "x.csv"], "--history goes with neither --out nor --as-of"),
+        (2, ["--users", "user-0001", "--k", "-1"], "k"),
+        (1, ["--users", "nobody"], "unknown user"),
+        (1, ["--users-file", "nowhere.txt"], "nowhere.txt: there is no such file"),
+    ],
+)
+def test_recommend_refuses(code: int, words: list[str], message: str, run: Path, complaint: Ask) -> None:
+    assert message in complaint(code, "recommend", run, *words)
+
+
+def test_score(run: Path, answer: Ask) -> None:
+    (row,) = answer("score", run, "--users", "user-0001", "--items", "pasta-01", "tea-01")
+    assert set(row) == {"user", "pasta-01", "tea-01"}
+    rows = answer("score", run, "--history", "wine-01", "--items", "pasta-01", "tea-01", "--long")
+    assert [row["item"] for row in rows] == ["pasta-01", "tea-01"]
+
+
+def test_similar(run: Path, answer: Ask) -> None:
+    rows = answer("similar", run, "--items", "pasta-01", "--k", 2)
+    assert [row["rank"] for row in rows] == [1, 2]
+
+
+def test_explain(run: Path, answer: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = answer("explain", run, "--user", "user-0001", "--item", "pasta-01", "--top", 2)
+    assert len(rows) == 2
+    assert rows[0]["effect"] >= rows[1]["effect"]
+    assert main(["explain", str(run), "--user", "user-0001", "--item", "pasta-01"]) == 0
+    captured = capsys.readouterr()
+    assert "2024-" in captured.out
+    assert "without that item" in captured.err
