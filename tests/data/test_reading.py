@@ -349,3 +349,29 @@ def test_public_files(real_data: Path, name, rows, users, items):
 def test_every_error_is_ours(write_file):
     with pytest.raises(SegueError):
         read(write_file("x.csv", "user,item\n1\n"))
+
+
+def test_compact_dates_and_minutes(write_file):
+    log = read(write_file("x.csv", "user,item,date\n1,2,20200505\n"))
+    assert (log.collect()["time"][0], log.time_unit) == (1588636800000000, "us")
+    assert read(write_file("x.csv", "user,item,date\n1,2,20200505\n"), time_unit="s").collect()["time"][0] == 20200505
+    assert read(write_file("y.csv", "user,item,date\n1,2,2020-05-05 00:01\n")).collect()["time"][0] == 1588636860000000
+
+
+def test_mixed_dates_and_nested_ids_are_named(write_file):
+    with pytest.raises(
+        DataError, match=r"line 3: the time .* is '2020-01-02T00:00:00'; expected a time like 2020-01-01"
+    ):
+        read(write_file("x.csv", "user,item,time\n1,2,2020-01-01\n1,2,2020-01-02T00:00:00\n"))
+    with pytest.raises(ColumnError, match=r'"user" \(user\) holds lists or objects'):
+        read(write_file("x.jsonl", '{"user": {"id": 1}, "item": 2}\n'))
+
+
+def test_a_quote_that_is_never_closed(write_file):
+    with pytest.raises(DataError, match=r"x\.csv, line 3 has 1 fields, expected 2"):
+        read(write_file("x.csv", 'user,item\n"1,2\n3,4\n'))
+
+
+def test_names_with_wildcards_are_files(write_file):
+    assert read(write_file("a[1]/b[2].jsonl", '{"user": 1, "item": 2}\n')).rows == 1
+    assert read(write_file("a[1]/b[2].csv", "user,item\n1,2\n")).rows == 1

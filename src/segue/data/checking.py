@@ -195,7 +195,7 @@ def _explained(table: Table, part: Part, row: dict[str, object], counts: dict[st
     if row["#bad"]:
         line, layout = str(row[LINE]), table.layout
         found = len(split([line], layout.separator, False)[0])
-        return broken_line(part.name, number, found, len(layout.fields), line, counts["broken"])
+        return broken_line(part.name, number, found, len(layout.fields), line, count=counts["broken"])
     role = next(role for role in table.readings if row[f"#{role}"])
     reading, value = table.readings[role], row[table.readings[role].column]
     missing, unreadable = counts[f"missing {role}"], counts[f"unreadable {role}"]
@@ -207,7 +207,7 @@ def _explained(table: Table, part: Part, row: dict[str, object], counts: dict[st
         )
     hint = "Values in several units? Give the unit with time_unit=, or l" if role == "time" else "L"
     return DataError(
-        f"{where}: {named} is {value!r}; expected {reading.expected}, as in most rows. {_rows(unreadable)} such a "
+        f"{where}: {named} is {value!r}; expected {reading.expected}. {_rows(unreadable)} such a "
         f"value. {hint}eave such rows out with bad_rows='drop'."
     )
 

@@ -175,7 +175,7 @@ def _is_moment(values: pl.Series) -> bool:
     if style is None:
         return False
     if style not in ("integer", "float"):
-        return True
+        return int(values.str.contains(r"^\d{4}-?\d{2}-?\d{2}").sum()) * 2 > len(values)
     return bool((values.cast(pl.Float64, strict=False).fill_null(0) >= EPOCH).mean() > 0.5)  # type: ignore[operator]
 
 

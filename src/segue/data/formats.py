@@ -55,6 +55,8 @@ class Layout:
         Whether fields have blanks around them, to be removed.
     complete
         The fields that no sampled line lacks.
+    nested
+        The fields that hold lists or objects: no ids, times or ratings.
     first
         The first line, for messages.
     """
@@ -66,6 +68,7 @@ class Layout:
     quoted: bool = False
     spaced: bool = False
     complete: frozenset[str] = frozenset()
+    nested: frozenset[str] = frozenset()
     first: str = ""
 
     @property
@@ -156,7 +159,8 @@ def _records(kind: str, lines: list[str], name: str) -> Layout:
     keys = Counter(key for record in records for key, value in record.items() if value is not None)
     fields = dict.fromkeys(key for record in records for key in record)
     complete = frozenset(key for key, count in keys.items() if count == len(records))
-    return Layout(kind, tuple(fields), complete=complete, first=lines[0])
+    nested = frozenset(key for record in records for key, value in record.items() if isinstance(value, list | dict))
+    return Layout(kind, tuple(fields), complete=complete, nested=nested, first=lines[0])
 
 
 def parse_record(kind: str, line: str) -> dict[str, Any] | None:
@@ -221,6 +225,10 @@ def _separator(lines: list[str], name: str) -> str | None:
             return " " if plain else candidate
         if size >= 2 and count > 0.6 * len(rows):
             mostly = mostly or candidate
+    if mostly is None:
+        # A quote that is never closed swallows the rest of the file; the names in the first line still tell.
+        named = {mark: [known_role(field.strip()) for field in lines[0].split(mark)] for mark in _SEPARATORS}
+        mostly = next((mark for mark, roles in named.items() if "user" in roles and "item" in roles), None)
     if mostly:
         return mostly
     rows = split(lines, _blank_or(lines), False)

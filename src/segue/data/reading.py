@@ -15,7 +15,7 @@ from segue.data.formats import Layout, detect, quote
 from segue.data.frames import from_frame
 from segue.data.scanning import ROW, Part, Scratch, decompressed, find_files, scan
 from segue.data.values import Reading, read_id, read_rating, read_time
-from segue.errors import ConfigError, DataError, SegueError
+from segue.errors import ColumnError, ConfigError, DataError, SegueError
 
 _SAMPLED = 2_000
 
@@ -169,6 +169,9 @@ def _open_files(
     else:
         parts = (scan(plain[0], first, layout, scratch),)
         roles = by_content(sample_of(parts, _SAMPLED, layout), given, first, quote(layout.first))
+    for role, column in roles.items():
+        if column in layout.nested:
+            raise ColumnError(f'{first}: the column "{column}" ({role}) holds lists or objects, not single values.')
     fields = tuple(dict.fromkeys(roles.values())) if layout.format in ("jsonl", "python-dict") else None
     for file, path in zip(files[1:], plain[1:], strict=True):
         _same_layout(path, str(file), layout, first)

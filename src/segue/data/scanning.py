@@ -125,7 +125,7 @@ def scan(path: Path, name: str, layout: Layout, scratch: Scratch, fields: tuple[
         return Part(name, frame, path, "row")
     if layout.format == "jsonl":
         schema = dict.fromkeys(columns, pl.String)
-        frame = pl.scan_ndjson(path, schema=schema, row_index_name=ROW, row_index_offset=1)
+        frame = pl.scan_ndjson(_without_wildcards(path, scratch), schema=schema, row_index_name=ROW, row_index_offset=1)
     elif layout.format == "python-dict":
         frame = pl.scan_parquet(_literals(path, name, columns, scratch), glob=False)
     elif layout.format == "user-lines":
@@ -137,6 +137,18 @@ def scan(path: Path, name: str, layout: Layout, scratch: Scratch, fields: tuple[
     if layout.spaced:
         frame = frame.with_columns(pl.col(layout.fields).str.strip_chars())
     return Part(name, frame, path)
+
+
+def _without_wildcards(path: Path, scratch: Scratch) -> Path:
+    """The file under a name without `*?[`, which the scanner of JSON lines would take for a pattern."""
+    if not set(str(path)) & set("*?["):
+        return path
+    target = scratch.path("lines.jsonl")
+    try:
+        target.symlink_to(path.absolute())
+    except OSError:
+        shutil.copyfile(path, target)
+    return target
 
 
 def _plain_lines(path: Path) -> pl.LazyFrame:
@@ -255,14 +267,17 @@ def find_damage(part: Part, layout: Layout) -> DataError | None:
         except csv.Error as error:
             return DataError(f"{where}, line {reader.line_num}: {error}.")
         if bad is not None:
-            return broken_line(where, reader.line_num, len(bad), size, layout.separator.join(bad))
+            return broken_line(where, reader.line_num, len(bad), size, layout.separator.join(bad), quoted=True)
     return None
 
 
-def broken_line(name: str, number: int, found: int, expected: int, line: str, count: int = 1) -> DataError:
-    """The error for lines with a wrong number of fields."""
+def broken_line(
+    name: str, number: int, found: int, expected: int, line: str, *, count: int = 1, quoted: bool = False
+) -> DataError:
+    """The error for lines with a wrong number of fields; in quoted text, such lines cannot be left out."""
     more = f" {count} lines are like this." if count > 1 else ""
+    way_out = "" if quoted else ", or leave such lines out with bad_rows='drop'"
     return DataError(
         f"{name}, line {number} has {found} fields, expected {expected}: {quote(line)}.{more} "
-        f"Correct the file, or leave such lines out with bad_rows='drop'."
+        f"Correct the file{way_out}."
     )

@@ -17,17 +17,23 @@ EPOCH = 1e8  # seconds: 1973. A count below it is no moment of any log.
 
 _STEP = 1_000
 _TOP_OF_SECONDS = 10**11  # the year 5138; in milliseconds, 1973
+_COMPACT_DATE = r"^(19|20)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"
 _PER_UNIT = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 _DAY = r"^\d{4}-\d{2}-\d{2}"
-_CLOCK = r"\d{2}:\d{2}:\d{2}(\.\d+)?"
+_MINUTE = r"\d{2}:\d{2}"
+_CLOCK = _MINUTE + r":\d{2}(\.\d+)?"
+_ZONE = r" ?(Z|[+-]\d{2}:?\d{2})"
+_COMPACT = "%Y%m%d"  # 20201231, which as seconds would be in the summer of 1970
 _STYLES = {
     "integer": r"^[+-]?\d+$",
     "float": r"^[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+)$",
-    "%Y-%m-%d": _DAY + r"$",
-    "%Y-%m-%dT%H:%M:%S%.f": _DAY + "T" + _CLOCK + r"$",
-    "%Y-%m-%d %H:%M:%S%.f": _DAY + " " + _CLOCK + r"$",
-    "%Y-%m-%dT%H:%M:%S%.f%#z": _DAY + "T" + _CLOCK + r"(Z|[+-]\d{2}:?\d{2})$",
-    "%Y-%m-%d %H:%M:%S%.f%#z": _DAY + " " + _CLOCK + r" ?(Z|[+-]\d{2}:?\d{2})$",
+    "%Y-%m-%d": _DAY + "$",
+    "%Y-%m-%dT%H:%M:%S%.f": _DAY + "T" + _CLOCK + "$",
+    "%Y-%m-%d %H:%M:%S%.f": _DAY + " " + _CLOCK + "$",
+    "%Y-%m-%dT%H:%M": _DAY + "T" + _MINUTE + "$",
+    "%Y-%m-%d %H:%M": _DAY + " " + _MINUTE + "$",
+    "%Y-%m-%dT%H:%M:%S%.f%#z": _DAY + "T" + _CLOCK + _ZONE + "$",
+    "%Y-%m-%d %H:%M:%S%.f%#z": _DAY + " " + _CLOCK + _ZONE + "$",
 }
 
 
@@ -117,6 +123,8 @@ def read_time(sample: pl.Series, unit: str | None) -> tuple[Reading, str]:
         raise ConfigError(f'unknown time_unit "{unit}": one of {", ".join(UNITS)}.')
     column, name = pl.col(sample.name), sample.name
     style = time_style(sample)
+    if style == _COMPACT and unit is not None:
+        style = "integer"
     if style is None:
         value = sample.drop_nulls().head(1).to_list()
         raise ColumnError(
@@ -135,13 +143,18 @@ def read_time(sample: pl.Series, unit: str | None) -> tuple[Reading, str]:
         raise ConfigError(f'time_unit="{unit}" is for numbers; the column "{name}" holds dates, which are kept in us.')
     if style == "native":
         return Reading(name, _microseconds(column.cast(pl.Datetime("us", _zone(sample))), sample), "a time"), "us"
-    parsed = column.str.to_datetime(style, strict=False, time_unit="us")
-    return Reading(name, parsed.dt.epoch("us"), f"a time like {sample.drop_nulls()[0]}"), "us"
+    text = column.cast(pl.String) if style == _COMPACT else column
+    parsed = text.str.to_datetime(style, strict=False, time_unit="us")
+    return Reading(name, parsed.dt.epoch("us"), f"a time like {_example(sample, style)}"), "us"
 
 
 def time_style(sample: pl.Series) -> str | None:
     """How most values of a sample write a time: "integer", "float", "native", a strptime format, or None."""
     dtype = sample.dtype
+    if dtype.is_integer() or dtype == pl.String:
+        compact = sample.drop_nulls().cast(pl.String).str.contains(_COMPACT_DATE)
+        if len(compact) and compact.all():
+            return _COMPACT
     if dtype.is_integer():
         return "integer"
     if dtype.is_float() or dtype.is_decimal():
@@ -150,11 +163,16 @@ def time_style(sample: pl.Series) -> str | None:
         return "native"
     if dtype != pl.String:
         return None
-    shares = {style: sample.str.contains(pattern).sum() for style, pattern in _STYLES.items()}
+    shares = {style: int(sample.str.contains(pattern).sum()) for style, pattern in _STYLES.items()}
     if shares["float"]:
         shares["float"] += shares["integer"]
     best = max(shares, key=lambda style: shares[style])
-    return best if shares[best] * 2 > len(sample) - sample.null_count() else None
+    return best if shares[best] else None
+
+
+def _example(sample: pl.Series, style: str) -> str:
+    alike = sample.cast(pl.String).drop_nulls()
+    return str(alike.filter(alike.str.contains(_STYLES.get(style, _COMPACT_DATE)))[0])
 
 
 def _unit(sample: pl.Series) -> str:
