@@ -116,6 +116,7 @@ def compare(
     b: Evaluation,
     *,
     metric: str | Sequence[str] | None = None,
+    names: tuple[str, str] | None = None,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
@@ -132,6 +133,8 @@ def compare(
         Evaluations on the same Holdout with the same candidates.
     metric
         Names to compare; all that both have when None.
+    names
+        What to call the two; the models' names when None.
     resamples
         Of users for the interval, and of signs for the p-value.
     seed
@@ -153,15 +156,16 @@ def compare(
         raise ConfigError(f"resamples is {resamples}: expected 1 or more.")
     _same_questions(a, b)
     common = [name for name in a.per_user.columns if name in b.per_user.columns and name not in _ABOUT_USERS]
-    names = common if metric is None else [metric] if isinstance(metric, str) else list(metric)
-    for name in names:
+    wanted = common if metric is None else [metric] if isinstance(metric, str) else list(metric)
+    for name in wanted:
         if name not in common:
             raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, common)}")
-    joined = a.per_user.select("user", *names).join(
-        b.per_user.select("user", *names), on="user", suffix=" of b", maintain_order="left"
+    joined = a.per_user.select("user", *wanted).join(
+        b.per_user.select("user", *wanted), on="user", suffix=" of b", maintain_order="left"
     )
-    differences = tuple(_difference(name, joined, resamples, seed) for name in names)
-    return Comparison(a.model, b.model, len(joined), differences)
+    differences = tuple(_difference(name, joined, resamples, seed) for name in wanted)
+    called = (a.model, b.model) if names is None else names
+    return Comparison(*called, len(joined), differences)
 
 
 def _difference(name: str, joined: pl.DataFrame, resamples: int, seed: int) -> Difference:
@@ -198,6 +202,6 @@ def _same_questions(a: Evaluation, b: Evaluation) -> None:
         one, other = a.protocol.get(key), b.protocol.get(key)
         if one != other:
             raise EvaluationError(
-                f"the evaluations cannot be compared: {key} is {one!r} in one and {other!r} in the other. Evaluate both "
-                "models in the same way."
+                f"the evaluations cannot be compared: {key} is {one!r} in one and {other!r} in the other. "
+                "Evaluate both models in the same way."
             )

@@ -56,7 +56,7 @@ class Evaluation:
         return self.metrics[name]
 
     def __str__(self) -> str:
-        return f"{self.model} · {self.describe()}\n{as_text(self.table())}"
+        return f"{self.model} · {self.describe()}\n{as_text(self._grid())}"
 
     def describe(self) -> str:
         """One line on what was asked."""
@@ -69,14 +69,8 @@ class Evaluation:
 
     def table(self) -> Table:
         """The metrics as a table for the terminal: a row per metric, a column per k."""
-        table = Table()
-        names = list(dict.fromkeys(name.partition("@")[0] for name in self.metrics))
-        ks = sorted({int(name.partition("@")[2]) for name in self.metrics})
-        table.add_column("metric")
-        for k in ks:
-            table.add_column(f"@{k}", justify="right")
-        for name in names:
-            table.add_row(name, *(self._cell(f"{name}@{k}") for k in ks))
+        table = self._grid()
+        table.title, table.title_justify = f"{self.model} · {self.describe()}", "left"
         return table
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,6 +127,17 @@ class Evaluation:
             )
         except KeyError as error:
             raise StorageError(f"{path} has no {error}: it was damaged or edited.") from None
+
+    def _grid(self) -> Table:
+        table = Table()
+        names = list(dict.fromkeys(name.partition("@")[0] for name in self.metrics))
+        ks = sorted({int(name.partition("@")[2]) for name in self.metrics})
+        table.add_column("metric")
+        for k in ks:
+            table.add_column(f"@{k}", justify="right")
+        for name in names:
+            table.add_row(name, *(self._cell(f"{name}@{k}") for k in ks))
+        return table
 
     def _cell(self, name: str) -> str:
         if name not in self.metrics:

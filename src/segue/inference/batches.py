@@ -19,7 +19,7 @@ from segue.models.base import Model
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is held at once; the answers do not depend on it."""
+    """How much is held at once; but for rounding in the scores, the answers do not depend on it."""
 
     buffer_bytes: int = 32 << 20
     """Size of the buffer of scores (histories × items, float32). One that fits the cache is scanned fastest."""

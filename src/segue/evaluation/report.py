@@ -1,0 +1,264 @@
+"""One page that tells what was done and what came of it: a single HTML file without scripts or outside links."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from segue.errors import ConfigError, StorageError
+from segue.evaluation.compare import Comparison
+from segue.evaluation.result import Evaluation
+from segue.files import atomic_file
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LONGEST_LIST = 8
+_HEADLINES = ("ndcg@10", "hr@10")
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """One recommended item."""
+
+    item: str
+    """What the reader knows it by: the raw id, or a name."""
+
+    score: float
+    """The model's score."""
+
+    reasons: Sequence[tuple[str, float]] = ()
+    """(history item, how much it added to the score), the strongest first."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one user is recommended."""
+
+    user: str
+    """The user's raw id, or a name."""
+
+    history: Sequence[str]
+    """The newest items of the history, oldest first."""
+
+    suggestions: Sequence[Suggestion]
+    """Recommended items, best first."""
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    evaluations: Mapping[str, Evaluation],
+    comparisons: Sequence[Comparison] = (),
+    data: Mapping[str, Any] | None = None,
+    data_picture: str | Path | None = None,
+    curves: Mapping[str, str | Path] | None = None,
+    examples: Sequence[Example] = (),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    versions: Mapping[str, str] | None = None,
+) -> Path:
+    """Write one self-contained HTML page, atomically. All text is escaped; the page runs and loads nothing.
+
+    Parameters
+    ----------
+    path
+        The file.
+    title
+        What the page is about.
+    evaluations
+        One or several evaluations by the name shown; the tables have a column for each. They are of the same questions.
+    comparisons
+        Tests of pairs of them.
+    data
+        Description of the Dataset: numbers and text, nested where wanted. Long lists are left out.
+    data_picture
+        A PNG file of the Dataset's distributions.
+    curves
+        PNG files of training curves, by the name shown.
+    examples
+        Recommendations for some users, with reasons.
+    settings
+        Settings by the name shown (of each model, of training).
+    versions
+        Versions of the software, by name.
+
+    Returns
+    -------
+    path
+        Of the file written.
+
+    Raises
+    ------
+    ConfigError
+        There is no evaluation to report, or they are of different questions.
+    StorageError
+        A picture is missing or no PNG file.
+    """
+    if not evaluations:
+        raise ConfigError("a report needs at least one evaluation.")
+    _same_questions(evaluations)
+    page = _template().render(
+        title=title,
+        protocol=next(iter(evaluations.values())).describe(),
+        names=list(evaluations),
+        headlines=[_headline(name, evaluations) for name in _headline_names(evaluations)],
+        metrics=_metric_rows(evaluations),
+        breakdowns=_breakdowns(evaluations),
+        comparisons=comparisons,
+        data=list(_facts(data or {})),
+        data_picture=None if data_picture is None else _inline(data_picture),
+        curves={name: _inline(picture) for name, picture in (curves or {}).items()},
+        examples=examples,
+        settings={name: list(_facts(values)) for name, values in (settings or {}).items()},
+        versions=versions or {},
+    )
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return Path(path)
+
+
+def _template() -> Any:
+    """The page's template; every value put into it is escaped, and a name it does not get is an error."""
+    import jinja2
+
+    source = files("segue.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    return environment.from_string(source)
+
+
+def _same_questions(evaluations: Mapping[str, Evaluation]) -> None:
+    asked = {name: evaluation.describe() for name, evaluation in evaluations.items()}
+    if len(set(asked.values())) > 1:
+        shown = "; ".join(f"{name}: {what}" for name, what in asked.items())
+        raise ConfigError(f"the evaluations of one report are of the same questions, but these differ: {shown}.")
+
+
+def _inline(path: str | Path) -> str:
+    """A PNG file as a data URI."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        raise StorageError(f"the picture {path} is missing or cannot be read.") from None
+    if not content.startswith(_PNG):
+        raise StorageError(f"the picture {path} is not a PNG file.")
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def _number(value: Any) -> str:
+    """A value as a reader wants it: thousands apart, few digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if value and not 0.001 <= abs(value) < 1e7:
+            return f"{value:.3g}"
+        return f"{value:,.4f}".rstrip("0").rstrip(".") if abs(value) < 10 else f"{value:,.1f}"
+    return str(value)
+
+
+def _facts(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """(label, text) of every short value, nested names joined."""
+    for name, value in values.items():
+        label = f"{above} · {name}" if above else str(name)
+        label = label.replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _facts(value, label)
+        elif isinstance(value, (list, tuple)):
+            if len(value) <= _LONGEST_LIST and not any(isinstance(part, (Mapping, list, tuple)) for part in value):
+                yield label, ", ".join(_number(part) for part in value)
+        else:
+            yield label, _number(value)
+
+
+def _common(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Metrics that all evaluations have, in the order of the first."""
+    tables = [evaluation.metrics for evaluation in evaluations.values()]
+    return [name for name in tables[0] if all(name in table for table in tables)]
+
+
+def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """NDCG@10 and HR@10, or what there is of their kind at the longest list."""
+    common = _common(evaluations)
+    wanted = [name for name in _HEADLINES if name in common]
+    if wanted:
+        return wanted
+    return [[name for name in common if name.startswith(kind)][-1] for kind in ("ndcg@", "hr@")]
+
+
+def _headline(name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """One metric of every model, as places (%) on a common scale from 0."""
+    values = {model: evaluation.metrics[name] for model, evaluation in evaluations.items()}
+    spans = {model: evaluation.intervals.get(name, (values[model],) * 2) for model, evaluation in evaluations.items()}
+    scale = 100 / (max(high for _, high in spans.values()) or 1.0)
+    rows = [
+        {
+            "model": model,
+            "value": value,
+            "low": spans[model][0],
+            "high": spans[model][1],
+            "bar": value * scale,
+            "from": spans[model][0] * scale,
+            "width": (spans[model][1] - spans[model][0]) * scale,
+            "best": value == max(values.values()),
+        }
+        for model, value in values.items()
+    ]
+    return {"name": name, "rows": rows}
+
+
+def _metric_rows(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
+    """A row per metric: each model's value, its interval, and whether it is the best (of the metrics of accuracy)."""
+    rows = []
+    for name in _common(evaluations):
+        values = [evaluation.metrics[name] for evaluation in evaluations.values()]
+        accuracy = not name.startswith(("novelty", "coverage", "gini"))
+        cells = [
+            {
+                "value": value,
+                "interval": evaluation.intervals.get(name),
+                "best": accuracy and len(values) > 1 and value == max(values),
+            }
+            for value, evaluation in zip(values, evaluations.values(), strict=True)
+        ]
+        rows.append({"name": name, "cells": cells})
+    return rows
+
+
+def _breakdowns(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
+    """The headline metric by history length and by popularity: a row per part, a column per model."""
+    metric = _headline_names(evaluations)[0]
+    tables = (
+        ("By length of history", "history", "users", [e.by_history_length for e in evaluations.values()]),
+        ("By popularity of the target", "popularity", "targets", [e.by_popularity for e in evaluations.values()]),
+    )
+    return [
+        {"title": title, "metric": metric, "part": part, "unit": unit, "rows": _parts(frames, part, unit, metric)}
+        for title, part, unit, frames in tables
+        if all(metric in frame.columns for frame in frames)
+    ]
+
+
+def _parts(frames: Sequence[pl.DataFrame], part: str, unit: str, metric: str) -> list[dict[str, Any]]:
+    by_name = [dict(zip(frame[part].to_list(), frame[metric].to_list(), strict=True)) for frame in frames]
+    top = max((value for values in by_name for value in values.values()), default=0.0) or 1.0
+    return [
+        {
+            "name": name,
+            "size": size,
+            "cells": [
+                {"value": values.get(name), "share": 100 * (values.get(name) or 0.0) / top} for values in by_name
+            ],
+        }
+        for name, size in frames[0].select(part, unit).iter_rows()
+    ]
