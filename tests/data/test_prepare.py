@@ -105,9 +105,7 @@ def test_errors(options, error, message):
 
 
 def test_rating_threshold_needs_ratings(tmp_path: Path):
-    with pytest.raises(
-        ConfigError, match=r"min_rating=3 needs ratings; polars frame has none \(columns: user, item, time"
-    ):
+    with pytest.raises(ConfigError, match=r"min_rating=3 needs ratings; there are only user, item, time"):
         prepare(read(LOG, rating=False), min_rating=3, out=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
@@ -158,3 +156,19 @@ def test_public_sequences(real_data: Path):
     assert beauty.items[beauty.offsets[2] : beauty.offsets[3]].tolist() == [6, 7, 8, 9, 10, 4, 11]
     games = prepare(real_data / "amazon-games" / "Video.txt")
     assert (games.n_users, games.n_items, games.n_interactions) == (31_013, 23_715, 287_107)
+
+
+def test_a_path_is_checked_while_it_is_read(tmp_path: Path):
+    path = tmp_path / "x.csv"
+    good = "user,item,time\n" + "1,2,5\n" * 5000
+    for bad, message in [("1,2,soon", "line 5002: the time"), ("1,2", "line 5002 has 2 fields"), ("", None)]:
+        path.write_text(good + bad)
+        if message:
+            with pytest.raises(DataError, match=message):
+                prepare(path, out=tmp_path / "out")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x.csv"]
+    path.write_text(good + '"ann, the first",2,6\n')
+    assert prepare(path).users.ids.to_list() == ["1", "ann, the first"]
+    path.write_text("user,item,time\n\n \n")
+    with pytest.raises(DataError, match="no interactions"):
+        prepare(path)

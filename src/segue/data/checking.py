@@ -62,6 +62,13 @@ class Table:
         return pl.col(BROKEN) if self.split_here else pl.lit(False)
 
     @property
+    def suspect(self) -> pl.Expr:
+        """Whether a row, once seen, calls for `check`: it is bad, or shows that the sample misled."""
+        if not self.split_here:
+            return ~self.usable
+        return ~self.usable | pl.col(LINE).str.contains('"', literal=True)
+
+    @property
     def split_here(self) -> bool:
         """Whether the parts hold whole lines, split by us."""
         return self.layout.format in ("csv", "inter") and not self.layout.quoted

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from segue.data.encoding import IntegerIds, TextIds, ids_of
 from segue.data.ragged import offsets_of
-from segue.data.reading import Log
+from segue.data.reading import SUSPECT, Log
 from segue.data.spool import Spool, chunks
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
@@ -22,6 +22,13 @@ Progress = Callable[[str, float], None]
 _BATCH = 1 << 20  # rows parsed at a time
 _PARTITION = 1 << 23  # rows sorted at a time
 _MOST_PARTITIONS = 100  # each holds four open files
+
+
+_NUMBERS: dict[str, np.dtype[Any]] = {"time": np.dtype(np.int64), "rating": np.dtype(np.float32)}
+
+
+class SuspectRow(Exception):
+    """A row calls for the pass over all rows that names what is wrong. Never leaves `prepare`."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +56,23 @@ def encode(log: Log, folder: Path, report: Progress) -> Encoded:
     ------
     DataError
         The log has changed since it was checked.
+    SuspectRow
+        A log that is checked only now holds a row that must be looked at.
     """
     schema = log.frame.collect_schema()
     users, items = ids_of(schema["user"]), ids_of(schema["item"])
     dtypes: dict[str, np.dtype[Any]] = {"user": users.dtype, "item": items.dtype}
-    if "time" in log.columns:
-        dtypes["time"] = np.dtype(np.int64)
-    if "rating" in log.columns:
-        dtypes["rating"] = np.dtype(np.float32)
+    dtypes |= {name: _NUMBERS[name] for name in ("time", "rating") if name in log.columns}
     with Spool(folder / "log", dtypes) as raw:
         for batch in log.frame.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
+            if SUSPECT in schema and batch[SUSPECT].any():
+                raise SuspectRow
             columns = {name: batch[name].to_numpy() for name in dtypes if name not in ("user", "item")}
             raw.append({"user": users.add(batch["user"]), "item": items.add(batch["item"]), **columns})
-            report("reading", raw.rows / max(log.rows, 1))
-    if raw.rows != log.rows:
+            report("reading", min(raw.rows / max(log.rows, 1), 1.0))
+    if SUSPECT in schema and not raw.rows:
+        raise SuspectRow
+    if SUSPECT not in schema and raw.rows != log.rows:
         raise DataError(f"{log.source} changed while it was read: it had {log.rows:,} usable rows, now {raw.rows:,}.")
     people, catalogue = users.finish(), items.finish()
     partitions = _divide(raw, users, items, len(people), folder, report)

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.data.filters import DUPLICATES, k_core, time_order, without_duplicates
-from segue.data.partitions import Encoded, Progress, encode
+from segue.data.partitions import Encoded, Progress, SuspectRow, encode
 from segue.data.ragged import Int64, offsets_of
-from segue.data.reading import Log, read
+from segue.data.reading import Log, Opened, open_source
 from segue.data.spool import Spool, chunks
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, nearest
@@ -86,6 +87,7 @@ def prepare(
     Examples
     --------
     >>> import polars as pl
+    >>> from segue import read
     >>> log = read(pl.DataFrame({"user": ["b", "a", "b"], "item": [7, 7, 9], "time": [2, 1, 1]}))
     >>> prepare(log).to_frame().rows()
     [('a', 7, 1), ('b', 9, 1), ('b', 7, 2)]
@@ -98,15 +100,17 @@ def prepare(
         duplicates,
     )
     _check(options)
-    log = source if isinstance(source, Log) else read(source)
-    if min_rating is not None and "rating" not in log.columns:
-        raise ConfigError(f"min_rating={min_rating} needs ratings; {log.source} has none (columns: {_listed(log)}).")
+    opened = source if isinstance(source, Log) else open_source(source)
+    if min_rating is not None and "rating" not in opened.columns:
+        raise ConfigError(
+            f"min_rating={min_rating} needs ratings; there are only {', '.join(opened.columns.values())}."
+        )
     report = progress or (lambda what, share: None)
     place = None if out is None else Path(out).absolute().parent
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=place) as folder:
-        encoded = encode(log, Path(folder), report)
+        log, encoded = _encoded(opened, Path(folder), report)
         dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
         if out is None:
             return dataset
@@ -128,8 +132,16 @@ def _check(options: _Options) -> None:
         raise ConfigError(f'unknown duplicates="{options.duplicates}": {nearest(options.duplicates, DUPLICATES)}.')
 
 
-def _listed(log: Log) -> str:
-    return ", ".join(log.columns.values())
+def _encoded(opened: Log | Opened, folder: Path, report: Progress) -> tuple[Log, Encoded]:
+    """The log and its codes. What is not checked yet is checked while it is read; only a bad row costs another pass."""
+    if isinstance(opened, Log):
+        return opened, encode(opened, folder, report)
+    log = opened.unchecked()
+    try:
+        return log, encode(log, folder, report)
+    except (SuspectRow, pl.exceptions.PolarsError, OSError):
+        log = opened.check()
+    return log, encode(log, folder / "again", report)
 
 
 # ---- filters, and the arrays of the Dataset ------------------------------------------------------------------------

@@ -10,12 +10,15 @@ from typing import Any, Literal
 import polars as pl
 
 from segue.data.checking import Table, check, sample_of
-from segue.data.columns import Column, by_content, by_name
+from segue.data.columns import ROLES, Column, by_content, by_name
 from segue.data.formats import Layout, detect, quote
 from segue.data.frames import from_frame
 from segue.data.scanning import ROW, Part, Scratch, decompressed, find_files, scan
 from segue.data.values import Reading, read_id, read_rating, read_time
 from segue.errors import ColumnError, ConfigError, DataError, SegueError
+
+SUSPECT = "#suspect"  # whether a row is bad, or shows that the sample misled
+NOTHING_GIVEN: Mapping[str, Column] = dict.fromkeys(ROLES)
 
 _SAMPLED = 2_000
 
@@ -129,6 +132,49 @@ def read(
     for role in ("user", "item"):
         if given[role] is False:
             raise ConfigError(f"{role}=False: a log needs users and items.")
+    return open_source(source, given, format, separator, header, time_unit, drop=bad_rows == "drop").check()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source whose shape is known from its first rows, and of which nothing else has been read."""
+
+    table: Table
+    columns: dict[str, str]
+    time_unit: str | None
+    drop: bool
+
+    def check(self) -> Log:
+        """The Log, after a pass over all rows."""
+        table, rows, bad = check(self.table, drop=self.drop)
+        chosen = table.raw.filter(table.usable) if bad else table.raw
+        return self._log(chosen.select(**table.values), rows, bad)
+
+    def unchecked(self) -> Log:
+        """The Log, for a caller who checks while reading: its column `SUSPECT` must be false in every row.
+
+        `rows` is an estimate, and bad rows are not dropped.
+        """
+        size = sum(part.path.stat().st_size for part in self.table.parts if part.path is not None)
+        frame = self.table.raw.select(**self.table.values, **{SUSPECT: self.table.suspect})
+        return self._log(frame, size // (len(self.table.layout.first.encode()) + 1), 0)
+
+    def _log(self, frame: pl.LazyFrame, rows: int, dropped: int) -> Log:
+        table = self.table
+        return Log(frame, table.name, table.layout.format, self.columns, rows, dropped, self.time_unit, table.scratch)
+
+
+def open_source(
+    source: Any,
+    given: Mapping[str, Column] = NOTHING_GIVEN,
+    format: str | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
+    time_unit: str | None = None,
+    *,
+    drop: bool = False,
+) -> Opened:
+    """All of `read` but the pass over all rows; the same arguments and errors."""
     scratch = Scratch()
     if isinstance(source, str | Path):
         parts, layout, roles = _open_files(Path(source), given, format, separator, header, scratch)
@@ -141,9 +187,7 @@ def read(
     name = str(source) if isinstance(source, str | Path) else parts[0].name
     table = Table(name, parts, layout, {}, sample, scratch)
     readings, unit = _readings(table, roles, time_unit)
-    table, rows, bad = check(replace(table, readings=readings), drop=bad_rows == "drop")
-    chosen = table.raw.filter(table.usable) if bad else table.raw
-    return Log(chosen.select(**table.values), name, layout.format, roles, rows, bad, unit, scratch)
+    return Opened(replace(table, readings=readings), roles, unit, drop)
 
 
 def _open_files(
