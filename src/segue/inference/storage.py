@@ -43,7 +43,10 @@ def save_recommender(path: Path, model: Model, dataset: Dataset, metadata: Mappi
             "items": model.n_items,
             "metadata": dict(metadata),
         }
-        write_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, content)
+        try:
+            write_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, content)
+        except TypeError as error:
+            raise StorageError(f"the metadata is not plain data, so it cannot be saved: {error}.") from None
 
 
 def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset, dict[str, Any]]:
@@ -97,8 +100,9 @@ def _find(path: Path) -> Path:
 def _refuse_pickle(file: Path) -> None:
     if file.is_file():
         with file.open("rb") as stream:
-            start = stream.read(4)
-        if start.startswith(_PICKLES):
+            start = stream.read(9)
+        # Safetensors begins with eight bytes of length, which may be anything, and then JSON.
+        if start.startswith(_PICKLES) and not start.endswith(b"{"):
             raise StorageError(
                 f"{file} is a pickle or a file of torch.save, not safetensors: it was not written by segue, and segue "
                 "does not open it, because it can run code."

@@ -1,0 +1,272 @@
+"""What every model must do, whatever it is: one suite, run over the whole registry on a world whose answers are known.
+
+In the small world twelve items follow each other in a circle, a → b → … → l → a, and every user walks a stretch of it
+without coming round. So the next item is certain, and popularity can be counted by hand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from polars.testing import assert_frame_equal
+
+import segue
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import offsets_of
+from segue.data.splits import Split, leave_last_out
+from segue.data.vocabulary import Vocabulary
+from segue.errors import ConfigError, UnknownIdError
+from segue.inference.batches import answering
+from segue.inference.people import UnknownIdWarning
+from segue.inference.recommender import Recommender
+from segue.models.base import ModelConfig
+from segue.models.registry import config_from_dict
+
+ITEMS = list("abcdefghijkl")
+N_USERS = 90
+
+
+def small_world() -> Dataset:
+    """Walks of 4 to 8 steps around the circle, one a day; user i starts at item i, a day after user i - 1."""
+    lengths = 4 + np.arange(N_USERS) % 5
+    steps = np.concatenate([np.arange(length) for length in lengths])
+    starts = np.repeat(np.arange(N_USERS), lengths)
+    return Dataset(
+        items=((starts + steps) % len(ITEMS) + 1).astype(np.int32),
+        offsets=offsets_of(np.concatenate([[0], lengths])),
+        users=Vocabulary([f"user {i:03}" for i in range(N_USERS)]),
+        catalogue=Vocabulary(ITEMS),
+        times=(starts + steps).astype(np.int64) * 86_400,
+        time_unit="s",
+    )
+
+
+def after(item: str) -> str:
+    """What comes next in the circle."""
+    return ITEMS[(ITEMS.index(item) + 1) % len(ITEMS)]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model of the registry, fitted on the small world.
+
+    Attributes
+    ----------
+    config
+        Its settings.
+    split
+        The small world, last items held out.
+    recommender
+        Knows the small world whole.
+    sequential
+        Whether the model looks at histories at all.
+    """
+
+    config: ModelConfig
+    split: Split
+    recommender: Recommender
+    sequential: bool
+
+    def ranking(self, *seen: str) -> list[str]:
+        """What must be recommended first; for popularity the whole order, counted by hand."""
+        if self.sequential:
+            return [after(seen[-1])]
+        age = 1 - pl.col("time").rank("max") / pl.len()
+        weight = pl.lit(1.0) if self.config.name == "popularity" else (-age / 0.1 * np.log(2)).exp()
+        frame = self.split.train.to_frame().with_columns(weight=weight)
+        counted = frame.group_by("item").agg(pl.col("weight").sum().round(9))
+        ordered = counted.sort(["weight", "item"], descending=[True, False])
+        return [item for item in ordered["item"] if item not in seen]
+
+    def history(self, user: str) -> list[str]:
+        """All that a user did in the small world."""
+        return self.split.test.dataset.to_frame().filter(user=user)["item"].to_list()
+
+
+class Behaviour:
+    """The suite. `fitted` is a fixture with one `Fitted` per model; `again` makes a second one just like it."""
+
+    # ---- the right answers --------------------------------------------------------------------------------------
+
+    def test_the_known_answer_comes_first(self, fitted: Fitted) -> None:
+        lists = fitted.recommender.recommend(k=1)
+        assert len(lists) == N_USERS
+        for user in ("user 000", "user 017", "user 089"):
+            first = lists.filter(user=user)["item"].item()
+            assert first == fitted.ranking(*fitted.history(user))[0]
+
+    def test_people_it_has_never_met(self, fitted: Fitted) -> None:
+        histories = {"new": ["c", "d", "e"], "newer": ["k", "l"], "one item": ["f"], "all but one": ITEMS[:-1]}
+        lists = fitted.recommender.recommend(histories=histories, k=1)
+        assert lists["user"].to_list() == list(histories)
+        assert lists["item"].to_list() == [fitted.ranking(*seen)[0] for seen in histories.values()]
+
+    def test_evaluation_finds_what_it_learnt(self, fitted: Fitted) -> None:
+        result = segue.evaluate(fitted.recommender, fitted.split.test, k=1)
+        assert result.metrics["hr@1"] == 1.0 if fitted.sequential else result.metrics["hr@1"] < 1.0
+
+    # ---- what a list may hold -----------------------------------------------------------------------------------
+
+    def test_lists_are_ranked(self, fitted: Fitted) -> None:
+        lists = fitted.recommender.recommend(k=4)
+        assert lists.columns == ["user", "item", "score", "rank", "model"]
+        assert lists["rank"].to_list() == [1, 2, 3, 4] * N_USERS
+        assert lists.group_by("user").agg((pl.col("score").diff() <= 0).all())["score"].all()
+        assert (lists["model"] == fitted.config.name).all() and lists["score"].is_finite().all()
+
+    def test_seen_items_only_when_wanted(self, fitted: Fitted) -> None:
+        seen = fitted.recommender.dataset.to_frame()
+        without = fitted.recommender.recommend(k=len(ITEMS))
+        assert not len(without.join(seen, on=["user", "item"]))
+        assert len(without) == N_USERS * len(ITEMS) - len(seen)
+        everything = fitted.recommender.recommend(k=len(ITEMS), exclude_seen=False)
+        assert len(everything) == N_USERS * len(ITEMS)
+        assert len(everything.join(seen, on=["user", "item"])) == len(seen)
+
+    def test_allow_and_deny(self, fitted: Fitted) -> None:
+        allowed = fitted.recommender.recommend("user 003", k=3, exclude_seen=False, allow=["b", "c", "d"], deny=["c"])
+        assert sorted(allowed["item"]) == ["b", "d"]
+        first = fitted.recommender.recommend(histories=[["a"]], k=1)["item"].item()
+        second = fitted.recommender.recommend(histories=[["a"]], k=1, deny=[first])["item"].item()
+        assert second == fitted.recommender.recommend(histories=[["a"]], k=2)["item"][1]
+
+    # ---- people -------------------------------------------------------------------------------------------------
+
+    def test_one_by_one_or_together(self, fitted: Fitted) -> None:
+        users = ["user 010", "user 000", "user 055"]
+        together = fitted.recommender.recommend(users, k=5)
+        assert together["user"].unique(maintain_order=True).to_list() == users
+        alone = pl.concat([fitted.recommender.recommend(user, k=5) for user in users])
+        assert_frame_equal(together, alone, abs_tol=1e-5)
+
+    def test_unknown_users_are_named(self, fitted: Fitted) -> None:
+        with pytest.warns(UnknownIdWarning, match="1 unknown user left out: 'nobody'"):
+            lists = fitted.recommender.recommend(["user 001", "nobody"], k=2)
+        assert lists["user"].to_list() == ["user 001"] * 2
+        with pytest.raises(UnknownIdError, match="'nobody'"):
+            fitted.recommender.recommend("nobody")
+
+    def test_people_without_history_get_what_is_popular(self, fitted: Fitted) -> None:
+        popular = fitted.recommender.dataset.item_counts()
+        best = ITEMS[int(popular[1:].argmax())]
+        lists = fitted.recommender.recommend(histories={"empty": [], "not": ["a"]}, k=1)
+        assert lists["item"][0] == best
+        assert lists["model"].to_list() == ["popularity", fitted.config.name]
+        lists = fitted.recommender.recommend(["user 001", "nobody"], k=1, unknown="popular")
+        assert lists["item"][1] == best and lists["user"][1] == "nobody"
+
+    def test_as_of_is_the_history_until_then(self, fitted: Fitted) -> None:
+        day = datetime(1970, 1, 13, tzinfo=UTC)
+        then = fitted.recommender.recommend("user 010", k=3, as_of=day)
+        given = fitted.recommender.recommend(histories={"user 010": fitted.history("user 010")[:2]}, k=3)
+        assert_frame_equal(then, given, abs_tol=1e-5)
+
+    # ---- scores -------------------------------------------------------------------------------------------------
+
+    def test_scores_are_those_of_the_lists(self, fitted: Fitted) -> None:
+        lists = fitted.recommender.recommend(k=3)
+        scores = fitted.recommender.score(long=True)
+        joined = lists.join(scores, on=["user", "item"], how="left", maintain_order="left")
+        assert np.allclose(joined["score"], joined["score_right"], atol=1e-5)
+        wide = fitted.recommender.score(["user 004", "user 002"], ["d", "a"])
+        assert wide.columns == ["user", "d", "a"] and wide["user"].to_list() == ["user 004", "user 002"]
+        assert np.allclose(wide["d"][0], scores.filter(user="user 004", item="d")["score"].item(), atol=1e-5)
+
+    def test_chunks_and_pairs_agree(self, fitted: Fitted) -> None:
+        model = fitted.recommender.model
+        with answering(model):
+            queries = model.queries(fitted.recommender.dataset.histories().select(slice(0, 9)))
+            scores = model.score_all(queries, 0, len(ITEMS) + 1)
+            assert scores.shape == (9, len(ITEMS) + 1) and scores.dtype == torch.float32
+            out = torch.full((9, 4), torch.nan)
+            assert model.score_all(queries, 5, 9, out=out) is out
+            assert torch.allclose(out, scores[:, 5:9], atol=1e-5)
+            items = torch.tensor([[3, 1, 12]]).expand(9, -1)
+            assert torch.allclose(model.score_items(queries, items), scores.gather(1, items), atol=1e-5)
+
+    def test_only_the_newest_items_matter_where_the_model_says_so(self, fitted: Fitted) -> None:
+        model = fitted.recommender.model
+        if model.max_history is None:
+            pytest.skip("reads whole histories")
+        long = Histories.from_lists([np.arange(40) % len(ITEMS) + 1])
+        with answering(model):
+            full, cut = (
+                model.score_all(model.queries(asked), 1, len(ITEMS) + 1)
+                for asked in (long, long.last(model.max_history))
+            )
+        assert torch.allclose(full, cut, atol=1e-5)
+
+    # ---- alike items and reasons --------------------------------------------------------------------------------
+
+    def test_similar_items(self, fitted: Fitted) -> None:
+        if fitted.recommender.model.item_vectors() is None:
+            with pytest.raises(ConfigError, match="no item vectors"):
+                fitted.recommender.similar("a")
+            return
+        alike = fitted.recommender.similar(["c", "a"], k=3)
+        assert alike.columns == ["item", "similar", "score", "rank"]
+        assert alike["item"].to_list() == ["c"] * 3 + ["a"] * 3
+        assert (alike["item"] != alike["similar"]).all()
+        assert alike["score"].is_between(-1.0001, 1.0001).all()
+
+    def test_reasons_are_differences_of_scores(self, fitted: Fitted) -> None:
+        seen = ["b", "c", "d", "e"]
+        reasons = fitted.recommender.explain(items=["f", "a"], histories=[seen])
+        depth = min(len(seen), fitted.recommender.model.max_history or len(seen))
+        assert len(reasons) == 2 * depth
+        for item in ("f", "a"):
+            rows = reasons.filter(item=item)
+            assert rows["effect"].is_sorted(descending=True)
+            for because, position, score, effect in rows.select("because", "position", "score", "effect").iter_rows():
+                assert seen[position - 1] == because
+                others = [other for other in seen if other != because]
+                full, less = fitted.recommender.score(items=item, histories=[seen, others])[item]
+                assert score == pytest.approx(full, abs=1e-5)
+                assert effect == pytest.approx(full - less, abs=1e-5)
+        if not fitted.sequential:
+            assert (reasons["effect"] == 0).all()
+
+    def test_the_newest_item_is_the_reason_for_the_next(self, fitted: Fitted) -> None:
+        if not fitted.sequential:
+            pytest.skip("histories do not matter")
+        lists = fitted.recommender.recommend(["user 001", "user 002"], k=1)
+        reasons = fitted.recommender.explain(lists["user"], lists["item"], top=1)
+        assert reasons["because"].to_list() == [fitted.history(user)[-1] for user in lists["user"]]
+        assert (reasons["effect"] > 0).all()
+        lone = fitted.recommender.explain(items="b", histories=[["a"]])
+        assert lone["effect"].item() > 0
+
+    # ---- sameness -----------------------------------------------------------------------------------------------
+
+    def test_the_same_again(self, fitted: Fitted, again: Fitted) -> None:
+        first = fitted.recommender.score()
+        assert_frame_equal(first, fitted.recommender.score(), check_exact=True)
+        assert_frame_equal(first, again.recommender.score(), check_exact=True)
+
+    def test_saved_and_loaded(self, fitted: Fitted, tmp_path: Path) -> None:
+        fitted.recommender.save(tmp_path / "saved")
+        loaded = segue.load(tmp_path / "saved")
+        assert loaded.model.config == fitted.config
+        assert loaded.metadata == fitted.recommender.metadata
+        assert_frame_equal(loaded.score(), fitted.recommender.score(), check_exact=True)
+        assert_frame_equal(loaded.recommend(k=3), fitted.recommender.recommend(k=3), check_exact=True)
+
+    def test_config_as_plain_data_and_back(self, fitted: Fitted) -> None:
+        assert config_from_dict(fitted.config.to_dict()) == fitted.config
+        with pytest.raises(ConfigError, match="has no setting 'nonsense'"):
+            config_from_dict({**fitted.config.to_dict(), "nonsense": 1})
+
+
+def fit_small_world(config: ModelConfig) -> Fitted:
+    """Fit `config` in a few seconds."""
+    split = leave_last_out(small_world())
+    training = segue.Training(epochs=25, batch_size=16, learning_rate=0.01, validate_every=25, device="cpu")
+    recommender = segue.fit(config, split, training=training, quiet=True)
+    return Fitted(config, split, recommender, sequential="popularity" not in config.name)
