@@ -25,17 +25,27 @@ def time_order(users: Codes, times: Int64 | None) -> Int64 | None:
     """
     if not len(users):
         return None
-    key = users.astype(np.int64)
+    key = users.astype(np.int64) - int(users.min())
+    bits = int(key.max()).bit_length()
     if times is not None:
         low, high = int(times.min()), int(times.max())
-        bits = (high - low).bit_length()
-        if bits + int(users.max()).bit_length() > 62:
+        time_bits = (high - low).bit_length()
+        bits += time_bits
+        if bits > 63:
             return np.lexsort((times, users))
-        key <<= bits
+        key <<= time_bits
         key += times - low
     if bool((key[1:] >= key[:-1]).all()):
         return None
-    return np.argsort(key, kind="stable")
+    place_bits = len(key).bit_length()
+    if bits + place_bits > 63:
+        return np.argsort(key, kind="stable")
+    # With its place in the lowest bits every key differs, and sorting the keys alone is several times faster.
+    key <<= place_bits
+    key |= np.arange(len(key), dtype=np.int64)
+    key.sort()
+    key &= (1 << place_bits) - 1
+    return key
 
 
 def without_duplicates(users: Codes, items: Codes, times: Int64 | None, which: str) -> Mask | None:

@@ -20,8 +20,8 @@ from segue.errors import DataError
 Progress = Callable[[str, float], None]
 
 _BATCH = 1 << 20  # rows parsed at a time
-_PARTITION = 1 << 23  # rows sorted at a time
-_MOST_PARTITIONS = 100  # each holds four open files
+_PARTITION = 1 << 20  # rows sorted at a time: so few that user, time and place fit into one integer
+_MOST_PARTITIONS = 1_000
 
 
 _NUMBERS: dict[str, np.dtype[Any]] = {"time": np.dtype(np.int64), "rating": np.dtype(np.float32)}
@@ -63,13 +63,13 @@ def encode(log: Log, folder: Path, report: Progress) -> Encoded:
     users, items = ids_of(schema["user"]), ids_of(schema["item"])
     dtypes: dict[str, np.dtype[Any]] = {"user": users.dtype, "item": items.dtype}
     dtypes |= {name: _NUMBERS[name] for name in ("time", "rating") if name in log.columns}
-    with Spool(folder / "log", dtypes) as raw:
-        for batch in log.frame.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
-            if SUSPECT in schema and batch[SUSPECT].any():
-                raise SuspectRow
-            columns = {name: batch[name].to_numpy() for name in dtypes if name not in ("user", "item")}
-            raw.append({"user": users.add(batch["user"]), "item": items.add(batch["item"]), **columns})
-            report("reading", min(raw.rows / max(log.rows, 1), 1.0))
+    raw = Spool(folder / "log", dtypes)
+    for batch in log.frame.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
+        if SUSPECT in schema and batch[SUSPECT].any():
+            raise SuspectRow
+        columns = {name: batch[name].to_numpy() for name in dtypes if name not in ("user", "item")}
+        raw.append({"user": users.add(batch["user"]), "item": items.add(batch["item"]), **columns})
+        report("reading", min(raw.rows / max(log.rows, 1), 1.0))
     if SUSPECT in schema and not raw.rows:
         raise SuspectRow
     if SUSPECT not in schema and raw.rows != log.rows:
@@ -96,8 +96,6 @@ def _divide(
         columns |= {"user": users.codes(columns["user"]), "item": items.codes(columns["item"])}
         _scatter(columns, partition_of, spools)
         report("dividing", part.stop / raw.rows)
-    for spool in spools:
-        spool.close()
     return spools
 
 

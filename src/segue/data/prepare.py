@@ -158,7 +158,10 @@ class _Steps:
         """Add the interactions (n,) that one partition has left after a step."""
         zero = (np.zeros(self._sizes[0], dtype=np.int64), np.zeros(self._sizes[1], dtype=np.int64))
         of_user, of_item = self._tables.setdefault(step, zero)
-        of_user += np.bincount(users, minlength=len(of_user))
+        if len(users):
+            low = int(users.min())  # a partition holds a range of users: the others need not be touched
+            found = np.bincount(users - low)
+            of_user[low : low + len(found)] += found
         of_item += np.bincount(items, minlength=len(of_item))
 
     def put(self, step: str, of_user: Int64, of_item: Int64) -> None:
@@ -231,7 +234,6 @@ def _sorted(encoded: Encoded, options: _Options, steps: _Steps, folder: Path, re
             steps.count(f"duplicates: {options.duplicates}", columns["user"], columns["item"])
         flat.append(columns)
         report("sorting", number / len(encoded.partitions))
-    flat.close()
     return flat
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,44 +29,26 @@ class Spool:
         self.rows = 0
         self.dtypes = dict(dtypes)
         self._paths = {name: folder / f"{name}.bin" for name in self.dtypes}
-        self._files: dict[str, BinaryIO] = {name: path.open("wb") for name, path in self._paths.items()}
-
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def append(self, columns: Columns) -> None:
-        """Add rows: name → (n,), for every column."""
-        sizes = set()
-        for name, dtype in self.dtypes.items():
-            values = np.ascontiguousarray(columns[name], dtype=dtype)
-            sizes.add(len(values))
-            self._files[name].write(values.data)
+        """Add rows: name → (n,), for every column. No file stays open, so there may be any number of spools."""
+        sizes = {len(columns[name]) for name in self.dtypes}
         (size,) = sizes
+        for name, dtype in self.dtypes.items():
+            with self._paths[name].open("ab") as file:
+                file.write(np.ascontiguousarray(columns[name], dtype=dtype).data)
         self.rows += size
-
-    def close(self) -> None:
-        """Write out what is buffered; nothing can be added afterwards."""
-        for file in self._files.values():
-            file.close()
 
     def map(self) -> dict[str, npt.NDArray[Any]]:
         """The columns, memory-mapped (read-only)."""
-        self.close()
         return {name: self._mapped(name) for name in self.dtypes}
 
     def load(self) -> dict[str, npt.NDArray[Any]]:
         """The columns, in memory."""
-        self.close()
-        return {name: np.fromfile(self._paths[name], dtype=dtype) for name, dtype in self.dtypes.items()}
+        return {name: np.array(values) for name, values in self.map().items()}
 
     def remove(self) -> None:
         """Delete the files."""
-        self.close()
         for path in self._paths.values():
             path.unlink(missing_ok=True)
 
