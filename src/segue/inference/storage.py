@@ -69,7 +69,7 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
     _refuse_pickle(folder / _WEIGHTS)
     manifest = read_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
     try:
-        settings, n_users, n_items = manifest["model"], int(manifest["users"]), int(manifest["items"])
+        settings, n_users, n_items = dict(manifest["model"]), int(manifest["users"]), int(manifest["items"])
         metadata = dict(manifest["metadata"])
         config = config_from_dict(settings)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
@@ -128,5 +128,5 @@ def _load_weights(model: Model, file: Path) -> None:
 def _is_shared(model: Model, name: str) -> bool:
     """Whether another name of the state stands for the same memory, so that one copy was written for both."""
     state = model.state_dict()
-    pointer = state[name].data_ptr()
-    return any(other != name and tensor.data_ptr() == pointer for other, tensor in state.items())
+    pointer = state[name].data_ptr()  # 0 of an empty tensor
+    return pointer != 0 and any(other != name and tensor.data_ptr() == pointer for other, tensor in state.items())
