@@ -68,6 +68,8 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
     folder = _find(path)
     _refuse_pickle(folder / _WEIGHTS)
     manifest = read_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
+    if _WEIGHTS not in manifest["files"]:
+        raise StorageError(f"{folder / _MANIFEST} says nothing of {_WEIGHTS}: it was damaged or edited.")
     try:
         settings, n_users, n_items = dict(manifest["model"]), int(manifest["users"]), int(manifest["items"])
         metadata = dict(manifest["metadata"])
@@ -116,7 +118,8 @@ def _load_weights(model: Model, file: Path) -> None:
     except SafetensorError as error:
         raise StorageError(f"{file} is not a readable safetensors file: {error}") from None
     except RuntimeError as error:
-        raise StorageError(f"{file} does not fit the model {model.config.name!r}: {error}") from None
+        reason = " ".join(str(error).split())
+        raise StorageError(f"{file} does not fit the model {model.config.name!r}: {reason}") from None
     shared = {name for name in missing if _is_shared(model, name)}
     if unexpected or set(missing) - shared:
         raise StorageError(
