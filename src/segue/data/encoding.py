@@ -10,7 +10,7 @@ import polars as pl
 
 from segue.data.vocabulary import Vocabulary
 
-_SMALL_TABLE = 1 << 24  # entries of a direct table that is always affordable (64 MB)
+_SMALL_TABLE = 1 << 24  # entries of a table that is always affordable (64 MB)
 
 
 class IntegerIds:
@@ -27,11 +27,15 @@ class IntegerIds:
     def __init__(self) -> None:
         self._seen = np.empty(0, dtype=np.int64)
         self._waiting: list[npt.NDArray[np.int64]] = []
+        self._small = np.zeros(_SMALL_TABLE, dtype=bool)  # ids of an ordinary size are ticked off here
         self._table: npt.NDArray[np.int32] | None = None
 
     def add(self, ids: pl.Series) -> npt.NDArray[Any]:
         """Take note of a batch of ids (n,), and return what is to be kept of it (n,)."""
         raw: npt.NDArray[np.int64] = ids.to_numpy()
+        if len(raw) and raw.min() >= 0 and raw.max() < _SMALL_TABLE:
+            self._small[raw] = True
+            return raw
         self._waiting.append(pl.Series(raw).unique().to_numpy())
         # Merging only when as much waits as is known makes the whole cost n log n, however many batches come.
         if sum(map(len, self._waiting)) > max(len(self._seen), 1 << 20):
@@ -40,6 +44,7 @@ class IntegerIds:
 
     def finish(self) -> Vocabulary:
         """The vocabulary of all ids; from now on `codes` answers."""
+        self._waiting.append(np.flatnonzero(self._small))
         self._merge()
         low, high = int(self._seen[0]), int(self._seen[-1])
         if high - low < max(_SMALL_TABLE, 4 * len(self._seen)):
@@ -55,7 +60,7 @@ class IntegerIds:
         return (np.searchsorted(self._seen, kept) + 1).astype(np.int32)
 
     def _merge(self) -> None:
-        self._seen = np.unique(np.concatenate([self._seen, *self._waiting]))
+        self._seen = pl.Series(np.concatenate([self._seen, *self._waiting])).unique().sort().to_numpy()
         self._waiting = []
 
 

@@ -37,7 +37,7 @@ def time_order(users: Codes, times: Int64 | None) -> Int64 | None:
         key += times - low
     if bool((key[1:] >= key[:-1]).all()):
         return None
-    place_bits = len(key).bit_length()
+    place_bits = (len(key) - 1).bit_length()
     if bits + place_bits > 63:
         return np.argsort(key, kind="stable")
     # With its place in the lowest bits every key differs, and sorting the keys alone is several times faster.

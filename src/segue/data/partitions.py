@@ -20,7 +20,7 @@ from segue.errors import DataError
 Progress = Callable[[str, float], None]
 
 _BATCH = 1 << 20  # rows parsed at a time
-_PARTITION = 1 << 20  # rows sorted at a time: so few that user, time and place fit into one integer
+_PARTITION = 1 << 19  # rows sorted at a time: so few that user, time and place fit into one integer
 _MOST_PARTITIONS = 1_000
 
 
