@@ -69,7 +69,8 @@ def encode(log: Log, folder: Path, report: Progress) -> Encoded:
             raise SuspectRow
         columns = {name: batch[name].to_numpy() for name in dtypes if name not in ("user", "item")}
         raw.append({"user": users.add(batch["user"]), "item": items.add(batch["item"]), **columns})
-        report("reading", min(raw.rows / max(log.rows, 1), 1.0))
+        report("reading", min(raw.rows / log.rows, 1.0) if log.rows else 0.0)
+    report("reading", 1.0)
     if SUSPECT in schema and not raw.rows:
         raise SuspectRow
     if SUSPECT not in schema and raw.rows != log.rows:

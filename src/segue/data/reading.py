@@ -153,11 +153,12 @@ class Opened:
     def unchecked(self) -> Log:
         """The Log, for a caller who checks while reading: its column `SUSPECT` must be false in every row.
 
-        `rows` is an estimate, and bad rows are not dropped.
+        `rows` is an estimate (0: unknown), and bad rows are not dropped.
         """
-        size = sum(part.path.stat().st_size for part in self.table.parts if part.path is not None)
         frame = self.table.raw.select(**self.table.values, **{SUSPECT: self.table.suspect})
-        return self._log(frame, size // (len(self.table.layout.first.encode()) + 1), 0)
+        first = self.table.layout.first.encode()
+        size = sum(part.path.stat().st_size for part in self.table.parts if part.path is not None)
+        return self._log(frame, size // (len(first) + 1) if first else 0, 0)
 
     def _log(self, frame: pl.LazyFrame, rows: int, dropped: int) -> Log:
         table = self.table
