@@ -56,10 +56,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 _flush(file)
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.rename(retired / path.name)
-            temporary.rename(path)
-            shutil.rmtree(retired, ignore_errors=True)
+            _exchange(temporary, path)
         else:
             temporary.rename(path)
     finally:
@@ -126,6 +123,8 @@ def read_manifest(folder: Path, name: str, kind: str, version: int, *, verify: b
     if not isinstance(files, dict):
         raise StorageError(f"{folder / name} lists no files: it was damaged or edited.")
     for relative, expected in files.items():
+        if not isinstance(expected, dict) or not {"bytes", "sha256"} <= expected.keys():
+            raise StorageError(f"{folder / name} says nothing of {relative}: it was damaged or edited.")
         _check(folder / relative, expected, verify)
     return manifest
 
@@ -146,12 +145,35 @@ def _check(file: Path, expected: dict[str, Any], verify: bool) -> None:
         raise StorageError(f"{file} does not match its checksum: it was altered after it was written.")
 
 
+def _exchange(new: Path, old: Path) -> None:
+    """Put the folder `new` in the place of the folder `old`; if that fails, `old` is where it was."""
+    retired = Path(tempfile.mkdtemp(prefix=f".{old.name}.old.", dir=old.parent))
+    try:
+        old.rename(retired / old.name)
+        try:
+            new.rename(old)
+        except BaseException:
+            (retired / old.name).rename(old)
+            raise
+    except BaseException:
+        retired.rmdir()
+        raise
+    shutil.rmtree(retired, ignore_errors=True)
+
+
 def _replaceable(path: Path) -> bool:
     """Whether `path` is an empty folder or one that holds a manifest of ours."""
     if not path.is_dir():
         return False
-    names = {entry.name for entry in path.iterdir()}
-    return not names or bool(names & {"dataset.json", "recommender.json"})
+    return not any(path.iterdir()) or any(_is_manifest(path / name) for name in ("dataset.json", "recommender.json"))
+
+
+def _is_manifest(file: Path) -> bool:
+    try:
+        content = read_json(file)
+    except StorageError:
+        return False
+    return isinstance(content, dict) and {"kind", "format_version", "files"} <= content.keys()
 
 
 def _flush(file: Path) -> None:
