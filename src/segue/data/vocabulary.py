@@ -97,6 +97,13 @@ class Vocabulary:
         """Read what `save` wrote."""
         return cls(pl.read_parquet(path, memory_map=False)["id"])
 
+    def to_bytes(self) -> bytes:
+        """The ids as bytes, the same in every version of every library, to be hashed."""
+        if self._integers is not None:
+            return self._integers.tobytes()
+        lengths = self.ids.str.len_bytes().to_numpy()
+        return lengths.tobytes() + "".join(self.ids).encode()
+
     @cached_property
     def _integers(self) -> npt.NDArray[np.int64] | None:
         return self.ids.to_numpy() if self.ids.dtype == pl.Int64 else None
@@ -107,26 +114,27 @@ class Vocabulary:
 
 
 def as_ids(ids: Iterable[Any]) -> pl.Series:
-    """Raw ids as a polars Series of Int64 (integers of any width, whole floats) or String (anything else).
+    """Raw ids as a polars Series of Int64 (integers of any width, whole floats) or String (anything else); NaN is null.
 
     Raises
     ------
     DataError
-        Integers and strings stand in one collection.
+        Ids of several types (numbers and strings, for example) stand in one collection.
     """
     series = _series(ids)
-    if series.dtype.is_integer() and series.dtype != pl.UInt64:
-        return series.cast(pl.Int64)
-    if series.dtype == pl.UInt64:
-        fits = (series.max() or 0) <= np.iinfo(np.int64).max  # type: ignore[operator]
-        return series.cast(pl.Int64 if fits else pl.String)
-    if series.dtype.is_float():
-        whole = series.drop_nulls()
-        if ((whole == whole.floor()) & whole.is_finite()).all():
-            return series.cast(pl.Int64)
     if series.dtype == pl.Null:
         return series.cast(pl.Int64)
+    if series.dtype.is_float():
+        series = series.fill_nan(None)
+    if series.dtype.is_numeric():
+        numbers = series.cast(pl.Int64, strict=False)
+        if numbers.null_count() == series.null_count() and (series.dtype.is_integer() or _whole(series)):
+            return numbers
     return series if series.dtype == pl.String else series.cast(pl.String)
+
+
+def _whole(numbers: pl.Series) -> bool:
+    return bool((numbers == numbers.floor()).all())
 
 
 def _series(ids: Iterable[Any]) -> pl.Series:
@@ -138,9 +146,22 @@ def _series(ids: Iterable[Any]) -> pl.Series:
         return pl.Series(ids)
     values = list(ids)
     kinds = {type(value) for value in values if value is not None}
-    if str in kinds and len(kinds) > 1:
-        others = ", ".join(sorted(kind.__name__ for kind in kinds - {str}))
-        raise DataError(f"ids mix strings with other types ({others}): make them all of one type.")
-    if kinds and not kinds & {str, int, float, bool} and not any(issubclass(kind, np.generic) for kind in kinds):
-        values = [None if value is None else str(value) for value in values]
-    return pl.Series(values, strict=False)
+    families = {_family(kind) for kind in kinds}
+    if len(families) > 1:
+        raise DataError(f"ids mix types ({', '.join(sorted(families))}): make them all of one type.")
+    if any(issubclass(kind, np.generic) for kind in kinds):
+        values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    if families <= {"number", "bool"}:
+        series = pl.Series(values, strict=False)
+        if series.null_count() == values.count(None):  # else there is an integer that no polars type holds
+            return series
+    return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
+
+
+def _family(kind: type) -> str:
+    """Values of one family can be ids together."""
+    if issubclass(kind, bool | np.bool_):
+        return "bool"
+    if issubclass(kind, int | float | np.integer | np.floating):
+        return "number"
+    return "str" if issubclass(kind, str) else kind.__name__
