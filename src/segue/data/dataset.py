@@ -16,11 +16,12 @@ import polars as pl
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
 from segue.data.vocabulary import Vocabulary
-from segue.errors import DataError
+from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
 
 FORMAT_VERSION = 1
 _MANIFEST = "dataset.json"
+_FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
 _UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
@@ -151,7 +152,7 @@ class Dataset:
             digest.update(b"none" if array is None else np.ascontiguousarray(array).view(np.uint8).data)
         for vocabulary in (self.users, self.catalogue):
             digest.update(str(vocabulary.ids.dtype).encode())
-            digest.update(vocabulary.ids.hash(seed=0).to_numpy().tobytes())
+            digest.update(vocabulary.to_bytes())
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> Path:
@@ -207,6 +208,10 @@ class Dataset:
         """
         folder = Path(path)
         manifest = read_manifest(folder, _MANIFEST, "dataset", FORMAT_VERSION, verify=verify)
+        missing = [name for name in _FILES if name not in manifest["files"]]
+        missing += [key for key in ("time_unit", "metadata") if key not in manifest]
+        if missing:
+            raise StorageError(f"{folder / _MANIFEST} says nothing of {', '.join(missing)}: it was damaged or edited.")
         arrays = {
             name: _map(folder / f"{name}.npy") if f"{name}.npy" in manifest["files"] else None
             for name in ("items", "offsets", "times", "ratings")
