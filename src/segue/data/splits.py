@@ -221,8 +221,10 @@ def hold_out_users(dataset: Dataset, test: float = 0.1, validation: float = 0.1,
 
 
 def _asked(dataset: Dataset, history_ends: Int64, target_ends: Int64, name: str) -> Holdout:
-    """The users with a history before and at least one target after."""
-    users = np.flatnonzero((history_ends > dataset.starts) & (target_ends > history_ends))
+    """The users with a history before and at least one target after; of all others nothing after is visible."""
+    asked = (history_ends > dataset.starts) & (target_ends > history_ends)
+    users = np.flatnonzero(asked)
     if not len(users):
         raise DataError(f"no user has interactions on both sides of the {name} cut: change the shares.")
-    return Holdout(dataset, users, history_ends[users], target_ends[users], name)
+    view = dataset.until(np.where(asked, dataset.ends, history_ends))
+    return Holdout(view, users, history_ends[users], target_ends[users], name)
