@@ -22,14 +22,9 @@ FORMAT_VERSION = 1
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able note to `path`; the file that was there stays until the new one is whole."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {
-        "kind": "segue-checkpoint",
-        "format_version": str(FORMAT_VERSION),
-        "sha256": _digest(stored),
-        "note": json.dumps(note),
-    }
+    header = {"kind": "segue-checkpoint", "format_version": str(FORMAT_VERSION), "note": json.dumps(note)}
     with atomic_file(path) as temporary:
-        save_file(stored, temporary, metadata=header)
+        save_file(stored, temporary, metadata={**header, "sha256": _digest(stored, header)})
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -52,12 +47,13 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from None
     if header.get("kind") != "segue-checkpoint":
         raise StorageError(f"{path} is a safetensors file, but not a checkpoint written by segue.")
-    if int(header["format_version"]) > FORMAT_VERSION:
+    version = header.get("format_version", "")
+    if not version.isdecimal() or int(version) > FORMAT_VERSION:
         raise StorageError(
-            f"{path} has format version {header['format_version']}; this segue reads up to {FORMAT_VERSION}. "
+            f"{path} has format version {version or 'none'}; this segue reads up to {FORMAT_VERSION}. "
             "Upgrade segue to open it."
         )
-    if header["sha256"] != _digest(tensors):
+    if header.pop("sha256", None) != _digest(tensors, header):
         raise StorageError(f"{path} does not match its checksum: it was altered after it was written.")
     return tensors, json.loads(header["note"])
 
@@ -82,9 +78,10 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data if tensors[name].numel() else b"")
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
