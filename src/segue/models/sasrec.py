@@ -112,7 +112,7 @@ class SASRecModel(TrainableModel):
         )
         self.similarity = Similarity(config.similarity, config.temperature)
         self.loss = NextItemLoss(config.loss, config.negatives, config.calibration, n_items, self.similarity)
-        self._vectors: tuple[int, Tensor] | None = None
+        self._vectors: tuple[tuple[int, int, torch.dtype], Tensor] | None = None
         initialise(self)
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
@@ -153,6 +153,7 @@ class SASRecModel(TrainableModel):
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, width), normalised once when cosines are asked for."""
         weight = self.items.weight
-        if self._vectors is None or self._vectors[0] != weight._version:
-            self._vectors = (weight._version, self.similarity.item(weight.detach()))
+        state = (weight._version, weight.data_ptr(), weight.dtype)
+        if self._vectors is None or self._vectors[0] != state:
+            self._vectors = (state, self.similarity.item(weight.detach()))
         return self._vectors[1]
