@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import polars as pl
 import torch
@@ -22,49 +24,100 @@ class Likeness(Model):
     Parameters
     ----------
     model
-        Gives the item vectors, dense or sparse (COO).
+        Whose config and sizes these are.
+    vectors
+        (n_items + 1, width) item vectors.
+    """
+
+    max_history = 1
+    vectors: Tensor
+    known: Tensor
+
+    def __init__(self, model: Model, vectors: Tensor) -> None:
+        super().__init__(model.config, model.n_users, model.n_items)
+        norms = torch.linalg.vector_norm(vectors, dim=1)
+        self.register_buffer("known", norms > 0)
+        self.register_buffer("vectors", vectors * _inverse(norms)[:, None])
+
+    def queries(self, histories: Histories) -> Tensor:
+        """Unit vectors (batch, width) of the newest items."""
+        return self.vectors[self.newest(histories)]
+
+    def newest(self, histories: Histories) -> Tensor:
+        """Codes (batch,) of the newest items."""
+        return torch.from_numpy(histories.items[histories.ends - 1].astype(np.int64)).to(self.device)
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Cosines (batch, stop - start)."""
+        return torch.mm(queries, self.vectors[start:stop].T, out=out)
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Cosines (batch, n) of `items` (batch, n)."""
+        return self.score_all(queries, 0, self.n_items + 1).gather(1, items)
+
+
+class SparseLikeness(Likeness):
+    """The same for vectors that are almost all zeros, in sparse COO form: only the batch is made dense.
+
+    Rows are cut out of the sorted indices by hand: torch's own selection of sparse rows fails in inference mode.
+    """
+
+    columns: Tensor
+    values: Tensor
+    offsets: Tensor
+
+    def __init__(self, model: Model, vectors: Tensor) -> None:
+        Model.__init__(self, model.config, model.n_users, model.n_items)
+        rows, columns = vectors.indices().contiguous()
+        squares = torch.zeros(len(vectors), device=vectors.device)
+        norms = squares.index_add_(0, rows, vectors.values().square()).sqrt_()
+        self.width = vectors.shape[1]
+        self.register_buffer("known", norms > 0)
+        self.register_buffer("columns", columns)
+        self.register_buffer("values", vectors.values() * _inverse(norms)[rows])
+        every = torch.arange(len(vectors) + 1, device=vectors.device)
+        self.register_buffer("offsets", torch.searchsorted(rows, every))
+
+    def queries(self, histories: Histories) -> Tensor:
+        """Unit vectors (batch, width) of the newest items, dense."""
+        newest = self.newest(histories)
+        first, lengths = self.offsets[newest], self.offsets[newest + 1] - self.offsets[newest]
+        row = torch.repeat_interleave(torch.arange(len(newest), device=newest.device), lengths)
+        place = torch.arange(len(row), device=row.device) + (first - lengths.cumsum(0) + lengths)[row]
+        dense = self.values.new_zeros((len(newest), self.width))
+        dense[row, self.columns[place]] = self.values[place]
+        return dense
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Cosines (batch, stop - start)."""
+        low, high = int(self.offsets[start]), int(self.offsets[stop])
+        crow, size = self.offsets[start : stop + 1] - low, (stop - start, self.width)
+        with warnings.catch_warnings():
+            # torch calls its CSR form a beta; its product is six times faster than that of the COO form.
+            warnings.filterwarnings("ignore", "Sparse CSR")
+            part = torch.sparse_csr_tensor(
+                crow, self.columns[low:high], self.values[low:high], size, check_invariants=False
+            )
+        scores = torch.mm(part, queries.T).T
+        return scores if out is None else out.copy_(scores)
+
+
+def likeness_of(model: Model) -> Likeness:
+    """How alike a model's items are.
 
     Raises
     ------
     ConfigError
         The model has no item vectors.
     """
-
-    max_history = 1
-
-    def __init__(self, model: Model) -> None:
-        super().__init__(model.config, model.n_users, model.n_items)
-        with answering(model):
-            vectors = model.item_vectors()
-            if vectors is None:
-                raise ConfigError(
-                    f"the model {model.config.name!r} has no item vectors, so it cannot say which items are alike: "
-                    "use another, such as sasrec or markov."
-                )
-            norms = _norms(vectors)
-            self.known: Tensor = norms > 0
-            unit = torch.where(self.known, 1 / norms.clamp_min(1e-30), 0.0)[:, None]
-            self.vectors: Tensor = _scaled(vectors, unit) if vectors.is_sparse else vectors * unit
-
-    def queries(self, histories: Histories) -> Tensor:
-        """Unit vectors (batch, width) of the newest items."""
-        newest = torch.from_numpy(histories.items[histories.ends - 1].astype(np.int64)).to(self.vectors.device)
-        rows = self.vectors.index_select(0, newest)
-        return rows.to_dense() if rows.is_sparse else rows
-
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Cosines (batch, stop - start)."""
-        whole = start == 0 and stop == len(self.vectors)
-        index = torch.arange(start, stop, device=self.vectors.device)
-        part = self.vectors if whole else self.vectors.index_select(0, index)
-        if part.is_sparse:
-            scores = torch.sparse.mm(part, queries.T.contiguous()).T
-            return scores if out is None else out.copy_(scores)
-        return torch.mm(queries, part.T, out=out)
-
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Cosines (batch, n) of `items` (batch, n)."""
-        return self.score_all(queries, 0, len(self.vectors)).gather(1, items)
+    with answering(model):
+        vectors = model.item_vectors()
+        if vectors is None:
+            raise ConfigError(
+                f"the model {model.config.name!r} has no item vectors, so it cannot say which items are alike: "
+                "use another, such as sasrec or markov."
+            )
+        return SparseLikeness(model, vectors) if vectors.is_sparse else Likeness(model, vectors)
 
 
 def similar_items(model: Model, catalogue: Vocabulary, items: Int64, k: int) -> pl.DataFrame:
@@ -72,7 +125,7 @@ def similar_items(model: Model, catalogue: Vocabulary, items: Int64, k: int) -> 
 
     Items whose vector is zero (nothing is known of them) are like nothing: they have no rows.
     """
-    likeness = Likeness(model)
+    likeness = likeness_of(model)
     known = likeness.known.cpu().numpy()
     asked = items[known[items]]
     places = np.arange(len(asked), dtype=np.int64)
@@ -89,18 +142,5 @@ def similar_items(model: Model, catalogue: Vocabulary, items: Int64, k: int) -> 
     )
 
 
-def _norms(vectors: Tensor) -> Tensor:
-    """(n,) lengths of the rows of a dense or sparse matrix."""
-    if not vectors.is_sparse:
-        dense: Tensor = torch.linalg.vector_norm(vectors, dim=1)
-        return dense
-    squares = torch.zeros(len(vectors), device=vectors.device)
-    squares.index_add_(0, vectors.indices()[0], vectors.values().square())
-    return squares.sqrt()
-
-
-def _scaled(vectors: Tensor, unit: Tensor) -> Tensor:
-    """A sparse matrix with its rows multiplied by `unit` (n, 1)."""
-    index = vectors.indices()
-    values = vectors.values() * unit[index[0], 0]
-    return torch.sparse_coo_tensor(index, values, vectors.shape, is_coalesced=True, check_invariants=False)
+def _inverse(norms: Tensor) -> Tensor:
+    return torch.where(norms > 0, 1 / norms.clamp_min(1e-30), 0.0)
