@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import datetime
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.data.vocabulary import Vocabulary, as_ids
+from segue.errors import DataError, UnknownIdError
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+IDS = st.one_of(st.sets(INT64, max_size=20), st.sets(TEXT, max_size=20), st.sets(st.uuids(), max_size=20))
+
+
+@settings(deadline=None)
+@given(ids=IDS, data=st.data())
+def test_codes_are_ranks_and_decode_to_the_ids(ids: set[Any], data: st.DataObject) -> None:
+    raw = {i if isinstance(i, int) else str(i) for i in ids}
+    vocabulary = Vocabulary(data.draw(st.permutations(sorted(ids))))
+    assert vocabulary.ids.to_list() == sorted(raw)
+    codes = vocabulary.encode(vocabulary.ids)
+    assert codes.tolist() == list(range(1, len(ids) + 1))
+    some = data.draw(st.lists(st.sampled_from(sorted(ids)), max_size=9)) if ids else []
+    expected = [i if isinstance(i, int) else str(i) for i in some]
+    assert vocabulary.decode(vocabulary.encode(some)).to_list() == expected
+
+
+@settings(deadline=None)
+@given(ids=st.sets(st.integers(-5, 5)), asked=st.lists(st.none() | st.integers(-8, 8)), text=st.booleans())
+def test_unknown_and_missing_ids_are_zero(ids: set[int], asked: list[int | None], text: bool) -> None:
+    vocabulary = Vocabulary({str(i) for i in ids} if text else ids)
+    ranks = sorted(map(str, ids)) if text else sorted(ids)
+    wanted = [str(i) if text and i is not None else i for i in asked]
+    assert vocabulary.encode(wanted).tolist() == [ranks.index(i) + 1 if i in ranks else 0 for i in wanted]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.int64, np.uint64, np.float32, np.float64])
+def test_whole_numbers_of_any_width_are_the_same_ids(dtype: type) -> None:
+    vocabulary = Vocabulary(np.array([30, 10, 20], dtype=dtype))
+    assert vocabulary == Vocabulary([10, 20, 30]) and vocabulary.ids.dtype == pl.Int64
+    assert vocabulary.encode(np.array([20, 40], dtype=dtype)).tolist() == [2, 0]
+    assert vocabulary.encode([dtype(30), 20, 10.0]).tolist() == [3, 2, 1]
+
+
+def test_digits_as_text_match_integers_but_not_the_other_way_of_writing() -> None:
+    assert Vocabulary([5, 70]).encode(["70", "5", "x", "7.5", ""]).tolist() == [2, 1, 0, 0, 0]
+    assert Vocabulary(["5", "70"]).encode([70, 5, 6]).tolist() == [2, 1, 0]
+    assert Vocabulary([1, 2]).encode([1.5]).tolist() == [0]
+    assert Vocabulary([1, 2]).encode(np.array([2.0, np.nan, 1.0])).tolist() == [2, 0, 1]
+    assert Vocabulary([4, 2**40]).encode([np.int32(4), np.int64(2**40)]).tolist() == [1, 2]
+
+
+def test_uuids_and_dates_are_kept_as_text() -> None:
+    one = uuid.UUID(int=1)
+    assert Vocabulary([one]).encode([uuid.UUID(int=2), one]).tolist() == [0, 1]
+    assert Vocabulary([one]).encode([str(one)]).tolist() == [1]
+    assert Vocabulary([datetime.date(2024, 5, 1)]).ids.to_list() == ["2024-05-01"]
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [[2**63, 2**63 + 1], np.array([2**63, 2**63 + 1], dtype=np.uint64), [2**80, 5], [2**200, 5], [1e300, 2.0]],
+    ids=["above-int64", "uint64", "above-uint64", "above-int128", "floats"],
+)
+def test_numbers_too_large_for_an_integer_are_kept_as_text(ids: Any) -> None:
+    vocabulary = Vocabulary(ids)
+    assert vocabulary.ids.dtype == pl.String
+    assert sorted(vocabulary.encode(ids)) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("ids", "found"),
+    [
+        ([1, "a"], "number, str"),
+        (np.array(["a", 2.5], dtype=object), "number, str"),
+        ([uuid.UUID(int=1), "a"], "UUID, str"),
+        ([1, uuid.UUID(int=1), None], "UUID, number"),
+        ([1, datetime.date(2024, 5, 1)], "date, number"),
+        ([np.str_("a"), 1], "number, str"),
+        ([True, 2], "bool, number"),
+    ],
+)
+def test_mixed_types_are_an_error_that_names_them(ids: Any, found: str) -> None:
+    with pytest.raises(DataError, match=rf"ids mix types \({found}\): make them all of one type"):
+        as_ids(ids)
+
+
+def test_numpy_strings_are_strings() -> None:
+    assert as_ids([np.str_("b"), "a"]).to_list() == ["b", "a"]
+    assert as_ids(np.array(["b", "a"])).to_list() == ["b", "a"]
+
+
+def test_series_and_arrow_columns_are_taken_as_they_are() -> None:
+    pa = pytest.importorskip("pyarrow")
+    for ids in (pl.Series(["x", "y"], dtype=pl.Categorical), pa.array(["x", "y"]), pa.chunked_array([["x"], ["y"]])):
+        assert Vocabulary(ids).ids.to_list() == ["x", "y"]
+
+
+@pytest.mark.parametrize(("ids", "message"), [([1, None], "null"), (["a", "b", "a"], "twice")])
+def test_a_vocabulary_holds_real_and_unique_ids(ids: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Vocabulary(ids)
+
+
+def test_decoding_nothing_and_nobody() -> None:
+    vocabulary = Vocabulary(["a", "b"])
+    assert vocabulary.decode([0, 2, 0]).to_list() == [None, "b", None]
+    assert vocabulary.decode([]).to_list() == []
+    assert Vocabulary([]).encode([3, "x"][:1]).tolist() == [0]
+
+
+def test_required_ids_that_are_unknown_are_listed() -> None:
+    vocabulary = Vocabulary(range(10, 20))
+    assert vocabulary.require([12, 10], "item").tolist() == [3, 1]
+    with pytest.raises(
+        UnknownIdError, match=r"unknown item: 1, 2, 3, 4, 5 and 2 more\. Known ones look like 10, 11, 12"
+    ):
+        vocabulary.require([1, 2, 10, 3, 4, 5, 6, 7], "item")
+    with pytest.raises(UnknownIdError, match="unknown user: 'eve'"):
+        Vocabulary(["ann"]).require(["eve"], "user")
+
+
+@pytest.mark.parametrize("ids", [[3, 1, 2], ["b", "ä", "", "a\n\"'"], []])
+def test_saved_and_loaded_it_is_the_same(ids: list[Any], tmp_path: Path) -> None:
+    vocabulary = Vocabulary(ids)
+    vocabulary.save(tmp_path / "ids.parquet")
+    loaded = Vocabulary.load(tmp_path / "ids.parquet")
+    assert loaded == vocabulary and loaded.ids.to_list() == vocabulary.ids.to_list()
+    assert hash(loaded) == hash(vocabulary)
+
+
+def test_equality_looks_at_type_and_ids() -> None:
+    assert Vocabulary([1, 2]) != Vocabulary(["1", "2"])
+    assert Vocabulary([1, 2]) != Vocabulary([1, 3])
+    assert Vocabulary([1, 2]) != [1, 2]
+    assert repr(Vocabulary([1, 2])) == "Vocabulary(2 ids, Int64)"
