@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.data.dataset import Dataset
+from segue.errors import ConfigError, TrainingError
+from segue.models.next_item import NextItemBatch, NextItemExamples, NextItemLoss, Similarity, places
+from segue.models.ssept import SSEPT
+from tests.helpers import make_dataset
+
+N_ITEMS = 40
+LISTS = st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=8).filter(
+    lambda rows: any(len(row) >= 2 for row in rows)
+)
+
+
+def loss(name: Any = "softmax", negatives: int = 1) -> NextItemLoss:
+    return NextItemLoss(name, negatives, 0.75, N_ITEMS, Similarity("dot"))
+
+
+def dataset_of(histories: list[list[int]]) -> Dataset:
+    return make_dataset(histories, catalogue=range(1, N_ITEMS + 1))
+
+
+def windows(batch: NextItemBatch) -> list[tuple[int, list[int], list[int]]]:
+    """User, inputs and targets of every row, after checking that `where` is the real positions in order."""
+    items, lengths = batch.items.numpy(), batch.lengths.numpy()
+    real = np.arange(items.shape[1]) < lengths[:, None]
+    assert items.shape[1] == lengths.max()
+    assert batch.where.tolist() == np.flatnonzero(real).tolist()
+    assert (items[~real] == 0).all() and (items[real] > 0).all()
+    targets = np.split(batch.targets.numpy(), np.cumsum(lengths)[:-1])
+    inputs = [row[:length].tolist() for row, length in zip(items, lengths, strict=True)]
+    return list(zip(batch.users.tolist(), inputs, [row.tolist() for row in targets], strict=True))
+
+
+@settings(deadline=None)
+@given(LISTS, st.integers(1, 6), st.randoms(use_true_random=False))
+def test_inputs_and_targets_are_the_newest_window_and_its_shift(
+    histories: list[list[int]], max_length: int, random: Any
+) -> None:
+    examples = NextItemExamples(dataset_of(histories), max_length, loss())
+    learnable = [user for user, history in enumerate(histories, 1) if len(history) >= 2]
+    assert examples.users.tolist() == learnable
+    index = np.array(random.sample(range(len(learnable)), random.randint(1, len(learnable))))
+    rows = windows(examples.batch(index, np.random.default_rng(0)))
+    assert [user for user, _, _ in rows] == [learnable[i] for i in index]
+    for user, inputs, targets in rows:
+        history = histories[user - 1][-max_length - 1 :]
+        assert (inputs, targets) == (history[:-1], history[1:])
+    assert examples.weights[index].sum() == sum(len(targets) for _, _, targets in rows)
+
+
+@settings(deadline=None)
+@given(LISTS, st.integers(1, 6), st.integers(0, 100))
+def test_random_windows_are_stretches_of_the_history(histories: list[list[int]], max_length: int, seed: int) -> None:
+    named = [list(range(1 + i, 1 + i + len(row))) for i, row in enumerate(histories)]  # so that a window has one place
+    examples = NextItemExamples(dataset_of(named), max_length, loss(), random_window=1.0)
+    for user, inputs, targets in windows(examples.batch(np.arange(len(examples.users)), np.random.default_rng(seed))):
+        history = named[user - 1]
+        assert len(inputs) == min(max_length, len(history) - 1)
+        start = history.index(inputs[0])
+        assert [*inputs, targets[-1]] == history[start : start + len(inputs) + 1]
+        assert targets == [*inputs[1:], targets[-1]]
+
+
+def test_random_windows_are_uniform_and_taken_with_their_probability() -> None:
+    dataset = dataset_of([list(range(1, 11))] * 6000)  # ten items, windows of 4 + 1: six places
+    examples = NextItemExamples(dataset, 4, loss(), random_window=0.6)
+    starts = examples.batch(np.arange(6000), np.random.default_rng(0)).items[:, 0].numpy()
+    counts = np.bincount(starts, minlength=7)[1:]
+    expected = np.array([600] * 5 + [600 + 2400])  # 0.6 over all six places, the rest at the newest
+    assert np.abs(counts - expected).max() < 5 * 50
+
+
+def test_what_the_view_hides_is_no_input_and_no_target() -> None:
+    dataset = dataset_of([[1, 2, 3, 4], [5, 6, 7]])
+    examples = NextItemExamples(dataset.until(dataset.ends - np.array([0, 1, 2])), 9, loss())
+    assert windows(examples.batch(np.array([0]), np.random.default_rng(0))) == [(1, [1, 2], [2, 3])]
+    assert len(examples.lengths) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("bce", (5, 3)), ("gbce", (5, 3)), ("sampled-softmax", (3,)), ("softmax", (0,))]
+)
+def test_each_loss_gets_the_negatives_that_it_needs(name: str, shape: tuple[int, ...]) -> None:
+    dataset = dataset_of([[1, 2, 3, 4], [5, 6, 7]])
+    batch = NextItemExamples(dataset, 9, loss(name, 3)).batch(np.array([1, 0]), np.random.default_rng(0))
+    assert batch.negatives.shape == shape
+    assert ((batch.negatives >= 1) & (batch.negatives <= N_ITEMS)).all()
+    if len(shape) == 2:
+        assert not set(batch.negatives[:2].flatten().tolist()) & {5, 6, 7}
+        assert not set(batch.negatives[2:].flatten().tolist()) & {1, 2, 3, 4}
+
+
+def test_a_batch_is_decided_by_the_generator() -> None:
+    examples = NextItemExamples(dataset_of([list(range(1, 20))] * 4), 5, loss("bce", 2), random_window=0.5)
+    first, again, other = (examples.batch(np.arange(4), np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first.negatives, other.negatives)
+
+
+def test_nothing_to_learn_is_an_error() -> None:
+    with pytest.raises(TrainingError, match="no user has two interactions"):
+        NextItemExamples(dataset_of([[1], [2], []]), 5, loss())
+
+
+@pytest.mark.parametrize(("name", "negatives", "message"), [("bpr", 1, "loss='bpr'"), ("bce", 0, "negatives=0")])
+def test_impossible_losses_are_named(name: str, negatives: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        loss(name, negatives)
+
+
+def test_places_end_at_the_last_row_of_the_table() -> None:
+    assert places(torch.tensor([4, 2, 1]), 4, 6).tolist() == [[2, 3, 4, 5], [4, 5, 5, 5], [5, 5, 5, 5]]
+
+
+# ---- SSE: stochastic shared embeddings ------------------------------------------------------------------------------
+
+SSE_HISTORIES = [[1] * (2 + user % 7) for user in range(3000)] + [[1]]
+
+
+def swapped(**probabilities: float) -> NextItemBatch:
+    config = SSEPT(**{"swap_user": 0.0, "swap_item": 0.0, "swap_target": 0.0, "loss": "softmax", **probabilities})
+    dataset = dataset_of(SSE_HISTORIES)
+    examples = config.build(dataset.n_users, dataset.n_items).examples(dataset)
+    batch = examples.batch(np.arange(3000), np.random.default_rng(0))
+    windows(batch)  # padding is padding still, inputs are items
+    return batch
+
+
+def test_without_swaps_ids_are_their_own() -> None:
+    batch = swapped()
+    assert batch.users.tolist() == list(range(1, 3001))
+    assert set(batch.items.flatten()[batch.where].tolist()) == {1} == set(batch.targets.tolist())
+
+
+@pytest.mark.parametrize("what", ["swap_item", "swap_target"])
+def test_items_are_swapped_with_their_probability_for_any_item(what: str) -> None:
+    batch, plain = swapped(**{what: 0.3}), swapped()
+    inputs = batch.items.flatten()[batch.where]
+    changed, same = (inputs, batch.targets) if what == "swap_item" else (batch.targets, inputs)
+    assert set(same.tolist()) == {1}
+    assert torch.equal(batch.users, plain.users)
+    counts = np.bincount(changed, minlength=N_ITEMS + 1)[1:]
+    expected = 0.3 * len(changed) / N_ITEMS
+    assert np.abs(counts[1:] - expected).max() < 5 * expected**0.5
+    assert counts[0] / len(changed) == pytest.approx(0.7 + 0.3 / N_ITEMS, abs=0.02)
+
+
+def test_users_are_swapped_with_their_probability_for_users_of_training() -> None:
+    batch = swapped(swap_user=0.6)
+    plain = np.arange(1, 3001)
+    assert np.mean(batch.users.numpy() != plain) == pytest.approx(0.6, abs=0.05)
+    assert 3001 not in swapped(swap_user=1.0).users
+    assert torch.equal(batch.items, swapped().items) and torch.equal(batch.targets, swapped().targets)

@@ -1,0 +1,286 @@
+"""The modules against the papers' equations (`paper.py`), on random weights and histories of different lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from segue.data.histories import Histories
+from segue.models.sasrec import SASRec, SASRecModel
+from segue.models.ssept import SSEPT, SSEPTModel
+from tests.helpers import make_dataset
+from tests.models import paper
+
+N_USERS, N_ITEMS, MAX_LENGTH = 6, 11, 5
+HISTORIES = [[3], [1, 2], [5, 5, 4, 9], [2, 7, 1, 8, 10], [4, 11, 6, 3, 1, 9, 9, 2], [8, 1, 6, 2, 3, 5, 7]]
+SHAPES: list[dict[str, Any]] = [
+    {"norm": "paper", "feed_forward": "relu", "heads": 1},
+    {"norm": "paper", "feed_forward": "gelu", "heads": 3, "inner_width": 7},
+    {"norm": "pre", "feed_forward": "relu", "heads": 2},
+    {"norm": "pre", "feed_forward": "gelu", "heads": 1, "blocks": 3},
+    {"norm": "pre", "feed_forward": "swiglu", "heads": 3, "inner_width": 10},
+]
+LOSSES: list[dict[str, Any]] = [
+    {"loss": "bce", "negatives": 1},
+    {"loss": "bce", "negatives": 4},
+    {"loss": "gbce", "negatives": 1, "calibration": 0.0},
+    {"loss": "gbce", "negatives": 3, "calibration": 0.75},
+    {"loss": "sampled-softmax", "negatives": 9},
+    {"loss": "softmax"},
+]
+PRECISIONS = [pytest.param(torch.float32, 1e-5, id="float32"), pytest.param(torch.float64, 1e-10, id="float64")]
+
+
+def named(settings: dict[str, Any]) -> str:
+    return "-".join(map(str, settings.values()))
+
+
+def sasrec(dtype: torch.dtype, **settings: Any) -> SASRecModel:
+    config = SASRec(**{"width": 12, "max_length": MAX_LENGTH, "similarity": "dot", "dropout": 0.4, **settings})
+    return randomised(config.build(N_USERS, N_ITEMS), dtype)
+
+
+def ssept(dtype: torch.dtype, **settings: Any) -> SSEPTModel:
+    sizes = {"item_width": 8, "user_width": 4, "max_length": MAX_LENGTH, "dropout": 0.4}
+    config = SSEPT(**{**sizes, "swap_user": 0.0, "swap_item": 0.0, "swap_target": 0.0, **settings})
+    model = randomised(config.build(N_USERS, N_ITEMS), dtype)
+    model.known[1:5] = True
+    return model
+
+
+def randomised(model: Any, dtype: torch.dtype) -> Any:
+    """Weights of ordinary size everywhere, biases and norms included, so that none of them can be forgotten."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(0.0, 0.3, generator=generator)
+            if name.endswith("norm.weight"):
+                parameter.add_(1.0)
+    return model.to(dtype).eval()
+
+
+def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.numpy().astype(np.float64) for name, value in model.state_dict().items()}
+
+
+def shape_of(model: SASRecModel | SSEPTModel) -> tuple[int, str, str]:
+    return model.config.heads, model.config.norm, model.config.feed_forward
+
+
+def paper_user_vectors(model: SSEPTModel, users: np.ndarray) -> np.ndarray:
+    table, known = arrays(model)["users.weight"], np.flatnonzero(model.known.numpy())
+    return np.stack([table[user] if user in known else table[known].mean(0) for user in users])
+
+
+def paper_hidden(model: SASRecModel | SSEPTModel, histories: list[list[int]], user_vectors: np.ndarray) -> np.ndarray:
+    sequences = paper.left_padded(histories, MAX_LENGTH)
+    if isinstance(model, SASRecModel):
+        return paper.sasrec(arrays(model), sequences, *shape_of(model))
+    return paper.ssept(arrays(model), sequences, user_vectors, *shape_of(model))
+
+
+def paper_scores(model: SASRecModel | SSEPTModel, hidden: np.ndarray, user_vectors: np.ndarray) -> np.ndarray:
+    """Scores (n, n_items + 1) of hidden states (n, width), each with its own user vector (n, user_width)."""
+    table = arrays(model)["items.weight"]
+    if isinstance(model, SSEPTModel):
+        joined = [np.concatenate([table, np.repeat(user[None], N_ITEMS + 1, axis=0)], axis=1) for user in user_vectors]
+        return np.stack([items @ state for items, state in zip(joined, hidden, strict=True)])
+    if model.config.similarity == "dot":
+        return paper.dot(hidden, table)
+    return paper.cosine(hidden, table, model.config.temperature)
+
+
+def close(found: torch.Tensor, expected: Any, tolerance: float) -> None:
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=tolerance, atol=tolerance)
+
+
+def asked(histories: list[list[int]], users: list[int] | None = None) -> Histories:
+    return Histories.from_lists(histories, np.array(users or range(1, len(histories) + 1)))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("shape", SHAPES, ids=named)
+def test_sasrec_scores_are_the_papers(
+    shape: dict[str, Any], similarity: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    model = sasrec(dtype, similarity=similarity, temperature=0.3, **shape)
+    queries = model.queries(asked(HISTORIES))
+    newest = paper_hidden(model, HISTORIES, np.empty(0))[:, -1]
+    close(model.score_all(queries, 0, N_ITEMS + 1), paper_scores(model, newest, np.empty(0)), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("shape", SHAPES, ids=named)
+def test_ssept_scores_are_the_papers(shape: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
+    """Users 5 and 6 were not in training: theirs is the mean vector of the others."""
+    model = ssept(dtype, **shape)
+    users = paper_user_vectors(model, np.arange(1, 7))
+    newest = paper_hidden(model, HISTORIES, users)[:, -1]
+    scores = model.score_all(model.queries(asked(HISTORIES)), 0, N_ITEMS + 1)
+    close(scores, paper_scores(model, newest, users), tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
+@pytest.mark.parametrize("loss", LOSSES, ids=named)
+@pytest.mark.parametrize("kind", ["dot", "cosine", "ssept"])
+def test_the_summed_loss_is_the_papers(kind: str, loss: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
+    if kind == "ssept":
+        model: SASRecModel | SSEPTModel = ssept(dtype, **loss)
+    else:
+        model = sasrec(dtype, norm="paper", similarity=kind, temperature=0.3, **loss)
+    dataset = make_dataset(HISTORIES, catalogue=range(1, N_ITEMS + 1))
+    examples = model.examples(dataset)
+    batch = examples.batch(np.array([3, 0, 2, 4]), np.random.default_rng(3))
+    users = batch.users.numpy()
+    lengths = batch.lengths.numpy()
+    inputs = [row[:length].tolist() for row, length in zip(batch.items, lengths, strict=True)]
+    vectors = arrays(model)["users.weight"][users] if isinstance(model, SSEPTModel) else np.empty((len(users), 0))
+    padded = paper_hidden(model, inputs, vectors)
+    hidden = np.concatenate([row[-length:] for row, length in zip(padded, lengths, strict=True)])
+    scores = paper_scores(model, hidden, np.repeat(vectors, lengths, axis=0))
+    targets, negatives = batch.targets.numpy(), batch.negatives.numpy()
+    if loss["loss"] == "bce":
+        expected = paper.bce(scores, targets, negatives)
+    elif loss["loss"] == "gbce":
+        expected = paper.gbce(scores, targets, negatives, loss["calibration"])
+    elif loss["loss"] == "sampled-softmax":
+        assert set(targets) & set(negatives), "no hit to mask"
+        expected = paper.sampled_softmax(scores, targets, negatives)
+    else:
+        expected = paper.full_softmax(scores, targets)
+    close(model(batch), expected, tolerance)
+
+
+def test_l2_is_taken_on_the_vectors_that_a_batch_reads() -> None:
+    plain, penalised = sasrec(torch.float64), sasrec(torch.float64, embedding_l2=0.1)
+    batch = plain.examples(make_dataset(HISTORIES)).batch(np.array([0, 3]), np.random.default_rng(0))
+    table = arrays(plain)["items.weight"]
+    read = [item for row in batch.items.tolist() for item in row if item]
+    expected = 0.1 * sum((table[item] ** 2).sum() for item in read)
+    close(penalised(batch) - plain(batch), expected, 1e-10)
+
+
+MODELS = [
+    pytest.param(lambda **settings: sasrec(torch.float64, similarity="cosine", **settings), id="sasrec"),
+    pytest.param(lambda **settings: sasrec(torch.float64, norm="paper", **settings), id="sasrec-paper"),
+    pytest.param(lambda **settings: ssept(torch.float64, **settings), id="ssept"),
+]
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_score_all_and_score_items_agree(build: Any) -> None:
+    model = build()
+    queries = model.queries(asked(HISTORIES))
+    everything = model.score_all(queries, 0, N_ITEMS + 1)
+    items = torch.from_numpy(np.random.default_rng(0).integers(1, N_ITEMS + 1, (len(HISTORIES), 5)))
+    close(model.score_items(queries, items), everything.gather(1, items).detach(), 1e-12)
+    with torch.no_grad():
+        out = torch.empty(len(HISTORIES), 4, dtype=torch.float64)
+        assert model.score_all(queries, 3, 7, out) is out
+    close(out, everything[:, 3:7].detach(), 1e-12)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_scores_of_queries_are_those_of_the_forward_pass(build: Any) -> None:
+    """Under full softmax, another last target changes the loss by the difference of their two scores."""
+    model = build(loss="softmax")
+    history = [5, 3, 9, 1]
+    losses = []
+    for target in (2, 7):
+        dataset = make_dataset([[*history, target]], catalogue=range(1, N_ITEMS + 1))
+        losses.append(model(model.examples(dataset).batch(np.array([0]), np.random.default_rng(0))))
+    scores = model.score_all(model.queries(asked([history])), 0, N_ITEMS + 1)[0]
+    close(losses[1] - losses[0], (scores[2] - scores[7]).detach(), 1e-10)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_users_query_does_not_depend_on_the_rest_of_the_batch(build: Any) -> None:
+    model = build()
+    together = model.queries(asked(HISTORIES))
+    for row, history in enumerate(HISTORIES):
+        close(model.queries(asked([history], [row + 1])), together[row : row + 1].detach(), 1e-12)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_only_the_newest_items_within_max_length_matter(build: Any) -> None:
+    model = build()
+    long, short = [9, 9, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5]
+    close(model.queries(asked([long], [1])), model.queries(asked([short], [1])).detach(), 0)
+    other = model.queries(asked([[9, 2, 3, 4, 5]], [1]))
+    assert not torch.allclose(other, model.queries(asked([short], [1])))
+
+
+def hidden_states(model: SASRecModel | SSEPTModel, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    if isinstance(model, SSEPTModel):
+        return model.encode(model.items(items), model.users(torch.arange(1, len(items) + 1)), lengths)
+    return model.encode(model.items(items), lengths)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("build", MODELS)
+def test_a_later_item_changes_nothing_before_it(build: Any, training: bool) -> None:
+    """In training too, where the attention is another code path: the same seed drops the same weights."""
+    model = build().train(training)
+    items = torch.tensor([[1, 2, 3, 4, 5]])
+    changed = torch.tensor([[1, 2, 3, 9, 7]])
+    states = []
+    for row in (items, changed):
+        torch.manual_seed(0)
+        states.append(hidden_states(model, row, torch.tensor([5])))
+    assert torch.equal(states[0][:, :3], states[1][:, :3])
+    assert not torch.allclose(states[0][:, 3], states[1][:, 3])
+    assert not torch.allclose(states[0][:, 4], states[1][:, 4])
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_wider_padding_and_what_stands_in_it_change_nothing(build: Any) -> None:
+    model = build()
+    lengths = torch.tensor([2, 3])
+    narrow = hidden_states(model, torch.tensor([[1, 2, 0], [4, 5, 6]]), lengths)
+    wide = hidden_states(model, torch.tensor([[1, 2, 0, 0, 0], [4, 5, 6, 0, 0]]), lengths)
+    other = hidden_states(model, torch.tensor([[1, 2, 8, 8, 8], [4, 5, 6, 7, 7]]), lengths)
+    for padded in (wide, other):
+        close(padded[0, :2], narrow[0, :2].detach(), 1e-12)
+        close(padded[1, :3], narrow[1, :3].detach(), 1e-12)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_the_training_path_without_dropout_is_the_evaluation_path(build: Any) -> None:
+    """Only the attention weights' dropout selects the step-by-step attention; a rate of almost 0 drops nothing."""
+    model = build(dropout=1e-9)
+    items, lengths = torch.tensor([[1, 2, 3, 4, 5], [6, 7, 8, 0, 0]]), torch.tensor([5, 3])
+    evaluated = hidden_states(model, items, lengths)
+    trained = hidden_states(model.train(), items, lengths)
+    close(trained[0], evaluated[0].detach(), 1e-12)
+    close(trained[1, :3], evaluated[1, :3].detach(), 1e-12)
+
+
+def test_someone_unknown_to_an_untrained_ssept_still_gets_scores() -> None:
+    model = ssept(torch.float64)
+    model.known[:] = False
+    assert model.queries(asked([[1, 2]], [0])).isfinite().all()
+
+
+def test_examples_mark_the_users_with_something_to_learn_as_known() -> None:
+    model = SSEPT(item_width=4, user_width=4).build(3, 3)
+    model.examples(make_dataset([[1, 2], [3], [2, 1]]))
+    assert model.known.tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("change", ["step", "dtype", "load"])
+def test_cached_item_vectors_follow_the_weights(change: str) -> None:
+    model = sasrec(torch.float32, similarity="cosine")
+    model.item_vectors()
+    if change == "step":
+        torch.nn.init.ones_(model.items.weight)
+    elif change == "dtype":
+        model.double()
+    else:
+        model.load_state_dict({k: torch.ones_like(v) for k, v in model.state_dict().items()}, assign=True)
+    expected = torch.nn.functional.normalize(model.items.weight, dim=-1)
+    assert model.item_vectors().dtype == expected.dtype
+    assert torch.equal(model.item_vectors(), expected)
