@@ -13,7 +13,7 @@ import numpy.typing as npt
 from segue.data.encoding import IntegerIds, TextIds, ids_of
 from segue.data.ragged import offsets_of
 from segue.data.reading import SUSPECT, Log
-from segue.data.spool import Spool, chunks
+from segue.data.spool import Spool
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -84,16 +84,14 @@ def encode(log: Log, folder: Path, report: Progress) -> Encoded:
 def _divide(
     raw: Spool, users: IntegerIds | TextIds, items: IntegerIds | TextIds, n_users: int, folder: Path, report: Progress
 ) -> list[Spool]:
-    arrays = raw.map()
     counts = np.zeros(n_users + 1, dtype=np.int64)
-    for part in chunks(raw.rows):
-        counts += np.bincount(users.codes(arrays["user"][part]), minlength=n_users + 1)
+    for kept in raw.column("user"):
+        counts += np.bincount(users.codes(kept), minlength=n_users + 1)
     size = max(_PARTITION, raw.rows // _MOST_PARTITIONS)
     partition_of = ((np.cumsum(counts) - counts) // size).astype(np.int16)
     dtypes = raw.dtypes | {"user": np.dtype(np.int32), "item": np.dtype(np.int32)}
     spools = [Spool(folder / f"users-{number}", dtypes) for number in range(int(partition_of[-1]) + 1)]
-    for part in chunks(raw.rows):
-        columns: dict[str, npt.NDArray[Any]] = {name: array[part] for name, array in arrays.items()}
+    for part, columns in raw.pieces():
         columns |= {"user": users.codes(columns["user"]), "item": items.codes(columns["item"])}
         _scatter(columns, partition_of, spools)
         report("dividing", part.stop / raw.rows)

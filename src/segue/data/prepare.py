@@ -16,7 +16,7 @@ from segue.data.filters import DUPLICATES, k_core, time_order, without_duplicate
 from segue.data.partitions import Encoded, Progress, SuspectRow, encode
 from segue.data.ragged import Int64, offsets_of
 from segue.data.reading import Log, Opened, open_source
-from segue.data.spool import Spool, chunks
+from segue.data.spool import Spool
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, nearest
 
@@ -197,10 +197,8 @@ def _build(
         raise DataError(f"{log.source}: the filters leave nothing ({table}). Lower k_core or min_rating.")
     new_item = np.cumsum(of_item > 0, dtype=np.int32)
     final = Spool(folder / "final", {name: dtype for name, dtype in flat.dtypes.items() if name != "user"})
-    arrays = flat.map()
-    for part in chunks(flat.rows):
-        chosen = slice(None) if keep is None else keep[part]
-        columns = {name: arrays[name][part][chosen] for name in final.dtypes}
+    for part, columns in flat.pieces():
+        columns = _take(columns, None if keep is None else keep[part])
         final.append(columns | {"item": new_item[columns["item"]]})
         report("recoding", part.stop / flat.rows)
     flat.remove()

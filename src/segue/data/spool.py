@@ -45,12 +45,27 @@ class Spool:
 
     def load(self) -> dict[str, npt.NDArray[Any]]:
         """The columns, in memory."""
-        return {name: np.array(values) for name, values in self.map().items()}
+        return {name: self._read(name, slice(0, self.rows)) for name in self.dtypes}
+
+    def pieces(self) -> Iterator[tuple[slice, dict[str, npt.NDArray[Any]]]]:
+        """All columns, piece by piece, each read into memory: (which rows, name → values)."""
+        for part in chunks(self.rows):
+            yield part, {name: self._read(name, part) for name in self.dtypes}
+
+    def column(self, name: str) -> Iterator[npt.NDArray[Any]]:
+        """One column, piece by piece."""
+        return (self._read(name, part) for part in chunks(self.rows))
 
     def remove(self) -> None:
         """Delete the files."""
         for path in self._paths.values():
             path.unlink(missing_ok=True)
+
+    def _read(self, name: str, part: slice) -> npt.NDArray[Any]:
+        dtype, count = self.dtypes[name], part.stop - part.start
+        if not count:
+            return np.empty(0, dtype=dtype)
+        return np.fromfile(self._paths[name], dtype=dtype, count=count, offset=part.start * dtype.itemsize)
 
     def _mapped(self, name: str) -> npt.NDArray[Any]:
         if not self.rows:
