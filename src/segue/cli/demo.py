@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ class DemoOptions:
     out: str = "demo"
     """Folder for everything that the demo leaves."""
 
-    users: int = 1000
+    users: int = 2000
     """Customers of the shop."""
 
     items: int = 500
@@ -63,12 +64,26 @@ def main(argv: Sequence[str]) -> int:
     from segue.data.splits import leave_last_out
 
     split = leave_last_out(dataset)
-    fitted = _train(out, split, options)
-    evaluations = _evaluate(fitted, split, options)
-    examples = _recommend(fitted["sasrec"], split)
+    with _one_thread():
+        fitted = _train(out, split, options)
+        evaluations = _evaluate(fitted, split, options)
+        examples = _recommend(fitted["sasrec"], split)
     report = _report(out, dataset, picture, fitted, evaluations, examples)
     _farewell(out, report)
     return 0
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread: more only wait for each other over tensors this small, for minutes where the machine is busy."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _clean(out: Path) -> Path:
@@ -111,8 +126,16 @@ def _train(out: Path, split: Split, options: DemoOptions) -> dict[str, Recommend
     from segue.training.fit import fit
 
     _say("Training: three baselines that count, and SASRec, which learns.")
-    training = Training(epochs=options.epochs, batch_size=32, validate_every=2, patience=3, seed=options.seed)
-    configs = (Popularity(), RecentPopularity(), Markov(), SASRec(max_length=30, dropout=0.2))
+    training = Training(
+        epochs=options.epochs,
+        batch_size=32,
+        learning_rate=3e-3,
+        warmup_steps=50,
+        validate_every=2,
+        patience=3,
+        seed=options.seed,
+    )
+    configs = (Popularity(), RecentPopularity(), Markov(), SASRec(max_length=30, dropout=0.2, loss="softmax"))
     return {
         config.name: fit(config, split, training=training, out=out / "runs" / config.name, quiet=options.quiet)
         for config in configs
