@@ -3,7 +3,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
+# Small tensors are faster on one thread, and tests may run beside each other. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,13 @@ def test_altered_values_are_said_to_be_altered(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+def test_values_read_as_another_type_are_noticed(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"'))
+    with pytest.raises(StorageError, match="does not match its checksum"):
+        load_checkpoint(path)
+
+
 @pytest.mark.parametrize("name", ["note", "sha256", "format_version", "kind"])
 def test_a_header_that_lacks_something_is_refused(name: str, tmp_path: Path) -> None:
     path = saved(tmp_path)

@@ -112,7 +112,7 @@ class SASRecModel(TrainableModel):
         )
         self.similarity = Similarity(config.similarity, config.temperature)
         self.loss = NextItemLoss(config.loss, config.negatives, config.calibration, n_items, self.similarity)
-        self._vectors: tuple[tuple[int, int, torch.dtype], Tensor] | None = None
+        self._vectors: Tensor | None = None
         initialise(self)
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
@@ -151,9 +151,14 @@ class SASRecModel(TrainableModel):
         return torch.einsum("bd,bnd->bn", queries, F.embedding(items, self.item_vectors()))
 
     def item_vectors(self) -> Tensor:
-        """Item vectors (n_items + 1, width), normalised once when cosines are asked for."""
-        weight = self.items.weight
-        state = (weight._version, weight.data_ptr(), weight.dtype)
-        if self._vectors is None or self._vectors[0] != state:
-            self._vectors = (state, self.similarity.item(weight.detach()))
-        return self._vectors[1]
+        """Item vectors (n_items + 1, width), normalised once per evaluation when cosines are asked for."""
+        if self.training:
+            return self.similarity.item(self.items.weight)
+        if self._vectors is None:
+            self._vectors = self.similarity.item(self.items.weight.detach())
+        return self._vectors
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch between training and evaluation; what was derived from the weights is forgotten."""
+        self._vectors = None
+        return super().train(mode)

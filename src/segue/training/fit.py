@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from segue.data.dataset import Dataset
 from segue.data.splits import Holdout, Split
@@ -153,6 +154,8 @@ class _Run:
 
     def _accelerator(self) -> Accelerator:
         trackers = list(self.settings.trackers)
+        if not torch.distributed.is_initialized():
+            AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit could not choose anew
         accelerator = Accelerator(
             cpu=self.settings.device == "cpu",
             mixed_precision=self.settings.precision,
