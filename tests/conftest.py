@@ -6,7 +6,7 @@ from pathlib import Path
 # Small tensors are faster on one thread, and tests may run beside each other. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture(scope="session")

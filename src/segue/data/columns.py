@@ -182,7 +182,7 @@ def _is_moment(values: pl.Series) -> bool:
 def _is_rating(values: pl.Series, *, alone: bool) -> bool:
     """Small numbers; if nothing stands beside them to be the time, only with a decimal point: 1, 2, 3 may be steps."""
     numbers = values.cast(pl.Float64, strict=False)
-    small = numbers.is_not_null().mean() > 0.5 and bool((numbers.drop_nulls().abs() <= 100).all())  # type: ignore[operator]
+    small = bool(numbers.is_not_null().mean() > 0.5) and bool((numbers.drop_nulls().abs() <= 100).all())  # type: ignore[operator]
     pointed = bool(values.str.contains(".", literal=True).any())
     return small and (pointed or not alone)
 
