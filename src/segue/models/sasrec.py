@@ -8,6 +8,7 @@ Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023); normalised vectors with 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -162,3 +163,8 @@ class SASRecModel(TrainableModel):
         """Switch between training and evaluation; what was derived from the weights is forgotten."""
         self._vectors = None
         return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or convert the module; what was derived from the weights is forgotten."""
+        self._vectors = None
+        return super()._apply(fn, recurse)

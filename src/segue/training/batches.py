@@ -32,7 +32,7 @@ def plan_epoch(
     order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
     total = np.cumsum(weights[order])
     n_batches = max(1, round(len(lengths) / batch_size))
-    targets = total[-1] * np.arange(1, n_batches) / n_batches
-    cuts = np.unique(np.searchsorted(total, targets))
+    targets = total[-1] * np.arange(1, n_batches) // n_batches
+    cuts = np.unique(np.searchsorted(total, targets, side="right"))
     batches = [batch for batch in np.split(order, cuts) if len(batch)]
     return [batches[place] for place in generator.permutation(len(batches))]

@@ -1,0 +1,82 @@
+"""What the benchmarks share: the public datasets, the machine, and results that grow run by run."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+import segue
+
+RESULTS = Path(__file__).parent / "results"
+DATA = {"games": "amazon-games/Video.txt", "beauty": "amazon-beauty/Beauty.txt", "ml-100k": "ml-100k/u.data"}
+
+
+def dataset(name: str) -> segue.Dataset:
+    """One of the public datasets in the folder that SEGUE_TEST_DATA names, prepared without any filter."""
+    folder = os.environ.get("SEGUE_TEST_DATA")
+    if not folder:
+        raise SystemExit("Set SEGUE_TEST_DATA to the folder that holds " + ", ".join(DATA.values()) + ".")
+    return segue.prepare(Path(folder) / DATA[name], duplicates="keep")
+
+
+def machine() -> dict[str, object]:
+    """What a benchmark runs on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "system": platform.platform(),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Python, segue and the packages named."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in ("segue", *packages)
+    }
+
+
+def today() -> str:
+    """The date, as results carry it."""
+    return dt.date.today().isoformat()
+
+
+def write(name: str, result: dict[str, Any]) -> Path:
+    """Write `results/<name>.json`."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path
+
+
+def add_run(name: str, what: str, run: dict[str, Any], key: tuple[str, ...] = ("model", "seed")) -> None:
+    """Add one run to `results/<name>.json`, replacing an earlier one with the same key, and sum up all."""
+    path = RESULTS / f"{name}.json"
+    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = [other for other in runs if any(other[part] != run[part] for part in key)]
+    runs = sorted([*runs, run], key=lambda one: [str(one[part]) for part in key])
+    write(name, {"what": what, "summary": summary(runs), "runs": runs})
+
+
+def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over seeds of each model's test metrics."""
+    found: dict[str, dict[str, float]] = {}
+    for model in dict.fromkeys(run["model"] for run in runs):
+        rows = [run for run in runs if run["model"] == model]
+        figures: dict[str, float] = {"seeds": len(rows)}
+        for part in ("test", "refit_test"):
+            for metric in rows[0].get(part, {}):
+                values = [row[part][metric] for row in rows]
+                figures[f"{part} {metric}"] = round(statistics.mean(values), 4)
+                if len(values) > 1:
+                    figures[f"{part} {metric} sd"] = round(statistics.stdev(values), 4)
+        found[model] = figures
+    return found

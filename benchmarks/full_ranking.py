@@ -1,0 +1,65 @@
+"""Full ranking: every target among all items, seen items left out, on Beauty, Games and MovieLens 100K.
+
+    python benchmarks/full_ranking.py --data beauty --model sasrec markov popularity --seeds 0 1 2
+
+Settings and epochs are chosen on the validation targets (the last but one item of each user); `test` is measured
+with that model, `refit_test` after training again, for the chosen number of epochs, on everything but the last item,
+as published figures are made. The result goes to results/full_ranking_<data>.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import common
+import torch
+
+import segue
+
+CONFIGS = {
+    "sasrec": segue.SASRec(),
+    "popularity": segue.Popularity(),
+    "recent-popularity": segue.RecentPopularity(),
+    "markov": segue.Markov(),
+}
+
+
+def run(name: str, seed: int, split: segue.Split) -> dict[str, object]:
+    """Fit one model with one seed, once for each of the two figures."""
+    config, training = CONFIGS[name], segue.Training(validation_users=None, seed=seed)
+    chosen = segue.fit(config, split, training=training)
+    epochs = chosen.metadata["training"].get("best_epoch", 1)
+    again = segue.Training(epochs=epochs, patience=None, seed=seed)
+    refitted = segue.fit(config, split.refit, training=again)
+    result: dict[str, object] = {"model": name, "seed": seed, "config": config.to_dict()}
+    for part, fitted in (("test", chosen), ("refit_test", refitted)):
+        found = segue.evaluate(fitted, split.test, k=10)
+        result[part] = {metric: round(found[metric], 4) for metric in ("ndcg@10", "hr@10", "coverage@10")}
+        result[f"{part}_intervals"] = {metric: found.intervals[metric] for metric in ("ndcg@10", "hr@10")}
+    return result | {
+        "training": chosen.metadata["training"],
+        "protocol": dict(found.protocol),
+        "date": common.today(),
+        "versions": common.versions("torch", "numpy"),
+        "hardware": common.machine() | {"threads": torch.get_num_threads()},
+    }
+
+
+def main() -> None:
+    """Run what is asked for; each run is kept as it ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=common.DATA, default="beauty")
+    parser.add_argument("--model", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    arguments = parser.parse_args()
+    split = segue.leave_last_out(common.dataset(arguments.data))
+    what = f"{common.DATA[arguments.data]}, leave-last-out, all items ranked, seen items left out"
+    for name in arguments.model:
+        for seed in arguments.seeds:
+            result = run(name, seed, split)
+            print(name, seed, result["test"], result["refit_test"], flush=True)
+            common.add_run(f"full_ranking_{arguments.data}", what, result)
+
+
+if __name__ == "__main__":
+    main()
