@@ -167,4 +167,4 @@ class SASRecModel(TrainableModel):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or convert the module; what was derived from the weights is forgotten."""
         self._vectors = None
-        return super()._apply(fn, recurse)
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
