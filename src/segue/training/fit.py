@@ -92,17 +92,18 @@ def fit(
     keep_buffers()
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        model: Model = config.build(train.n_users, train.n_items)
+        model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
-        if isinstance(model, CountingModel):
-            model.count(data.refit if refit and isinstance(data, Split) else train)
-        else:
-            run = _Run(config, settings, folder, Progress(quiet))
-            model, notes = run.fit(train, chosen, resume)
+        if isinstance(model, TrainableModel):
+            run = _Run(settings, folder, Progress(quiet))
+            notes = run.fit(model, train, chosen, resume)
             if refit and isinstance(data, Split):
-                model, again = run.again(notes["best_epoch"]).fit(data.refit, None, resume)
-                notes["refit"] = again
+                again = _new(config, data.refit, settings.seed)
+                assert isinstance(again, TrainableModel)
+                notes["refit"] = run.again(notes["best_epoch"]).fit(again, data.refit, None, resume)
+                model = again
+        elif isinstance(model, CountingModel):
+            model.count(data.refit if refit and isinstance(data, Split) else train)
     metadata: dict[str, Any] = {
         "split": spec,
         "refit": refit,
@@ -116,33 +117,30 @@ def fit(
 
 
 class _Run:
-    """One training of one config in one folder."""
+    """One training in one folder."""
 
-    def __init__(self, config: ModelConfig, settings: Training, folder: Path | None, progress: Progress) -> None:
-        self.config, self.settings, self.folder, self.progress = config, settings, folder, progress
+    def __init__(self, settings: Training, folder: Path | None, progress: Progress) -> None:
+        self.settings, self.folder, self.progress = settings, folder, progress
         self.curves_drawn = time.perf_counter()
 
     def again(self, epochs: int) -> _Run:
         """The same for a fixed number of epochs, in a folder of its own."""
         self.progress.console.print(f"training again on everything but the test part, {epochs} epochs")
         folder = None if self.folder is None else self.folder / "refit"
-        return _Run(self.config, replace(self.settings, epochs=epochs, patience=None), folder, self.progress)
+        return _Run(replace(self.settings, epochs=epochs, patience=None), folder, self.progress)
 
-    def fit(self, train: Dataset, validation: Holdout | None, resume: bool) -> tuple[TrainableModel, dict[str, Any]]:
-        """Train, and tell how it went."""
-        settings = self.settings
-        torch.manual_seed(settings.seed)
-        model = self.config.build(train.n_users, train.n_items)
-        assert isinstance(model, TrainableModel)
+    def fit(self, model: TrainableModel, train: Dataset, validation: Holdout | None, resume: bool) -> dict[str, Any]:
+        """Train the model, and tell how it went."""
+        settings, config = self.settings, model.config.to_dict()
         examples = model.examples(train)
-        accelerator = self._accelerator()
-        identity = {"model": self.config.to_dict(), "dataset": train.fingerprint}
+        accelerator = self._accelerator(config)
+        identity = {"model": config, "dataset": train.fingerprint}
         validate = None if validation is None else self._validation(model, validation)
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator)
         if resume and self.folder is not None and (self.folder / "last.safetensors").is_file():
             trainer.resume()
         if self.folder is not None and accelerator.is_main_process:
-            write_json(self.folder / "run.json", {"model": self.config.to_dict(), "training": settings.to_dict()})
+            write_json(self.folder / "run.json", {"model": config, "training": settings.to_dict()})
         try:
             state = trainer.run(self.progress, self._record(trainer))
         finally:
@@ -150,9 +148,9 @@ class _Run:
         if accelerator.is_main_process:
             self._draw(state)
         accelerator.end_training()
-        return model, _notes(state)
+        return _notes(state)
 
-    def _accelerator(self) -> Accelerator:
+    def _accelerator(self, config: dict[str, Any]) -> Accelerator:
         trackers = list(self.settings.trackers)
         if not torch.distributed.is_initialized():
             AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit could not choose anew
@@ -163,7 +161,7 @@ class _Run:
             project_dir=self.folder or "runs",
         )
         if trackers:
-            plain = {"model": str(self.config.to_dict()), "training": str(self.settings.to_dict())}
+            plain = {"model": str(config), "training": str(self.settings.to_dict())}
             accelerator.init_trackers("segue", config=plain)
         return accelerator
 
@@ -200,6 +198,12 @@ class _Run:
         if self.folder is not None and state.history:
             draw_curves(self.folder / "curves.png", state.history, self.settings.metric, state.best_epoch)
             self.curves_drawn = time.perf_counter()
+
+
+def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:
+    """A new module for the Dataset; its weights are a function of the seed."""
+    torch.manual_seed(seed)
+    return config.build(dataset.n_users, dataset.n_items)
 
 
 def _parts(
