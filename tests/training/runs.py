@@ -39,7 +39,7 @@ def small_model(**changes: object) -> SASRec:
 
 def small_training(**changes: object) -> Training:
     """Four epochs of a few steps."""
-    return Training(**{"epochs": 4, "batch_size": 16, "seed": 3, "device": "cpu", **changes})  # type: ignore[arg-type]
+    return Training(**{"epochs": 4, "batch_size": 16, "seed": 3, "cpu": True, **changes})  # type: ignore[arg-type]
 
 
 def main() -> None:

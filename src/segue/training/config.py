@@ -49,8 +49,8 @@ class Training:
     """Save the state for resuming also inside an epoch, every so many steps; always at the end of each epoch."""
     precision: Literal["no", "bf16"] = "no"
     """"bf16" runs the forward pass in bfloat16 where the device likes it."""
-    device: str | None = None
-    """"cpu", "cuda", …; the best one there is when not given."""
+    cpu: bool = False
+    """Stay on the CPU even where there is a GPU."""
     seed: int = 0
     """Seed of weights, batches, negatives and dropout."""
     trackers: tuple[str, ...] = ()
@@ -68,5 +68,5 @@ class Training:
         return {**asdict(self), "trackers": list(self.trackers)}
 
 
-MAY_CHANGE_ON_RESUME = frozenset({"epochs", "patience", "trackers", "save_every_steps", "device"})
+MAY_CHANGE_ON_RESUME = frozenset({"epochs", "patience", "trackers", "save_every_steps", "cpu"})
 """Options that a resumed run may set anew without becoming another run."""

@@ -155,7 +155,7 @@ class _Run:
         if not torch.distributed.is_initialized():
             AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit could not choose anew
         accelerator = Accelerator(
-            cpu=self.settings.device == "cpu",
+            cpu=self.settings.cpu,
             mixed_precision=self.settings.precision,
             log_with=trackers or None,
             project_dir=self.folder or "runs",
