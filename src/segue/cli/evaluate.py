@@ -84,7 +84,10 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         write_json({"run": options.run, **found.to_dict()})
         return 0
-    console().print(found.table(), highlight=False)
+    heading, table = f"{found.model} · {found.describe()}", found.table()
+    table.title = None  # it would be folded to the width of the table
+    console().print(heading, highlight=False, markup=False, soft_wrap=True)
+    console().print(table, highlight=False)
     if options.parts:
         write_frame(found.by_history_length, as_json=False)
         write_frame(found.by_popularity, as_json=False)
