@@ -1,0 +1,215 @@
+"""The tables of measured results in README.md, made from benchmarks/results/*.json.
+
+    python benchmarks/tables.py            # write them between the markers in README.md
+    python benchmarks/tables.py --check    # say whether they are there already; exit code 1 if not
+
+Whatever results exist are shown; figures of papers and other programs stand beside ours with their source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+START, END = "<!-- results:start -->", "<!-- results:end -->"
+
+Result = dict[str, Any]
+
+NAMES = {
+    "sasrec": "SASRec",
+    "ssept": "SSE-PT",
+    "markov": "Markov",
+    "popularity": "Popularity",
+    "recent-popularity": "RecentPopularity",
+}
+KANG = "Kang & McAuley 2018"
+TIKHONOVICH = "Tikhonovich et al. 2025"
+PUBLISHED = {  # result → rows of (model, NDCG@10, HR@10, source)
+    "games_sampled": [("SASRec", ".5360", ".7410", KANG)],
+    "full_ranking_beauty": [
+        ("SASRec, as older papers quote it", ".0318", ".0605", "Rajput et al. 2023"),
+        ("SASRec, sampled softmax", ".0531", ".0921", TIKHONOVICH),
+        ("eSASRec", ".0523", ".0928", TIKHONOVICH),
+    ],
+}
+HEADINGS = {
+    "games_sampled": "Sampled: Amazon Games, each target among 100 random items",
+    "full_ranking_beauty": "All items: Amazon Beauty (12,101 items)",
+    "full_ranking_games": "All items: Amazon Games (23,715 items)",
+    "full_ranking_ml-100k": "All items: MovieLens 100K (1,682 items)",
+}
+
+
+def render(results: dict[str, Result]) -> str:
+    """All tables, as Markdown."""
+    parts = [part for name in HEADINGS if name in results for part in accuracy(name, results[name])]
+    notebooks = [results[name] for name in sorted(results) if name.startswith("notebook_")]
+    if notebooks:
+        parts += speed(notebooks)
+    if "prepare" in results:
+        parts += preparation(results["prepare"])
+    return "\n\n".join(parts or ["No results yet: run the scripts in `benchmarks/`."])
+
+
+def accuracy(name: str, result: Result) -> Iterator[str]:
+    """A row per model, best first, then the published figures."""
+    summary = result["summary"]
+    parts = [part for part in ("test", "refit_test") if any(f"{part} ndcg@10" in row for row in summary.values())]
+    last = parts[-1]
+    both = len(parts) == 2
+    heads = ["NDCG@10, trained again", "HR@10, trained again", "NDCG@10", "HR@10"] if both else ["NDCG@10", "HR@10"]
+    rows = []
+    for model in sorted(summary, key=lambda model: -summary[model][f"{last} ndcg@10"]):
+        row = summary[model]
+        cells = [mean(row, f"{part} {metric}") for part in reversed(parts) for metric in ("ndcg@10", "hr@10")]
+        rows.append([NAMES.get(model, model), *cells, f"segue, {seeds(row['seeds'])}"])
+    for model, ndcg, hr, source in PUBLISHED.get(name, ()):
+        rows.append([f"*{model}*", ndcg, hr, *(["", ""] if both else []), source])
+    yield f"**{HEADINGS[name]}**"
+    yield table(["model", *heads, "source"], rows)
+    script = "games_sampled.py" if name == "games_sampled" else f"full_ranking.py --data {name.split('_', 2)[2]}"
+    yield made(script, result["runs"])
+
+
+def speed(notebooks: Sequence[Result]) -> Iterator[str]:
+    """Ours on each number of threads beside the peer's."""
+    peer = notebooks[0]["peer"]
+    heads = ["", *(f"segue, {cores(one['hardware']['threads'])}" for one in notebooks), "recommenders 1.2.1, one core"]
+    users, items = notebooks[0]["full_evaluation_shape"]
+    lines: list[tuple[str, list[str], str]] = [
+        ("seconds per epoch", [f"{one['seconds_per_epoch']:.1f}" for one in notebooks], str(peer["seconds_per_epoch"])),
+        (
+            "NDCG@10 after 10 epochs",
+            [decimal(one["sampled"]["ndcg@10"]) for one in notebooks],
+            decimal(peer["ndcg@10"]),
+        ),
+        ("HR@10 after 10 epochs", [decimal(one["sampled"]["hr@10"]) for one in notebooks], decimal(peer["hr@10"])),
+        (
+            "users evaluated per second, 100 items each",
+            [f"{one['sampled_users_per_second']:,}" for one in notebooks],
+            str(peer["evaluated_users_per_second"]),
+        ),
+        (
+            f"seconds to rank {users:,} users × {items:,} items",
+            [f"{one['full_evaluation_seconds']['ranks']:.1f}" for one in notebooks],
+            "",
+        ),
+    ]
+    yield "**Speed: the setting of Microsoft's SASRec notebook, on Amazon Games**"
+    yield table(heads, [[what, *ours, theirs] for what, ours, theirs in lines])
+    yield (
+        made("notebook.py", notebooks)
+        + " Microsoft's `recommenders` (TensorFlow 2.15) was measured before, on the same kind of machine."
+    )
+
+
+def preparation(result: Result) -> Iterator[str]:
+    """One line."""
+    options = result["options"]
+    yield "**Speed: `segue prepare`**"
+    yield (
+        f"{options['rows']:,} ratings in a CSV file, {options['k_core']}-core: {result['seconds']:.0f} s, "
+        f"{result['peak_mb']:,} MB of memory at most."
+    )
+    yield made("prepare.py", [result])
+
+
+# ---- cells ---------------------------------------------------------------------------------------------------------
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: texts to the left, the columns between to the right."""
+    marks = ["---", *("---:" for _ in heads[1:-1]), "---"]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, marks, *rows))
+
+
+def mean(row: Result, metric: str) -> str:
+    """Mean over seeds, ± the standard deviation where seeds differ."""
+    if metric not in row:
+        return ""
+    deviation = row.get(f"{metric} sd", 0.0)
+    return decimal(row[metric]) + (f" ± {decimal(deviation)}" if deviation else "")
+
+
+def decimal(value: float) -> str:
+    """Four digits behind the point and none before it: .0531."""
+    return f"{value:.4f}".removeprefix("0")
+
+
+def seeds(count: int) -> str:
+    """In words."""
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def cores(count: int) -> str:
+    """In words."""
+    return "one core" if count == 1 else f"{count} cores"
+
+
+def made(script: str, runs: Sequence[Result]) -> str:
+    """What made it, on what, when."""
+    machines = sorted({hardware(run) for run in runs})
+    dates = sorted({run["date"] for run in runs})
+    versions = sorted({f"segue {run['versions']['segue']}" + torch_of(run) for run in runs})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"<sub>`benchmarks/{script}` · {'; '.join(machines)} · {'; '.join(versions)} · {when}</sub>"
+
+
+def torch_of(run: Result) -> str:
+    """Its PyTorch, where it had one."""
+    return f", PyTorch {run['versions']['torch']}" if "torch" in run["versions"] else ""
+
+
+def hardware(run: Result) -> str:
+    """The machine in a few words."""
+    machine = run["hardware"]
+    used = f", {machine['threads']} used" if "threads" in machine else ""
+    return f"{machine['cpu']}, {machine['cores']} cores{used}"
+
+
+# ---- the README ----------------------------------------------------------------------------------------------------
+
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """Every result by the name of its file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def put_in(text: str, tables: str) -> str:
+    """The text with the tables between the markers."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise SystemExit(f"README.md lacks {START} or {END}.")
+    return f"{before}{start}\n{tables}\n{end}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write or check; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if README.md would change")
+    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args(argv)
+    text = arguments.readme.read_text(encoding="utf-8")
+    wanted = put_in(text, render(read_results(arguments.results)))
+    if text == wanted:
+        return 0
+    if arguments.check:
+        print(
+            "README.md and benchmarks/results disagree: run `python benchmarks/tables.py` and look at what changed.",
+            file=sys.stderr,
+        )
+        return 1
+    arguments.readme.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""What the README and the guide show is run as it stands there, and the README's figures are those of the results.
+
+Blocks marked `sh` and `python` are run, in their order, in one folder; `bash` blocks are only shown (they install,
+download or take long).
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from segue.cli.main import main
+from segue.data.simulate import simulate
+
+ROOT = Path(__file__).parent.parent
+README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+TABLES = [sys.executable, str(ROOT / "benchmarks" / "tables.py")]
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """(language, text) of the blocks that are to be run."""
+    for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S):
+        if language in ("sh", "python"):
+            yield language, text
+
+
+def run_blocks(page: Path) -> None:
+    """Run every block in the current folder, in this process."""
+    found = list(blocks(page))
+    assert {language for language, _ in found} == {"sh", "python"}
+    for language, text in found:
+        if language == "python":
+            exec(compile(text, f"{page.name}: python", "exec"), {})
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            segue, *words = shlex.split(line, comments=True)
+            assert segue == "segue", line
+            assert main(words) == 0, line
+
+
+def made_ratings() -> pl.DataFrame:
+    """A small log with words for ids: user, item, rating, time."""
+    log = simulate(60, 40, categories=8, mean_length=12).log
+    rating = np.random.default_rng(0).integers(1, 6, len(log))
+    return log.with_columns(rating=pl.Series(rating)).select("user", "item", "rating", "time")
+
+
+def made_movies() -> pl.DataFrame:
+    """A small log like MovieLens 100K: users 1, 6, 11, … and 42, 120 items, numbers for ids."""
+    rng = np.random.default_rng(0)
+    ids = np.unique([42, *range(1, 201, 5)])
+    users, steps = np.repeat(ids, 8), np.tile(np.arange(8), len(ids))
+    items = (np.repeat(rng.integers(0, 120, len(ids)), 8) + steps * 7) % 120 + 1
+    return pl.DataFrame([users, items, rng.integers(1, 6, len(users)), 880_000_000 + steps * 60 + users])
+
+
+@pytest.mark.slow
+def test_the_readme_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_movies().write_csv(tmp_path / "u.data", separator="\t", include_header=False)
+    monkeypatch.chdir(tmp_path)
+    run_blocks(README)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_the_readme_does_what_it_says_with_movielens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(real_data / "ml-100k" / "u.data", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = [text for language, text in blocks(README) if language == "sh"]
+    for line in "".join(found[:3]).splitlines():
+        assert main(shlex.split(line)[1:]) == 0
+    page = capsys.readouterr().out
+    assert re.search(r"read +943 +1,682 +100,000", page)
+    assert re.search(r"^42 .* 1  sasrec$", page, re.M)
+    validation = re.search(r"validation ndcg@10 +(\S+)", page)
+    assert validation is not None
+    assert float(validation[1]) > 0.09, "the README shows 0.1016"
+
+
+@pytest.mark.slow
+def test_the_guide_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_ratings().write_csv(tmp_path / "ratings.csv")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(GUIDE)
+
+
+def test_the_guide_names_options_that_exist() -> None:
+    named = set(re.findall(r"`(--[a-z][a-z0-9.-]+)", GUIDE.read_text(encoding="utf-8")))
+    helped = subprocess.run([sys.executable, "-c", ALL_HELP], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"--[a-z][a-z0-9.-]+", helped)) | {"--model"}
+    assert named - known == set()
+
+
+ALL_HELP = """
+from segue.cli.main import COMMANDS, main
+from segue.models.registry import MODELS
+for words in [[name] for name in COMMANDS] + [["train", "--model", name] for name in MODELS]:
+    try:
+        main([*words, "--help"])
+    except SystemExit:
+        pass
+"""
+
+
+def test_links_of_the_pages_lead_somewhere() -> None:
+    for page in [README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+# ---- the tables ----------------------------------------------------------------------------------------------------
+
+
+def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
+    done = subprocess.run([*TABLES, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_changed_figure_is_noticed_and_put_right(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    text = README.read_text(encoding="utf-8")
+    readme.write_text(text.replace("20,000,000 ratings", "30,000,000 ratings"), encoding="utf-8")
+    words = [*TABLES, "--readme", str(readme)]
+    done = subprocess.run([*words, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "benchmarks/tables.py" in done.stderr
+    subprocess.run(words, check=True)
+    assert readme.read_text(encoding="utf-8") == text
