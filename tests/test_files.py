@@ -5,7 +5,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from safetensors import SafetensorError
 
 from segue.errors import StorageError
 from segue.files import atomic_file, atomic_folder, read_json, read_manifest, sha256, write_json, write_manifest
@@ -60,6 +62,32 @@ def test_a_disk_that_is_full_at_the_flush_leaves_the_old_file(tmp_path: Path, mo
         write_json(path, {"a": 2})
     assert read_json(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("300000 requested and 38384 written"),
+        OSError("No space left on device (os error 28)"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        pl.exceptions.ComputeError("parquet: underlying IO error: No space left on device (os error 28)"),
+    ],
+    ids=["python", "numpy", "polars-text", "safetensors", "polars-parquet"],
+)
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_a_full_disk_is_said_alike_by_all_libraries(tmp_path: Path, error: Exception, atomic: Any) -> None:
+    with pytest.raises(OSError) as raised, atomic(tmp_path / "data"):
+        raise error
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "data"))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [StorageError("odd (os error 28)"), ValueError("odd"), KeyboardInterrupt()])
+def test_other_errors_stay_what_they_are(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, atomic_file(tmp_path / "data"):
+        raise error
+    assert raised.value is error
 
 
 def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:

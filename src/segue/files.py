@@ -7,9 +7,11 @@ named before anything is computed from it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,19 +19,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from segue.errors import StorageError
+from segue.errors import SegueError, StorageError
+
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust (polars, safetensors) say which error of the system it was."""
+
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""How NumPy says that the disk is full."""
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary neighbour of `path`; on success it replaces `path` in one step, on failure it is removed."""
+    """Yield a temporary neighbour of `path`; on success it replaces `path` in one step, on failure it is removed.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written: the disk is full, the folder is not ours. It names `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
-        _flush(temporary)
+        with failures_name(path):
+            yield temporary
+            _flush(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
@@ -44,16 +59,19 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     ------
     StorageError
         `path` exists and is not a folder that segue wrote (nothing of the user's is ever replaced).
+    OSError
+        The folder cannot be written: the disk is full, the place is not ours. It names `path`.
     """
     if path.exists() and not _replaceable(path):
         raise StorageError(f"{path} exists and was not written by segue: choose another place or remove it first.")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _flush(file)
+        with failures_name(path):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _flush(file)
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
             _exchange(temporary, path)
@@ -143,6 +161,22 @@ def _check(file: Path, expected: dict[str, Any], verify: bool) -> None:
         raise StorageError(f"{file} has {size} bytes, {expected['bytes']} were written: it is truncated or altered.")
     if verify and sha256(file) != expected["sha256"]:
         raise StorageError(f"{file} does not match its checksum: it was altered after it was written.")
+
+
+@contextmanager
+def failures_name(path: Path) -> Iterator[None]:
+    """Within, a write that fails is an OSError that names `path`, in whatever words the library that wrote says it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, SegueError) or getattr(error, "filename", None) is not None:
+            raise
+        known = error.errno if isinstance(error, OSError) else None
+        numbered = _SYSTEM_ERROR.search(str(error))
+        code = known or (int(numbered[1]) if numbered else errno.ENOSPC if _SHORT_WRITE.search(str(error)) else None)
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def _exchange(new: Path, old: Path) -> None:

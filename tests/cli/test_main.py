@@ -74,7 +74,9 @@ def test_misspelt_words_are_named_with_the_nearest(
     [
         (DataError("ratings.csv is empty."), 1, "segue: ratings.csv is empty.\n"),
         (ConfigError("k must be 1 or more."), 2, "segue: k must be 1 or more.\n"),
-        (OSError(28, "No space left on device", "out"), 1, "segue: [Errno 28] No space left on device: 'out'\n"),
+        (OSError(28, "No space left on device", "out"), 1, "segue: out: No space left on device.\n"),
+        (OSError(28, "No space left on device"), 1, "segue: No space left on device.\n"),
+        (OSError("the pipe is odd"), 1, "segue: the pipe is odd\n"),
         (SystemExit(0), 0, ""),
         (SystemExit(2), 2, ""),
         (KeyboardInterrupt(), 130, "segue: interrupted.\n"),

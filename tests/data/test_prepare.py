@@ -92,8 +92,8 @@ def test_metadata_says_where_the_data_comes_from(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"k_core": -1}, ConfigError, "count interactions: -1 < 0"),
-        ({"rounds": 0}, ConfigError, "rounds=0: at least 1"),
+        ({"k_core": -1}, ConfigError, "count interactions: expected 0 or more, found -1"),
+        ({"rounds": 0}, ConfigError, "rounds=0: expected 1 or more"),
         ({"duplicates": "frist"}, ConfigError, 'unknown duplicates="frist": did you mean "first"'),
         ({"k_core": 9}, DataError, r"the filters leave nothing \(read: 7 interactions.*9-core: 0 interactions\)"),
         ({"min_rating": 6}, DataError, r"rating at least 6: 0 interactions"),

@@ -88,8 +88,16 @@ def _guarded(words: list[str], debug: bool) -> int:
     except (SegueError, OSError) as error:
         if debug:
             raise
-        _complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
+        _complain("\n".join([_words(error), *getattr(error, "__notes__", ())]))
         return USAGE if isinstance(error, ConfigError) else FAILED
+
+
+def _words(error: SegueError | OSError) -> str:
+    """What went wrong in one line; of the system's errors (no permission, a full disk) the file and the reason."""
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror}."
+    return str(error)
 
 
 def _dispatch(words: list[str]) -> int:

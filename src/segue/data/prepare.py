@@ -19,6 +19,7 @@ from segue.data.reading import Log, Opened, open_source
 from segue.data.spool import Spool
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, nearest
+from segue.files import failures_name
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,10 @@ def prepare(
     place = None if out is None else Path(out).absolute().parent
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=place) as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=place) as folder,
+        failures_name(Path(folder if out is None else out)),
+    ):
         log, encoded = _encoded(opened, Path(folder), report)
         dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
         if out is None:
@@ -124,10 +128,11 @@ def _check(options: _Options) -> None:
     for name in ("per_user", "per_item"):
         if getattr(options, name) < 0:
             raise ConfigError(
-                f"k_core, min_per_user and min_per_item count interactions: {getattr(options, name)} < 0."
+                f"k_core, min_per_user and min_per_item count interactions: expected 0 or more, found "
+                f"{getattr(options, name)}."
             )
     if options.rounds is not None and options.rounds < 1:
-        raise ConfigError(f"rounds={options.rounds}: at least 1, or None to go on until nothing changes.")
+        raise ConfigError(f"rounds={options.rounds}: expected 1 or more, or None to go on until nothing changes.")
     if options.duplicates not in DUPLICATES:
         raise ConfigError(f'unknown duplicates="{options.duplicates}": {nearest(options.duplicates, DUPLICATES)}.')
 

@@ -78,6 +78,8 @@ def find_files(source: Path) -> list[Path]:
         kinds = sorted({"".join(f.suffixes[-2:] if f.suffix == ".gz" else f.suffixes[-1:]) for f in files})
         if len(kinds) > 1:
             raise DataError(f"{source} holds files of several kinds ({', '.join(kinds)}): pass a pattern like *.csv.")
+        if not files:
+            raise DataError(f"{source} is a folder without files in it.")
     else:
         files = _matching(source)
     if not files:
