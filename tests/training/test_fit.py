@@ -128,8 +128,11 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path, monkeypa
 
 def test_impossible_requests() -> None:
     split = small_split()
-    with pytest.raises(ConfigError, match="metric='ndgc@10' is not measured"):
+    with pytest.raises(ConfigError, match="metric='ndgc@10' is not measured in validation; did you mean \"ndcg@10\""):
         fit(small_model(), split, training=small_training(metric="ndgc@10"), quiet=True)
+    for length in (0, split.train.n_items + 1):
+        with pytest.raises(ConfigError, match=f"metric='ndcg@{length}': the catalogue has {split.train.n_items} items"):
+            fit(small_model(), split, training=small_training(metric=f"ndcg@{length}"), quiet=True)
     with pytest.raises(ConfigError, match="refit=True needs a split"):
         fit(small_model(), split.train, refit=True)
     with pytest.raises(ConfigError, match="a split brings its own"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +14,10 @@ from accelerate.state import AcceleratorState
 
 from segue.data.dataset import Dataset
 from segue.data.splits import Holdout, Split
-from segue.errors import ConfigError, StorageError
+from segue.errors import ConfigError, StorageError, nearest
 from segue.evaluation.candidates import sample_candidates
 from segue.evaluation.evaluate import evaluate
+from segue.evaluation.metrics import NAMES
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.memory import keep_buffers
@@ -173,8 +173,7 @@ class _Run:
         )
         n = settings.validation_candidates
         candidates = None if n is None else sample_candidates(asked, n, seed=settings.seed)
-        wanted = re.search(r"@(\d+)$", settings.metric)
-        k = int(wanted.group(1)) if wanted else 10
+        k = _length_of(settings.metric, holdout.dataset.n_items)
 
         def validate() -> dict[str, float]:
             result = evaluate(model, asked, k=k, candidates=candidates, lists=False, resamples=0)
@@ -215,6 +214,18 @@ def _parts(
             raise ConfigError("a split brings its own validation part: give one or the other.")
         return data.train, data.validation, data.test.dataset, data.spec
     return data, validation, data if validation is None else validation.dataset, None
+
+
+def _length_of(metric: str, n_items: int) -> int:
+    """The k of a metric such as "ndcg@10", checked before any time is spent on training."""
+    _, _, length = metric.partition("@")
+    k = int(length) if length.isdecimal() else 10
+    known = [f"{name}@{k}" for name in NAMES]
+    if metric not in known:
+        raise ConfigError(f"metric={metric!r} is not measured in validation; {nearest(metric, known)}")
+    if not 1 <= k <= n_items:
+        raise ConfigError(f"metric={metric!r}: the catalogue has {n_items:,} items; look at so many at most.")
+    return k
 
 
 def _check_folder(folder: Path | None, resume: bool) -> None:

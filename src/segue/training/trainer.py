@@ -223,9 +223,10 @@ class Trainer:
         mine, theirs = _flat(self.identity), _flat(other)
         for key in sorted(mine.keys() | theirs.keys()):
             if key.removeprefix("training.") not in MAY_CHANGE_ON_RESUME and mine.get(key) != theirs.get(key):
+                values = "" if key == "dataset" else f": {theirs.get(key)!r} there, {mine.get(key)!r} here"
                 raise StorageError(
-                    f"{self.folder} holds a run with another {key}: {theirs.get(key)!r} there, {mine.get(key)!r} here. "
-                    "Resume with the same settings and Dataset, or train into a new folder."
+                    f"{self.folder} holds a run with another {key}{values}. Resume with the same settings and Dataset, "
+                    "or train into a new folder."
                 )
 
     def _save_last(self) -> None:
