@@ -163,7 +163,6 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
 
 
 def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     training = small_training(trackers=("tensorboard",))
     fit(small_model(), small_split(), training=training, out=tmp_path / "run", quiet=True)
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
