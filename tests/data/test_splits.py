@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.data.dataset import Dataset
-from segue.data.splits import Holdout, Split, hold_out_users, leave_last_n, leave_last_out, time_cut
+from segue.data.splits import Holdout, Split, hold_out_users, leave_last_n, leave_last_out, split_by, time_cut
 from segue.errors import ConfigError, DataError
 from tests.helpers import make_dataset, visible
 
@@ -228,3 +229,47 @@ def test_samples_are_drawn_once_from_the_seed() -> None:
 
 def test_the_name_and_the_counts_are_shown() -> None:
     assert repr(leave_last_n(small(), 2).test) == "Holdout(test: 1 users, 2 targets)"
+
+
+def walks() -> Dataset:
+    """40 users with five to eight interactions each, at times of their own."""
+    rows = [[(user + step) % 12 + 1 for step in range(5 + user % 4)] for user in range(40)]
+    return make_dataset(rows, [[7 * step + user % 5 for step in range(len(row))] for user, row in enumerate(rows)])
+
+
+# ---- specs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        leave_last_out,
+        lambda data: leave_last_n(data, 2),
+        lambda data: time_cut(data, 0.2, 0.3),
+        lambda data: hold_out_users(data, 0.25, 0.25, seed=7),
+    ],
+)
+def test_a_split_is_made_again_of_its_spec(made: Callable[[Dataset], Split]) -> None:
+    data = walks()
+    first = made(data)
+    again = split_by(data, json.loads(json.dumps(first.spec)))
+    assert again.spec == first.spec
+    assert again.train.fingerprint == first.train.fingerprint
+    for one, other in ((first.validation, again.validation), (first.test, again.test)):
+        assert one.users.tolist() == other.users.tolist()
+        assert one.history_ends.tolist() == other.history_ends.tolist()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({}, 'there is no split "None"'),
+        ({"name": "leave-last-uot"}, 'did you mean "leave-last-out"'),
+        ({"name": "leave-last-n"}, "needs n"),
+        ({"name": "leave-last-out", "n": 2}, "n=2 means nothing to the split leave-last-out, which has no options"),
+        ({"name": "time-cut", "seed": 2}, "which has test, validation"),
+    ],
+)
+def test_impossible_specs_are_named(spec: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        split_by(walks(), spec)

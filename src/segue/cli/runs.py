@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from segue.cli.output import note
-from segue.cli.splitting import split_of
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +25,9 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
     spec = recommender.metadata.get("split")
     if not spec:
         raise ConfigError(f"{run} was trained on all of its data: there is nothing left to evaluate it on.")
-    split = split_of(recommender.dataset, spec)
+    from segue.data.splits import split_by
+
+    split = split_by(recommender.dataset, spec)
     if part == "test":
         return split.test
     if recommender.metadata.get("refit"):

@@ -1,16 +1,11 @@
-"""Options of splits, and the split that a run was made with."""
+"""Options of splits, shared by the commands that split."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from segue.errors import ConfigError, StorageError
-
-if TYPE_CHECKING:
-    from segue.data.dataset import Dataset
-    from segue.data.splits import Split
+from segue.errors import ConfigError
 
 SplitName = Literal["leave-last-out", "leave-last-n", "time-cut", "held-out-users"]
 
@@ -52,42 +47,13 @@ class SplitOptions:
             "validation": self.split_validation,
             "seed": self.split_seed,
         }
+        from segue.data.splits import SPLITS
+
         wanted = {name: value for name, value in given.items() if value is not None}
         for name in wanted:
-            if name not in _OPTIONS[self.split]:
-                has = ", ".join(f"--split-{option}" for option in _OPTIONS[self.split]) or "no options"
+            if name not in SPLITS[self.split]:
+                has = ", ".join(f"--split-{option}" for option in SPLITS[self.split]) or "no options"
                 raise ConfigError(f"--split-{name} means nothing to --split {self.split}, which has {has}.")
-        return {"name": self.split, **wanted}
-
-
-_OPTIONS: dict[str, tuple[str, ...]] = {
-    "leave-last-out": (),
-    "leave-last-n": ("n",),
-    "time-cut": ("test", "validation"),
-    "held-out-users": ("test", "validation", "seed"),
-}
-
-
-def split_of(dataset: Dataset, spec: Mapping[str, Any]) -> Split:
-    """The split of a Dataset that `spec` (a `Split.spec`) describes.
-
-    Raises
-    ------
-    StorageError
-        `spec` describes no split that this segue knows.
-    """
-    from segue.data.splits import hold_out_users, leave_last_n, leave_last_out, time_cut
-
-    name = spec.get("name")
-    test, validation = float(spec.get("test", 0.1)), float(spec.get("validation", 0.1))
-    if name == "leave-last-out":
-        return leave_last_out(dataset)
-    if name == "leave-last-n":
-        if "n" not in spec:
+        if self.split == "leave-last-n" and self.split_n is None:
             raise ConfigError("--split leave-last-n needs --split-n, the number of interactions.")
-        return leave_last_n(dataset, int(spec["n"]))
-    if name == "time-cut":
-        return time_cut(dataset, test, validation)
-    if name == "held-out-users":
-        return hold_out_users(dataset, test, validation, int(spec.get("seed", 0)))
-    raise StorageError(f"this segue knows no split {name!r}.")
+        return {"name": self.split, **wanted}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
-from segue.cli.splitting import SplitOptions, split_of
+from segue.cli.splitting import SplitOptions
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,10 +80,11 @@ def main(argv: Sequence[str]) -> int:
         return _launch(argv, options.processes)
 
     from segue.data.dataset import Dataset
+    from segue.data.splits import split_by
     from segue.training.fit import fit
 
     is_main = int(os.environ.get("RANK", "0")) == 0
-    split = split_of(Dataset.open(options.dataset), splitting.spec())
+    split = split_by(Dataset.open(options.dataset), splitting.spec())
     try:
         recommender = fit(
             model,

@@ -6,14 +6,16 @@ Holdouts (which users, where each history ends, what came next).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions
-from segue.errors import ConfigError, DataError
+from segue.errors import ConfigError, DataError, nearest
 
 MIN_HISTORY = 3
 """Users with fewer interactions than this are never held out by leave-last: they stay in training."""
@@ -105,7 +107,7 @@ class Split:
     test
         Is looked at once.
     spec
-        The call that made the split, as plain data.
+        The call that made the split, as plain data; `split_by` makes the split of it again.
     """
 
     train: Dataset
@@ -218,6 +220,55 @@ def hold_out_users(dataset: Dataset, test: float = 0.1, validation: float = 0.1,
     )
     spec: dict[str, object] = {"name": "held-out-users", "test": test, "validation": validation, "seed": seed}
     return Split(dataset.until(ends), validation_part, test_part, spec)
+
+
+def split_by(dataset: Dataset, spec: Mapping[str, Any]) -> Split:
+    """The split of a Dataset that a `Split.spec` describes; what the spec leaves open has its default.
+
+    Parameters
+    ----------
+    dataset
+        What to split.
+    spec
+        `name` is "leave-last-out", "leave-last-n", "time-cut" or "held-out-users"; the rest are the arguments of the
+        function of that name.
+
+    Raises
+    ------
+    ConfigError
+        There is no such split, or it has no such argument.
+    DataError
+        As the function of that name.
+
+    Examples
+    --------
+    >>> recommender = segue.load("runs/first")                                          # doctest: +SKIP
+    >>> split = split_by(recommender.dataset, recommender.metadata["split"])            # doctest: +SKIP
+    """
+    options = {name: value for name, value in spec.items() if name != "name"}
+    name = str(spec.get("name"))
+    if name not in SPLITS:
+        raise ConfigError(f'there is no split "{name}": {nearest(name, SPLITS)}')
+    for option in options:
+        if option not in SPLITS[name]:
+            has = ", ".join(SPLITS[name]) or "no options"
+            raise ConfigError(f"{option}={options[option]!r} means nothing to the split {name}, which has {has}.")
+    if name == "leave-last-out":
+        return leave_last_out(dataset)
+    if name == "leave-last-n":
+        if "n" not in options:
+            raise ConfigError("the split leave-last-n needs n, the number of interactions held out per user.")
+        return leave_last_n(dataset, **options)
+    return time_cut(dataset, **options) if name == "time-cut" else hold_out_users(dataset, **options)
+
+
+SPLITS: Mapping[str, tuple[str, ...]] = {
+    "leave-last-out": (),
+    "leave-last-n": ("n",),
+    "time-cut": ("test", "validation"),
+    "held-out-users": ("test", "validation", "seed"),
+}
+"""The names of the splits, each with its options."""
 
 
 def _asked(dataset: Dataset, history_ends: Int64, target_ends: Int64, name: str) -> Holdout:
