@@ -12,7 +12,7 @@ from segue.data.simulate import simulate
 
 Json = Callable[..., Any]
 
-TINY = ["--training.epochs", "2", "--model.width", "8", "--model.blocks", "1", "--training.device", "cpu", "--quiet"]
+TINY = ["--training.epochs", "2", "--model.width", "8", "--model.blocks", "1", "--training.cpu", "--quiet"]
 """Options of a training that takes a second."""
 
 

@@ -87,7 +87,7 @@ def test_train_takes_yaml_and_refits(data: Path, tmp_path: Path, answer: Ask) ->
     path = tmp_path / "run.yaml"
     path.write_text(
         f"dataset: {data}\nmodel: {{name: sasrec, width: 8, blocks: 1}}\nrefit: true\nquiet: true\n"
-        "split: leave-last-n\nsplit-n: 2\ntraining: {epochs: 1, device: cpu}\n"
+        "split: leave-last-n\nsplit-n: 2\ntraining: {epochs: 1, cpu: true}\n"
     )
     found = answer("train", "--config", path, "--out", tmp_path / "run")
     assert found["model"]["width"] == 8
@@ -96,7 +96,7 @@ def test_train_takes_yaml_and_refits(data: Path, tmp_path: Path, answer: Ask) ->
 
 
 def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) -> None:
-    words = ["train", data, "--out", tmp_path / "run", "--model.width", 8, "--training.device", "cpu", "--quiet"]
+    words = ["train", data, "--out", tmp_path / "run", "--model.width", 8, "--training.cpu", "--quiet"]
     answer(*words, "--training.epochs", 1)
     assert "resume" in complaint(1, *words, "--training.epochs", 2)
     assert answer(*words, "--training.epochs", 2, "--resume")["training"]["epochs"] == 2
@@ -131,7 +131,7 @@ def test_an_interrupted_training_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_train_in_two_processes(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = ["--out", str(tmp_path / "run"), "--training.epochs", "1", "--training.device", "cpu", "--processes", "2"]
+    words = ["--out", str(tmp_path / "run"), "--training.epochs", "1", "--training.cpu", "--processes", "2"]
     assert main(["train", str(data), *words, "--json"]) == 0
     assert capfd.readouterr().out.count('"run":') == 1
     assert (tmp_path / "run" / "recommender").is_dir()
@@ -163,6 +163,16 @@ def test_evaluate_shows_a_table(run: Path, capsys: pytest.CaptureFixture[str]) -
     page = capsys.readouterr().out
     assert "ndcg" in page
     assert "popularity" in page
+
+
+@pytest.mark.parametrize("name", ["run", "markov"])
+def test_evaluate_writes_a_page(name: str, tmp_path: Path, request: pytest.FixtureRequest, answer: Ask) -> None:
+    folder, page = request.getfixturevalue(name), tmp_path / "page.html"
+    answer("evaluate", folder, "--k", "5", "--report", page)
+    text = page.read_text(encoding="utf-8")
+    for shown in (str(folder), "ndcg@5", "because of", "By length of history", "Gini of item popularity"):
+        assert shown in text
+    assert ("Training curves" in text) is (name == "run")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from segue.data.splits import leave_last_out
 from segue.errors import ConfigError, StorageError
 from segue.evaluation.compare import compare
 from segue.evaluation.evaluate import Evaluation, evaluate
-from segue.evaluation.report import Example, Suggestion, write_report
+from segue.evaluation.examples import Example, Suggestion
+from segue.evaluation.report import write_report
 from tests.inference.fakes import Table, random_dataset
 
 HOLDOUT = leave_last_out(random_dataset(400, 60, 30)).test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segue.cli.options import POSITIONAL, OptionParser
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
     from segue.evaluation.result import Evaluation
     from segue.inference.recommender import Recommender
 
+_EXAMPLES = 3
+"""Users shown in a report."""
+
 _NOTES = """\
   segue evaluate runs/first --candidates 100 --by popularity --users 10000
+  segue evaluate runs/first --report first.html
 
 A target ranks behind every other item with the same score, so no model gains from ties."""
 
@@ -60,6 +65,9 @@ class EvaluateOptions:
     out: str | None = None
     """Write the evaluation, with a line per user, to this JSON file as well."""
 
+    report: str | None = None
+    """Write one HTML page to this file as well: figures, examples with reasons, curves, data and settings."""
+
     parts: bool = False
     """Show the figures by length of history and by popularity too."""
 
@@ -78,9 +86,12 @@ def main(argv: Sequence[str]) -> int:
     from segue.inference.recommender import load
 
     recommender = load(options.run, device=protocol.device)
-    found = measure(recommender, questions(recommender, options.run, protocol.on), protocol)
+    holdout = questions(recommender, options.run, protocol.on)
+    found = measure(recommender, holdout, protocol)
     if options.out is not None:
         note(f"wrote {found.save(options.out)}")
+    if options.report is not None:
+        note(f"wrote {_report(options, recommender, holdout, found)}")
     if options.json:
         write_json({"run": options.run, **found.to_dict()})
         return 0
@@ -92,6 +103,23 @@ def main(argv: Sequence[str]) -> int:
         write_frame(found.by_history_length, as_json=False)
         write_frame(found.by_popularity, as_json=False)
     return 0
+
+
+def _report(options: EvaluateOptions, recommender: Recommender, holdout: Holdout, found: Evaluation) -> Path:
+    """Write the page about one run, with the first users who were asked as examples."""
+    from segue.evaluation.examples import examples_of
+    from segue.evaluation.run_report import report_runs
+
+    assert options.report is not None
+    users = holdout.dataset.users.decode(holdout.users[:_EXAMPLES]).to_list()
+    return report_runs(
+        options.report,
+        {found.model: recommender},
+        {found.model: found},
+        title=f"{options.run}: {found.model}",
+        folders={found.model: options.run},
+        examples=examples_of(recommender, users),
+    )
 
 
 def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:

@@ -121,6 +121,12 @@ class Description:
         content: dict[str, Any] = _plain(asdict(self))
         return content | {"sparsity": self.sparsity}
 
+    def facts(self) -> dict[str, str]:
+        """What is said in one number or date, for people: label → text."""
+        from segue.data.statistics_views import facts
+
+        return facts(self)
+
     def table(self) -> RenderableType:
         """All of it for the terminal."""
         from segue.data.statistics_views import table

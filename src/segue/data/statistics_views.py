@@ -24,7 +24,7 @@ def table(description: Description) -> RenderableType:
     """Tables of counts, distributions and preparation steps."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [_counts(description), _spreads(description)]
+    parts: list[RenderableType] = [_table(("", ""), list(facts(description).items())), _spreads(description)]
     if description.ratings is not None:
         parts.append(_rating_table(description.ratings))
     if description.steps:
@@ -41,26 +41,25 @@ def text(description: Description) -> str:
     return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).rstrip()
 
 
-def _counts(description: Description) -> Table:
-    rows = [
-        ("users", f"{description.users:,}"),
-        ("items", f"{description.items:,}"),
-        ("interactions", f"{description.interactions:,}"),
-        ("sparsity", f"{description.sparsity:.3%}"),
-        ("users with fewer than 3", f"{description.short_users:,}"),
-        ("repeats of an item by its user", f"{description.repeats:.1%}"),
-        ("interactions with the top 1 % of items", f"{description.popularity.top_1_percent:.1%}"),
-        ("interactions with the top 10 % of items", f"{description.popularity.top_10_percent:.1%}"),
-        ("Gini of item popularity", f"{description.popularity.gini:.3f}"),
-    ]
+def facts(description: Description) -> dict[str, str]:
+    """What is said in one number or date: label → text."""
+    found = {
+        "users": f"{description.users:,}",
+        "items": f"{description.items:,}",
+        "interactions": f"{description.interactions:,}",
+        "sparsity": f"{description.sparsity:.3%}",
+        "users with fewer than 3": f"{description.short_users:,}",
+        "repeats of an item by its user": f"{description.repeats:.1%}",
+        "interactions with the top 1 % of items": f"{description.popularity.top_1_percent:.1%}",
+        "interactions with the top 10 % of items": f"{description.popularity.top_10_percent:.1%}",
+        "Gini of item popularity": f"{description.popularity.gini:.3f}",
+    }
     times = description.times
     if times is None:
-        rows.append(("times", "none"))
-    else:
-        rows += [("first", times.first.replace("+00:00", " UTC")), ("last", times.last.replace("+00:00", " UTC"))]
-        rows += [] if times.days is None else [("time span", f"{times.days:,.1f} days")]
-        rows.append(("at the same time as another of the user", f"{times.tied:.1%}"))
-    return _table(("", ""), rows)
+        return found | {"times": "none"}
+    found |= {"first": times.first.replace("+00:00", " UTC"), "last": times.last.replace("+00:00", " UTC")}
+    found |= {} if times.days is None else {"time span": f"{times.days:,.1f} days"}
+    return found | {"at the same time as another of the user": f"{times.tied:.1%}"}
 
 
 def _spreads(description: Description) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,40 +12,13 @@ import polars as pl
 
 from segue.errors import ConfigError, StorageError
 from segue.evaluation.compare import Comparison
+from segue.evaluation.examples import Example
 from segue.evaluation.result import Evaluation
 from segue.files import atomic_file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LONGEST_LIST = 8
 _HEADLINES = ("ndcg@10", "hr@10")
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """One recommended item."""
-
-    item: str
-    """What the reader knows it by: the raw id, or a name."""
-
-    score: float
-    """The model's score."""
-
-    reasons: Sequence[tuple[str, float]] = ()
-    """(history item, how much it added to the score), the strongest first."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """What one user is recommended."""
-
-    user: str
-    """The user's raw id, or a name."""
-
-    history: Sequence[str]
-    """The newest items of the history, oldest first."""
-
-    suggestions: Sequence[Suggestion]
-    """Recommended items, best first."""
 
 
 def write_report(
@@ -210,7 +182,7 @@ def _headline(name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any
             "bar": value * scale,
             "from": spans[model][0] * scale,
             "width": (spans[model][1] - spans[model][0]) * scale,
-            "best": value == max(values.values()),
+            "best": len(values) > 1 and value == max(values.values()),
         }
         for model, value in values.items()
     ]

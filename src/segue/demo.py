@@ -1,0 +1,139 @@
+"""All of it once, on made data: what `segue demo` does, step by step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from segue.data.dataset import Dataset
+from segue.data.prepare import prepare
+from segue.data.simulate import simulate
+from segue.data.splits import Split
+from segue.errors import ConfigError
+from segue.evaluation.compare import Comparison, compare
+from segue.evaluation.evaluate import evaluate
+from segue.evaluation.examples import Example, examples_of
+from segue.evaluation.result import Evaluation
+from segue.evaluation.run_report import report_runs
+from segue.files import write_json
+from segue.inference.recommender import Recommender
+from segue.models.markov import Markov
+from segue.models.popularity import Popularity, RecentPopularity
+from segue.models.sasrec import SASRec
+from segue.training.config import Training
+from segue.training.fit import fit
+
+LEARNT = "sasrec"
+"""The name of the model that the others are compared with."""
+
+_MARK = "demo.json"
+_SHOWN = 3
+"""Users shown, items recommended to each, and reasons for each item."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A made shop, and models of it.
+
+    Each method is a step; the later ones take what the earlier ones return.
+    """
+
+    out: Path
+    """Folder for everything that the demo leaves."""
+
+    users: int = 2000
+    """Customers of the shop."""
+
+    items: int = 500
+    """Items of the shop."""
+
+    epochs: int = 25
+    """Most passes of SASRec over the data."""
+
+    seed: int = 0
+    """Seed of the shop, the training and the resamples."""
+
+    def prepare(self) -> Dataset:
+        """Make the shop's log, and of the log a Dataset; what an earlier demo left is replaced.
+
+        Raises
+        ------
+        ConfigError
+            The folder holds something else.
+        """
+        out = self.out
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
+            raise ConfigError(f"{out} exists and was not made by segue demo: choose another folder with --out.")
+        shutil.rmtree(out / "runs", ignore_errors=True)
+        write_json(out / _MARK, {**asdict(self), "out": str(out)})
+        log = simulate(self.users, self.items, self.seed).log
+        log.write_csv(out / "shop.csv")
+        return prepare(log, out=out / "data")
+
+    def train(self, split: Split, *, quiet: bool = False) -> dict[str, Recommender]:
+        """Fit the baselines and SASRec."""
+        training = Training(
+            epochs=self.epochs,
+            batch_size=32,
+            learning_rate=3e-3,
+            warmup_steps=50,
+            validate_every=2,
+            patience=3,
+            seed=self.seed,
+        )
+        configs = (Popularity(), RecentPopularity(), Markov(), SASRec(max_length=30, dropout=0.2, loss="softmax"))
+        with _one_thread():
+            return {
+                config.name: fit(config, split, training=training, out=self.out / "runs" / config.name, quiet=quiet)
+                for config in configs
+            }
+
+    def evaluate(self, fitted: Mapping[str, Recommender], split: Split) -> dict[str, Evaluation]:
+        """Measure all models on the test."""
+        with _one_thread():
+            return {name: evaluate(model, split.test, k=10, seed=self.seed) for name, model in fitted.items()}
+
+    def compare(self, found: Mapping[str, Evaluation]) -> list[Comparison]:
+        """Test whether SASRec differs from each baseline, the best of them first."""
+        baselines = sorted((name for name in found if name != LEARNT), key=lambda name: -found[name]["ndcg@10"])
+        return [compare(found[name], found[LEARNT], metric="ndcg@10", seed=self.seed) for name in baselines]
+
+    def explain(self, recommender: Recommender, split: Split) -> list[Example]:
+        """Recommendations with their reasons for some users of the test."""
+        users = split.test.dataset.users.decode(split.test.users[:_SHOWN]).to_list()
+        with _one_thread():
+            return examples_of(recommender, users, k=_SHOWN, reasons=_SHOWN)
+
+    def report(
+        self,
+        fitted: Mapping[str, Recommender],
+        found: Mapping[str, Evaluation],
+        comparisons: list[Comparison],
+        examples: list[Example],
+    ) -> Path:
+        """Write the page, and return where it is."""
+        return report_runs(
+            self.out / "report.html",
+            fitted,
+            found,
+            title="segue demo: a made shop",
+            folders={LEARNT: self.out / "runs" / LEARNT},
+            comparisons=comparisons,
+            examples=examples,
+        )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread: more only wait for each other over tensors this small, for minutes where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
