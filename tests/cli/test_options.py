@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from segue.cli.options import POSITIONAL, OptionParser, peek
-from segue.errors import ConfigError
+from segue.errors import ConfigError, DataError
 
 ALIASES = {"model": "model.name"}
 
@@ -229,3 +229,28 @@ def test_help_shows_the_docs_defaults_and_an_example(capsys: pytest.CaptureFixtu
     assert "Most epochs. Stopping early makes them fewer, by 100% at worst. (default: 10)" in page
     assert "--model.name {sasrec,ssept} --model for short. Which model. (default: sasrec)" in page
     assert "segue train data/mine --model sasrec --out runs/first" in page
+
+
+def test_help_marks_what_is_required_and_what_is_a_switch(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        made("--help")
+    page = " ".join(capsys.readouterr().out.split())
+    assert "--out TEXT Where to write. (required)" in page
+    assert "--steps.half Half precision. --" in page
+
+
+@pytest.mark.parametrize(
+    ("said", "typed"),
+    [
+        ("leave such rows out with k_core='7'.", "leave such rows out with --k-core=7."),
+        ("epochs=0: expected 1 or more.", "--steps.epochs=0: expected 1 or more."),
+        ("pass half=True, clip=None or clip=2.5.", "pass --steps.half=true, --steps.clip=null or --steps.clip=2.5."),
+        ("Say which: out=…", "Say which: --out=…"),
+        ("Give the unit with out=, or not.", "Give the unit with --out=, or not."),
+        ("dataset=1 name='x' other=3 a.epochs=2", "dataset=1 --model.name=x other=3 a.epochs=2"),
+    ],
+)
+def test_messages_name_options_as_one_types_them(said: str, typed: str) -> None:
+    with pytest.raises(DataError) as raised, made("data", "--out", "run").errors_as_typed():
+        raise DataError(said)
+    assert str(raised.value) == typed

@@ -22,6 +22,7 @@ import re
 import typing
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from docstring_parser import ParseError, parse_from_object
@@ -30,10 +31,13 @@ from jsonargparse import ArgumentParser
 from segue.cli import kinds
 from segue.cli.configfile import flat, read_config, replaced
 from segue.cli.main import COMMANDS
-from segue.errors import ConfigError, nearest
+from segue.errors import ConfigError, SegueError, nearest
 
 T = TypeVar("T")
 
+
+_ARGUMENT = re.compile(r"""(?<![\w.\-"'])([a-z]\w*)=('[^']*'|"[^"]*"|[\w…\-]*(?:\.\d+)?)""")
+"""An argument in the words of Python, as messages name it: `bad_rows='drop'`, `min_rating=3.0`, `user=…`."""
 
 POSITIONAL = {"positional": True}
 """Metadata of a field that is given by its place on the command line instead of by a flag:
@@ -127,6 +131,7 @@ class OptionParser:
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
             shape: dict[str, Any] = {"metavar": kinds.metavar(kind)} if kinds.metavar(kind) else {}
             shape |= {"required": True} if default is dataclasses.MISSING else {"default": default}
+            shape |= {"metavar": ""} if kinds.is_switch(kind) and default is False else {}
             short = "".join(f"--{_spelt(alias)} for short. " for alias, full in self._aliases.items() if full == key)
             group.add_argument(f"--{_spelt(key)}", type=kind, help=short + (text or ""), **shape)
         self._sources.append((options, under))
@@ -150,7 +155,26 @@ class OptionParser:
         under = next(under for declared, under in self._sources if declared is options)
         values = self._values[under] if under else self._values
         given = {field.name: values[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-        return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        with self.errors_as_typed():
+            return options(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+
+    @contextmanager
+    def errors_as_typed(self) -> Iterator[None]:
+        """Errors raised within name options as one types them: `bad_rows='drop'` becomes `--bad-rows=drop`."""
+        try:
+            yield
+        except SegueError as error:
+            raise type(error)(self._as_typed(str(error))) from error
+
+    def _as_typed(self, message: str) -> str:
+        words = {"True": "true", "False": "false", "None": "null"}
+
+        def typed(match: re.Match[str]) -> str:
+            name, value = match[1], match[2].strip("'\"")
+            found = [key for key in self._kinds if key.rpartition(".")[2] == name and key not in self._positionals]
+            return f"--{_spelt(found[0])}={words.get(value, value)}" if len(found) == 1 else match[0]
+
+        return _ARGUMENT.sub(typed, message)
 
     # ---- the command line, word by word -------------------------------------------------------------------------
 
@@ -235,7 +259,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         if action.dest == "print_config":
             return "Print all options as YAML, for use with --config, and exit (=skip_default: only the changed ones)."
         text = action.help or ""
-        if action.default in (None, (), argparse.SUPPRESS) or not action.option_strings:
+        if action.required and action.option_strings:
+            return f"{text} (required)"
+        if action.default in (None, (), argparse.SUPPRESS) or action.default is False or not action.option_strings:
             return text
         return f"{text} (default: {kinds.shown(action.default)})"
 

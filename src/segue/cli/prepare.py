@@ -119,10 +119,11 @@ def main(argv: Sequence[str]) -> int:
 
     from segue.data.prepare import prepare
 
-    log = _log(options.source, parser.get(ReadingOptions), parser.get(PublicOptions))
+    with parser.errors_as_typed():
+        log = _log(options.source, parser.get(ReadingOptions), parser.get(PublicOptions))
     if log.dropped:
         note(f"warning: {log.dropped:,} bad rows of {options.source} were left out.")
-    with _bar(options.quiet) as progress:
+    with parser.errors_as_typed(), _bar(options.quiet) as progress:
         dataset = prepare(
             log,
             k_core=chosen.k_core,
