@@ -190,6 +190,12 @@ def test_compare(run: Path, markov: Path, answer: Ask, capsys: pytest.CaptureFix
     assert "sasrec" in capsys.readouterr().out
 
 
+def test_compare_names_two_runs_of_one_model_by_their_folders(run: Path, answer: Ask) -> None:
+    again = f"{run}/."
+    (found,) = answer("compare", run, again, "--metric", "ndcg@10")
+    assert (found["a"], found["b"]) == (str(run), again)
+
+
 def test_compare_needs_two(run: Path, complaint: Ask) -> None:
     assert "needs two runs or more, found 1" in complaint(2, "compare", run)
 

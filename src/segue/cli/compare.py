@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from segue.cli.evaluate import Protocol, measure
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_json
-from segue.cli.runs import questions
+from segue.cli.protocol import Protocol, measure, questions
 from segue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from segue.evaluation.result import Evaluation
 
 _NOTES = """\
 Every run is asked about the same users; the first is what the others are compared with. The intervals and p-values
@@ -48,7 +51,12 @@ def main(argv: Sequence[str]) -> int:
         recommender = load(run, device=protocol.device)
         evaluations.append(measure(recommender, questions(recommender, run, protocol.on), protocol))
     first, *others = evaluations
-    found = [compare(first, other, metric=options.metric, seed=protocol.seed) for other in others]
+    found = [
+        compare(
+            first, other, metric=options.metric, names=_names(first, other, options.runs[0], run), seed=protocol.seed
+        )
+        for run, other in zip(options.runs[1:], others, strict=True)
+    ]
     if options.json:
         pairs = zip(options.runs[1:], found, strict=True)
         write_json([{"runs": [options.runs[0], run], **comparison.to_dict()} for run, comparison in pairs])
@@ -58,3 +66,8 @@ def main(argv: Sequence[str]) -> int:
         note(f"\n{run} against {options.runs[0]}")
         console().print(comparison.table(), highlight=False)
     return 0
+
+
+def _names(first: Evaluation, other: Evaluation, *runs: str) -> tuple[str, str]:
+    """The names of the models; where they are the same, of the runs."""
+    return (first.model, other.model) if first.model != other.model else (runs[0], runs[1])

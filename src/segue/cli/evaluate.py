@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_frame, write_json
-from segue.cli.runs import questions
+from segue.cli.protocol import Protocol, measure, questions
 
 if TYPE_CHECKING:
     from segue.data.splits import Holdout
@@ -24,35 +24,6 @@ _NOTES = """\
   segue evaluate runs/first --report first.html
 
 A target ranks behind every other item with the same score, so no model gains from ties."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is measured, and how."""
-
-    on: Literal["test", "validation"] = "test"
-    """Which part of the split."""
-
-    k: tuple[int, ...] = (10,)
-    """Lengths of the lists: 5,10,20."""
-
-    candidates: int | None = None
-    """Rank each target among this many sampled items instead of the whole catalogue."""
-
-    by: Literal["uniform", "popularity"] = "uniform"
-    """How candidates are drawn."""
-
-    users: int | None = None
-    """Ask only this many users, drawn from the seed; all when not given."""
-
-    include_seen: bool = False
-    """Leave items of the history in the ranking, for data in which people repeat themselves."""
-
-    seed: int = 0
-    """Draws users, candidates and the resamples behind the intervals."""
-
-    device: str | None = None
-    """cpu, cuda, …; cpu when not given."""
 
 
 @dataclass(frozen=True)
@@ -119,20 +90,4 @@ def _report(options: EvaluateOptions, recommender: Recommender, holdout: Holdout
         title=f"{options.run}: {found.model}",
         folders={found.model: options.run},
         examples=examples_of(recommender, users),
-    )
-
-
-def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
-    """Evaluate a Recommender as the options say."""
-    from segue.evaluation.evaluate import evaluate
-
-    return evaluate(
-        recommender,
-        holdout,
-        k=protocol.k,
-        candidates=protocol.candidates,
-        by=protocol.by,
-        exclude_seen=not protocol.include_seen,
-        users=protocol.users,
-        seed=protocol.seed,
     )

@@ -1,0 +1,82 @@
+"""How runs are measured: options and questions, shared by the commands that evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from segue.cli.output import note
+from segue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from segue.data.splits import Holdout
+    from segue.evaluation.result import Evaluation
+    from segue.inference.recommender import Recommender
+
+Part = Literal["test", "validation"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured, and how."""
+
+    on: Part = "test"
+    """Which part of the split."""
+
+    k: tuple[int, ...] = (10,)
+    """Lengths of the lists: 5,10,20."""
+
+    candidates: int | None = None
+    """Rank each target among this many sampled items instead of the whole catalogue."""
+
+    by: Literal["uniform", "popularity"] = "uniform"
+    """How candidates are drawn."""
+
+    users: int | None = None
+    """Ask only this many users, drawn from the seed; all when not given."""
+
+    include_seen: bool = False
+    """Leave items of the history in the ranking, for data in which people repeat themselves."""
+
+    seed: int = 0
+    """Draws users, candidates and the resamples behind the intervals."""
+
+    device: str | None = None
+    """cpu, cuda, …; cpu when not given."""
+
+
+def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
+    """The test or validation part of the split that a run was trained with.
+
+    Raises
+    ------
+    ConfigError
+        The run was trained on everything.
+    """
+    spec = recommender.metadata.get("split")
+    if not spec:
+        raise ConfigError(f"{run} was trained on all of its data: there is nothing left to evaluate it on.")
+    from segue.data.splits import split_by
+
+    split = split_by(recommender.dataset, spec)
+    if part == "test":
+        return split.test
+    if recommender.metadata.get("refit"):
+        note(f"warning: {run} was trained again on its validation part (--refit), so these figures flatter it.")
+    return split.validation
+
+
+def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
+    """Evaluate a Recommender as the options say."""
+    from segue.evaluation.evaluate import evaluate
+
+    return evaluate(
+        recommender,
+        holdout,
+        k=protocol.k,
+        candidates=protocol.candidates,
+        by=protocol.by,
+        exclude_seen=not protocol.include_seen,
+        users=protocol.users,
+        seed=protocol.seed,
+    )
