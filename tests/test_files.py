@@ -83,6 +83,19 @@ def test_a_full_disk_is_said_alike_by_all_libraries(tmp_path: Path, error: Excep
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_within_a_folder_that_cannot_be_written_is_said_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as raised, atomic_folder(tmp_path / "data") as folder:
+        write_json(folder / "inner" / "a.json", {})
+        raise OSError(errno.ENOSPC, "full", str(folder / "a.npy"))
+    assert raised.value.filename == str(tmp_path / "data")
+
+
+def test_a_file_elsewhere_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as raised, atomic_file(tmp_path / "data"):
+        (tmp_path / "source").read_text()
+    assert raised.value.filename == str(tmp_path / "source")
+
+
 @pytest.mark.parametrize("error", [StorageError("odd (os error 28)"), ValueError("odd"), KeyboardInterrupt()])
 def test_other_errors_stay_what_they_are(tmp_path: Path, error: BaseException) -> None:
     with pytest.raises(type(error)) as raised, atomic_file(tmp_path / "data"):

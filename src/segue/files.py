@@ -169,7 +169,8 @@ def failures_name(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, SegueError) or getattr(error, "filename", None) is not None:
+        named = getattr(error, "filename", None)
+        if isinstance(error, SegueError) or (named is not None and not _is_temporary(named, path)):
             raise
         known = error.errno if isinstance(error, OSError) else None
         numbered = _SYSTEM_ERROR.search(str(error))
@@ -177,6 +178,11 @@ def failures_name(path: Path) -> Iterator[None]:
         if code is None:
             raise
         raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _is_temporary(name: str, path: Path) -> bool:
+    """Whether `name` is the temporary neighbour of `path`, or a file in it."""
+    return str(name).startswith(str(path.with_name(f".{path.name}.")))
 
 
 def _exchange(new: Path, old: Path) -> None:

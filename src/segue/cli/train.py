@@ -86,15 +86,16 @@ def main(argv: Sequence[str]) -> int:
     is_main = int(os.environ.get("RANK", "0")) == 0
     split = split_by(Dataset.open(options.dataset), splitting.spec())
     try:
-        recommender = fit(
-            model,
-            split,
-            training=training,
-            out=options.out,
-            resume=options.resume,
-            refit=options.refit,
-            quiet=options.quiet or not is_main,
-        )
+        with parser.errors_as_typed():
+            recommender = fit(
+                model,
+                split,
+                training=training,
+                out=options.out,
+                resume=options.resume,
+                refit=options.refit,
+                quiet=options.quiet or not is_main,
+            )
     except KeyboardInterrupt as interrupt:
         interrupt.add_note(_resuming(argv))
         raise
