@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from segue.data.splits import leave_last_n, leave_last_out
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError
 from segue.evaluation.candidates import Candidates, sample_candidates
+from tests.helpers import cycle_dataset
 from tests.inference.fakes import dataset, random_dataset
 
 histories = st.lists(st.lists(st.integers(1, 12), min_size=3, max_size=8), min_size=1, max_size=8)
@@ -78,13 +79,13 @@ def test_the_same_seed_gives_the_same_candidates_in_another_process() -> None:
     code = (
         "from segue.data.splits import leave_last_out\n"
         "from segue.evaluation.candidates import sample_candidates\n"
-        "from tests.inference.fakes import random_dataset\n"
-        "holdout = leave_last_out(random_dataset(40, 80, 10)).test\n"
+        "from tests.helpers import cycle_dataset\n"
+        "holdout = leave_last_out(cycle_dataset(40, 80, 10)).test\n"
         "print(sample_candidates(holdout, 30, by='popularity', seed=5).codes.tolist())"
     )
     root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
-    holdout = leave_last_out(random_dataset(40, 80, 10)).test
+    holdout = leave_last_out(cycle_dataset(40, 80, 10)).test
     assert out.strip() == str(sample_candidates(holdout, 30, by="popularity", seed=5).codes.tolist())
 
 

@@ -267,6 +267,6 @@ class Behaviour:
 def fit_small_world(config: ModelConfig) -> Fitted:
     """Fit `config` in a few seconds."""
     split = leave_last_out(small_world())
-    training = segue.Training(epochs=25, batch_size=16, learning_rate=0.01, validate_every=25, device="cpu")
+    training = segue.Training(epochs=25, batch_size=16, learning_rate=0.01, validate_every=25, cpu=True)
     recommender = segue.fit(config, split, training=training, quiet=True)
     return Fitted(config, split, recommender, sequential="popularity" not in config.name)

@@ -100,6 +100,8 @@ class Split:
 
     Attributes
     ----------
+    dataset
+        All of it: what was split.
     train
         What a model is fitted on.
     validation
@@ -110,6 +112,7 @@ class Split:
         The call that made the split, as plain data; `split_by` makes the split of it again.
     """
 
+    dataset: Dataset
     train: Dataset
     validation: Holdout
     test: Holdout
@@ -152,6 +155,7 @@ def leave_last_n(dataset: Dataset, n: int) -> Split:
     train_ends = dataset.ends.copy()
     train_ends[users] = ends - 2 * n
     return Split(
+        dataset=dataset,
         train=dataset.until(train_ends),
         validation=Holdout(dataset, users, ends - 2 * n, ends - n, "validation"),
         test=Holdout(dataset, users, ends - n, ends, "test"),
@@ -182,6 +186,7 @@ def time_cut(dataset: Dataset, test: float = 0.1, validation: float = 0.1) -> Sp
     moments = np.quantile(times, [1 - test - validation, 1 - test], method="higher")
     first, second = (dataset.before(int(moment)).ends for moment in moments)
     return Split(
+        dataset=dataset,
         train=dataset.until(first),
         validation=_asked(dataset, first, second, "validation"),
         test=_asked(dataset, second, dataset.ends, "test"),
@@ -219,7 +224,7 @@ def hold_out_users(dataset: Dataset, test: float = 0.1, validation: float = 0.1,
         for part, name in zip(parts, ("test", "validation"), strict=True)
     )
     spec: dict[str, object] = {"name": "held-out-users", "test": test, "validation": validation, "seed": seed}
-    return Split(dataset.until(ends), validation_part, test_part, spec)
+    return Split(dataset, dataset.until(ends), validation_part, test_part, spec)
 
 
 def split_by(dataset: Dataset, spec: Mapping[str, Any]) -> Split:

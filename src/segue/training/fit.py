@@ -212,7 +212,7 @@ def _parts(
     if isinstance(data, Split):
         if validation is not None:
             raise ConfigError("a split brings its own validation part: give one or the other.")
-        return data.train, data.validation, data.test.dataset, data.spec
+        return data.train, data.validation, data.dataset, data.spec
     return data, validation, data if validation is None else validation.dataset, None
 
 

@@ -135,7 +135,7 @@ class Trainer:
         row = {"epoch": state.epoch + 1.0, "loss": state.loss_sum / len(batches), "seconds": state.seconds}
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         self._end_epoch(row)
-        progress.end_epoch(row, best=state.best_epoch == state.epoch)
+        progress.end_epoch(row, best=bool(self.validate) and state.best_epoch == state.epoch)
 
     def _step(self, index: np.ndarray[Any, np.dtype[np.int64]], step: int) -> float:
         """One optimizer step; returns the mean loss per term of this process's part of the batch."""
