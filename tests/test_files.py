@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import errno
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +226,31 @@ def test_no_folder_and_no_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b'"\xe4"')
     with pytest.raises(StorageError, match="not valid JSON"):
         read_json(tmp_path / "latin.json")
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from segue.files import atomic_file, atomic_folder, write_manifest
+
+with {atomic}(Path("data")) as temporary:
+    place = temporary / "a.txt" if temporary.is_dir() else temporary
+    place.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("atomic", ["atomic_file", "atomic_folder"])
+def test_a_killed_process_leaves_what_was_there(tmp_path: Path, atomic: str) -> None:
+    if atomic == "atomic_file":
+        (tmp_path / "data").write_text("old")
+    else:
+        write_folder(tmp_path / "data")
+    done = subprocess.run([sys.executable, "-c", KILLED.format(atomic=atomic)], cwd=tmp_path, check=False)
+    assert done.returncode == -signal.SIGKILL
+    if atomic == "atomic_file":
+        assert (tmp_path / "data").read_text() == "old"
+    else:
+        read(tmp_path / "data")
+        write_folder(tmp_path / "data", "two")
+        assert (tmp_path / "data" / "a.txt").read_text() == "two"

@@ -261,6 +261,26 @@ def test_a_place_that_may_not_be_written(csv: Path, tmp_path: Path, complaint: A
     assert said == f"segue: {tmp_path / 'file'}: File exists.\n" or said.endswith("Not a directory.\n")
 
 
+@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+def test_a_device_that_is_not_there(device: str, run: Path, complaint: Ask) -> None:
+    said = complaint(2, "recommend", run, "--users", "user-0001", "--device", device)
+    assert f"device='{device}' cannot be used here" in said
+
+
+def test_a_public_dataset_that_cannot_be_fetched(
+    tmp_path: Path, complaint: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    def offline(*_: object, **__: object) -> None:
+        raise requests.ConnectionError("offline")
+
+    monkeypatch.setattr(requests.Session, "send", offline)
+    said = complaint(1, "prepare", "ml-1m", "--out", tmp_path / "data", "--cache", tmp_path / "cache")
+    assert "MovieLens 1M could not be fetched from https://" in said
+    assert "pass the path of your copy with --archive=." in said
+
+
 # ---- ids -----------------------------------------------------------------------------------------------------------
 
 

@@ -310,7 +310,7 @@ def test_no_server_at_all(tmp_path: Path) -> None:
         public.fetch("ml-1m", cache=tmp_path, base_url="http://127.0.0.1:9")
     assert str(caught.value) == (
         "MovieLens 1M could not be fetched from http://127.0.0.1:9/ml-1m.zip: no connection to the server. If you can "
-        "get ml-1m.zip in another way, pass your copy: --archive PATH on the command line, archive=PATH in Python."
+        "get ml-1m.zip in another way, pass the path of your copy with archive=."
     )
 
 

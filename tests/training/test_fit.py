@@ -138,6 +138,8 @@ def test_impossible_requests() -> None:
     for length in (0, split.train.n_items + 1):
         with pytest.raises(ConfigError, match=f"metric='ndcg@{length}': the catalogue has {split.train.n_items} items"):
             fit(small_model(), split, training=small_training(metric=f"ndcg@{length}"), quiet=True)
+    with pytest.raises(ConfigError, match="trackers: 'tensorbored' is unknown or not installed"):
+        fit(small_model(), split, training=small_training(trackers=("tensorbored",)), quiet=True)
     with pytest.raises(ConfigError, match="refit=True needs a split"):
         fit(small_model(), split.train, refit=True)
     with pytest.raises(ConfigError, match="a split brings its own"):

@@ -200,7 +200,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, requests.ConnectionError):
         text = str(error)
         if "Name or service not known" in text or "NameResolution" in text or "getaddrinfo" in text:
-            return "the server's name could not be resolved: is there a network connection?"
+            return "the server's name could not be resolved (is there a network connection?)"
         return "no connection to the server" if "Broken" not in text else "the connection broke"
     return str(error) if isinstance(error, _Broken) else "the connection broke"
 

@@ -100,7 +100,7 @@ def fetch(
     except DownloadError as error:
         raise DownloadError(
             f"{dataset.title} could not be fetched from {url}: {error}. If you can get {dataset.archive} in another "
-            f"way, pass your copy: --archive PATH on the command line, archive=PATH in Python."
+            f"way, pass the path of your copy with archive=."
         ) from error
     return _interactions(dataset, fetched, folder)
 

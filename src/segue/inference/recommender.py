@@ -341,6 +341,12 @@ def load(path: str | Path, *, verify: bool = True, device: str | None = None) ->
     StorageError
         No such folder, a newer format, a file that is missing, truncated or altered, a pickle in place of the weights,
         or weights that do not fit.
+    ConfigError
+        There is no such device here.
     """
     model, dataset, metadata = load_recommender(Path(path), verify=verify)
-    return Recommender(model if device is None else model.to(device), dataset, metadata)
+    try:
+        model = model if device is None else model.to(device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises depends on the device and on how it was built
+        raise ConfigError(f"device={device!r} cannot be used here: {error}") from None
+    return Recommender(model, dataset, metadata)

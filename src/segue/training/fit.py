@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 
 from segue.data.dataset import Dataset
 from segue.data.splits import Holdout, Split
@@ -152,6 +153,7 @@ class _Run:
 
     def _accelerator(self, config: dict[str, Any]) -> Accelerator:
         trackers = list(self.settings.trackers)
+        _check_trackers(trackers)
         if not torch.distributed.is_initialized():
             AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit could not choose anew
         accelerator = Accelerator(
@@ -214,6 +216,14 @@ def _parts(
             raise ConfigError("a split brings its own validation part: give one or the other.")
         return data.train, data.validation, data.dataset, data.spec
     return data, validation, data if validation is None else validation.dataset, None
+
+
+def _check_trackers(wanted: Sequence[str]) -> None:
+    installed = [str(tracker) for tracker in get_available_trackers()]
+    for tracker in wanted:
+        if tracker not in installed:
+            has = ", ".join(installed) or "none"
+            raise ConfigError(f"trackers: {tracker!r} is unknown or not installed; installed: {has}.")
 
 
 def _length_of(metric: str, n_items: int) -> int:
