@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from segue.data.damage import broken_line, broken_session, find_damage, line_of
 from segue.data.formats import Layout, split
-from segue.data.scanning import BROKEN, LINE, ROW, Part, Scratch, broken_line, find_damage, line_of, scan
+from segue.data.scanning import BROKEN, LINE, ROW, Part, Scratch, scan
 from segue.data.values import Reading, read_id
 from segue.errors import ColumnError, DataError
 
@@ -58,8 +59,8 @@ class Table:
 
     @property
     def broken(self) -> pl.Expr:
-        """Whether a line has the wrong number of fields, where that is known line by line."""
-        return pl.col(BROKEN) if self.split_here else pl.lit(False)
+        """Whether a line is not made as it should be, where that is known line by line."""
+        return pl.col(BROKEN) if self.by_line else pl.lit(False)
 
     @property
     def suspect(self) -> pl.Expr:
@@ -72,6 +73,11 @@ class Table:
     def split_here(self) -> bool:
         """Whether the parts hold whole lines, split by us."""
         return self.layout.format in ("csv", "inter") and not self.layout.quoted
+
+    @property
+    def by_line(self) -> bool:
+        """Whether each row knows its whole line, and whether it is broken."""
+        return self.split_here or self.layout.format == "session-file"
 
     def first_values(self, role: str, column: str) -> pl.Series:
         """The first values of a column, searched beyond the sample when it has none.
@@ -187,7 +193,7 @@ def _first_bad(table: Table, counts: dict[str, int]) -> DataError:
     """The error that names the first row that cannot be used."""
     columns = [reading.column for reading in table.readings.values()]
     reasons = [value.is_null().alias(f"#{role}") for role, value in table.values.items()]
-    kept = [ROW, *dict.fromkeys(columns), *([LINE] if table.split_here else [])]
+    kept = [ROW, *dict.fromkeys(columns), *([LINE] if table.by_line else [])]
     for part in table.parts:
         bad = part.frame.filter(~table.usable).select(*kept, *reasons, table.broken.alias("#bad")).head(1)
         found = collect(table, bad)
@@ -201,6 +207,8 @@ def _explained(table: Table, part: Part, row: dict[str, object], counts: dict[st
     where = f"{part.name}, {part.rows} {number}"
     if row["#bad"]:
         line, layout = str(row[LINE]), table.layout
+        if layout.format == "session-file":
+            return broken_session(part.name, number, line, count=counts["broken"])
         found = len(split([line], layout.separator, False)[0])
         return broken_line(part.name, number, found, len(layout.fields), line, count=counts["broken"])
     role = next(role for role in table.readings if row[f"#{role}"])

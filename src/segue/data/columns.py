@@ -1,4 +1,4 @@
-"""Which column is the user, the item, the time, the rating: by name, or for files without a header by content."""
+"""Which column is the user, item, time, rating or session: by name, or for files without a header by content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segue.data.values import EPOCH, INTEGER, time_style
 from segue.errors import ColumnError, ConfigError, DataError, nearest
 
 Column = str | int | Literal[False] | None
-ROLES = ("user", "item", "time", "rating")
+ROLES = ("user", "item", "time", "rating", "session")
 
 # The names in use, in lower case without punctuation. Of two that match, the one in an earlier group wins.
 _NAMES: dict[str, tuple[frozenset[str], ...]] = {
@@ -30,6 +30,7 @@ _NAMES: dict[str, tuple[frozenset[str], ...]] = {
                    "createdat", "reviewdate", "timestampms"}),
     ),
     "rating": (frozenset({"rating", "ratings", "overall", "score", "stars", "starrating", "rate"}),),
+    "session": (frozenset({"session", "sessionid"}),),
 }  # fmt: skip
 
 _AMAZON_USER = r"^A[0-9A-Z]{9,27}$"
@@ -72,7 +73,8 @@ def by_name(
         choice = given[role]
         if choice is False:
             continue
-        found = _guess(role, fields, name, complete) if choice is None else _pick(role, choice, fields, name)
+        free = [field for field in fields if field not in roles.values()] if role == "session" else fields
+        found = _guess(role, free, name, complete) if choice is None else _pick(role, choice, fields, name)
         if found is not None:
             roles[role] = found
     return _checked(roles, fields, name)
@@ -144,12 +146,12 @@ def by_content(sample: pl.DataFrame, given: Mapping[str, Column], name: str, fir
     pair = ("1", "0") if _amazon_turned(sample) else ("0", "1")
     roles = {"user": pair[0], "item": pair[1]}
     rest = fields[2:]
-    for role in ("time", "rating"):
+    for role in ("time", "rating", "session"):
         choice = wanted[role]
         if choice is not None and choice is not False:
             roles[role] = _pick(role, choice, fields, name)
             rest = [field for field in rest if field != roles[role]]
-    open_roles = [role for role in ("time", "rating") if wanted[role] is None]
+    open_roles = [role for role in ("time", "rating") if wanted[role] is None]  # a session has no mark of its own
     return _checked(roles | _numbers(sample, rest, open_roles, name, first), fields, name)
 
 

@@ -14,15 +14,16 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.histories import Histories
-from segue.data.ragged import Int64, positions, rows_of
+from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.data.sessions import UNITS_PER_SECOND, Sessions, visible_sessions
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
 
 FORMAT_VERSION = 1
 _MANIFEST = "dataset.json"
+_ARRAYS = ("items", "offsets", "times", "ratings", "session_offsets")
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
-_UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,9 @@ class Dataset:
         (n_users + 1,) int64 where each user's visible history ends; the split moves it, the arrays stay.
     metadata
         Where the data comes from and the steps of its preparation.
+    session_offsets
+        (n_sessions + 1,) int64: session s is `items[session_offsets[s]:session_offsets[s + 1]]`, all of it of one
+        user; None without sessions. What is visible of them is `sessions`.
     """
 
     items: npt.NDArray[np.int32]
@@ -58,6 +62,7 @@ class Dataset:
     time_unit: str | None = None
     ends: Int64 = None  # type: ignore[assignment]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    session_offsets: Int64 | None = None
 
     def __post_init__(self) -> None:
         if self.ends is None:
@@ -118,6 +123,22 @@ class Dataset:
         codes = np.flatnonzero(self.lengths) if users is None else users
         return Histories(codes, self.items, self.starts[codes], self.ends[codes], self.times)
 
+    @cached_property
+    def sessions(self) -> Sessions:
+        """The visible sessions; one that a user's visible history ends in is cut there.
+
+        Raises
+        ------
+        DataError
+            The Dataset has no sessions.
+        """
+        if self.session_offsets is None:
+            raise DataError(
+                "this Dataset has no sessions: prepare it from a log with a column of sessions, or with "
+                "sessions='day' or session_gap=1800 (seconds)."
+            )
+        return visible_sessions(self.items, self.session_offsets, self.offsets, self.ends)
+
     def item_counts(self) -> Int64:
         """(n_items + 1,) number of visible interactions of each item; 0 for item 0."""
         visible = self.items
@@ -126,7 +147,10 @@ class Dataset:
         return np.bincount(visible, minlength=self.n_items + 1).astype(np.int64, copy=False)
 
     def to_frame(self) -> pl.DataFrame:
-        """The visible interactions with raw ids: columns user, item and, where there are any, time and rating."""
+        """The visible interactions with raw ids: columns user, item and, where there are any, time, rating and session.
+
+        Sessions are numbered from 1 for each user.
+        """
         where = positions(self.starts, self.ends)
         columns: dict[str, Any] = {
             "user": self.users.decode(rows_of(self.starts, self.ends)),
@@ -136,11 +160,15 @@ class Dataset:
             columns["time"] = self.times[where]
         if self.ratings is not None:
             columns["rating"] = self.ratings[where]
+        if self.session_offsets is not None:
+            sessions = self.sessions
+            number = np.arange(len(sessions)) - sessions.offsets[sessions.users] + 1
+            columns["session"] = np.repeat(number, sessions.lengths)
         return pl.DataFrame(columns)
 
     def timestamp(self, moment: int | float) -> int:
         """`moment`, in seconds since 1970, in this Dataset's `time_unit`."""
-        return int(moment * _UNITS_PER_SECOND[self.time_unit or "s"])
+        return int(moment * UNITS_PER_SECOND[self.time_unit or "s"])
 
     # ---- identity and storage -----------------------------------------------------------------------------------
 
@@ -153,13 +181,15 @@ class Dataset:
         for vocabulary in (self.users, self.catalogue):
             digest.update(str(vocabulary.ids.dtype).encode())
             digest.update(vocabulary.to_bytes())
+        if self.session_offsets is not None:  # a Dataset without them keeps the fingerprint it always had
+            digest.update(b"sessions" + np.ascontiguousarray(self.session_offsets).tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> Path:
         """Write the Dataset as a folder, atomically, and return its path. A view is saved as what is visible."""
         visible = self.compact()
         with atomic_folder(Path(path)) as folder:
-            for name in ("items", "offsets", "times", "ratings"):
+            for name in _ARRAYS:
                 array = getattr(visible, name)
                 if array is not None:
                     np.save(folder / f"{name}.npy", array, allow_pickle=False)
@@ -180,7 +210,7 @@ class Dataset:
         if len(self.items) == self.n_interactions:
             return self
         where = positions(self.starts, self.ends)
-        offsets = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+        offsets = offsets_of(self.lengths)
         return replace(
             self,
             items=self.items[where],
@@ -188,6 +218,7 @@ class Dataset:
             ratings=None if self.ratings is None else self.ratings[where],
             offsets=offsets,
             ends=offsets[1:],
+            session_offsets=None if self.session_offsets is None else offsets_of(self.sessions.lengths),
         )
 
     @classmethod
@@ -213,8 +244,7 @@ class Dataset:
         if missing:
             raise StorageError(f"{folder / _MANIFEST} says nothing of {', '.join(missing)}: it was damaged or edited.")
         arrays = {
-            name: _map(folder / f"{name}.npy") if f"{name}.npy" in manifest["files"] else None
-            for name in ("items", "offsets", "times", "ratings")
+            name: _map(folder / f"{name}.npy") if f"{name}.npy" in manifest["files"] else None for name in _ARRAYS
         }
         return cls(
             **arrays,  # type: ignore[arg-type]

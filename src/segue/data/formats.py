@@ -15,7 +15,8 @@ from typing import Any
 from segue.data.columns import known_role
 from segue.errors import ConfigError, DataError, nearest
 
-FORMATS = ("csv", "inter", "user-lines", "jsonl", "python-dict", "parquet")
+FORMATS = ("csv", "inter", "user-lines", "session-file", "jsonl", "python-dict", "parquet")
+SESSION_HEADER = "user_id,time,session_length,session_items"
 WHITESPACE = r"\s+"
 
 _SEPARATORS = ("\t", "::", ",", ";", "|")
@@ -108,6 +109,8 @@ def detect(
         raise DataError(f"{name} is not a Parquet file: it starts with {start[:8]!r}.")
     lines, blank = _lines(start, name, path)
     kind = format or _kind_of_line(lines[0], name)
+    if kind == "session-file":
+        return _sessions(lines, blank, name)
     if kind in ("jsonl", "python-dict"):
         return _records(kind, lines, name)
     if kind == "user-lines":
@@ -138,8 +141,18 @@ def _kind_of_line(line: str, name: str) -> str:
     if stripped.startswith("["):
         raise DataError(f"{name} is one JSON array; expected one JSON object per line. It begins: {quote(line)}.")
     if not stripped.startswith("{"):
-        return "csv"
+        return "session-file" if stripped.replace(" ", "").lower() == SESSION_HEADER else "csv"
     return "jsonl" if _json_object(stripped) is not None else "python-dict"
+
+
+def _sessions(lines: list[str], blank: int, name: str) -> Layout:
+    """One line per session, as PARSRec reads it: `user,time,n,item1,…,itemn`, below a line of names."""
+    if lines[0].replace(" ", "").lower() != SESSION_HEADER:
+        raise DataError(f"{name}, line {blank + 1}: expected {SESSION_HEADER}, found {quote(lines[0])}.")
+    if len(lines) == 1:
+        raise DataError(f"{name} holds a header ({quote(lines[0])}) and no sessions.")
+    fields = ("user_id", "time", "session_items", "line")
+    return Layout("session-file", fields, ",", header_line=blank + 1, first=lines[1])
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class SuspectRow(Exception):
 
 @dataclass(frozen=True)
 class Encoded:
-    """All interactions with codes for ids, in partitions by user; each partition keeps the order of the log."""
+    """All interactions with codes for ids (also of sessions), in partitions by user, each in the order of the log."""
 
     users: Vocabulary
     catalogue: Vocabulary
@@ -60,39 +60,39 @@ def encode(log: Log, folder: Path, report: Progress) -> Encoded:
         A log that is checked only now holds a row that must be looked at.
     """
     schema = log.frame.collect_schema()
-    users, items = ids_of(schema["user"]), ids_of(schema["item"])
-    dtypes: dict[str, np.dtype[Any]] = {"user": users.dtype, "item": items.dtype}
+    ids = {name: ids_of(schema[name]) for name in ("user", "item", "session") if name in log.columns}
+    dtypes: dict[str, np.dtype[Any]] = {name: collector.dtype for name, collector in ids.items()}
     dtypes |= {name: _NUMBERS[name] for name in ("time", "rating") if name in log.columns}
     raw = Spool(folder / "log", dtypes)
     for batch in log.frame.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
         if SUSPECT in schema and batch[SUSPECT].any():
             raise SuspectRow
-        columns = {name: batch[name].to_numpy() for name in dtypes if name not in ("user", "item")}
-        raw.append({"user": users.add(batch["user"]), "item": items.add(batch["item"]), **columns})
+        columns = {name: batch[name].to_numpy() for name in dtypes if name not in ids}
+        raw.append(columns | {name: collector.add(batch[name]) for name, collector in ids.items()})
         report("reading", min(raw.rows / log.rows, 1.0) if log.rows else 0.0)
     report("reading", 1.0)
     if SUSPECT in schema and not raw.rows:
         raise SuspectRow
     if SUSPECT not in schema and raw.rows != log.rows:
         raise DataError(f"{log.source} changed while it was read: it had {log.rows:,} usable rows, now {raw.rows:,}.")
-    people, catalogue = users.finish(), items.finish()
-    partitions = _divide(raw, users, items, len(people), folder, report)
+    known = {name: collector.finish() for name, collector in ids.items()}
+    partitions = _divide(raw, ids, len(known["user"]), folder, report)
     raw.remove()
-    return Encoded(people, catalogue, partitions)
+    return Encoded(known["user"], known["item"], partitions)
 
 
 def _divide(
-    raw: Spool, users: IntegerIds | TextIds, items: IntegerIds | TextIds, n_users: int, folder: Path, report: Progress
+    raw: Spool, ids: Mapping[str, IntegerIds | TextIds], n_users: int, folder: Path, report: Progress
 ) -> list[Spool]:
     counts = np.zeros(n_users + 1, dtype=np.int64)
     for kept in raw.column("user"):
-        counts += np.bincount(users.codes(kept), minlength=n_users + 1)
+        counts += np.bincount(ids["user"].codes(kept), minlength=n_users + 1)
     size = max(_PARTITION, raw.rows // _MOST_PARTITIONS)
     partition_of = ((np.cumsum(counts) - counts) // size).astype(np.int16)
-    dtypes = raw.dtypes | {"user": np.dtype(np.int32), "item": np.dtype(np.int32)}
+    dtypes = raw.dtypes | dict.fromkeys(ids, np.dtype(np.int32))
     spools = [Spool(folder / f"users-{number}", dtypes) for number in range(int(partition_of[-1]) + 1)]
     for part, columns in raw.pieces():
-        columns |= {"user": users.codes(columns["user"]), "item": items.codes(columns["item"])}
+        columns |= {name: collector.codes(columns[name]) for name, collector in ids.items()}
         _scatter(columns, partition_of, spools)
         report("dividing", part.stop / raw.rows)
     return spools

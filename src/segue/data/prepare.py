@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,14 @@ from segue.data.filters import DUPLICATES, k_core, time_order, without_duplicate
 from segue.data.partitions import Encoded, Progress, SuspectRow, encode
 from segue.data.ragged import Int64, offsets_of
 from segue.data.reading import Log, Opened, open_source
+from segue.data.sessions import SessionOffsets, SessionRule, out_of_order, rule_of
 from segue.data.spool import Spool
+from segue.data.steps import Steps
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, nearest
 from segue.files import failures_name
+
+_PASSING = ("user", "session")  # columns that become offsets
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class _Options:
     rounds: int | None
     min_rating: float | None
     duplicates: str
+    sessions: SessionRule | None
 
 
 def prepare(
@@ -42,14 +48,16 @@ def prepare(
     rounds: int | None = None,
     min_rating: float | None = None,
     duplicates: Literal["drop", "keep", "first", "last"] = "drop",
+    sessions: Literal["column", "day", "none"] | None = None,
+    session_gap: float | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Make a Dataset of a log: filter, encode, sort.
 
     The filters apply in the order rating threshold, duplicates, k-core. Interactions are sorted by user, then time;
-    equal times keep the order of the log, and a log without times keeps its order. Memory stays bounded: the log is
-    read in pieces, and sorted in partitions of users.
+    equal times keep the order of the log (within and between sessions), and a log without times keeps its order.
+    Memory stays bounded: the log is read in pieces, and sorted in partitions of users.
 
     Parameters
     ----------
@@ -67,6 +75,12 @@ def prepare(
     duplicates
         "drop" keeps the first of those with the same user, item and time (of a log without times, all);
         "keep" keeps all; "first" and "last" keep that interaction of each user with each item.
+    sessions
+        What a session is: "column", the log's column of sessions; "day", what a user did on one calendar day (UTC);
+        "none". When not given: "column" where the log has one. Sessions of one user that overlap in time are divided
+        where another comes between, with a warning; they are found before duplicates and the k-core take anything out.
+    session_gap
+        A session ends with a pause of more than so many seconds (1800 is usual), instead of `sessions`.
     out
         A folder to write the Dataset to, atomically; the Dataset returned is then that folder, memory-mapped.
         Needed where the result is larger than memory.
@@ -83,7 +97,7 @@ def prepare(
     DataError
         The log cannot be read, or the filters leave nothing.
     ConfigError
-        An option has an impossible value, or needs ratings that the log lacks.
+        An option has an impossible value, or needs ratings, times or sessions that the log lacks.
 
     Examples
     --------
@@ -93,15 +107,16 @@ def prepare(
     >>> prepare(log).to_frame().rows()
     [('a', 7, 1), ('b', 9, 1), ('b', 7, 2)]
     """
+    opened = source if isinstance(source, Log) else open_source(source)
     options = _Options(
         k_core if min_per_user is None else min_per_user,
         k_core if min_per_item is None else min_per_item,
         rounds,
         min_rating,
         duplicates,
+        rule_of(sessions, session_gap, opened.columns, opened.time_unit),
     )
     _check(options)
-    opened = source if isinstance(source, Log) else open_source(source)
     if min_rating is not None and "rating" not in opened.columns:
         raise ConfigError(
             f"min_rating={min_rating} needs ratings; there are only {', '.join(opened.columns.values())}."
@@ -114,8 +129,10 @@ def prepare(
         tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=place) as folder,
         failures_name(Path(folder if out is None else out)),
     ):
-        log, encoded = _encoded(opened, Path(folder), report)
+        log, encoded = _encoded(opened, options.sessions, Path(folder), report)
         dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
+        for said in dataset.metadata["notes"]:
+            warnings.warn(f"{log.source}: {said}", stacklevel=2)
         if out is None:
             return dataset
         report("writing", 0.0)
@@ -137,73 +154,49 @@ def _check(options: _Options) -> None:
         raise ConfigError(f'unknown duplicates="{options.duplicates}": {nearest(options.duplicates, DUPLICATES)}.')
 
 
-def _encoded(opened: Log | Opened, folder: Path, report: Progress) -> tuple[Log, Encoded]:
+def _encoded(opened: Log | Opened, rule: SessionRule | None, folder: Path, report: Progress) -> tuple[Log, Encoded]:
     """The log and its codes. What is not checked yet is checked while it is read; only a bad row costs another pass."""
     if isinstance(opened, Log):
-        return opened, encode(opened, folder, report)
-    log = opened.unchecked()
+        log = _narrowed(opened, rule)
+        return log, encode(log, folder, report)
+    log = _narrowed(opened.unchecked(), rule)
     try:
         return log, encode(log, folder, report)
     except (SuspectRow, pl.exceptions.PolarsError, OSError):
-        log = opened.check()
+        log = _narrowed(opened.check(), rule)
     return log, encode(log, folder / "again", report)
+
+
+def _narrowed(log: Log, rule: SessionRule | None) -> Log:
+    """The log without the column of sessions where the rule reads none."""
+    if "session" not in log.columns or (rule is not None and rule.kind == "column"):
+        return log
+    columns = {role: column for role, column in log.columns.items() if role != "session"}
+    return replace(log, frame=log.frame.drop("session"), columns=columns)
 
 
 # ---- filters, and the arrays of the Dataset ------------------------------------------------------------------------
 
 
-class _Steps:
-    """Users, items and interactions after each step."""
-
-    def __init__(self, n_users: int, n_items: int) -> None:
-        self._sizes = (n_users + 1, n_items + 1)
-        self._tables: dict[str, tuple[Int64, Int64]] = {}
-
-    def count(self, step: str, users: npt.NDArray[Any], items: npt.NDArray[Any]) -> None:
-        """Add the interactions (n,) that one partition has left after a step."""
-        zero = (np.zeros(self._sizes[0], dtype=np.int64), np.zeros(self._sizes[1], dtype=np.int64))
-        of_user, of_item = self._tables.setdefault(step, zero)
-        if len(users):
-            low = int(users.min())  # a partition holds a range of users: the others need not be touched
-            found = np.bincount(users - low)
-            of_user[low : low + len(found)] += found
-        of_item += np.bincount(items, minlength=len(of_item))
-
-    def put(self, step: str, of_user: Int64, of_item: Int64) -> None:
-        """Set the numbers of interactions per user and item after a step."""
-        self._tables[step] = (of_user, of_item)
-
-    def last(self) -> tuple[Int64, Int64]:
-        """Interactions per user code and per item code after the last step."""
-        return next(reversed(self._tables.values()))
-
-    def table(self) -> list[dict[str, Any]]:
-        """One row per step."""
-        return [
-            {
-                "step": step,
-                "users": int(np.count_nonzero(of_user)),
-                "items": int(np.count_nonzero(of_item)),
-                "interactions": int(of_user.sum()),
-            }
-            for step, (of_user, of_item) in self._tables.items()
-        ]
-
-
 def _build(
     log: Log, encoded: Encoded, options: _Options, folder: Path, report: Progress, *, in_memory: bool
 ) -> Dataset:
-    steps = _Steps(len(encoded.users), len(encoded.catalogue))
-    flat = _sorted(encoded, options, steps, folder, report)
+    steps = Steps(len(encoded.users), len(encoded.catalogue))
+    flat, notes = _sorted(log, encoded, options, steps, folder, report)
     keep = _core(flat, options, steps, report)
     of_user, of_item = steps.last()
     if not of_user.any():
         table = "; ".join(f"{row['step']}: {row['interactions']:,} interactions" for row in steps.table())
         raise DataError(f"{log.source}: the filters leave nothing ({table}). Lower k_core or min_rating.")
     new_item = np.cumsum(of_item > 0, dtype=np.int32)
-    final = Spool(folder / "final", {name: dtype for name, dtype in flat.dtypes.items() if name != "user"})
+    final = Spool(
+        folder / "final", {name: flat.dtypes[name] for name in flat.dtypes if name not in ("user", "session")}
+    )
+    sessions = None if options.sessions is None else SessionOffsets()
     for part, columns in flat.pieces():
         columns = _take(columns, None if keep is None else keep[part])
+        if sessions is not None:
+            sessions.add(columns)
         final.append(columns | {"item": new_item[columns["item"]]})
         report("recoding", part.stop / flat.rows)
     flat.remove()
@@ -216,35 +209,55 @@ def _build(
         times=result.get("time"),
         ratings=result.get("rating"),
         time_unit=log.time_unit,
-        metadata=_metadata(log, options, steps),
+        metadata=_metadata(log, options, steps, notes),
+        session_offsets=None if sessions is None else sessions.finish(),
     )
 
 
-def _sorted(encoded: Encoded, options: _Options, steps: _Steps, folder: Path, report: Progress) -> Spool:
-    """The partitions, filtered by rating and for duplicates, sorted, one after the other."""
-    flat = Spool(folder / "flat", encoded.partitions[0].dtypes)
+def _sorted(
+    log: Log, encoded: Encoded, options: _Options, steps: Steps, folder: Path, report: Progress
+) -> tuple[Spool, list[str]]:
+    """The partitions, filtered by rating and for duplicates, sorted, one after the other; and what is to be said."""
+    rule, late, divided = options.sessions, 0, 0
+    session = {} if rule is None else {"session": np.dtype(np.int64)}
+    flat = Spool(folder / "flat", encoded.partitions[0].dtypes | session)
     for number, partition in enumerate(encoded.partitions, 1):
         columns = partition.load()
         partition.remove()
         steps.count("read", columns["user"], columns["item"])
+        if log.format == "session-file" and "time" in columns:
+            late += out_of_order(columns["user"], columns["time"])
         if options.min_rating is not None:
             columns = _take(columns, columns["rating"] >= options.min_rating)
             steps.count(f"rating at least {options.min_rating:g}", columns["user"], columns["item"])
         columns = _take(columns, time_order(columns["user"], columns.get("time")))
+        if rule is not None:
+            columns, more = rule.mark(columns)
+            divided += more
         if options.duplicates != "keep":
             stay = without_duplicates(columns["user"], columns["item"], columns.get("time"), options.duplicates)
             columns = _take(columns, stay)
             steps.count(f"duplicates: {options.duplicates}", columns["user"], columns["item"])
         flat.append(columns)
         report("sorting", number / len(encoded.partitions))
-    return flat
+    return flat, _notes(late, divided)
+
+
+def _notes(late: int, divided: int) -> list[str]:
+    """What was not as one would expect, in words."""
+    notes = []
+    if late:
+        notes.append(f"{late:,} sessions stood behind a later one of their user; they were sorted by time.")
+    if divided:
+        notes.append(f"sessions of one user overlap in time: they were divided {divided:,} times, where another began.")
+    return notes
 
 
 def _take(columns: dict[str, npt.NDArray[Any]], which: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
     return columns if which is None else {name: values[which] for name, values in columns.items()}
 
 
-def _core(flat: Spool, options: _Options, steps: _Steps, report: Progress) -> npt.NDArray[np.bool_] | None:
+def _core(flat: Spool, options: _Options, steps: Steps, report: Progress) -> npt.NDArray[np.bool_] | None:
     """Which interactions the k-core keeps; None for all."""
     if max(options.per_user, options.per_item) <= 1:
         return None
@@ -275,7 +288,7 @@ def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
     return vocabulary if left.all() else Vocabulary(vocabulary.ids.filter(left))
 
 
-def _metadata(log: Log, options: _Options, steps: _Steps) -> dict[str, Any]:
+def _metadata(log: Log, options: _Options, steps: Steps, notes: list[str]) -> dict[str, Any]:
     return {
         "source": log.source,
         "format": log.format,
@@ -283,4 +296,5 @@ def _metadata(log: Log, options: _Options, steps: _Steps) -> dict[str, Any]:
         "bad_rows_dropped": log.dropped,
         "options": asdict(options),
         "steps": steps.table(),
+        "notes": notes,
     }

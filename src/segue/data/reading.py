@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from segue.data.columns import ROLES, Column, by_content, by_name
 from segue.data.formats import Layout, detect, quote
 from segue.data.frames import from_frame
 from segue.data.scanning import ROW, Part, Scratch, decompressed, find_files, scan
+from segue.data.session_types import Stated, read_stated, stated_time, stated_types
 from segue.data.values import Reading, read_id, read_rating, read_time
 from segue.errors import ColumnError, ConfigError, DataError, SegueError
 
@@ -31,12 +32,12 @@ class Log:
     ----------
     frame
         Lazy polars frame with the columns `user` and `item` (Int64 or String), and where the source has them `time`
-        (Int64, in `time_unit`s since 1970) and `rating` (Float32); in the order of the source. Keep the Log while
-        you use it: temporary files go with the Log.
+        (Int64, in `time_unit`s since 1970), `rating` (Float32) and `session` (Int64 or String); in the order of the
+        source. Keep the Log while you use it: temporary files go with the Log.
     source
         The path, or what kind of frame it was.
     format
-        "csv" (any separator), "inter", "user-lines", "jsonl", "python-dict", "parquet" or "frame".
+        "csv" (any separator), "inter", "user-lines", "session-file", "jsonl", "python-dict", "parquet" or "frame".
     columns
         Which column of the source each column is.
     rows
@@ -73,6 +74,7 @@ def read(
     item: Column = None,
     time: Column = None,
     rating: Column = None,
+    session: Column = None,
     format: str | None = None,
     separator: str | None = None,
     header: bool | None = None,
@@ -89,13 +91,13 @@ def read(
     ----------
     source
         A file, a folder or a pattern (`"logs/*.csv"`): text with any separator, with or without a header
-        (MovieLens, Amazon ratings), one line per user (`user item item …`), RecBole `.inter`, JSON lines
-        (Amazon reviews), lines that are Python dicts (Steam), Parquet; all also gzipped. Or a frame: pandas, polars,
-        Arrow, DuckDB.
-    user, item, time, rating
-        Which column it is: its name, or its position from 0; False leaves time or rating out; None finds it.
+        (MovieLens, Amazon ratings), one line per user (`user item item …`), one line per session (PARSRec), RecBole
+        `.inter`, JSON lines (Amazon reviews), lines that are Python dicts (Steam), Parquet; all also gzipped. Or a
+        frame: pandas, polars, Arrow, DuckDB.
+    user, item, time, rating, session
+        Which column it is: its name, or its position from 0; False leaves time, rating or session out; None finds it.
     format
-        "csv", "inter", "user-lines", "jsonl", "python-dict" or "parquet".
+        "csv", "inter", "user-lines", "session-file", "jsonl", "python-dict" or "parquet".
     separator
         Between fields, of any length; `r"\s+"` is any run of blanks.
     header
@@ -128,7 +130,7 @@ def read(
     """
     if bad_rows not in ("error", "drop"):
         raise ConfigError(f'bad_rows is "error" or "drop", not {bad_rows!r}.')
-    given: dict[str, Column] = {"user": user, "item": item, "time": time, "rating": rating}
+    given: dict[str, Column] = {"user": user, "item": item, "time": time, "rating": rating, "session": session}
     for role in ("user", "item"):
         if given[role] is False:
             raise ConfigError(f"{role}=False: a log needs users and items.")
@@ -179,15 +181,16 @@ def open_source(
     scratch = Scratch()
     if isinstance(source, str | Path):
         parts, layout, roles = _open_files(Path(source), given, format, separator, header, scratch)
+        declared = stated_types(Path(parts[0].name)) if layout.format == "session-file" else {}
     else:
         if format is not None or separator is not None or header is not None:
             raise ConfigError("format, separator and header are for files, not for frames.")
-        parts, layout = (from_frame(source, scratch),), Layout("frame")
+        parts, layout, declared = (from_frame(source, scratch),), Layout("frame"), {}
         roles = _roles_of_frame(parts[0], given)
     sample = sample_of(parts, _SAMPLED, layout)
     name = str(source) if isinstance(source, str | Path) else parts[0].name
     table = Table(name, parts, layout, {}, sample, scratch)
-    readings, unit = _readings(table, roles, time_unit)
+    readings, unit = _readings(table, roles, time_unit, declared)
     return Opened(replace(table, readings=readings), roles, unit, drop)
 
 
@@ -205,8 +208,14 @@ def _open_files(
     first = str(files[0])
     layout = detect(plain[0], first, format=format, separator=separator, header=header, wanted=wanted)
     if layout.format == "user-lines":
-        _no_times(given, first)
+        _nothing_given(
+            given, ("time", "rating", "session"), f"{first} holds one line per user, which has no column for"
+        )
         roles = {"user": "user", "item": "item"}
+    elif layout.format == "session-file":
+        _nothing_given(given, ROLES, f"{first} is a session file, whose columns are known: leave out")
+        roles = {"user": "user_id", "item": "session_items", "time": "time", "session": "line"}
+        roles = {role: column for role, column in roles.items() if given[role] is not False}
     elif layout.format == "parquet":
         roles = _roles_of_frame(scan(plain[0], first, layout, scratch), given)
     elif layout.header or layout.format in ("jsonl", "python-dict"):
@@ -214,6 +223,8 @@ def _open_files(
     else:
         parts = (scan(plain[0], first, layout, scratch),)
         roles = by_content(sample_of(parts, _SAMPLED, layout), given, first, quote(layout.first))
+    if given["session"] is None and roles.get("session") in layout.nested:
+        del roles["session"]
     for role, column in roles.items():
         if column in layout.nested:
             raise ColumnError(f'{first}: the column "{column}" ({role}) holds lists or objects, not single values.')
@@ -224,10 +235,10 @@ def _open_files(
     return tuple(found), layout, roles
 
 
-def _no_times(given: Mapping[str, Column], name: str) -> None:
-    for role in ("time", "rating"):
+def _nothing_given(given: Mapping[str, Column], roles: Sequence[str], why: str) -> None:
+    for role in roles:
         if given[role] not in (None, False):
-            raise ConfigError(f"{name} holds one line per user, which has no column for {role}.")
+            raise ConfigError(f"{why} {role}.")
 
 
 def _roles_of_frame(part: Part, given: Mapping[str, Column]) -> dict[str, str]:
@@ -251,17 +262,22 @@ def _same_layout(path: Path, name: str, layout: Layout, first: str) -> None:
         )
 
 
-def _readings(table: Table, roles: Mapping[str, str], time_unit: str | None) -> tuple[dict[str, Reading], str | None]:
-    """How each column is read, from its first values."""
+def _readings(
+    table: Table, roles: Mapping[str, str], time_unit: str | None, declared: Mapping[str, Stated]
+) -> tuple[dict[str, Reading], str | None]:
+    """How each column is read, from its first values and from what is stated of it."""
     readings: dict[str, Reading] = {}
     unit = None
     for role, column in roles.items():
         values = table.first_values(role, column)
         try:
+            stated = declared.get(column)
             if role == "time":
-                readings[role], unit = read_time(values, time_unit)
+                readings[role], unit = read_time(stated_time(values, stated), time_unit)
+            elif role == "rating":
+                readings[role] = read_rating(values)
             else:
-                readings[role] = read_rating(values) if role == "rating" else read_id(values)
+                readings[role] = read_id(values) if stated is None else read_stated(values, stated)
         except SegueError as error:
             raise type(error)(f"{table.name}: {error}") from None
     return readings, unit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import itertools
 import shutil
@@ -132,6 +131,8 @@ def scan(path: Path, name: str, layout: Layout, scratch: Scratch, fields: tuple[
         frame = pl.scan_parquet(_literals(path, name, columns, scratch), glob=False)
     elif layout.format == "user-lines":
         frame = _user_lines(path, layout)
+    elif layout.format == "session-file":
+        frame = _session_lines(path, layout)
     elif layout.quoted:
         frame = _quoted(path, layout)
     else:
@@ -209,6 +210,26 @@ def _user_lines(path: Path, layout: Layout) -> pl.LazyFrame:
     return taken.select(ROW, user=pl.col("item").list.first(), item=pl.col("item").list.slice(1)).explode("item")
 
 
+def _session_lines(path: Path, layout: Layout) -> pl.LazyFrame:
+    """`user,time,n,item,item,…`, one line per session, as one row per interaction; `BROKEN` where it is none."""
+    fields = pl.col(LINE).str.replace_all(" ", "", literal=True).str.split(",")
+    user, time, stated = (fields.list.get(place, null_on_oob=True) for place in range(3))
+    listed = _plain_lines(path).filter(pl.col(ROW) > layout.header_line).select(
+        ROW,
+        LINE,
+        pl.col(ROW).cast(pl.Int64).alias("line"),
+        user.alias("user_id"),
+        time.alias("time"),
+        stated.alias("#stated"),
+        fields.list.slice(3).alias("session_items"),
+    )  # fmt: skip
+    items = pl.col("session_items").list
+    whole = (pl.col("#stated").cast(pl.Int64, strict=False) == items.len()) & (items.len() > 0)
+    reserved = items.contains("0") | items.contains("1")
+    marked = listed.with_columns((~whole.fill_null(False) | reserved).alias(BROKEN)).drop("#stated")
+    return marked.explode("session_items", empty_as_null=True)
+
+
 def _literals(path: Path, name: str, columns: tuple[str, ...], scratch: Scratch) -> list[Path]:
     """Lines that are Python dicts, rewritten as Parquet files. Python itself must parse them: one by one."""
     written: list[Path] = []
@@ -229,57 +250,3 @@ def _literal_row(line: str, number: int, name: str, columns: tuple[str, ...]) ->
     if record is None:
         raise DataError(f"{name}, line {number}: expected a Python dict, found {quote(line.strip())}.")
     return [None if record.get(column) is None else str(record[column]) for column in columns]
-
-
-def line_of(part: Part, layout: Layout, row: int) -> int:
-    """The line in the file of a row number: they differ where a quoted field spans lines or lines are blank."""
-    if part.path is None or not (layout.quoted or layout.format == "jsonl"):
-        return row
-    with part.path.open(encoding="utf-8", errors="replace", newline="") as stream:
-        if layout.format == "jsonl":
-            full = (number for number, line in enumerate(stream, 1) if line.strip())
-            return next(itertools.islice(full, row - 1, None), row)
-        reader = csv.reader(stream, delimiter=layout.separator)
-        next(itertools.islice(reader, row - 1, None), None)
-        return reader.line_num
-
-
-def find_damage(part: Part, layout: Layout) -> DataError | None:
-    """The first line of a file that cannot be read at all, as the error to raise."""
-    if part.path is None or layout.format in ("parquet", "python-dict"):
-        return None
-    size, where = len(layout.fields), part.name
-    with part.path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return DataError(
-                    f"{where}, line {number}: byte {line[error.start]:#04x} at column {error.start + 1} is not UTF-8. "
-                    f"Convert the file, for example with iconv -f latin1 -t utf-8."
-                )
-            if layout.format == "jsonl" and text.strip() and parse_record("jsonl", text) is None:
-                return DataError(f"{where}, line {number}: expected a JSON object, found {quote(text.strip())}.")
-    if not layout.quoted:
-        return None
-    with part.path.open(encoding="utf-8", newline="") as text_stream:
-        reader = csv.reader(text_stream, delimiter=layout.separator)
-        try:
-            bad = next((row for row in reader if row and len(row) != size), None)
-        except csv.Error as error:
-            return DataError(f"{where}, line {reader.line_num}: {error}.")
-        if bad is not None:
-            return broken_line(where, reader.line_num, len(bad), size, layout.separator.join(bad), quoted=True)
-    return None
-
-
-def broken_line(
-    name: str, number: int, found: int, expected: int, line: str, *, count: int = 1, quoted: bool = False
-) -> DataError:
-    """The error for lines with a wrong number of fields; in quoted text, such lines cannot be left out."""
-    more = f" {count} lines are like this." if count > 1 else ""
-    way_out = "" if quoted else ", or leave such lines out with bad_rows='drop'"
-    return DataError(
-        f"{name}, line {number} has {found} fields, expected {expected}: {quote(line)}.{more} "
-        f"Correct the file{way_out}."
-    )

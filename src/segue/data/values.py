@@ -72,7 +72,7 @@ def read_id(sample: pl.Series, *, as_text: bool = False) -> Reading:
         if as_text or not len(known):
             return Reading(sample.name, filled, "an id", "text")
         if known.str.contains(INTEGER).all():
-            return Reading(sample.name, _canonical_integer(column), "an integer id", "integer")
+            return Reading(sample.name, canonical_integer(column), "an integer id", "integer")
         if known.str.contains(r"^-?\d+\.0*$").all():
             return Reading(sample.name, _whole(column.cast(pl.Float64, strict=False)), "a whole number", "whole")
         return Reading(sample.name, filled, "an id", "text")
@@ -83,7 +83,7 @@ def read_id(sample: pl.Series, *, as_text: bool = False) -> Reading:
     return Reading(sample.name, column.cast(pl.Int64, strict=False), "an integer id", "integer")
 
 
-def _canonical_integer(column: pl.Expr) -> pl.Expr:
+def canonical_integer(column: pl.Expr) -> pl.Expr:
     """Text as Int64; null for 007 or +7, which as an integer would be another id than as text."""
     spelled = (column.str.len_bytes() == 1) | ~(column.str.starts_with("0") | column.str.starts_with("+"))
     return pl.when(spelled).then(column.cast(pl.Int64, strict=False))

@@ -1,0 +1,272 @@
+"""The truth behind simulated sessions: which categories go together for whom, who likes what, what things cost.
+
+It is drawn before any session is, no model gets to see it, and what an explanation says can be measured against it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segue.data.ragged import Int64
+from segue.errors import ConfigError, StorageError
+from segue.files import atomic_file
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+
+FIRST_ITEM = 2
+"""Raw id of the first item: 0 and 1 are the begin and end of a basket in the session file."""
+BLOCK = 64
+"""Users who are drawn together, by a generator of their own."""
+CATEGORIES = (
+    "pasta", "rice", "noodles", "potatoes", "bread", "butter", "cheese", "jam", "coffee", "tea", "milk", "salad",
+    "fish", "meat", "chocolate", "biscuits", "crisps", "soap", "nappies", "beer",
+)  # fmt: skip
+"""Names of the categories, for those who ask for names."""
+
+_INSTEAD = (-0.25,) * 6
+_TOGETHER = (0.2, 0.5, 0.8, 0.4, 0.7, 0.6)
+_MIXED = (0.5, -0.5, -1.0)
+# Upper triangles of the blocks of Ω, row by row; () is a category by itself.
+_BLOCKS: tuple[tuple[tuple[float, ...], ...], ...] = (
+    (_INSTEAD, _TOGETHER, (-0.4, 0.5, 0.5), _MIXED, (0.5, -0.3, 0.5), (), (0.99,)),
+    (_INSTEAD, _TOGETHER, (-0.4, -0.5, -0.5), _MIXED, (0.5, 1.0, 0.5), (), (-0.5,)),
+)
+_SHAPES, _PRICES, _TASTES, SESSIONS = range(4)  # what a generator is for
+
+
+@dataclass(frozen=True)
+class Market:
+    """What is simulated.
+
+    The letters in brackets are those of the PARSRec paper.
+    """
+
+    users: int = 100
+    """Number of consumers (I)."""
+
+    sessions: int = 50
+    """Sessions of each (T)."""
+
+    categories: int = 20
+    """Number of categories (C), at most 20."""
+
+    products: int = 15
+    """Products of each category (Jc)."""
+
+    incidence: float = -0.5
+    """Mean of the utility of a category (Gamma0)."""
+
+    noise: float = 1.0
+    """Standard deviation of what makes a product's utility differ from session to session (Sigma0)."""
+
+    taste: float = 2.0
+    """Standard deviation of the utility of a product from user to user (tau0)."""
+
+    price_effect: float = 2.0
+    """How much a price takes from the utility (Beta)."""
+
+    shortest: int = 3
+    """Fewest items of a session."""
+
+    longest: int = 11
+    """Most items of a session; never more than there are categories."""
+
+    seed: int = 123
+    """The same seed gives the same sessions."""
+
+    names: bool = False
+    """Call users user-0001 and items tea-07 instead of 0 and 142."""
+
+    def check(self) -> None:
+        """Raise a ConfigError that names an impossible option, its value and what it may be."""
+        most = len(CATEGORIES)
+        rules = (
+            ("users", self.users >= 1, "at least 1"),
+            ("sessions", self.sessions >= 1, "at least 1"),
+            ("categories", 1 <= self.categories <= most, f"from 1 to {most}"),
+            ("products", self.products >= 1, "at least 1"),
+            ("noise", self.noise >= 0, "at least 0"),
+            ("taste", self.taste >= 0, "at least 0"),
+            ("shortest", 1 <= self.shortest <= self.categories, f"from 1 to the {self.categories} categories"),
+            ("longest", self.longest >= self.shortest, f"at least the shortest, {self.shortest}"),
+            ("seed", self.seed >= 0, "at least 0"),
+        )
+        for name, fine, rule in rules:
+            if not fine:
+                raise ConfigError(f"simulate: {name}={getattr(self, name)} is impossible; it must be {rule}.")
+        for name in ("incidence", "noise", "taste", "price_effect"):
+            if not np.isfinite(getattr(self, name)):
+                raise ConfigError(f"simulate: {name}={getattr(self, name)} is impossible; it must be a finite number.")
+
+
+@dataclass(frozen=True, eq=False)
+class Planted:
+    """The truth behind simulated sessions.
+
+    Attributes
+    ----------
+    market
+        What was asked for.
+    omega
+        (2, categories, categories) covariance of the utilities of the categories in each group of users; the
+        diagonal is 1. Where it is above zero the two are taken together.
+    groups
+        (users,) 0 for the first half of the users, 1 for the second: the row of `omega` that holds for each.
+    prices
+        (categories, products).
+    factors
+        (categories, products, products) float32; `factors @ factors.T` is `correlations`.
+    """
+
+    market: Market
+    omega: Floats
+    groups: npt.NDArray[np.int8]
+    prices: Floats
+    factors: Singles
+
+    @property
+    def correlations(self) -> Floats:
+        """(categories, products, products) correlation of users' tastes between the products of each category."""
+        factors = self.factors.astype(np.float64)
+        return np.asarray(factors @ factors.transpose(0, 2, 1))
+
+    def categories_of(self, items: npt.ArrayLike) -> Int64:
+        """Categories (n,), counted from 0, of raw integer item ids (n,)."""
+        return np.asarray((np.asarray(items, dtype=np.int64) - FIRST_ITEM) // self.market.products)
+
+    def tastes(self, users: npt.ArrayLike) -> Singles:
+        """What products are to users, prices apart (α of the paper): drawn again, since all of it may be too much.
+
+        Parameters
+        ----------
+        users
+            (n,) numbers of users, counted from 0.
+
+        Returns
+        -------
+        (n, categories, products) float32
+        """
+        wanted = np.asarray(users, dtype=np.int64)
+        blocks, place = np.unique(wanted // BLOCK, return_inverse=True)
+        found = np.empty((len(wanted), *self.prices.shape), dtype=np.float32)
+        for row, block in enumerate(blocks.tolist()):
+            here = place == row
+            found[here] = self.tastes_of_block(block)[wanted[here] % BLOCK]
+        return found
+
+    def tastes_of_block(self, block: int) -> Singles:
+        """`tastes` of the users from `block * BLOCK` on."""
+        size = min(BLOCK, self.market.users - block * BLOCK)
+        drawn = generator(self.market.seed, _TASTES, block).standard_normal(
+            (self.prices.shape[0], size, self.prices.shape[1]), dtype=np.float32
+        )
+        utilities = drawn @ self.factors.transpose(0, 2, 1)
+        return np.asarray(utilities.transpose(1, 0, 2) * np.float32(self.market.taste))
+
+    def save(self, path: str | Path) -> Path:
+        """Write everything into one .npz file (arrays, and the settings as JSON), and return its path."""
+        with atomic_file(Path(path)) as temporary, temporary.open("wb") as stream:
+            np.savez_compressed(
+                stream,
+                settings=np.array(json.dumps(asdict(self.market))),
+                omega=self.omega,
+                groups=self.groups,
+                prices=self.prices,
+                factors=self.factors,
+            )
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Planted:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        StorageError
+            The file is missing, damaged or of another kind.
+        """
+        try:
+            with np.load(Path(path), allow_pickle=False) as archive:
+                content: dict[str, Any] = {name: archive[name] for name in archive.files}
+            market = Market(**json.loads(str(content.pop("settings"))))
+            return cls(market, **content)
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise StorageError(f"{path} does not hold the truth of a simulation: {error}") from None
+
+
+def plant(market: Market) -> Planted:
+    """Draw the truth.
+
+    Prices are uniform between half and twice a centre, which each category draws from a log-normal(0.5, 0.1).
+
+    Raises
+    ------
+    ConfigError
+        An option has an impossible value.
+    """
+    market.check()
+    size = (market.categories, market.products)
+    rng = generator(market.seed, _PRICES)
+    centres = rng.lognormal(0.5, 0.1, size=(market.categories, 1))
+    prices = rng.uniform(centres / 2, centres * 2, size=size)
+    groups = (2 * np.arange(market.users) >= market.users).astype(np.int8)
+    return Planted(market, omegas(market.categories), groups, prices, _vines(*size, market.seed))
+
+
+def generator(seed: int, purpose: int, block: int = 0) -> np.random.Generator:
+    """The generator of one purpose and one block of users: it depends on nothing that was drawn before."""
+    return np.random.default_rng([seed, purpose, block])
+
+
+def omegas(categories: int) -> Floats:
+    """(2, categories, categories) covariance of category utilities in the two groups (the leading part of the 20)."""
+    full = np.zeros((2, len(CATEGORIES), len(CATEGORIES)))
+    for group, blocks in enumerate(_BLOCKS):
+        start = 0
+        for upper in blocks:
+            size = round((1 + np.sqrt(1 + 8 * len(upper))) / 2)
+            rows, columns = np.triu_indices(size, 1)
+            full[group, start + rows, start + columns] = upper
+            start += size
+    full += full.transpose(0, 2, 1)
+    full += np.eye(len(CATEGORIES))
+    return full[:, :categories, :categories]
+
+
+def root_of(covariance: Floats) -> Floats:
+    """A matrix A (…, n, n) with A Aᵀ = covariance (…, n, n).
+
+    Both Ω are singular (a category that is another's exact opposite, or its twin), so that Cholesky's method fails;
+    this root is by eigenvectors, and eigenvalues that rounding leaves below zero count as zero.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
+
+
+def _vines(categories: int, products: int, seed: int) -> Singles:
+    """Factors (categories, products, products) of random correlation matrices, by the vine method.
+
+    All partial correlations are drawn from Beta(0.2, 1), as they are: between 0 and 1, most of them near 0. In a
+    C-vine the partial correlations P are the canonical ones of the Cholesky factor L, so that it needs no recursion
+    and no decomposition: L[i, k] = P[i, k] · Π_{l<k} √(1 − P[i, l]²), and 1 takes the place of P on the diagonal.
+    Then products change places at random, since the first ones would be correlated most.
+
+    Lewandowski, Kurowicka & Joe (2009), Generating random correlation matrices based on vines and extended onion
+    method.
+    """
+    rng = generator(seed, _SHAPES)
+    factors = np.empty((categories, products, products), dtype=np.float32)
+    for category in range(categories):
+        partial = np.tril(rng.beta(0.2, 1.0, size=(products, products)), -1)
+        left = np.ones_like(partial)
+        left[:, 1:] = np.cumprod(np.sqrt(1 - partial**2), axis=1)[:, :-1]
+        np.fill_diagonal(partial, 1.0)
+        factors[category] = (partial * left)[rng.permutation(products)]
+    return factors
