@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
+    from segue.data.planted import Planted
     from segue.data.prepare import prepare
     from segue.data.reading import Log, read
-    from segue.data.simulate import simulate
-    from segue.data.splits import Holdout, Split, hold_out_users, leave_last_n, leave_last_out, time_cut
+    from segue.data.session_file import write_session_file
+    from segue.data.sessions import Sessions
+    from segue.data.simulate import Simulation, simulate
+    from segue.data.splits import (
+        Holdout,
+        Split,
+        hold_out_users,
+        last_session_out,
+        leave_last_n,
+        leave_last_out,
+        time_cut,
+    )
     from segue.data.statistics import describe
     from segue.data.vocabulary import Vocabulary
     from segue.errors import SegueError
@@ -35,12 +46,15 @@ _HOMES = {
     "Holdout": "segue.data.splits",
     "Log": "segue.data.reading",
     "Markov": "segue.models.markov",
+    "Planted": "segue.data.planted",
     "Popularity": "segue.models.popularity",
     "RecentPopularity": "segue.models.popularity",
     "Recommender": "segue.inference.recommender",
     "SASRec": "segue.models.sasrec",
     "SSEPT": "segue.models.ssept",
     "SegueError": "segue.errors",
+    "Sessions": "segue.data.sessions",
+    "Simulation": "segue.data.simulate",
     "Split": "segue.data.splits",
     "Training": "segue.training.config",
     "Vocabulary": "segue.data.vocabulary",
@@ -49,6 +63,7 @@ _HOMES = {
     "evaluate": "segue.evaluation.evaluate",
     "fit": "segue.training.fit",
     "hold_out_users": "segue.data.splits",
+    "last_session_out": "segue.data.splits",
     "leave_last_n": "segue.data.splits",
     "leave_last_out": "segue.data.splits",
     "load": "segue.inference.recommender",
@@ -56,6 +71,7 @@ _HOMES = {
     "read": "segue.data.reading",
     "simulate": "segue.data.simulate",
     "time_cut": "segue.data.splits",
+    "write_session_file": "segue.data.session_file",
 }
 
 # Static, as type checkers and editors want it; a test holds it equal to _HOMES.
@@ -65,11 +81,14 @@ __all__ = [
     "Holdout",
     "Log",
     "Markov",
+    "Planted",
     "Popularity",
     "RecentPopularity",
     "Recommender",
     "SASRec",
     "SegueError",
+    "Sessions",
+    "Simulation",
     "Split",
     "Training",
     "Vocabulary",
@@ -79,6 +98,7 @@ __all__ = [
     "evaluate",
     "fit",
     "hold_out_users",
+    "last_session_out",
     "leave_last_n",
     "leave_last_out",
     "load",
@@ -86,6 +106,7 @@ __all__ = [
     "read",
     "simulate",
     "time_cut",
+    "write_session_file",
 ]
 
 

@@ -12,7 +12,7 @@ import torch
 
 from segue.data.dataset import Dataset
 from segue.data.prepare import prepare
-from segue.data.simulate import simulate
+from segue.data.simulate import simulate, truth_beside
 from segue.data.splits import Split
 from segue.errors import ConfigError
 from segue.evaluation.compare import Comparison, compare
@@ -32,6 +32,8 @@ LEARNT = "sasrec"
 """The name of the model that the others are compared with."""
 
 _MARK = "demo.json"
+_FIRST, _WEEK = 1_704_067_200, 604_800
+"""2024-01-01 in seconds since 1970, and from one visit to the next."""
 _SHOWN = 3
 """Users shown, items recommended to each, and reasons for each item."""
 
@@ -46,13 +48,16 @@ class Demo:
     out: Path
     """Folder for everything that the demo leaves."""
 
-    users: int = 2000
+    users: int = 600
     """Customers of the shop."""
 
-    items: int = 500
-    """Items of the shop."""
+    sessions: int = 12
+    """Visits of each, one a week."""
 
-    epochs: int = 25
+    products: int = 15
+    """Items in each of the 20 categories of the shop."""
+
+    epochs: int = 20
     """Most passes of SASRec over the data."""
 
     seed: int = 0
@@ -71,22 +76,32 @@ class Demo:
             raise ConfigError(f"{out} exists and was not made by segue demo: choose another folder with --out.")
         shutil.rmtree(out / "runs", ignore_errors=True)
         write_json(out / _MARK, {**asdict(self), "out": str(out)})
-        log = simulate(self.users, self.items, self.seed).log
-        log.write_csv(out / "shop.csv")
-        return prepare(log, out=out / "data")
+        made = simulate(
+            self.users,
+            self.sessions,
+            products=self.products,
+            taste=5.0,
+            price_effect=0.5,
+            seed=self.seed,
+            names=True,
+        )
+        log = made.log()
+        log.with_columns(time=_FIRST + _WEEK * log["time"].cast(int)).write_csv(out / "shop.csv")
+        made.truth.save(truth_beside(out / "shop.csv"))
+        return prepare(out / "shop.csv", out=out / "data")
 
     def train(self, split: Split, *, quiet: bool = False) -> dict[str, Recommender]:
         """Fit the baselines and SASRec."""
         training = Training(
             epochs=self.epochs,
-            batch_size=32,
+            batch_size=16,
             learning_rate=3e-3,
             warmup_steps=50,
             validate_every=2,
-            patience=3,
+            patience=6,
             seed=self.seed,
         )
-        configs = (Popularity(), RecentPopularity(), Markov(), SASRec(max_length=30, dropout=0.2, loss="softmax"))
+        configs = (Popularity(), RecentPopularity(), Markov(), SASRec(max_length=50, dropout=0.2, loss="softmax"))
         with _one_thread():
             return {
                 config.name: fit(config, split, training=training, out=self.out / "runs" / config.name, quiet=quiet)
@@ -94,9 +109,12 @@ class Demo:
             }
 
     def evaluate(self, fitted: Mapping[str, Recommender], split: Split) -> dict[str, Evaluation]:
-        """Measure all models on the test."""
+        """Measure all models on the test; what a customer had before counts too, since people buy again."""
         with _one_thread():
-            return {name: evaluate(model, split.test, k=10, seed=self.seed) for name, model in fitted.items()}
+            return {
+                name: evaluate(model, split.test, k=10, seed=self.seed, exclude_seen=False)
+                for name, model in fitted.items()
+            }
 
     def compare(self, found: Mapping[str, Evaluation]) -> list[Comparison]:
         """Test whether SASRec differs from each baseline, the best of them first."""
@@ -107,7 +125,7 @@ class Demo:
         """Recommendations with their reasons for some users of the test."""
         users = split.test.dataset.users.decode(split.test.users[:_SHOWN]).to_list()
         with _one_thread():
-            return examples_of(recommender, users, k=_SHOWN, reasons=_SHOWN)
+            return examples_of(recommender, users, k=_SHOWN, reasons=_SHOWN, exclude_seen=False)
 
     def report(
         self,

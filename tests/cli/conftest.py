@@ -18,9 +18,9 @@ TINY = ["--training.epochs", "2", "--model.width", "8", "--model.blocks", "1", "
 
 @pytest.fixture(scope="session")
 def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log of 60 users and 40 items, named "user-0001" and "pasta-01"."""
+    """A log of 60 users and 40 items, named "user-0001" and "pasta-01", in sessions."""
     path = tmp_path_factory.mktemp("log") / "shop.csv"
-    simulate(60, 40, categories=8, mean_length=12).log.write_csv(path)
+    simulate(60, 4, categories=8, products=5, longest=6, names=True).log().write_csv(path)
     return path
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from segue.cli.main import main
 
-SMALL = ["--users", "60", "--items", "40", "--epochs", "2", "--quiet"]
+SMALL = ["--users", "60", "--sessions", "4", "--products", "3", "--epochs", "2", "--quiet"]
 
 
 def test_demo_shows_all_of_it_and_leaves_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,13 +27,16 @@ class DemoOptions:
     out: str = "demo"
     """Folder for everything that the demo leaves."""
 
-    users: int = 2000
+    users: int = 600
     """Customers of the shop."""
 
-    items: int = 500
-    """Items of the shop."""
+    sessions: int = 12
+    """Visits of each, one a week."""
 
-    epochs: int = 25
+    products: int = 15
+    """Items in each of the 20 categories of the shop."""
+
+    epochs: int = 20
     """Most passes of SASRec over the data."""
 
     seed: int = 0
@@ -50,22 +53,23 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options = parser.get(DemoOptions)
 
-    from segue.data.splits import leave_last_out
+    from segue.data.splits import last_session_out
     from segue.data.statistics import describe
     from segue.demo import LEARNT, Demo
 
-    demo = Demo(Path(options.out), options.users, options.items, options.epochs, options.seed)
-    _say(f"A made shop: {options.users:,} customers with tastes and habits, {options.items:,} items.")
+    demo = Demo(Path(options.out), options.users, options.sessions, options.products, options.epochs, options.seed)
+    _say(f"A made shop: {options.users:,} customers with tastes and habits, {20 * options.products:,} items.")
     dataset = demo.prepare()
     facts = describe(dataset)
     _tell(f"{facts.interactions:,} interactions; half of the histories hold {facts.lengths.median:.0f} or more.")
-    _tell("The last interaction of each customer is the test, the last but one chooses the epoch of SASRec.")
+    _tell("The last visit of each customer is the test, the last but one chooses the epoch of SASRec.")
 
     _say("Training: three baselines that count, and SASRec, which learns.")
-    split = leave_last_out(dataset)
+    split = last_session_out(dataset)
     fitted = demo.train(split, quiet=options.quiet)
 
-    _say("The test: where is the item that came next, among all items?")
+    _say("The test: where are the items of the last visit, among all items?")
+    _tell("People buy again what they like: what a customer had before may be recommended too.")
     found = demo.evaluate(fitted, split)
     comparisons = demo.compare(found)
     _show_results(found, comparisons[0])

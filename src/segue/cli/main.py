@@ -28,6 +28,10 @@ COMMANDS = {
     ),
     "describe": Command("count and picture what a Dataset holds", "segue describe data/mine"),
     "datasets": Command("list the public datasets that segue knows by name", "segue datasets"),
+    "simulate": Command(
+        "make sessions of shoppers whose reasons are known",
+        "segue simulate --out data/shop --users 1000",
+    ),
     "train": Command(
         "fit a model on a Dataset; stopped runs resume exactly",
         "segue train data/mine --model sasrec --out runs/first",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segue.cli.options import POSITIONAL, OptionParser
-from segue.cli.output import note, write_json, write_table
+from segue.cli.output import note, progress_bar, write_json, write_table
 from segue.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
@@ -58,8 +57,11 @@ class ReadingOptions:
     rating: str | None = None
     """Column of the ratings; "false" reads none."""
 
+    session: str | None = None
+    """Column of the sessions; "false" reads none."""
+
     format: str | None = None
-    """csv (any separator), inter, user-lines, jsonl, python-dict or parquet."""
+    """csv (any separator), inter, user-lines, session-file, jsonl, python-dict or parquet."""
 
     separator: str | None = None
     """Between fields, of any length; \\t is a tab, \\s+ any run of blanks."""
@@ -99,6 +101,18 @@ class FilterOptions:
 
 
 @dataclass(frozen=True)
+class SessionOptions:
+    """Sessions."""
+
+    sessions: Literal["column", "day", "none"] | None = None
+    """A session is what the column of sessions says, or one calendar day (UTC); the column's, where there is one, when
+    not given."""
+
+    session_gap: float | None = None
+    """Or a session ends with a pause of more than so many seconds; 1800 is usual."""
+
+
+@dataclass(frozen=True)
 class PublicOptions:
     """Public datasets."""
 
@@ -112,10 +126,10 @@ class PublicOptions:
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     parser = OptionParser("prepare", _NOTES)
-    for group in (PrepareOptions, ReadingOptions, FilterOptions, PublicOptions):
+    for group in (PrepareOptions, ReadingOptions, FilterOptions, SessionOptions, PublicOptions):
         parser.add_options(group)
     parser.read(argv)
-    options, chosen = parser.get(PrepareOptions), parser.get(FilterOptions)
+    options, chosen, sessions = parser.get(PrepareOptions), parser.get(FilterOptions), parser.get(SessionOptions)
 
     from segue.data.prepare import prepare
 
@@ -123,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
         log = _log(options.source, parser.get(ReadingOptions), parser.get(PublicOptions))
     if log.dropped:
         note(f"warning: {log.dropped:,} bad rows of {options.source} were left out.")
-    with parser.errors_as_typed(), _bar(options.quiet) as progress:
+    with parser.errors_as_typed(), progress_bar(options.quiet) as progress:
         dataset = prepare(
             log,
             k_core=chosen.k_core,
@@ -132,6 +146,8 @@ def main(argv: Sequence[str]) -> int:
             rounds=chosen.rounds,
             min_rating=chosen.min_rating,
             duplicates=chosen.duplicates,
+            sessions=sessions.sessions,
+            session_gap=sessions.session_gap,
             out=options.out,
             progress=progress,
         )
@@ -159,6 +175,7 @@ def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
         item=_column(reading.item),
         time=_column(reading.time),
         rating=_column(reading.rating),
+        session=_column(reading.session),
         format=reading.format,
         separator={r"\t": "\t", "tab": "\t"}.get(reading.separator or "", reading.separator),
         header=reading.header,
@@ -191,16 +208,3 @@ def _report(dataset: Dataset, options: PrepareOptions) -> None:
     write_table(("step", "users", "items", "interactions"), [tuple(step.values()) for step in steps])
     place = shlex.quote(options.out)
     note(f"\nwrote {options.out}\nNext: segue describe {place}, or segue train {place} --out runs/first")
-
-
-@contextmanager
-def _bar(quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on standard error: what is being done, and its share that is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    screen = Console(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=quiet or not screen.is_terminal) as bar:
-        task = bar.add_task("reading", total=1.0)
-        yield lambda what, share: bar.update(task, description=what, completed=share)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from segue.errors import ConfigError
 
-SplitName = Literal["leave-last-out", "leave-last-n", "time-cut", "held-out-users"]
+SplitName = Literal["leave-last-out", "leave-last-n", "last-session-out", "time-cut", "held-out-users"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class SplitOptions:
     """
 
     split: SplitName = "leave-last-out"
-    """What is kept from training for validation and test: each user's last two interactions; the last 2 n; all after
-    two moments; or some users entirely."""
+    """What is kept from training for validation and test: each user's last two interactions; the last 2 n; the last two
+    sessions; all after two moments; or some users entirely."""
 
     split_n: int | None = None
     """With leave-last-n: how many interactions per user are kept for the test, and as many again for validation."""

@@ -6,6 +6,7 @@ It is drawn before any session is, no model gets to see it, and what an explanat
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,11 @@ class Market:
 
     names: bool = False
     """Call users user-0001 and items tea-07 instead of 0 and 142."""
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        return self.categories * self.products
 
     def check(self) -> None:
         """Raise a ConfigError that names an impossible option, its value and what it may be."""
@@ -197,7 +203,7 @@ class Planted:
                 content: dict[str, Any] = {name: archive[name] for name in archive.files}
             market = Market(**json.loads(str(content.pop("settings"))))
             return cls(market, **content)
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise StorageError(f"{path} does not hold the truth of a simulation: {error}") from None
 
 
@@ -250,23 +256,35 @@ def root_of(covariance: Floats) -> Floats:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
 
 
-def _vines(categories: int, products: int, seed: int) -> Singles:
-    """Factors (categories, products, products) of random correlation matrices, by the vine method.
+def vine_factor(partial: Floats) -> Floats:
+    """The Cholesky factor (n, n) of the correlation matrix of a C-vine.
 
-    All partial correlations are drawn from Beta(0.2, 1), as they are: between 0 and 1, most of them near 0. In a
-    C-vine the partial correlations P are the canonical ones of the Cholesky factor L, so that it needs no recursion
-    and no decomposition: L[i, k] = P[i, k] · Π_{l<k} √(1 − P[i, l]²), and 1 takes the place of P on the diagonal.
-    Then products change places at random, since the first ones would be correlated most.
+    Its partial correlations are the canonical ones of the factor, so that neither recursion nor decomposition is
+    needed: L[i, k] = P[i, k] · Π_{l<k} √(1 − P[i, l]²), with 1 for P on the diagonal.
 
     Lewandowski, Kurowicka & Joe (2009), Generating random correlation matrices based on vines and extended onion
     method.
+
+    Parameters
+    ----------
+    partial
+        (n, n) below the diagonal, that of i and k given all before k; zero elsewhere.
+    """
+    left = np.ones_like(partial)
+    left[:, 1:] = np.cumprod(np.sqrt(1 - partial**2), axis=1)[:, :-1]
+    return np.asarray((partial + np.eye(len(partial))) * left)
+
+
+def _vines(categories: int, products: int, seed: int) -> Singles:
+    """Factors (categories, products, products) of random correlation matrices, by the vine method.
+
+    All partial correlations are drawn from Beta(0.2, 1) as they are, between 0 and 1 and most of them near 0; not
+    stretched to -1 to 1, which does not give the choices in the paper's data. Then products change places at random,
+    since the first ones would be correlated most.
     """
     rng = generator(seed, _SHAPES)
     factors = np.empty((categories, products, products), dtype=np.float32)
     for category in range(categories):
-        partial = np.tril(rng.beta(0.2, 1.0, size=(products, products)), -1)
-        left = np.ones_like(partial)
-        left[:, 1:] = np.cumprod(np.sqrt(1 - partial**2), axis=1)[:, :-1]
-        np.fill_diagonal(partial, 1.0)
-        factors[category] = (partial * left)[rng.permutation(products)]
+        partial = np.tril(rng.random((products, products)) ** 5, -1)  # Beta(a, 1) is the 1/a-th power of a uniform
+        factors[category] = vine_factor(partial)[rng.permutation(products)]
     return factors

@@ -92,9 +92,7 @@ class Simulation:
             The format is unknown, or cannot hold names.
         """
         target, report = Path(path), progress or (lambda what, share: None)
-        chosen = format or _SUFFIXES.get(target.suffix)
-        if chosen not in _SUFFIXES.values():
-            raise ConfigError(f"{target}: expected a path that ends in .parquet, .csv or .txt, or a folder's.")
+        chosen = format_of(target, format)
         if chosen == "session-file" and self.truth.market.names:
             raise ConfigError("the session file holds integers: leave out names.")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,6 +209,21 @@ def simulate(
         names=names,
     )
     return Simulation(plant(market), partition)
+
+
+def format_of(path: str | Path, format: Format | None = None) -> Format:
+    """What `Simulation.save(path, format)` writes.
+
+    Raises
+    ------
+    ConfigError
+        The format is unknown, or the ending of the path is and says nothing.
+    """
+    chosen = format or _SUFFIXES.get(Path(path).suffix)
+    if chosen is None or chosen not in _SUFFIXES.values():
+        known = ", ".join(_SUFFIXES.values())
+        raise ConfigError(f"{path}: give a path that ends in .parquet, .csv, .txt or nothing, or a format of {known}.")
+    return chosen
 
 
 def truth_beside(path: str | Path) -> Path:

@@ -7,121 +7,19 @@ Holdouts (which users, where each history ends, what came next).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from segue.data.dataset import Dataset
-from segue.data.histories import Histories
+from segue.data.holdouts import Holdout as Holdout
+from segue.data.holdouts import Split as Split
 from segue.data.ragged import Int64, positions
 from segue.errors import ConfigError, DataError, nearest
 
 MIN_HISTORY = 3
 """Users with fewer interactions than this are never held out by leave-last: they stay in training."""
-
-
-@dataclass(frozen=True, eq=False)
-class Holdout:
-    """Questions with known answers: given these histories, what came next?
-
-    Attributes
-    ----------
-    dataset
-        The Dataset whose arrays the positions point into.
-    users
-        (n,) int64 user codes, ascending.
-    history_ends
-        (n,) int64 absolute positions where each visible history ends.
-    target_ends
-        (n,) int64; the targets of row r are `dataset.items[history_ends[r]:target_ends[r]]`, at least one.
-    name
-        "validation" or "test".
-    known
-        Whether the model has seen these users in training; False for users held out entirely.
-    """
-
-    dataset: Dataset
-    users: Int64
-    history_ends: Int64
-    target_ends: Int64
-    name: str
-    known: bool = True
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def __repr__(self) -> str:
-        return f"Holdout({self.name}: {len(self):,} users, {int(self.n_targets.sum()):,} targets)"
-
-    @property
-    def n_targets(self) -> Int64:
-        """(n,) number of targets of each user."""
-        return self.target_ends - self.history_ends
-
-    def histories(self) -> Histories:
-        """What each user had done before the targets."""
-        starts = self.dataset.starts[self.users]
-        users = self.users if self.known else np.zeros_like(self.users)
-        return Histories(users, self.dataset.items, starts, self.history_ends, self.dataset.times)
-
-    def targets(self) -> Histories:
-        """What each user did next, as slices of the same arrays."""
-        return Histories(self.users, self.dataset.items, self.history_ends, self.target_ends, self.dataset.times)
-
-    def select(self, index: Int64) -> Holdout:
-        """The rows at `index`."""
-        return replace(
-            self,
-            users=self.users[index],
-            history_ends=self.history_ends[index],
-            target_ends=self.target_ends[index],
-        )
-
-    def sample(self, n: int, seed: int = 0) -> Holdout:
-        """`n` users drawn once from `seed`, in ascending order (all of them when there are no more than `n`)."""
-        if n >= len(self):
-            return self
-        return self.select(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
-
-    def training_view(self) -> Dataset:
-        """Everything that may be learnt before these questions: all of every history up to its targets.
-
-        Users who are not asked keep all they have in the Dataset, if they are known to the model at all.
-        """
-        ends = self.dataset.ends.copy()
-        ends[self.users] = self.history_ends if self.known else self.dataset.starts[self.users]
-        return self.dataset.until(ends)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """A training view with the Holdouts that choose and judge the model.
-
-    Attributes
-    ----------
-    dataset
-        All of it: what was split.
-    train
-        What a model is fitted on.
-    validation
-        Chooses settings and the number of epochs.
-    test
-        Is looked at once.
-    spec
-        The call that made the split, as plain data; `split_by` makes the split of it again.
-    """
-
-    dataset: Dataset
-    train: Dataset
-    validation: Holdout
-    test: Holdout
-    spec: dict[str, object]
-
-    @property
-    def refit(self) -> Dataset:
-        """The training view for the final fit, once validation has chosen: everything but the test targets."""
-        return self.test.training_view()
 
 
 def leave_last_out(dataset: Dataset) -> Split:
@@ -160,6 +58,43 @@ def leave_last_n(dataset: Dataset, n: int) -> Split:
         validation=Holdout(dataset, users, ends - 2 * n, ends - n, "validation"),
         test=Holdout(dataset, users, ends - n, ends, "test"),
         spec={"name": "leave-last-n", "n": n},
+    )
+
+
+def last_session_out(dataset: Dataset) -> Split:
+    """The last session of each user is the test, the last but one the validation; all items of it are targets.
+
+    As the PARSRec paper splits. Users with one session stay in training only; of users with two, the first session is
+    for training and the last for the test, since before the first there is nothing to validate from. The leak from
+    the future that `leave_last_out` has is here too.
+
+    Parameters
+    ----------
+    dataset
+        Must have sessions; of a view, the visible ones count.
+
+    Raises
+    ------
+    DataError
+        There are no sessions, or no user has three.
+    """
+    sessions = dataset.sessions
+    counts = sessions.counts
+    asked, validated = np.flatnonzero(counts >= 2), np.flatnonzero(counts >= 3)
+    if not len(validated):
+        most = int(counts.max(initial=0))
+        raise DataError(f"no user has the 3 sessions that this split needs; the most that one has is {most}.")
+    last = sessions.offsets[1:] - 1  # (n_users + 1,) the last session of each user
+    train_ends = dataset.ends.copy()
+    train_ends[asked] = sessions.starts[last[asked]]
+    train_ends[validated] = sessions.starts[last[validated] - 1]
+    test_starts, starts = sessions.starts[last[asked]], sessions.starts[last[validated] - 1]
+    return Split(
+        dataset=dataset,
+        train=dataset.until(train_ends),
+        validation=Holdout(dataset, validated, starts, sessions.starts[last[validated]], "validation"),
+        test=Holdout(dataset, asked, test_starts, dataset.ends[asked], "test"),
+        spec={"name": "last-session-out"},
     )
 
 
@@ -235,8 +170,8 @@ def split_by(dataset: Dataset, spec: Mapping[str, Any]) -> Split:
     dataset
         What to split.
     spec
-        `name` is "leave-last-out", "leave-last-n", "time-cut" or "held-out-users"; the rest are the arguments of the
-        function of that name.
+        `name` is "leave-last-out", "leave-last-n", "last-session-out", "time-cut" or "held-out-users"; the rest are
+        the arguments of the function of that name.
 
     Raises
     ------
@@ -260,6 +195,8 @@ def split_by(dataset: Dataset, spec: Mapping[str, Any]) -> Split:
             raise ConfigError(f"{option}={options[option]!r} means nothing to the split {name}, which has {has}.")
     if name == "leave-last-out":
         return leave_last_out(dataset)
+    if name == "last-session-out":
+        return last_session_out(dataset)
     if name == "leave-last-n":
         if "n" not in options:
             raise ConfigError("the split leave-last-n needs n, the number of interactions held out per user.")
@@ -270,6 +207,7 @@ def split_by(dataset: Dataset, spec: Mapping[str, Any]) -> Split:
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "leave-last-out": (),
     "leave-last-n": ("n",),
+    "last-session-out": (),
     "time-cut": ("test", "validation"),
     "held-out-users": ("test", "validation", "seed"),
 }

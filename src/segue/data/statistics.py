@@ -12,36 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from segue.data.spreads import Histogram, Spread, histogram_of, spread_of
+from segue.data.statistics_sessions import SessionStatistics, describe_sessions, per_second_of
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from segue.data.dataset import Dataset
 
-_UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _CHUNK = 1 << 22  # interactions looked at together, so that memory does not grow with the Dataset
-_BINS = 40
 _PERIODS = 60
 _POINTS = 200
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How counts are distributed: of interactions over users (history length), or over items (popularity)."""
-
-    min: int
-    mean: float
-    median: float
-    p90: float
-    p99: float
-    max: int
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts between edges: `counts[i]` values lie from `edges[i]` to below `edges[i + 1]` (the last: up to it)."""
-
-    edges: tuple[float, ...]
-    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -66,7 +47,7 @@ class Times:
     """When it happened."""
 
     first: str
-    """Date and time in UTC, ISO format; the plain number where the unit is unknown."""
+    """Date and time in UTC, ISO format; the plain number where times are steps, or the unit is unknown."""
     last: str
     """The same for the last interaction."""
     days: float | None
@@ -110,6 +91,8 @@ class Description:
     ratings: Ratings | None
     steps: tuple[Mapping[str, Any], ...]
     """The steps of preparation, each with the users, items and interactions left after it."""
+    sessions: SessionStatistics | None = None
+    """What a Dataset with sessions has more."""
 
     @property
     def sparsity(self) -> float:
@@ -176,48 +159,29 @@ def describe(dataset: Dataset) -> Description:
         items=visible.n_items,
         interactions=total,
         density=total / cells if cells else 0.0,
-        lengths=_spread(lengths),
-        length_histogram=_histogram(lengths),
+        lengths=spread_of(lengths),
+        length_histogram=histogram_of(lengths),
         short_users=int((lengths < 3).sum()),
         popularity=_popularity(counts),
         repeats=repeated / total if total else 0.0,
         times=_times(visible, tied),
         ratings=_ratings(visible.ratings),
         steps=tuple(visible.metadata.get("steps", ())),
+        sessions=None if visible.session_offsets is None else describe_sessions(visible),
     )
-
-
-def _spread(counts: npt.NDArray[np.int64]) -> Spread:
-    if not len(counts):
-        return Spread(0, 0.0, 0.0, 0.0, 0.0, 0)
-    median, p90, p99 = (float(value) for value in np.quantile(counts, [0.5, 0.9, 0.99]))
-    return Spread(int(counts.min()), float(counts.mean()), median, p90, p99, int(counts.max()))
-
-
-def _histogram(counts: npt.NDArray[np.int64]) -> Histogram:
-    """Equal bins of whole numbers up to the 99th percentile, and one bin for what is above."""
-    if not len(counts):
-        return Histogram((0.0, 1.0), (0,))
-    low, high, top = int(counts.min()), int(np.quantile(counts, 0.99)) + 1, int(counts.max()) + 1
-    width = -(-(high - low) // _BINS)
-    edges = np.arange(low, high + width, width)
-    if edges[-1] < top:
-        edges = np.append(edges, top)
-    found, _ = np.histogram(counts, bins=edges)
-    return Histogram(tuple(edges.astype(float).tolist()), tuple(found.tolist()))
 
 
 def _popularity(counts: npt.NDArray[np.int64]) -> Popularity:
     ordered = np.sort(counts)[::-1]
     n, total = len(ordered), max(int(ordered.sum()), 1)
     if not n:
-        return Popularity(_spread(counts), 0.0, 0.0, 0.0, (), ())
+        return Popularity(spread_of(counts), 0.0, 0.0, 0.0, (), ())
     reached = ordered.cumsum()
     # Each item's place from the least popular on, weighted by its count: the area under the Lorenz curve.
     gini = float(2 * (ordered[::-1] * np.arange(1, n + 1)).sum() / (n * total) - (n + 1) / n)
     ranks = np.unique(np.round(np.geomspace(1, n, min(n, _POINTS))).astype(np.int64))
     return Popularity(
-        spread=_spread(counts),
+        spread=spread_of(counts),
         top_1_percent=float(reached[max(round(n / 100), 1) - 1] / total),
         top_10_percent=float(reached[max(round(n / 10), 1) - 1] / total),
         gini=max(gini, 0.0),
@@ -252,9 +216,11 @@ def _times(dataset: Dataset, tied: int) -> Times | None:
     if dataset.times is None or not len(dataset.times):
         return None
     first, last = int(dataset.times.min()), int(dataset.times.max())
-    per_second = _UNITS_PER_SECOND.get(dataset.time_unit or "")
+    per_second = per_second_of(dataset)
     # Histogram of differences: nanoseconds since 1970 lose their last digits as floats.
-    counts, edges = np.histogram(dataset.times - first, bins=_PERIODS, range=(0, max(last - first, 1)))
+    periods = min(_PERIODS, last - first + 1)
+    end = last - first + (periods < _PERIODS)  # so few times that each gets its own period
+    counts, edges = np.histogram(dataset.times - first, bins=periods, range=(0, max(end, 1)))
     return Times(
         first=_date(first, per_second),
         last=_date(last, per_second),

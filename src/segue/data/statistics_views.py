@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from segue.data.statistics import Description, Histogram, Popularity, Ratings, Spread, Times
+    from segue.data.spreads import Histogram, Spread
+    from segue.data.statistics import Description, Popularity, Ratings, Times
+    from segue.data.statistics_sessions import SessionStatistics
 
 _BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
 _SUFFIXES = (".png", ".svg", ".pdf")
@@ -56,10 +58,23 @@ def facts(description: Description) -> dict[str, str]:
     }
     times = description.times
     if times is None:
-        return found | {"times": "none"}
-    found |= {"first": times.first.replace("+00:00", " UTC"), "last": times.last.replace("+00:00", " UTC")}
-    found |= {} if times.days is None else {"time span": f"{times.days:,.1f} days"}
-    return found | {"at the same time as another of the user": f"{times.tied:.1%}"}
+        found |= {"times": "none"}
+    else:
+        found |= {"first": times.first.replace("+00:00", " UTC"), "last": times.last.replace("+00:00", " UTC")}
+        found |= {} if times.days is None else {"time span": f"{times.days:,.1f} days"}
+        found |= {"at the same time as another of the user": f"{times.tied:.1%}"}
+    return found if description.sessions is None else found | _session_facts(description.sessions)
+
+
+def _session_facts(sessions: SessionStatistics) -> dict[str, str]:
+    found = {
+        "sessions": f"{sessions.sessions:,}",
+        "users with one session": f"{sessions.single:,}",
+        "sessions with one item": f"{sessions.one_item:.1%}",
+        "repeats of an item in its session": f"{sessions.repeats:.1%}",
+    }
+    pause = sessions.median_pause
+    return found if pause is None else found | {"median pause between sessions": _duration(pause)}
 
 
 def _spreads(description: Description) -> Table:
@@ -71,7 +86,18 @@ def _spreads(description: Description) -> Table:
         row("history length of users", description.lengths),
         row("interactions of items", description.popularity.spread),
     ]
+    if description.sessions is not None:
+        rows.append(row("sessions of users", description.sessions.per_user))
+        rows.append(row("session length", description.sessions.lengths))
     return _table(("", "min", "mean", "median", "90 %", "99 %", "max"), rows)
+
+
+def _duration(days: float) -> str:
+    """Days, or what fits less."""
+    for unit, size in (("days", 1.0), ("hours", 1 / 24), ("minutes", 1 / 1440)):
+        if days >= size:
+            return f"{days / size:,.1f} {unit}"
+    return f"{days * 86_400:,.0f} seconds"
 
 
 def _rating_table(ratings: Ratings) -> Table:
@@ -102,7 +128,7 @@ def _table(columns: tuple[str, ...], rows: list[Any]) -> Table:
 
 
 def picture(description: Description, path: Path) -> Path:
-    """Draw history lengths, item popularity and, where there are any, times and ratings.
+    """Draw history lengths, item popularity and, where there are any, session lengths, times and ratings.
 
     Raises
     ------
@@ -116,8 +142,8 @@ def picture(description: Description, path: Path) -> Path:
 
     from segue.files import atomic_file
 
-    panels = 2 + (description.times is not None) + (description.ratings is not None)
-    rows, columns = (2, 2) if panels == 4 else (1, panels)
+    panels = 2 + sum(part is not None for part in (description.sessions, description.times, description.ratings))
+    rows, columns = (1, panels) if panels < 4 else (2, -(-panels // 2))
     figure = Figure(figsize=(max(11, 4.8 * columns), 3.7 * rows), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(
@@ -126,9 +152,13 @@ def picture(description: Description, path: Path) -> Path:
         fontweight="bold",
     )
     spots = [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
-    _draw_lengths(spots[0], description.lengths, description.length_histogram)
+    words = "How long are histories?", "interactions of a user", "users"
+    _draw_lengths(spots[0], description.lengths, description.length_histogram, words)
     _draw_popularity(spots[1], description.popularity)
     rest = iter(spots[2:])
+    if description.sessions is not None:
+        words = "How long are sessions?", "interactions of a session", "sessions"
+        _draw_lengths(next(rest), description.sessions.lengths, description.sessions.length_histogram, words)
     if description.times is not None:
         _draw_times(next(rest), description.times)
     if description.ratings is not None:
@@ -138,7 +168,7 @@ def picture(description: Description, path: Path) -> Path:
     return path
 
 
-def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram) -> None:
+def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram, words: tuple[str, str, str]) -> None:
     """Equal bins of whole numbers; the last one holds the longest hundredth, which is told, not drawn."""
     from matplotlib.ticker import MaxNLocator
 
@@ -149,7 +179,7 @@ def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram) -> None:
     axes.bar([edge - 0.5 for edge in edges[:shown]], counts[:shown], width=width, align="edge", color=_BLUE, lw=0)
     axes.axvline(spread.median, color=_ORANGE, lw=1.5, label=f"median {spread.median:g}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(axes, "How long are histories?", "interactions of a user", "users")
+    _finish(axes, *words)
     axes.legend(frameon=False, title=f"{longer:,} longer, up to {spread.max:,}" if longer else None)
 
 

@@ -43,7 +43,13 @@ class Example:
 
 
 def examples_of(
-    recommender: Recommender, users: Sequence[Any], *, k: int = 3, reasons: int = 3, shown: int = 8
+    recommender: Recommender,
+    users: Sequence[Any],
+    *,
+    k: int = 3,
+    reasons: int = 3,
+    shown: int = 8,
+    exclude_seen: bool = True,
 ) -> list[Example]:
     """What comes next for some users, as of the end of their histories, and why.
 
@@ -59,9 +65,11 @@ def examples_of(
         Reasons for each item, at most: those history items that added to its score.
     shown
         Items of the history that are shown, at most.
+    exclude_seen
+        Leave out what the user has had.
     """
     dataset = recommender.dataset
-    lists = recommender.recommend(list(users), k=min(k, dataset.n_items))
+    lists = recommender.recommend(list(users), k=min(k, dataset.n_items), exclude_seen=exclude_seen)
     why = recommender.explain(lists["user"], lists["item"], top=reasons) if len(lists) else lists.clear()
     histories = dataset.histories(dataset.users.require(list(users), "user")).last(shown)
     examples = []

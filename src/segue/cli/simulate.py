@@ -1,0 +1,69 @@
+"""`segue simulate`: sessions of shoppers whose reasons are known."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from segue.cli.options import OptionParser
+from segue.cli.output import note, progress_bar, write_json, write_pairs
+from segue.data.planted import Market
+
+_NOTES = """\
+  segue simulate --out data/shop                                       a Dataset
+  segue simulate --out shop.parquet --users 100000 --sessions 100      a log
+  segue simulate --out shop.txt --products 100 --price-effect 0.1      a session file
+
+Beside the sessions stands the truth (.truth.npz): the covariance of the categories for each group of users, the group
+of each user, prices, and how tastes for products are correlated. Memory stays bounded for any number of users."""
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """Where to."""
+
+    out: str
+    """A file (.parquet, .csv, .txt) or the folder of a Dataset."""
+
+    format: Literal["parquet", "csv", "session-file", "dataset"] | None = None
+    """What is written; by the ending of --out when not given."""
+
+    partition: int = 1024
+    """Users held in memory at a time; changes nothing in the result."""
+
+    quiet: bool = False
+    """Show no progress."""
+
+    json: bool = False
+    """Write the summary as JSON."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = OptionParser("simulate", _NOTES)
+    parser.add_options(SimulateOptions)
+    parser.add_options(Market)
+    parser.read(argv)
+    options, market = parser.get(SimulateOptions), parser.get(Market)
+
+    from segue.data.simulate import format_of, simulate, truth_beside
+
+    with progress_bar(options.quiet) as progress:
+        made = simulate(**asdict(market), partition=options.partition)
+        made.save(options.out, options.format, progress)
+    summary: dict[str, object] = {
+        "wrote": options.out,
+        "truth": str(truth_beside(options.out)),
+        "users": market.users,
+        "sessions": market.users * market.sessions,
+        "items": market.items,
+    }
+    if options.json:
+        write_json({**summary, "market": asdict(market)})
+    else:
+        write_pairs(summary)
+    then = "describe" if format_of(options.out, options.format) == "dataset" else "prepare"
+    note(f"Next: segue {then} {shlex.quote(options.out)}{' --out data/simulated' if then == 'prepare' else ''}")
+    return 0

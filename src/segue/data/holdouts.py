@@ -1,0 +1,114 @@
+"""What a split is made of: questions with known answers, and the views that may be learnt from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64
+
+
+@dataclass(frozen=True, eq=False)
+class Holdout:
+    """Questions with known answers: given these histories, what came next?
+
+    Attributes
+    ----------
+    dataset
+        The Dataset whose arrays the positions point into.
+    users
+        (n,) int64 user codes, ascending.
+    history_ends
+        (n,) int64 absolute positions where each visible history ends.
+    target_ends
+        (n,) int64; the targets of row r are `dataset.items[history_ends[r]:target_ends[r]]`, at least one.
+    name
+        "validation" or "test".
+    known
+        Whether the model has seen these users in training; False for users held out entirely.
+    """
+
+    dataset: Dataset
+    users: Int64
+    history_ends: Int64
+    target_ends: Int64
+    name: str
+    known: bool = True
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __repr__(self) -> str:
+        return f"Holdout({self.name}: {len(self):,} users, {int(self.n_targets.sum()):,} targets)"
+
+    @property
+    def n_targets(self) -> Int64:
+        """(n,) number of targets of each user."""
+        return self.target_ends - self.history_ends
+
+    def histories(self) -> Histories:
+        """What each user had done before the targets."""
+        starts = self.dataset.starts[self.users]
+        users = self.users if self.known else np.zeros_like(self.users)
+        return Histories(users, self.dataset.items, starts, self.history_ends, self.dataset.times)
+
+    def targets(self) -> Histories:
+        """What each user did next, as slices of the same arrays."""
+        return Histories(self.users, self.dataset.items, self.history_ends, self.target_ends, self.dataset.times)
+
+    def select(self, index: Int64) -> Holdout:
+        """The rows at `index`."""
+        return replace(
+            self,
+            users=self.users[index],
+            history_ends=self.history_ends[index],
+            target_ends=self.target_ends[index],
+        )
+
+    def sample(self, n: int, seed: int = 0) -> Holdout:
+        """`n` users drawn once from `seed`, in ascending order (all of them when there are no more than `n`)."""
+        if n >= len(self):
+            return self
+        return self.select(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
+
+    def training_view(self) -> Dataset:
+        """Everything that may be learnt before these questions: all of every history up to its targets.
+
+        Users who are not asked keep all they have in the Dataset, if they are known to the model at all.
+        """
+        ends = self.dataset.ends.copy()
+        ends[self.users] = self.history_ends if self.known else self.dataset.starts[self.users]
+        return self.dataset.until(ends)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A training view with the Holdouts that choose and judge the model.
+
+    Attributes
+    ----------
+    dataset
+        All of it: what was split.
+    train
+        What a model is fitted on.
+    validation
+        Chooses settings and the number of epochs.
+    test
+        Is looked at once.
+    spec
+        The call that made the split, as plain data; `split_by` makes the split of it again.
+    """
+
+    dataset: Dataset
+    train: Dataset
+    validation: Holdout
+    test: Holdout
+    spec: dict[str, object]
+
+    @property
+    def refit(self) -> Dataset:
+        """The training view for the final fit, once validation has chosen: everything but the test targets."""
+        return self.test.training_view()
