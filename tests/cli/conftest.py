@@ -12,6 +12,7 @@ from segue.data.simulate import simulate
 
 Json = Callable[..., Any]
 
+START, WEEK = 1_704_067_200, 604_800
 TINY = ["--training.epochs", "2", "--model.width", "8", "--model.blocks", "1", "--training.cpu", "--quiet"]
 """Options of a training that takes a second."""
 
@@ -20,7 +21,8 @@ TINY = ["--training.epochs", "2", "--model.width", "8", "--model.blocks", "1", "
 def csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log of 60 users and 40 items, named "user-0001" and "pasta-01", in sessions."""
     path = tmp_path_factory.mktemp("log") / "shop.csv"
-    simulate(60, 4, categories=8, products=5, longest=6, names=True).log().write_csv(path)
+    log = simulate(60, 4, categories=8, products=5, price_effect=0.1, longest=6, names=True).log()
+    log.with_columns(time=START + WEEK * log["time"].cast(int)).write_csv(path)
     return path
 
 

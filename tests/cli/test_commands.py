@@ -58,6 +58,43 @@ def test_prepare_names_a_missing_column(csv: Path, tmp_path: Path, complaint: As
     assert 'has no column "buyer"' in complaint(1, "prepare", csv, "--out", tmp_path / "data", "--user", "buyer")
 
 
+def test_prepare_makes_sessions(csv: Path, tmp_path: Path, answer: Ask, complaint: Ask) -> None:
+    assert answer("prepare", csv, "--out", tmp_path / "column")["sessions"] == 240
+    assert answer("prepare", csv, "--out", tmp_path / "day", "--sessions", "day")["sessions"] == 240
+    gap = answer("prepare", csv, "--out", tmp_path / "gap", "--session", "false", "--session-gap", 700_000)
+    assert gap["sessions"] == 60
+    none = answer("prepare", csv, "--out", tmp_path / "none", "--sessions", "none")
+    assert none["sessions"] is None
+    assert "two rules" in complaint(2, "prepare", csv, "--out", tmp_path / "x", "--sessions", "day", "--session-gap", 5)
+
+
+def test_a_run_on_last_sessions(data: Path, tmp_path: Path, answer: Ask) -> None:
+    run = tmp_path / "run"
+    answer("train", data, "--out", run, "--model", "markov", "--split", "last-session-out")
+    found = answer("evaluate", run, "--k", 5)
+    assert found["users"] == 60
+
+
+def test_simulate(tmp_path: Path, answer: Ask, complaint: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer("simulate", "--out", tmp_path / "made", "--users", 70, "--sessions", 3, "--products", 4)
+    assert (found["users"], found["sessions"], found["items"]) == (70, 210, 80)
+    assert found["market"]["price_effect"] == 2.0
+    assert len(Dataset.open(tmp_path / "made").sessions) == 210
+    assert Path(found["truth"]).is_file()
+    assert main(["simulate", "--out", str(tmp_path / "made.txt"), "--users", "5", "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert "made.truth.npz" in said.out
+    assert f"segue prepare {tmp_path / 'made.txt'}" in said.err
+    assert "categories=21 is impossible" in complaint(2, "simulate", "--out", tmp_path / "x", "--categories", 21)
+    assert "ends in .parquet" in complaint(2, "simulate", "--out", tmp_path / "x.doc")
+
+
+def test_a_bad_session_file_is_named(tmp_path: Path, complaint: Ask) -> None:
+    path = tmp_path / "toy.txt"
+    path.write_text("user_id,time,session_length,session_items\n1,1,2,5,6\n1,2,2,5\n")
+    assert "line 3 says 2 items, and 1 follow" in complaint(1, "prepare", path, "--out", tmp_path / "data")
+
+
 def test_describe(data: Path, answer: Ask, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert answer("describe", data)["users"] == 60
     assert main(["describe", str(data), "--picture", str(tmp_path / "shop.png")]) == 0
@@ -212,12 +249,12 @@ def test_recommend_users(run: Path, answer: Ask) -> None:
 
 def test_recommend_for_an_unknown_history_and_from_files(run: Path, tmp_path: Path, answer: Ask) -> None:
     allowed, users = tmp_path / "allowed.txt", tmp_path / "users.txt"
-    allowed.write_text("pasta-01\nsauce-01\n\n")
+    allowed.write_text("pasta-01\nrice-01\n\n")
     users.write_text("user-0003\n")
-    new = answer("recommend", run, "--history", "tea-01", "wine-01", "--k", 2, "--allow-file", allowed)
-    assert {row["item"] for row in new} == {"pasta-01", "sauce-01"}
+    new = answer("recommend", run, "--history", "jam-01", "bread-01", "--k", 2, "--allow-file", allowed)
+    assert {row["item"] for row in new} == {"pasta-01", "rice-01"}
     denied = answer("recommend", run, "--users-file", users, "--k", 40, "--include-seen", "--deny-file", allowed)
-    assert not {row["item"] for row in denied} & {"pasta-01", "sauce-01"}
+    assert not {row["item"] for row in denied} & {"pasta-01", "rice-01"}
     assert len(denied) == 38
 
 
@@ -252,10 +289,10 @@ def test_recommend_refuses(code: int, words: list[str], message: str, run: Path,
 
 
 def test_score(run: Path, answer: Ask) -> None:
-    (row,) = answer("score", run, "--users", "user-0001", "--items", "pasta-01", "tea-01")
-    assert set(row) == {"user", "pasta-01", "tea-01"}
-    rows = answer("score", run, "--history", "wine-01", "--items", "pasta-01", "tea-01", "--long")
-    assert [row["item"] for row in rows] == ["pasta-01", "tea-01"]
+    (row,) = answer("score", run, "--users", "user-0001", "--items", "pasta-01", "jam-01")
+    assert set(row) == {"user", "pasta-01", "jam-01"}
+    rows = answer("score", run, "--history", "bread-01", "--items", "pasta-01", "jam-01", "--long")
+    assert [row["item"] for row in rows] == ["pasta-01", "jam-01"]
 
 
 def test_similar(run: Path, answer: Ask) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.data.dataset import Dataset
-from segue.data.splits import Holdout, Split, hold_out_users, leave_last_n, leave_last_out, split_by, time_cut
+from segue.data.splits import (
+    Holdout,
+    Split,
+    hold_out_users,
+    last_session_out,
+    leave_last_n,
+    leave_last_out,
+    split_by,
+    time_cut,
+)
 from segue.errors import ConfigError, DataError
 from tests.helpers import make_dataset, visible
 
@@ -273,3 +283,44 @@ def test_a_split_is_made_again_of_its_spec(made: Callable[[Dataset], Split]) -> 
 def test_impossible_specs_are_named(spec: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         split_by(walks(), spec)
+
+
+# ---- last session out ------------------------------------------------------------------------------------------------
+
+
+def shopping() -> Dataset:
+    """Sessions: ann 12 | 34 | 5 | 6, bob 12 | 3, cy 123, dan nothing, eve 1 | 2 | 34."""
+    data = make_dataset({"ann": [1, 2, 3, 4, 5, 6], "bob": [1, 2, 3], "cy": [1, 2, 3], "dan": [], "eve": [1, 2, 3, 4]})
+    return replace(data, session_offsets=np.array([0, 2, 4, 5, 6, 8, 9, 12, 13, 14, 16]))
+
+
+def test_last_session_out() -> None:
+    split = last_session_out(shopping())
+    assert visible(split.train) == {"ann": [1, 2, 3, 4], "bob": [1, 2], "cy": [1, 2, 3], "dan": [], "eve": [1]}
+    assert answers(split.validation) == {"ann": ([1, 2, 3, 4], [5]), "eve": ([1], [2])}
+    assert answers(split.test) == {
+        "ann": ([1, 2, 3, 4, 5], [6]),
+        "bob": ([1, 2], [3]),
+        "eve": ([1, 2], [3, 4]),
+    }
+    assert split.spec == {"name": "last-session-out"}
+    assert answers(split_by(shopping(), split.spec).test) == answers(split.test)
+    assert visible(split.dataset) == visible(shopping())
+    assert split.train.sessions.counts.tolist() == [0, 2, 1, 1, 0, 1]
+    assert visible(split.refit)["eve"] == [1, 2]
+
+
+def test_last_session_out_of_a_view_sees_what_is_visible() -> None:
+    data = shopping()
+    view = data.until(data.ends - np.array([0, 1, 0, 0, 0, 1]))
+    split = last_session_out(view)
+    assert answers(split.test)["ann"] == ([1, 2, 3, 4], [5])
+    assert answers(split.test)["eve"] == ([1, 2], [3])
+
+
+def test_last_session_out_needs_sessions() -> None:
+    with pytest.raises(DataError, match="no sessions"):
+        last_session_out(small())
+    short = replace(make_dataset([[1, 2], [3]]), session_offsets=np.array([0, 1, 2, 3]))
+    with pytest.raises(DataError, match="needs; the most that one has is 2"):
+        last_session_out(short)

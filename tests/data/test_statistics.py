@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,35 @@ def test_times_by_hand(shop: Dataset) -> None:
     assert times.tied == 4 / 8  # the first two of the first user, both of the second
     assert sum(times.activity.counts) == 8
     assert times.activity.counts[0] == 6
+
+
+def test_times_that_are_steps_are_no_dates(tmp_path: Path) -> None:
+    found = describe(_dataset([[1, 2, 1]], 2, [0, 1, 1]))
+    assert found.times is not None
+    assert (found.times.first, found.times.last, found.times.days) == ("0", "1", None)
+    assert found.times.activity.counts == (1, 2), "each step is a period"
+    assert found.picture(tmp_path / "steps.png").stat().st_size > 1000
+
+
+def test_sessions_by_hand(shop: Dataset, tmp_path: Path) -> None:
+    assert describe(shop).sessions is None
+    shop = replace(shop, session_offsets=np.array([0, 2, 4, 5, 6, 8]))
+    found = describe(shop).sessions  # 1 2 at once | 1 1 on two days || 3 | 1 || 2 1
+    assert found is not None
+    assert (found.sessions, found.single, found.repeats, found.one_item) == (5, 1, 1 / 8, 2 / 5)
+    assert (found.per_user.min, found.per_user.mean, found.per_user.max) == (1, 5 / 3, 2)
+    assert (found.lengths.min, found.lengths.mean, found.lengths.max) == (1, 8 / 5, 2)
+    assert found.length_histogram.counts == (2, 3)
+    assert found.median_pause == 0.5  # a day, and none
+    shown = str(describe(shop))
+    for piece in ("users with one session", "median pause between sessions", "12.0 hours", "session length"):
+        assert piece in shown
+    assert describe(shop).to_dict()["sessions"]["sessions"] == 5
+    assert describe(shop).picture(tmp_path / "sessions.png").stat().st_size > 1000
+    view = shop.until(shop.ends - np.array([0, 1, 1, 0]))
+    seen = describe(view).sessions
+    assert seen is not None
+    assert (seen.sessions, seen.one_item) == (4, 2 / 4)
 
 
 def test_ratings_by_hand(shop: Dataset) -> None:

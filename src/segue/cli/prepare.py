@@ -201,10 +201,13 @@ def _refuse(group: ReadingOptions | PublicOptions, why: str) -> None:
 
 
 def _report(dataset: Dataset, options: PrepareOptions) -> None:
+    sessions = None if dataset.session_offsets is None else len(dataset.sessions)
     if options.json:
-        write_json({"dataset": options.out, **dataset.metadata})
+        write_json({"dataset": options.out, "sessions": sessions, **dataset.metadata})
         return
     steps = dataset.metadata["steps"]
     write_table(("step", "users", "items", "interactions"), [tuple(step.values()) for step in steps])
+    if sessions is not None:
+        note(f"\n{sessions:,} sessions")
     place = shlex.quote(options.out)
     note(f"\nwrote {options.out}\nNext: segue describe {place}, or segue train {place} --out runs/first")

@@ -199,6 +199,7 @@ class Dataset:
                 "users": self.n_users,
                 "items": self.n_items,
                 "interactions": self.n_interactions,
+                "sessions": None if visible.session_offsets is None else len(visible.session_offsets) - 1,
                 "time_unit": self.time_unit,
                 "metadata": dict(self.metadata),
             }

@@ -232,6 +232,11 @@ def _open_files(
     for file, path in zip(files[1:], plain[1:], strict=True):
         _same_layout(path, str(file), layout, first)
     found = [scan(path, str(file), layout, scratch, fields) for file, path in zip(files, plain, strict=True)]
+    if layout.format == "session-file":  # a line is a session of its own, in each file
+        found = [
+            replace(part, frame=part.frame.with_columns(pl.col("line") + (number << 40)))
+            for number, part in enumerate(found)
+        ]
     return tuple(found), layout, roles
 
 

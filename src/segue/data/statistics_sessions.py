@@ -10,11 +10,11 @@ import numpy as np
 from segue.data.ragged import positions, rows_of
 from segue.data.sessions import UNITS_PER_SECOND, Sessions
 from segue.data.spreads import Histogram, Spread, histogram_of, spread_of
-from segue.data.values import EPOCH
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
 
+_DAY = 86_400
 _SESSIONS = 1 << 18  # looked at together
 
 
@@ -39,11 +39,14 @@ class SessionStatistics:
 
 
 def per_second_of(dataset: Dataset) -> int | None:
-    """Units of time in a second; None without times, and where they are steps (0, 1, 2, …) rather than moments."""
+    """Units of time in a second; None without times, and where they are steps (0, 1, 2, …) rather than moments.
+
+    Times that all lie in the first day of 1970 are taken for steps.
+    """
     if dataset.times is None or not len(dataset.times) or dataset.time_unit is None:
         return None
     per_second = UNITS_PER_SECOND[dataset.time_unit]
-    return per_second if int(dataset.times.max()) >= EPOCH * per_second else None
+    return per_second if int(dataset.times.max()) >= _DAY * per_second else None
 
 
 def describe_sessions(dataset: Dataset) -> SessionStatistics:
@@ -80,4 +83,4 @@ def _median_pause(dataset: Dataset) -> float | None:
     sessions = dataset.sessions
     same = sessions.users[1:] == sessions.users[:-1]
     pauses = (dataset.times[sessions.starts[1:]] - dataset.times[sessions.ends[:-1] - 1])[same]
-    return float(np.median(pauses)) / per_second / 86_400 if len(pauses) else None
+    return float(np.median(pauses)) / per_second / _DAY if len(pauses) else None
