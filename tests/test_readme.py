@@ -49,7 +49,7 @@ def run_blocks(page: Path) -> None:
 
 def made_ratings() -> pl.DataFrame:
     """A small log with words for ids: user, item, rating, time."""
-    log = simulate(60, 40, categories=8, mean_length=12).log
+    log = simulate(60, 4, categories=8, products=5, price_effect=0.1, longest=6, names=True).log()
     rating = np.random.default_rng(0).integers(1, 6, len(log))
     return log.with_columns(rating=pl.Series(rating)).select("user", "item", "rating", "time")
 

@@ -81,7 +81,7 @@ def test_users_with_one_item_and_repeated_rows(tmp_path: Path, answer: Ask, comp
         (["--k-core", "-1"], 2, "expected 0 or more, found -1"),
         (["--k-core", "99"], 1, "the filters leave nothing"),
         (["--rounds", "0"], 2, "--rounds=0: expected 1 or more"),
-        (["--min-rating", "3"], 2, "--min-rating=3.0 needs ratings; there are only user, item, time."),
+        (["--min-rating", "3"], 2, "--min-rating=3.0 needs ratings; there are only user, item, time, session."),
         (["--duplicates", "drp"], 2, "--duplicates: expected one of drop, keep, first, last, found drp"),
         (["--format", "cvs"], 2, "cvs"),
         (["--time-unit", "hours"], 2, "hours"),
@@ -295,7 +295,7 @@ def test_unknown_ids_among_known_ones(run: Path, capsys: pytest.CaptureFixture[s
         (["score", "--users", "user-0001", "--items", "pasta-01", "x"], "1 unknown item left out: 'x'.", "pasta-01"),
         (["similar", "--items", "pasta-01", "x", "--k", "2"], "1 unknown item left out: 'x'.", "pasta-01"),
         (["explain", "--user", "user-0001", "--item", "pasta-01", "x"], "1 unknown item left out: 'x'.", "pasta-01"),
-        (["recommend", "--history", "tea-01", "x"], "1 unknown item left out of the histories: 'x'.", "sasrec"),
+        (["recommend", "--history", "jam-01", "x"], "1 unknown item left out of the histories: 'x'.", "sasrec"),
     ):
         command, *rest = words
         assert main([command, str(run), *rest]) == 0

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
     from segue.data.simulate import format_of, simulate, truth_beside
 
-    with progress_bar(options.quiet) as progress:
+    with parser.errors_as_typed(), progress_bar(options.quiet) as progress:
         made = simulate(**asdict(market), partition=options.partition)
         made.save(options.out, options.format, progress)
     summary: dict[str, object] = {

@@ -106,10 +106,10 @@ class Market:
         )
         for name, fine, rule in rules:
             if not fine:
-                raise ConfigError(f"simulate: {name}={getattr(self, name)} is impossible; it must be {rule}.")
+                raise ConfigError(f"{name}={getattr(self, name)} is impossible: expected {rule}.")
         for name in ("incidence", "noise", "taste", "price_effect"):
             if not np.isfinite(getattr(self, name)):
-                raise ConfigError(f"simulate: {name}={getattr(self, name)} is impossible; it must be a finite number.")
+                raise ConfigError(f"{name}={getattr(self, name)} is impossible: expected a finite number.")
 
 
 @dataclass(frozen=True, eq=False)

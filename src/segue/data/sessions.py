@@ -194,16 +194,16 @@ def rule_of(
         The options contradict each other, or need a column that the log does not have.
     """
     if sessions is not None and sessions not in RULES:
-        raise ConfigError(f'sessions="{sessions}": expected {", ".join(RULES)}, or a gap in seconds as session_gap.')
+        raise ConfigError(f"sessions='{sessions}': expected {', '.join(RULES)}, or a gap in seconds as session_gap.")
     if gap is not None and sessions is not None:
-        raise ConfigError(f'sessions="{sessions}" and session_gap={gap:g} are two rules: give one.')
+        raise ConfigError(f"sessions='{sessions}' and session_gap={gap:g} are two rules: give one.")
     if gap is None and sessions is None:
         return SessionRule("column") if "session" in columns else None
     if sessions == "none":
         return None
     if sessions == "column":
         if "session" not in columns:
-            raise ConfigError('sessions="column" needs a column of sessions: name it with session=…')
+            raise ConfigError("sessions='column' needs a column of sessions: name it with session=….")
         return SessionRule("column")
     if "time" not in columns:
         raise ConfigError("sessions by gap or day need times, and the log has none.")

@@ -193,7 +193,7 @@ def simulate(
     array([0, 0, 1, 1], dtype=int8)
     """
     if partition < 1:
-        raise ConfigError(f"simulate: partition={partition} is impossible; it must be at least 1.")
+        raise ConfigError(f"partition={partition} is impossible: expected at least 1.")
     market = Market(
         users=users,
         sessions=sessions,
