@@ -17,7 +17,7 @@ from segue.data.filters import DUPLICATES, k_core, time_order, without_duplicate
 from segue.data.partitions import Encoded, Progress, SuspectRow, encode
 from segue.data.ragged import Int64, offsets_of
 from segue.data.reading import Log, Opened, open_source
-from segue.data.sessions import SessionOffsets, SessionRule, out_of_order, rule_of
+from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_order, rule_of
 from segue.data.spool import Spool
 from segue.data.steps import Steps
 from segue.data.vocabulary import Vocabulary
@@ -121,7 +121,10 @@ def prepare(
         raise ConfigError(
             f"min_rating={min_rating} needs ratings; there are only {', '.join(opened.columns.values())}."
         )
-    report = progress or (lambda what, share: None)
+    return _prepare(opened, options, out, progress or (lambda what, share: None))
+
+
+def _prepare(opened: Log | Opened, options: _Options, out: str | Path | None, report: Progress) -> Dataset:
     place = None if out is None else Path(out).absolute().parent
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
@@ -132,7 +135,7 @@ def prepare(
         log, encoded = _encoded(opened, options.sessions, Path(folder), report)
         dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
         for said in dataset.metadata["notes"]:
-            warnings.warn(f"{log.source}: {said}", stacklevel=2)
+            warnings.warn(f"{log.source}: {said}", stacklevel=3)
         if out is None:
             return dataset
         report("writing", 0.0)
@@ -240,17 +243,7 @@ def _sorted(
             steps.count(f"duplicates: {options.duplicates}", columns["user"], columns["item"])
         flat.append(columns)
         report("sorting", number / len(encoded.partitions))
-    return flat, _notes(late, divided)
-
-
-def _notes(late: int, divided: int) -> list[str]:
-    """What was not as one would expect, in words."""
-    notes = []
-    if late:
-        notes.append(f"{late:,} sessions stood behind a later one of their user; they were sorted by time.")
-    if divided:
-        notes.append(f"sessions of one user overlap in time: they were divided {divided:,} times, where another began.")
-    return notes
+    return flat, notes_on(late, divided)
 
 
 def _take(columns: dict[str, npt.NDArray[Any]], which: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:

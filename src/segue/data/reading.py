@@ -207,24 +207,7 @@ def _open_files(
     wanted = [choice for choice in given.values() if isinstance(choice, str)]
     first = str(files[0])
     layout = detect(plain[0], first, format=format, separator=separator, header=header, wanted=wanted)
-    if layout.format == "user-lines":
-        _nothing_given(
-            given, ("time", "rating", "session"), f"{first} holds one line per user, which has no column for"
-        )
-        roles = {"user": "user", "item": "item"}
-    elif layout.format == "session-file":
-        _nothing_given(given, ROLES, f"{first} is a session file, whose columns are known: leave out")
-        roles = {"user": "user_id", "item": "session_items", "time": "time", "session": "line"}
-        roles = {role: column for role, column in roles.items() if given[role] is not False}
-    elif layout.format == "parquet":
-        roles = _roles_of_frame(scan(plain[0], first, layout, scratch), given)
-    elif layout.header or layout.format in ("jsonl", "python-dict"):
-        roles = by_name(layout.fields, given, first, layout.complete or None)
-    else:
-        parts = (scan(plain[0], first, layout, scratch),)
-        roles = by_content(sample_of(parts, _SAMPLED, layout), given, first, quote(layout.first))
-    if given["session"] is None and roles.get("session") in layout.nested:
-        del roles["session"]
+    roles = _roles(plain[0], first, layout, given, scratch)
     for role, column in roles.items():
         if column in layout.nested:
             raise ColumnError(f'{first}: the column "{column}" ({role}) holds lists or objects, not single values.')
@@ -238,6 +221,27 @@ def _open_files(
             for number, part in enumerate(found)
         ]
     return tuple(found), layout, roles
+
+
+def _roles(path: Path, first: str, layout: Layout, given: Mapping[str, Column], scratch: Scratch) -> dict[str, str]:
+    """Role → column, of the first file."""
+    if layout.format == "user-lines":
+        other = ("time", "rating", "session")
+        _nothing_given(given, other, f"{first} holds one line per user, which has no column for")
+        return {"user": "user", "item": "item"}
+    if layout.format == "session-file":
+        _nothing_given(given, ROLES, f"{first} is a session file, whose columns are known: leave out")
+        known = {"user": "user_id", "item": "session_items", "time": "time", "session": "line"}
+        return {role: column for role, column in known.items() if given[role] is not False}
+    if layout.format == "parquet":
+        return _roles_of_frame(scan(path, first, layout, scratch), given)
+    if not layout.header and layout.format not in ("jsonl", "python-dict"):
+        parts = (scan(path, first, layout, scratch),)
+        return by_content(sample_of(parts, _SAMPLED, layout), given, first, quote(layout.first))
+    roles = by_name(layout.fields, given, first, layout.complete or None)
+    if given["session"] is None and roles.get("session") in layout.nested:
+        del roles["session"]
+    return roles
 
 
 def _nothing_given(given: Mapping[str, Column], roles: Sequence[str], why: str) -> None:

@@ -159,6 +159,16 @@ def _begins(columns: Columns) -> npt.NDArray[np.bool_]:
     return begins
 
 
+def notes_on(late: int, divided: int) -> list[str]:
+    """What is to be said of sessions out of order, and of sessions that had to be divided."""
+    notes = []
+    if late:
+        notes.append(f"{late:,} sessions stood behind a later one of their user; they were sorted by time.")
+    if divided:
+        notes.append(f"sessions of one user overlap in time: they were divided {divided:,} times, where another began.")
+    return notes
+
+
 class SessionOffsets:
     """Where sessions begin, collected while the interactions pass by in pieces, sorted and marked."""
 

@@ -26,7 +26,7 @@ from segue.data.planted import BLOCK, Market, Planted, plant, root_of
 from segue.data.prepare import prepare
 from segue.data.session_file import SessionWriter
 from segue.errors import ConfigError
-from segue.files import atomic_file
+from segue.files import atomic_file, failures_name
 
 Format = Literal["parquet", "csv", "session-file", "dataset"]
 Progress = Callable[[str, float], None]
@@ -96,7 +96,10 @@ class Simulation:
         if chosen == "session-file" and self.truth.market.names:
             raise ConfigError("the session file holds integers: leave out names.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".segue-simulate-", dir=target.parent) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix=".segue-simulate-", dir=target.parent) as folder,
+            failures_name(target),
+        ):
             if chosen == "dataset":
                 prepare(pl.scan_parquet(self._parts(Path(folder), report)), out=target, progress=report)
             elif chosen == "parquet":
