@@ -3,7 +3,7 @@
     python benchmarks/games_sampled.py --model sasrec ssept popularity markov --seeds 0 1 2
 
 SASRec as published (d 50, 2 blocks, 1 head, 50 items, dropout 0.5, one-negative BCE), SSE-PT with the same encoder over
-items and users (of three settings of its swaps, the best on validation with seed 0), and the baselines. The epoch is
+items and users (its swaps chosen on validation), and the baselines. The epoch is
 chosen on the validation targets; the test is measured once. Paper: NDCG@10 0.536, HR@10 0.741 (Kang & McAuley 2018).
 The result goes to results/games_sampled.json.
 """
