@@ -98,6 +98,7 @@ class Demo:
             learning_rate=3e-3,
             warmup_steps=50,
             validate_every=2,
+            validation_exclude_seen=False,
             patience=6,
             seed=self.seed,
         )

@@ -99,6 +99,16 @@ def test_validation_among_candidates_and_another_metric() -> None:
     assert fitted.metadata["training"]["best_epoch"] in (2, 4)
 
 
+def test_validation_may_count_items_taken_before() -> None:
+    split = small_split()  # people walk in circles, so some targets were seen
+    once = small_training(epochs=1)
+    fitted = fit(small_model(), split, training=once, quiet=True)
+    for seen in (True, False):
+        again = fit(small_model(), split, training=replace(once, validation_exclude_seen=seen), quiet=True)
+        expected = evaluate(fitted, split.validation, exclude_seen=seen, lists=False, resamples=0)["hr@10"]
+        assert again.metadata["training"]["validation"]["hr@10"] == expected
+
+
 @pytest.mark.parametrize(
     "changes", [{"optimizer": "adamw", "weight_decay": 0.1}, {"warmup_steps": 5, "clip_norm": 1.0}]
 )

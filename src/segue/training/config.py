@@ -43,6 +43,8 @@ class Training:
     """Validate on this many users, drawn once from the seed; all when not given."""
     validation_candidates: int | None = None
     """Rank each target among this many sampled items instead of the whole catalogue."""
+    validation_exclude_seen: bool = True
+    """In validation, leave the items of a user's own history out of the ranking; not where people take items again."""
     patience: int | None = 10
     """Stop after this many validations without a better metric; never when not given."""
     save_every_steps: int | None = None

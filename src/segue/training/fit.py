@@ -178,7 +178,15 @@ class _Run:
         k = _length_of(settings.metric, holdout.dataset.n_items)
 
         def validate() -> dict[str, float]:
-            result = evaluate(model, asked, k=k, candidates=candidates, lists=False, resamples=0)
+            result = evaluate(
+                model,
+                asked,
+                k=k,
+                candidates=candidates,
+                exclude_seen=settings.validation_exclude_seen,
+                lists=False,
+                resamples=0,
+            )
             shown = {settings.metric, f"ndcg@{k}", f"hr@{k}"}
             return {name: value for name, value in result.metrics.items() if name in shown}
 
