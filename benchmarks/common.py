@@ -49,6 +49,17 @@ def today() -> str:
     return dt.date.today().isoformat()
 
 
+def provenance() -> dict[str, Any]:
+    """When, with what and on what a model was trained, as every run carries it."""
+    import torch
+
+    return {
+        "date": today(),
+        "versions": versions("torch", "numpy"),
+        "hardware": machine() | {"threads": torch.get_num_threads()},
+    }
+
+
 def write(name: str, result: dict[str, Any]) -> Path:
     """Write `results/<name>.json`."""
     RESULTS.mkdir(exist_ok=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 
 import common
-import torch
 
 import segue
 
@@ -39,9 +38,7 @@ def run(name: str, seed: int, split: segue.Split) -> dict[str, object]:
     return result | {
         "training": chosen.metadata["training"],
         "protocol": dict(found.protocol),
-        "date": common.today(),
-        "versions": common.versions("torch", "numpy"),
-        "hardware": common.machine() | {"threads": torch.get_num_threads()},
+        **common.provenance(),
     }
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 
 import common
-import torch
 
 import segue
 
@@ -42,9 +41,7 @@ def run(name: str, seed: int, split: segue.Split, epochs: int) -> dict[str, obje
         "test": {name: round(found[name], 4) for name in ("ndcg@10", "hr@10")},
         "intervals": {name: found.intervals[name] for name in ("ndcg@10", "hr@10")},
         "protocol": dict(found.protocol),
-        "date": common.today(),
-        "versions": common.versions("torch", "numpy"),
-        "hardware": common.machine() | {"threads": torch.get_num_threads()},
+        **common.provenance(),
     }
 
 

@@ -9,11 +9,7 @@ goes to benchmarks/results/prepare.json.
 from __future__ import annotations
 
 import argparse
-import datetime as dt
-import importlib.metadata
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -21,10 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import common
 import numpy as np
 import polars as pl
 
-RESULT = Path(__file__).parent / "results" / "prepare.json"
 USERS, ITEMS = 138_000, 27_000
 
 
@@ -63,18 +59,6 @@ def measure(path: Path, out: Path, k_core: int) -> dict[str, object]:
     }
 
 
-def hardware() -> dict[str, object]:
-    """What it ran on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 1),
-        "system": platform.platform(),
-    }
-
-
 def main() -> None:
     """Make the file, measure in a fresh process, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,22 +72,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder) / "ratings.csv", Path(folder) / "dataset"
         make_log(path, arguments.rows)
-        machine = hardware()
+        machine = common.machine()
         command = [sys.executable, __file__, "--k-core", str(arguments.k_core), "--measure", str(path), str(out)]
         measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         size = path.stat().st_size >> 20
     result = {
         "what": f"segue.prepare of a CSV file of {arguments.rows:,} ratings, {size} MB, to a Dataset folder",
-        "date": dt.date.today().isoformat(),
-        "versions": {name: importlib.metadata.version(name) for name in ("segue", "polars", "numpy")}
-        | {"python": platform.python_version()},
+        "date": common.today(),
+        "versions": common.versions("polars", "numpy"),
         "hardware": machine,
         "options": {"rows": arguments.rows, "users": USERS, "items": ITEMS, "k_core": arguments.k_core},
         **measured,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    print(common.write("prepare", result).read_text())
 
 
 if __name__ == "__main__":

@@ -27,8 +27,6 @@ class TableConfig(ModelConfig):
 class Table(Model):
     """The score of item i for user u is `table[u, i]`."""
 
-    personal = True
-
     def __init__(self, table: np.ndarray) -> None:
         super().__init__(TableConfig(), table.shape[0] - 1, table.shape[1] - 1)
         self.register_buffer("table", torch.as_tensor(table, dtype=torch.float32))

@@ -18,9 +18,6 @@ from segue.data.holdouts import Split as Split
 from segue.data.ragged import Int64, positions
 from segue.errors import ConfigError, DataError, nearest
 
-MIN_HISTORY = 3
-"""Users with fewer interactions than this are never held out by leave-last: they stay in training."""
-
 
 def leave_last_out(dataset: Dataset) -> Split:
     """The last interaction of each user is the test target, the last but one the validation target.

@@ -60,9 +60,6 @@ class Model(nn.Module, ABC):
     max_history: int | None = None
     """How many of a history's newest items matter to `queries`; None = all."""
 
-    personal: bool = False
-    """Whether `queries` looks at `Histories.users`."""
-
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
         super().__init__()
         self.config = config

@@ -93,7 +93,6 @@ class SSEPTModel(TrainableModel):
     """
 
     config: SSEPT
-    personal = True
     known: Tensor
 
     def __init__(self, config: SSEPT, n_users: int, n_items: int) -> None:

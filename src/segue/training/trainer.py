@@ -126,7 +126,7 @@ class Trainer:
             state.loss_sum += self._step(batches[step], step)
             state.step = step + 1
             state.seconds = time.perf_counter() - started
-            progress.step(state.loss_sum / max(step + 1, 1))
+            progress.step(state.loss_sum / state.step)
             every = self.settings.save_every_steps
             if self._stop.is_set() or (every and state.step % every == 0 and state.step < len(batches)):
                 self._save_last()
@@ -191,7 +191,6 @@ class Trainer:
         found: list[Any] = [self.validate() if self.accelerator.is_main_process else None]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast_object_list(found, src=0)
-        self.wrapped.train()
         return dict(found[0])
 
     def _out_of_patience(self) -> bool:
