@@ -121,7 +121,8 @@ class Dataset:
     def histories(self, users: Int64 | None = None) -> Histories:
         """The histories of the given user codes (n,), or of all users with at least one visible interaction."""
         codes = np.flatnonzero(self.lengths) if users is None else users
-        return Histories(codes, self.items, self.starts[codes], self.ends[codes], self.times)
+        starts, ends = self.starts[codes], self.ends[codes]
+        return Histories(codes, self.items, starts, ends, self.times, session_offsets=self.session_offsets)
 
     @cached_property
     def sessions(self) -> Sessions:

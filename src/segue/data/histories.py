@@ -25,6 +25,11 @@ class Histories:
         (n,) int64; history r is `items[starts[r]:ends[r]]`.
     times
         (any,) int64 beside `items`, or None.
+    baskets
+        (n,) int64 where the session in progress begins: its items, in the order they were added, are
+        `items[baskets[r]:ends[r]]`, perhaps none. None: nobody is in the middle of one, so all is history.
+    session_offsets
+        (any,) int64, ascending: the positions in `items` where sessions begin, and their end; None if there are none.
     """
 
     users: Int64
@@ -32,6 +37,8 @@ class Histories:
     starts: Int64
     ends: Int64
     times: npt.NDArray[np.int64] | None = None
+    baskets: Int64 | None = None
+    session_offsets: Int64 | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -52,11 +59,14 @@ class Histories:
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> Histories:
         """The histories at `index`, in its order."""
-        return replace(self, users=self.users[index], starts=self.starts[index], ends=self.ends[index])
+        baskets = None if self.baskets is None else self.baskets[index]
+        return replace(self, users=self.users[index], starts=self.starts[index], ends=self.ends[index], baskets=baskets)
 
     def last(self, length: int) -> Histories:
         """The same histories cut to their newest `length` items."""
-        return replace(self, starts=np.maximum(self.starts, self.ends - length))
+        starts = np.maximum(self.starts, self.ends - length)
+        baskets = None if self.baskets is None else np.maximum(self.baskets, starts)
+        return replace(self, starts=starts, baskets=baskets)
 
     def seen(self) -> tuple[Int64, npt.NDArray[np.int32]]:
         """(row, item code) of every interaction, as two flat arrays."""

@@ -53,7 +53,14 @@ class Holdout:
         """What each user had done before the targets."""
         starts = self.dataset.starts[self.users]
         users = self.users if self.known else np.zeros_like(self.users)
-        return Histories(users, self.dataset.items, starts, self.history_ends, self.dataset.times)
+        return Histories(
+            users,
+            self.dataset.items,
+            starts,
+            self.history_ends,
+            self.dataset.times,
+            session_offsets=self.dataset.session_offsets,
+        )
 
     def targets(self) -> Histories:
         """What each user did next, as slices of the same arrays."""

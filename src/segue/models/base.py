@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,22 @@ class ModelConfig(ABC):
             if key != "name" and key not in known:
                 raise ConfigError(f"{cls.name} has no setting {key!r}; {nearest(key, known)}")
         return cls(**{key: value for key, value in settings.items() if key != "name"})
+
+
+class Attention(NamedTuple):
+    """What a model looked at when it made the queries of n histories.
+
+    Attributes
+    ----------
+    weights
+        (n, blocks, heads, width) float32: the weight of the item at `places` in each head of each block. Over the items
+        of a history they sum to 1, or to 0 where there was nothing to look at.
+    places
+        (n, width) int64 positions in `Histories.items`; -1 where a history has no more.
+    """
+
+    weights: Tensor
+    places: npt.NDArray[np.int64]
 
 
 class Model(nn.Module, ABC):
@@ -83,6 +99,10 @@ class Model(nn.Module, ABC):
 
     def item_vectors(self) -> Tensor | None:
         """Vectors (n_items + 1, width) whose cosine says how alike two items are, or None if there are none."""
+        return None
+
+    def attention(self, histories: Histories) -> Attention | None:
+        """What `queries` looks at for each history, or None if the model has no attention."""
         return None
 
     @property
