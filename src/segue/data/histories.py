@@ -80,3 +80,9 @@ class Histories:
         matrix = np.zeros((len(self), width), dtype=np.int64)
         matrix[rows, columns] = items
         return matrix
+
+    def places(self, width: int) -> Int64:
+        """(n, width) int64 positions in `items` of what stands in `padded(width)`, -1 where that is padding."""
+        cut = self.last(width)
+        columns = np.arange(width)
+        return np.where(columns < cut.lengths[:, None], cut.starts[:, None] + columns, -1)

@@ -76,6 +76,9 @@ class Model(nn.Module, ABC):
     max_history: int | None = None
     """How many of a history's newest items matter to `queries`; None = all."""
 
+    personal: ClassVar[bool] = False
+    """Whether `queries` depend on who the user is, and not on the history alone."""
+
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
         super().__init__()
         self.config = config

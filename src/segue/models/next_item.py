@@ -211,3 +211,10 @@ def places(lengths: Tensor, width: int, max_length: int) -> Tensor:
     """Rows (b, width) of a position table for rows with the given lengths (b,): the newest input has the last one."""
     steps = torch.arange(width, device=lengths.device)
     return (steps + (max_length - lengths)[:, None]).clamp_(max=max_length - 1)
+
+
+def newest_items(histories: Histories, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The newest `length` items of n histories as the encoder reads them: codes (n, longest) and lengths (n,)."""
+    lengths = np.minimum(histories.lengths, length)
+    items = histories.padded(int(lengths.max()))
+    return torch.from_numpy(items).to(device), torch.from_numpy(lengths).to(device)

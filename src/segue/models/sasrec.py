@@ -19,8 +19,16 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.errors import ConfigError
-from segue.models.base import ModelConfig, TrainableModel
-from segue.models.next_item import LossName, NextItemBatch, NextItemExamples, NextItemLoss, Similarity, places
+from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.next_item import (
+    LossName,
+    NextItemBatch,
+    NextItemExamples,
+    NextItemLoss,
+    Similarity,
+    newest_items,
+    places,
+)
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
 
 
@@ -131,17 +139,25 @@ class SASRecModel(TrainableModel):
 
     def encode(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """Item vectors inputs (b, length, width) with real lengths (b,) → hidden states (b, length, width)."""
-        where = places(lengths, inputs.shape[1], self.config.max_length)
-        out: Tensor = self.encoder(inputs * math.sqrt(self.config.width), where)
+        out: Tensor = self.encoder(*self._read(inputs, lengths))
         return out
+
+    def _read(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder is given: inputs (b, length, width) and places (b, length)."""
+        where = places(lengths, inputs.shape[1], self.config.max_length)
+        return inputs * math.sqrt(self.config.width), where
 
     def queries(self, histories: Histories) -> Tensor:
         """Hidden state (n, width) after the newest item of each history."""
-        cut = histories.last(self.config.max_length)
-        lengths = torch.from_numpy(cut.lengths).to(self.device)
-        items = torch.from_numpy(cut.padded(int(cut.lengths.max()))).to(self.device)
+        items, lengths = newest_items(histories, self.config.max_length, self.device)
         hidden = self.encode(self.items(items), lengths)
-        return self.similarity.query(hidden[torch.arange(len(cut), device=self.device), lengths - 1])
+        return self.similarity.query(hidden[torch.arange(len(items), device=self.device), lengths - 1])
+
+    def attention(self, histories: Histories) -> Attention:
+        """What the newest item of each history looks at, itself included."""
+        items, lengths = newest_items(histories, self.config.max_length, self.device)
+        weights = self.encoder.weights(*self._read(self.items(items), lengths), lengths - 1)
+        return Attention(weights, histories.last(self.config.max_length).places(items.shape[1]))
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Scores (batch, stop - start) of the codes from `start` up to `stop`."""

@@ -19,8 +19,16 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.errors import ConfigError
-from segue.models.base import ModelConfig, TrainableModel
-from segue.models.next_item import LossName, NextItemBatch, NextItemExamples, NextItemLoss, Similarity, places
+from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.next_item import (
+    LossName,
+    NextItemBatch,
+    NextItemExamples,
+    NextItemLoss,
+    Similarity,
+    newest_items,
+    places,
+)
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
 
 
@@ -92,6 +100,7 @@ class SSEPTModel(TrainableModel):
         (n_users + 1,) bool: the users whose vectors were trained.
     """
 
+    personal = True
     config: SSEPT
     known: Tensor
 
@@ -133,13 +142,15 @@ class SSEPTModel(TrainableModel):
     def encode(self, inputs: Tensor, users: Tensor, lengths: Tensor) -> Tensor:
         """Item vectors (b, length, item_width), user vectors (b, user_width), lengths (b,) → (b, length, both
         widths)."""
+        out: Tensor = self.encoder(*self._read(inputs, users, lengths))
+        return out
+
+    def _read(self, inputs: Tensor, users: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder is given: inputs (b, length, both widths) and places (b, length)."""
         width = inputs.shape[1]
         item_part = inputs * math.sqrt(self.config.item_width)
         user_part = (users * math.sqrt(self.config.user_width))[:, None].expand(-1, width, -1)
-        out: Tensor = self.encoder(
-            torch.cat([item_part, user_part], dim=-1), places(lengths, width, self.config.max_length)
-        )
-        return out
+        return torch.cat([item_part, user_part], dim=-1), places(lengths, width, self.config.max_length)
 
     def user_vectors(self, users: Tensor) -> Tensor:
         """Vectors (n, user_width) of user codes (n,); the mean of the trained ones for everyone else."""
@@ -148,14 +159,19 @@ class SSEPTModel(TrainableModel):
 
     def queries(self, histories: Histories) -> Tensor:
         """(n, item_width + 1): the item part of the newest hidden state, and what the user part adds to every score."""
-        cut = histories.last(self.config.max_length)
-        lengths = torch.from_numpy(cut.lengths).to(self.device)
-        items = torch.from_numpy(cut.padded(int(cut.lengths.max()))).to(self.device)
-        users = self.user_vectors(torch.from_numpy(cut.users).to(self.device))
+        items, lengths = newest_items(histories, self.config.max_length, self.device)
+        users = self.user_vectors(torch.from_numpy(histories.users).to(self.device))
         hidden = self.encode(self.items(items), users, lengths)
-        newest = hidden[torch.arange(len(cut), device=self.device), lengths - 1]
+        newest = hidden[torch.arange(len(items), device=self.device), lengths - 1]
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
         return torch.cat([item_part, (user_part * users).sum(-1, keepdim=True)], dim=-1)
+
+    def attention(self, histories: Histories) -> Attention:
+        """What the newest item of each history looks at, itself included."""
+        items, lengths = newest_items(histories, self.config.max_length, self.device)
+        users = self.user_vectors(torch.from_numpy(histories.users).to(self.device))
+        weights = self.encoder.weights(*self._read(self.items(items), users, lengths), lengths - 1)
+        return Attention(weights, histories.last(self.config.max_length).places(items.shape[1]))
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Scores (batch, stop - start) of the codes from `start` up to `stop`."""

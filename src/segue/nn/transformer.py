@@ -82,6 +82,29 @@ class CausalAttention(nn.Module):
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
+    def weights(self, queries: Tensor, context: Tensor, newest: Tensor) -> Tensor:
+        """What `forward` weighs the context with at one place, which the fused kernel does not give back.
+
+        Parameters
+        ----------
+        queries, context
+            (batch, length, width), as of `forward`.
+        newest
+            (batch,) int64: the place that looks; it sees itself and what came before.
+
+        Returns
+        -------
+        (batch, heads, length); over the length they sum to 1.
+        """
+        batch, length, width = context.shape
+        size = width // self.heads
+        rows = torch.arange(batch, device=context.device)
+        q = self.query(queries[rows, newest]).view(batch, self.heads, 1, size)
+        k = self.key_value(context)[..., :width].view(batch, length, self.heads, size).transpose(1, 2)
+        scores = (q @ k.transpose(2, 3)).squeeze(2) / math.sqrt(size)
+        future = torch.arange(length, device=context.device) > newest[:, None]
+        return scores.masked_fill(future[:, None], float("-inf")).softmax(-1)
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention step by step: torch's own is slower on a CPU when the weights are dropped out."""
         length = q.shape[2]
@@ -120,6 +143,11 @@ class Block(nn.Module):
         x = x + self.dropout(self.attention(normed, normed))
         return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]
 
+    def weights(self, x: Tensor, newest: Tensor) -> Tensor:
+        """x (batch, length, width) → attention weights (batch, heads, length) of the places `newest` (batch,)."""
+        normed = self.attention_norm(x)
+        return self.attention.weights(normed, x if self.norm == "paper" else normed, newest)
+
 
 class Encoder(nn.Module):
     """Positions, dropout, blocks and a final layer norm.
@@ -152,6 +180,16 @@ class Encoder(nn.Module):
             x = block(x)
         out: Tensor = self.final_norm(x)
         return out
+
+    def weights(self, x: Tensor, places: Tensor, newest: Tensor) -> Tensor:
+        """x and places as in `forward` → attention weights (batch, blocks, heads, length) of the places `newest`
+        (batch,)."""
+        x = self.dropout(x + self.positions(places))
+        found = []
+        for block in self.blocks:
+            found.append(block.weights(x, newest))  # type: ignore[operator]
+            x = block(x)
+        return torch.stack(found, dim=1)
 
 
 def check_sizes(width: int, heads: int, blocks: int, max_length: int, dropout: float) -> None:

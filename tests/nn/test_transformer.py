@@ -1,0 +1,75 @@
+"""What the newest item looks at is what the fused attention made its output of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import segue
+from segue.data.histories import Histories
+from segue.models.base import ModelConfig
+from segue.nn.transformer import CausalAttention, Encoder, Norm
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 7), st.integers(1, 4), st.booleans(), st.integers(0, 1000))
+def test_weights_times_values_are_the_layers_output(length: int, heads: int, output: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    width, batch = 4 * heads, 5
+    layer = CausalAttention(width, heads, 0.0, output).eval()
+    queries, context = torch.randn(batch, length, width), torch.randn(batch, length, width)
+    newest = torch.randint(length, (batch,))
+    weights = layer.weights(queries, context, newest)
+    assert torch.allclose(weights.sum(-1), torch.ones(batch, heads), atol=1e-6)
+    values = layer.key_value(context)[..., width:].view(batch, length, heads, 4)
+    mixed = layer.output(torch.einsum("bhl,blhd->bhd", weights, values).reshape(batch, width))
+    assert torch.allclose(mixed, layer(queries, context)[torch.arange(batch), newest], atol=1e-5)
+    for row, place in enumerate(newest.tolist()):
+        assert not weights[row, :, place + 1 :].any()
+
+
+@pytest.mark.parametrize("norm", ["paper", "pre"])
+def test_every_block_is_asked_with_what_it_reads(norm: Norm) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(8, 6, 3, 2, 8, 0.0, norm, "relu").eval()
+    x, places = torch.randn(4, 6, 8), torch.arange(6).expand(4, -1)
+    newest = torch.tensor([5, 0, 3, 2])
+    read: list[torch.Tensor] = []
+    for block in encoder.blocks:
+        block.attention.register_forward_hook(lambda layer, given, out: read.append(layer.weights(*given, newest)))
+    encoder(x, places)
+    found = encoder.weights(x, places, newest)
+    assert found.shape == (4, 3, 2, 6)
+    assert torch.allclose(found, torch.stack(read[:3], dim=1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        segue.SASRec(width=8, heads=2, max_length=4),
+        segue.SASRec.as_published(width=8, max_length=4),
+        segue.SSEPT(item_width=4, user_width=4, heads=2, max_length=4),
+    ],
+    ids=["sasrec", "sasrec-published", "ssept"],
+)
+def test_models_say_what_they_look_at(config: ModelConfig) -> None:
+    torch.manual_seed(1)
+    model = config.build(3, 20).eval()
+    histories = Histories.from_lists([[3, 1, 4, 1, 5, 9], [2], [6, 5, 3]], np.array([1, 0, 3]))
+    with torch.inference_mode():
+        found = model.attention(histories)
+        alone = model.attention(histories.select(np.array([2])))
+    assert found is not None
+    assert alone is not None
+    assert found.places.tolist() == [[2, 3, 4, 5], [6, -1, -1, -1], [7, 8, 9, -1]]
+    assert found.weights.shape == (3, config.to_dict()["blocks"], config.to_dict()["heads"], 4)
+    assert torch.allclose(found.weights.sum(-1), torch.ones(found.weights.shape[:3]), atol=1e-6)
+    assert not found.weights[torch.from_numpy(found.places < 0)[:, None, None].expand_as(found.weights)].any()
+    assert torch.allclose(found.weights[2, :, :, :3], alone.weights[0], atol=1e-5)
+
+
+def test_models_without_attention_say_so() -> None:
+    assert segue.Popularity().build(2, 3).attention(Histories.from_lists([[1]])) is None
