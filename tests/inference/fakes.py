@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
 from segue.data.vocabulary import Vocabulary
-from segue.models.base import Model, ModelConfig
+from segue.models.base import Attention, Model, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,64 @@ def random_dataset(n_users: int, n_items: int, longest: int, seed: int = 0) -> D
     lengths = generator.integers(3, longest + 1, n_users)
     flat = generator.choice(n_items, size=int(lengths.sum()), p=weights / weights.sum()) + 1
     return dataset(np.split(flat, np.cumsum(lengths)[:-1]), n_items)
+
+
+class Shopper(Model):
+    """Scores by who it is, the earlier sessions (older ones count less) and the basket, none of it linear.
+
+    Its two heads look at the basket: evenly, and by item code.
+    """
+
+    personal = True
+
+    def __init__(self, n_users: int, n_items: int, seed: int = 0) -> None:
+        super().__init__(TableConfig(), n_users, n_items)
+        generator = np.random.default_rng(seed)
+        self.vectors = generator.normal(size=(n_items + 1, 4))
+        self.people = generator.normal(size=(n_users + 1, 4))
+
+    def query(self, user: int, sessions: Sequence[Sequence[int]], basket: Sequence[int]) -> np.ndarray:
+        """What one user with these earlier sessions and this basket is asked with."""
+        query = self.people[user] + np.tanh(self.vectors[list(basket)].sum(0))
+        for age, session in enumerate(reversed(sessions)):
+            query = query + 0.5**age * np.tanh(self.vectors[list(session)].sum(0))
+        return query
+
+    def queries(self, histories: Histories) -> Tensor:
+        rows = []
+        for user, start, end, begin in zip(*self._of(histories), strict=True):
+            assert begin <= end
+            cuts = histories.session_offsets
+            inner = [] if cuts is None else cuts[(cuts > start) & (cuts < begin)]
+            sessions = [part.tolist() for part in np.split(histories.items[start:begin], inner - start)]
+            rows.append(self.query(user, [part for part in sessions if part], histories.items[begin:end]))
+        return torch.from_numpy(np.array(rows, dtype=np.float32))
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        return torch.mm(queries, torch.from_numpy(self.vectors[start:stop].T.astype(np.float32)), out=out)
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        vectors = torch.from_numpy(self.vectors.astype(np.float32))
+        return torch.bmm(vectors[items], queries[:, :, None]).squeeze(2)
+
+    def attention(self, histories: Histories) -> Attention:
+        _, _, ends, begins = self._of(histories)
+        width = int((ends - begins).max())
+        places = np.where(np.arange(width) < (ends - begins)[:, None], begins[:, None] + np.arange(width), -1)
+        inside = places >= 0
+        even = inside / np.maximum(inside.sum(1, keepdims=True), 1)
+        codes = np.where(inside, histories.items[np.where(inside, places, 0)], 0)
+        heads = [even, codes / np.maximum(codes.sum(1, keepdims=True), 1)]
+        return Attention(torch.from_numpy(np.stack(heads, 1)[:, None].astype(np.float32)), places)
+
+    @staticmethod
+    def _of(histories: Histories) -> tuple[np.ndarray, ...]:
+        begins = histories.ends if histories.baskets is None else histories.baskets
+        return histories.users, histories.starts, histories.ends, begins
+
+
+def session_dataset(sessions: Sequence[Sequence[Sequence[int]]], n_items: int) -> Dataset:
+    """User u (from 1) has the sessions `sessions[u - 1]`; raw ids as in `dataset`."""
+    made = dataset([[item for session in own for item in session] for own in sessions], n_items)
+    lengths = np.array([len(session) for own in sessions for session in own])
+    return replace(made, session_offsets=offsets_of(lengths))

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from segue.data.histories import Histories
 from segue.errors import ConfigError, DataError, UnknownIdError
-from segue.inference import explain
+from segue.inference import explain, variants
 from segue.inference.people import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from tests.inference.fakes import Dot, dataset, random_dataset
@@ -76,7 +76,7 @@ def test_portions_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> N
     answers = recommender()
     lists = answers.recommend(k=2).sample(fraction=1.0, shuffle=True, seed=1)
     whole = answers.explain(lists["user"], lists["item"])
-    monkeypatch.setattr(explain, "_ITEMS", 50)
+    monkeypatch.setattr(variants, "_ITEMS", 200)
     parts = answers.explain(lists["user"], lists["item"])
     keys = ["user", "item", "position"]  # equal effects may change places by a rounding
     assert_frame_equal(parts.sort(keys), whole.sort(keys), abs_tol=1e-4)
@@ -113,7 +113,7 @@ def test_unknown_ids_and_empty_histories() -> None:
     ("ask", "error", "message"),
     [
         (lambda r: r.explain([1, 2], [10, 20, 30]), DataError, "2 people and 3 items make no pairs"),
-        (lambda r: r.explain(items=10), ConfigError, "give users or histories"),
+        (lambda r: r.explain(items=10), ConfigError, "give users, histories or a basket"),
         (lambda r: r.explain(99, 10), UnknownIdError, "unknown user: 99"),
         (lambda r: r.explain(1, 11), UnknownIdError, "unknown item: 11"),
         (lambda r: r.explain(1, 10, histories=[[10]]), ConfigError, "not both"),

@@ -122,6 +122,18 @@ def batches(model: Model, histories: Histories, rows: int, limits: Limits) -> It
     DataError
         A history is empty.
     """
+    for index in alike(model, histories, rows, limits):
+        yield index, model.queries(histories.select(index))
+
+
+def alike(model: Model, histories: Histories, rows: int, limits: Limits) -> Iterator[Int64]:
+    """Which histories (batch,) stand together in each of `batches`.
+
+    Raises
+    ------
+    DataError
+        A history is empty.
+    """
     lengths = histories.lengths
     empty = int((lengths == 0).sum())
     if empty:
@@ -132,9 +144,54 @@ def batches(model: Model, histories: Histories, rows: int, limits: Limits) -> It
     first = 0
     while first < len(order):
         size = max(1, min(rows, limits.tokens // int(lengths[order[first]])))
-        index = order[first : first + size]
-        yield index, model.queries(histories.select(index))
+        yield order[first : first + size]
         first += size
+
+
+def all_queries(model: Model, histories: Histories, limits: Limits) -> Tensor:
+    """The queries (n, …) of all n histories at once, in their order."""
+    places, parts = zip(*batches(model, histories, limits.histories, limits), strict=True)
+    return torch.cat(parts)[to_device(np.argsort(np.concatenate(places)), model.device)]
+
+
+def log_sums(model: Model, queries: Tensor, limits: Limits, groups: Tensor | None = None, n_groups: int = 1) -> Tensor:
+    """The logarithm of the summed exponentials of the scores, by group of items; of all items for one group.
+
+    Scores less this, for one group, are the logarithms of probabilities: the softmax over all items.
+
+    Parameters
+    ----------
+    model, queries, limits
+        As for `Sweep`; any number n of queries.
+    groups
+        (n_items + 1,) int64 the group of each item code, from 0 to before `n_groups`; all are in group 0 where not
+        given.
+    n_groups
+        Number of groups; one without items has −inf.
+
+    Returns
+    -------
+    (n, n_groups) float32
+    """
+    sweep = Sweep(model, limits)
+    found = torch.empty(len(queries), n_groups, device=model.device)
+    for first in range(0, len(queries), sweep.rows):
+        part = queries[first : first + sweep.rows]
+        peak = torch.full((len(part), 1), -torch.inf, device=model.device)
+        sums = torch.zeros(len(part), n_groups, device=model.device)
+        for chunk in sweep.chunks(part):
+            raised = torch.maximum(peak, chunk.scores.amax(1, keepdim=True))
+            # A first chunk of nothing but code 0 has no peak.
+            raised = raised.nan_to_num(neginf=torch.finfo(raised.dtype).min)
+            sums *= (peak - raised).exp()
+            terms = (chunk.scores - raised).exp_()
+            if groups is None:
+                sums += terms.sum(1, keepdim=True)
+            else:
+                sums.index_add_(1, groups[chunk.start : chunk.stop], terms)
+            peak = raised
+        found[first : first + sweep.rows] = sums.log() + peak
+    return found
 
 
 @contextmanager

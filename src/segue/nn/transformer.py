@@ -146,7 +146,8 @@ class Block(nn.Module):
     def weights(self, x: Tensor, newest: Tensor) -> Tensor:
         """x (batch, length, width) → attention weights (batch, heads, length) of the places `newest` (batch,)."""
         normed = self.attention_norm(x)
-        return self.attention.weights(normed, x if self.norm == "paper" else normed, newest)
+        found: Tensor = self.attention.weights(normed, x if self.norm == "paper" else normed, newest)
+        return found
 
 
 class Encoder(nn.Module):
