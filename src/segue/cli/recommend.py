@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--history goes with neither --out nor --as-of.")
     users = ids_of(options.users, options.users_file)
 
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
     if options.out is not None:

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     only_one(users=options.users, users_file=options.users_file, history=options.history)
     only_one(items=options.items, items_file=options.items_file)
 
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
     scores = recommender.score(
