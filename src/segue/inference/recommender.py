@@ -13,11 +13,12 @@ from segue.data.dataset import Dataset
 from segue.errors import ConfigError, StorageError
 from segue.inference.baskets import Basket, asked_people
 from segue.inference.complete import completed
-from segue.inference.explain import REFERENCES, asked_pairs, reason_frame
+from segue.inference.explain import REFERENCES, Measure
 from segue.inference.export import Export, Progress, write_lists
 from segue.inference.lists import Rules, Scores, best_lists, list_frame, most_popular, rules_of, scores_of
 from segue.inference.moments import Moment, moment
 from segue.inference.people import Given, People, Unknown, asked_items, require_one
+from segue.inference.reasons import By, asked_once, asked_pairs, attention_frame, check_measure, reason_frame
 from segue.inference.similar import similar_items
 from segue.inference.storage import save_recommender
 from segue.models.base import Model
@@ -234,41 +235,90 @@ class Recommender:
         items: Any = None,
         *,
         histories: Given | None = None,
+        basket: Basket | None = None,
         as_of: Moment | None = None,
+        by: By | None = None,
+        measure: Measure = "score",
         top: int | None = None,
     ) -> pl.DataFrame:
-        """Why items were suggested: how much each item of the history added to the score, by leaving it out.
+        """Why items were suggested: how much each part of what was read added to the score, by leaving it out.
 
         Parameters
         ----------
-        users, histories, as_of
-            As in `recommend`, but people may repeat.
+        users, histories, basket, as_of
+            As in `recommend`, but people may repeat (their basket is given once).
         items
             A raw id or several. One person or one item goes with all of the others; else the two are pairs, as in
             `explain(lists["user"], lists["item"])`.
+        by
+            What is left out, one or several of: "item", each item of the history before the basket; "basket", each
+            item of the basket; "session", each earlier session as a whole (a question per session, however long the
+            history); "user", the knowledge of who it is (the same question asked for someone unknown). When not given:
+            items, or, where there is a basket, everything but items that the model and the histories have.
+        measure
+            What the effect is a difference of: the "score", or the "log-probability", the logarithm of the softmax
+            of the scores of all items. Scores of one history may all be shifted by a constant, log-probabilities not.
         top
             Only so many of the strongest reasons for each pair.
 
         Returns
         -------
         DataFrame
-            Columns user, item, score (the item's), because (an item of the history), position (1 = the oldest), time
-            (if there are times) and effect (score minus the score without that item); strongest first. Only what the
-            model reads has rows: items beyond its longest history had no part in the score. The item of a history of
-            one is compared with popular items in its place. People without a history have no rows.
+            Columns user, item, score (the item's, in the measure), kind (as of `by`), because (the item left out; null
+            for sessions and the user), position (1 = the oldest: of an item in the history or in the basket, of a
+            session among the sessions), items (how many were left out), time (if there are times; of a session its
+            first), attention (if the model has it: the weight it gave, mean over blocks and heads; null for what it
+            did not look at) and effect (score minus the score without it); strongest first. Only what the model reads
+            has rows: items beyond its longest history had no part in the score. What is all there is (a history of
+            one item) is compared with popular items in its place. People without history and basket have no rows.
 
         Raises
         ------
+        ConfigError
+            Nothing of what `by` names is there to be left out.
         DataError
             The numbers of people and items differ, and neither is one.
         """
         require_one(users, histories)
+        check_measure(measure)
         if top is not None and top < 1:
             raise ConfigError(f"top={top} is a number of reasons: expected 1 or more.")
         dataset, shares = self._until(as_of)
-        pairs, codes = asked_pairs(dataset, users, items, histories)
+        pairs, codes = asked_pairs(dataset, users, items, histories, basket)
         references = most_popular(shares, Rules(REFERENCES))
-        return reason_frame(self.model, dataset, pairs, codes, references, top)
+        return reason_frame(self.model, dataset, pairs, codes, references, by=by, measure=measure, top=top)
+
+    def attention(
+        self,
+        users: Any = None,
+        *,
+        histories: Given | None = None,
+        basket: Basket | None = None,
+        as_of: Moment | None = None,
+    ) -> pl.DataFrame:
+        """What the model looked at, in each head of each block, before it scored anything.
+
+        Parameters
+        ----------
+        users, histories, basket, as_of
+            As in `recommend`.
+
+        Returns
+        -------
+        DataFrame
+            Columns user, block, head (from 1), kind ("item" of the history, or "basket"), because (the item), position
+            (1 = the oldest, in the history or in the basket) and weight. Over a block and head the weights sum to 1; a
+            model that looks at the basket alone has no rows for an empty one.
+
+        Raises
+        ------
+        ConfigError
+            The model has no attention.
+        """
+        require_one(users, histories)
+        dataset, _ = self._until(as_of)
+        people, _ = asked_once(dataset, users, histories, basket)
+        return attention_frame(self.model, dataset, people)
 
     def export(
         self,
