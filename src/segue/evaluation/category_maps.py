@@ -1,0 +1,214 @@
+"""What in the basket drew what, averaged by category of items and group of users.
+
+Every session of a Holdout is gone through as it was filled. At each step, each item j of the basket B is left out in
+turn; its effect on category c is log P(c | B) − log P(c | B without j), where P(c) is the probability of all items of c
+together, a softmax over the whole catalogue. All categories are looked at, not only that of the item that was added
+next: the order within a session is chance, and an average over all that could have been added is less noisy than one
+over what happened to be. Log-probabilities rather than scores, because a model may shift all its scores at will.
+Categories that another item of the basket stands for already are left out of the average: that nothing more is bought
+of them is those items' doing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from segue.data.histories import Histories
+from segue.data.holdouts import Holdout
+from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.errors import DataError
+from segue.evaluation.labels import Labels
+from segue.inference.batches import LIMITS, all_queries, answering, log_sums
+from segue.inference.explain import looks
+from segue.inference.variants import Parts, Variants, parts_of
+from segue.models.base import Model
+
+Floats = npt.NDArray[np.float64]
+
+_VARIANTS = 50_000
+"""Variants of the steps of some sessions whose log-probabilities are held at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class CategoryMaps:
+    """Mean explanations, by group of users, category of the item in the basket (rows) and category drawn (columns).
+
+    Attributes
+    ----------
+    categories, groups
+        Their names.
+    effects
+        (groups, categories, categories): mean effect on the log-probability of the column's category; NaN without any.
+    counts
+        As many effects were averaged.
+    attention
+        (groups, categories, categories): mean attention to the item of the row when something of the column was still
+        to be added, mean over blocks and heads, as a multiple of an even share over the basket; None without attention.
+    attention_counts
+        As many weights were averaged.
+    steps
+        Number of steps, those with something in the basket and something still to come.
+    """
+
+    categories: tuple[str, ...]
+    groups: tuple[str, ...]
+    effects: Floats
+    counts: Int64
+    attention: Floats | None
+    attention_counts: Int64
+    steps: int
+
+
+def category_maps(model: Model, holdout: Holdout, categories: Labels, groups: Labels | None = None) -> CategoryMaps:
+    """Explain every step of the sessions of a Holdout, and average.
+
+    Parameters
+    ----------
+    model
+        Any model.
+    holdout
+        Its targets are sessions: that of `last_session_out`.
+    categories
+        Of the items; items without one are passed over.
+    groups
+        Of the users; users without one are passed over. One group of all when not given.
+
+    Raises
+    ------
+    DataError
+        No session has two items.
+    """
+    groups = groups or Labels.one(holdout.dataset.n_users)
+    wanted = (groups.codes[holdout.users] >= 0) & (holdout.n_targets > 1)
+    if not wanted.any():
+        raise DataError("no session has two items of which one could have drawn the other.")
+    sums = _Sums(model, categories, groups)
+    with answering(model):
+        for part in _some(holdout.select(np.flatnonzero(wanted))):
+            sums.add(part)
+    return sums.maps()
+
+
+def steps_of(holdout: Holdout, least: int = 1) -> tuple[Int64, Histories]:
+    """Every step of the sessions of a Holdout with at least so many items in the basket and one to come.
+
+    Returns
+    -------
+    rows
+        (steps,) which session.
+    histories
+        (steps) what was known then: the basket holds what had been added.
+    """
+    asked = holdout.histories()
+    begins = holdout.history_ends
+    ends = np.maximum(begins + least, holdout.target_ends)
+    rows, places = rows_of(begins + least, ends), positions(begins + least, ends)
+    return rows, Histories(
+        asked.users[rows], asked.items, asked.starts[rows], places, asked.times, begins[rows], asked.session_offsets
+    )
+
+
+def _some(holdout: Holdout) -> Iterator[Holdout]:
+    """The sessions, as many at a time as have steps with `_VARIANTS` variants together."""
+    cost = np.cumsum(holdout.n_targets * (holdout.n_targets + 1) // 2)
+    first = 0
+    while first < len(cost):
+        spent = cost[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(cost, spent + _VARIANTS, side="right")))
+        yield holdout.select(np.arange(first, last))
+        first = last
+
+
+class _Sums:
+    """Sums and counts by group and pair of categories, session by session."""
+
+    def __init__(self, model: Model, categories: Labels, groups: Labels) -> None:
+        self.model, self.categories, self.groups = model, categories, groups
+        self.size = len(categories.names)
+        shape = (len(groups.names) * self.size, self.size)
+        self.effects, self.counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        self.attention, self.attention_counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        self.steps = 0
+        self.looks = True
+
+    def add(self, holdout: Holdout) -> None:
+        """Count the steps of some sessions."""
+        rows, histories = steps_of(holdout)
+        parts = parts_of(histories, ("basket",), self.model.max_history)
+        own = self.categories.codes[histories.items[parts.starts]]
+        known = np.flatnonzero(own >= 0)
+        keys = self.groups.codes[holdout.users][rows[parts.rows]] * self.size + own
+        basket = self._present(histories.baskets, histories)
+        self.steps += len(rows)
+        changes, valid = self._changes(histories, parts)
+        others = basket[parts.rows]
+        others[known, own[known]] -= 1
+        valid &= others == 0
+        _add(self.effects, keys, np.where(valid, changes, 0), known)
+        _add(self.counts, keys, valid, known)
+        seen = looks(self.model, histories) if self.looks else None
+        if seen is None:
+            self.looks = False
+            return
+        weights = seen.of_parts(histories, parts)
+        total = np.bincount(parts.rows, weights, minlength=len(rows))
+        size = np.bincount(parts.rows, minlength=len(rows))
+        shares = weights / total[parts.rows] * size[parts.rows]
+        left = Histories(histories.users, histories.items, histories.ends, holdout.target_ends[rows])
+        remaining = self._present(left.starts, left)[parts.rows]
+        known = known[np.isfinite(shares[known])]
+        _add(self.attention, keys, np.nan_to_num(shares)[:, None] * remaining, known)
+        _add(self.attention_counts, keys, remaining, known)
+
+    def _present(self, starts: Int64 | None, histories: Histories) -> Int64:
+        """(steps, categories) number of items of each category from `starts` to the ends of the histories."""
+        assert starts is not None
+        rows = rows_of(starts, histories.ends)
+        found = self.categories.codes[histories.items[positions(starts, histories.ends)]]
+        keys = (rows * self.size + found)[found >= 0]
+        return np.bincount(keys, minlength=len(histories) * self.size).reshape(-1, self.size)
+
+    def _changes(self, histories: Histories, parts: Parts) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """(parts, categories) change of each category's log-probability, and where there is one."""
+        variants = Variants(histories, parts, self.model.max_history, np.ones(1, dtype=np.int64))
+        groups = torch.from_numpy(np.where(self.categories.codes < 0, self.size, self.categories.codes))
+        logs = np.empty((len(variants), self.size))
+        for first, last in variants.portions():
+            queries = all_queries(self.model, variants.write(first, last), LIMITS)
+            sums = log_sums(self.model, queries, LIMITS, groups.to(self.model.device), self.size + 1).double()
+            logs[first:last] = (sums[:, : self.size] - sums.logsumexp(1, keepdim=True)).cpu().numpy()
+        with np.errstate(invalid="ignore"):  # -inf less -inf: a category without items
+            changes = logs[variants.offsets[parts.rows]] - logs[variants.first]
+        # Nothing at all cannot be asked about, so the first item of somebody without a history has no effect.
+        alone = histories.lengths[parts.rows] == 1
+        return changes, np.isfinite(changes) & ~alone[:, None]
+
+    def maps(self) -> CategoryMaps:
+        """The means."""
+        shape = (len(self.groups.names), self.size, self.size)
+        with np.errstate(invalid="ignore"):
+            effects = (self.effects / self.counts).reshape(shape)
+            attention = (self.attention / self.attention_counts).reshape(shape)
+        return CategoryMaps(
+            self.categories.names,
+            self.groups.names,
+            effects,
+            self.counts.reshape(shape),
+            attention if self.looks else None,
+            self.attention_counts.reshape(shape),
+            self.steps,
+        )
+
+
+def _add(sums: npt.NDArray[np.float64] | Int64, keys: Int64, values: npt.NDArray[np.generic], known: Int64) -> None:
+    """Add rows of `values` (m, categories) at `known` to the rows of `sums` that `keys` (m,) name."""
+    order = known[np.argsort(keys[known], kind="stable")]
+    if len(order):
+        bounds = offsets_of(np.bincount(keys[order], minlength=len(sums)))
+        filled = np.flatnonzero(np.diff(bounds))
+        sums[filled] += np.add.reduceat(values[order].astype(sums.dtype), bounds[filled])
