@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from segue.evaluation.evaluate import evaluate
     from segue.inference.recommender import Recommender, load
     from segue.models.markov import Markov
+    from segue.models.parsrec import PARSRec
     from segue.models.popularity import Popularity, RecentPopularity
     from segue.models.sasrec import SASRec
     from segue.models.ssept import SSEPT
@@ -46,6 +47,7 @@ _HOMES = {
     "Holdout": "segue.data.splits",
     "Log": "segue.data.reading",
     "Markov": "segue.models.markov",
+    "PARSRec": "segue.models.parsrec",
     "Planted": "segue.data.planted",
     "Popularity": "segue.models.popularity",
     "RecentPopularity": "segue.models.popularity",
@@ -81,6 +83,7 @@ __all__ = [
     "Holdout",
     "Log",
     "Markov",
+    "PARSRec",
     "Planted",
     "Popularity",
     "RecentPopularity",
