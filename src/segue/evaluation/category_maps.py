@@ -47,10 +47,9 @@ class CategoryMaps:
     counts
         As many effects were averaged.
     attention
-        (groups, categories, categories): mean attention to the item of the row when something of the column was still
-        to be added, mean over blocks and heads, as a multiple of an even share over the basket; None without attention.
-    attention_counts
-        As many weights were averaged.
+        (groups, categories, categories): mean attention to the item of the row, mean over blocks and heads, as a
+        multiple of an even share over the basket; each step counts as much as the model held the column's category to
+        be likely next, since attention itself is the same for all that may come. None without attention.
     steps
         Number of steps, those with something in the basket and something still to come.
     """
@@ -60,7 +59,6 @@ class CategoryMaps:
     effects: Floats
     counts: Int64
     attention: Floats | None
-    attention_counts: Int64
     steps: int
 
 
@@ -132,7 +130,7 @@ class _Sums:
         self.size = len(categories.names)
         shape = (len(groups.names) * self.size, self.size)
         self.effects, self.counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-        self.attention, self.attention_counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        self.attention, self.likely = np.zeros(shape), np.zeros(shape)
         self.steps = 0
         self.looks = True
 
@@ -143,38 +141,35 @@ class _Sums:
         own = self.categories.codes[histories.items[parts.starts]]
         known = np.flatnonzero(own >= 0)
         keys = self.groups.codes[holdout.users][rows[parts.rows]] * self.size + own
-        basket = self._present(histories.baskets, histories)
         self.steps += len(rows)
-        changes, valid = self._changes(histories, parts)
-        others = basket[parts.rows]
-        others[known, own[known]] -= 1
-        valid &= others == 0
-        _add(self.effects, keys, np.where(valid, changes, 0), known)
+        full, without = self._logs(histories, parts)
+        # Nothing at all cannot be asked about, so the first item of somebody without a history has no effect.
+        valid = (self._others(parts, own, len(rows)) == 0) & (histories.lengths[parts.rows] > 1)[:, None]
+        valid &= np.isfinite(full) & np.isfinite(without)
+        changes = np.subtract(full, without, out=np.zeros_like(full), where=valid)
+        _add(self.effects, keys, changes, known)
         _add(self.counts, keys, valid, known)
         seen = looks(self.model, histories) if self.looks else None
         if seen is None:
             self.looks = False
             return
         weights = seen.of_parts(histories, parts)
-        total = np.bincount(parts.rows, weights, minlength=len(rows))
-        size = np.bincount(parts.rows, minlength=len(rows))
-        shares = weights / total[parts.rows] * size[parts.rows]
-        left = Histories(histories.users, histories.items, histories.ends, holdout.target_ends[rows])
-        remaining = self._present(left.starts, left)[parts.rows]
-        known = known[np.isfinite(shares[known])]
-        _add(self.attention, keys, np.nan_to_num(shares)[:, None] * remaining, known)
-        _add(self.attention_counts, keys, remaining, known)
+        total, size = np.bincount(parts.rows, weights), np.bincount(parts.rows)
+        shares = (weights / total[parts.rows] * size[parts.rows])[:, None]
+        likely = np.where(valid & np.isfinite(shares), np.exp(full), 0)
+        _add(self.attention, keys, np.nan_to_num(shares) * likely, known)
+        _add(self.likely, keys, likely, known)
 
-    def _present(self, starts: Int64 | None, histories: Histories) -> Int64:
-        """(steps, categories) number of items of each category from `starts` to the ends of the histories."""
-        assert starts is not None
-        rows = rows_of(starts, histories.ends)
-        found = self.categories.codes[histories.items[positions(starts, histories.ends)]]
-        keys = (rows * self.size + found)[found >= 0]
-        return np.bincount(keys, minlength=len(histories) * self.size).reshape(-1, self.size)
+    def _others(self, parts: Parts, own: Int64, n: int) -> Int64:
+        """(parts, categories) number of the other items of the basket in each category."""
+        known = own >= 0
+        basket = np.bincount((parts.rows * self.size + own)[known], minlength=n * self.size).reshape(n, self.size)
+        others = basket[parts.rows]
+        others[known, own[known]] -= 1
+        return others
 
-    def _changes(self, histories: Histories, parts: Parts) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """(parts, categories) change of each category's log-probability, and where there is one."""
+    def _logs(self, histories: Histories, parts: Parts) -> tuple[Floats, Floats]:
+        """(parts, categories) logarithms of each category's probability with the part, and without it."""
         variants = Variants(histories, parts, self.model.max_history, np.ones(1, dtype=np.int64))
         groups = torch.from_numpy(np.where(self.categories.codes < 0, self.size, self.categories.codes))
         logs = np.empty((len(variants), self.size))
@@ -182,30 +177,25 @@ class _Sums:
             queries = all_queries(self.model, variants.write(first, last), LIMITS)
             sums = log_sums(self.model, queries, LIMITS, groups.to(self.model.device), self.size + 1).double()
             logs[first:last] = (sums[:, : self.size] - sums.logsumexp(1, keepdim=True)).cpu().numpy()
-        with np.errstate(invalid="ignore"):  # -inf less -inf: a category without items
-            changes = logs[variants.offsets[parts.rows]] - logs[variants.first]
-        # Nothing at all cannot be asked about, so the first item of somebody without a history has no effect.
-        alone = histories.lengths[parts.rows] == 1
-        return changes, np.isfinite(changes) & ~alone[:, None]
+        return logs[variants.offsets[parts.rows]], logs[variants.first]
 
     def maps(self) -> CategoryMaps:
         """The means."""
         shape = (len(self.groups.names), self.size, self.size)
         with np.errstate(invalid="ignore"):
             effects = (self.effects / self.counts).reshape(shape)
-            attention = (self.attention / self.attention_counts).reshape(shape)
+            attention = (self.attention / self.likely).reshape(shape)
         return CategoryMaps(
             self.categories.names,
             self.groups.names,
             effects,
             self.counts.reshape(shape),
             attention if self.looks else None,
-            self.attention_counts.reshape(shape),
             self.steps,
         )
 
 
-def _add(sums: npt.NDArray[np.float64] | Int64, keys: Int64, values: npt.NDArray[np.generic], known: Int64) -> None:
+def _add(sums: Floats | Int64, keys: Int64, values: npt.NDArray[np.generic], known: Int64) -> None:
     """Add rows of `values` (m, categories) at `known` to the rows of `sums` that `keys` (m,) name."""
     order = known[np.argsort(keys[known], kind="stable")]
     if len(order):
