@@ -8,16 +8,18 @@ from pathlib import Path
 from segue.errors import ConfigError, DataError
 
 
-def only_one(**given: object) -> str:
-    """The name of the one option that was given.
+def only_one(*, or_none: bool = False, **given: object) -> str | None:
+    """The name of the one option that was given; None where none was and `or_none` allows it.
 
     Raises
     ------
     ConfigError
-        None or several of them were.
+        Several of them were, or none.
     """
     options = ["--" + name.replace("_", "-") for name in given]
     chosen = [name for name, value in given.items() if value]
+    if or_none and not chosen:
+        return None
     if len(chosen) != 1:
         found = " and ".join("--" + name.replace("_", "-") for name in chosen) or "none"
         raise ConfigError(f"give one of {', '.join(options)}: found {found}.")
@@ -42,6 +44,11 @@ def read_ids(path: str | Path) -> list[str]:
     if not ids:
         raise DataError(f"{path} is empty: expected one raw id a line.")
     return ids
+
+
+def items_of(words: Sequence[str] | None) -> list[str] | None:
+    """The items of a basket; `[]` on the command line is one of a session that has just begun, None is no session."""
+    return None if words is None else list(words)
 
 
 def ids_of(words: Sequence[str] | None, file: str | None) -> list[str] | None:
