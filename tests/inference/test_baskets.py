@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
@@ -19,6 +21,7 @@ from segue.errors import ConfigError, DataError, UnknownIdError
 from segue.inference.baskets import joined, spread
 from segue.inference.people import UnknownIdWarning
 from segue.inference.recommender import Recommender
+from segue.models.parsrec import PARSRec
 from tests.inference.fakes import Shopper, session_dataset
 
 ANN, BOB, CAT = [[1, 2], [3]], [[2, 4, 1]], []
@@ -277,6 +280,26 @@ def test_joined_is_each_history_followed_by_its_basket(data: Any, users: list[li
         within = offsets[(offsets >= begin) & (offsets <= middle)]
         parts = np.split(found.items[begin:middle], within[1:-1] - begin) if middle > begin else []
         assert [part.tolist() for part in parts] == everyone[user]
+
+
+@pytest.mark.parametrize("history_sessions", [None, 1, 2])
+def test_a_basket_given_is_a_session_of_the_dataset_stopped_midway(history_sessions: int | None) -> None:
+    """The same queries, whether the session in progress stands in the Dataset or is laid behind the history."""
+    rng = np.random.default_rng(5)
+    sessions = [[rng.permutation(12)[: rng.integers(2, 5)] + 1 for _ in range(rng.integers(1, 5))] for _ in range(30)]
+    torch.manual_seed(5)
+    model = PARSRec(user_width=4, item_width=8, heads=2, history_sessions=history_sessions).build(30, 12).eval()
+    whole = session_dataset(sessions, 12)
+    users = np.arange(1, 31)
+    begins = whole.ends[users] - np.array([len(user[-1]) for user in sessions])
+    taken = rng.integers(0, 3, 30)
+    inside = replace(whole.histories(users), ends=begins + taken, baskets=begins)
+    earlier = session_dataset([user[:-1] for user in sessions], 12)
+    baskets = [user[-1][:n] for user, n in zip(sessions, taken, strict=True)]
+    with torch.no_grad():
+        expected = model.queries(inside)
+        found = model.queries(joined(earlier.histories(users), Histories.from_lists(baskets)))
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 @given(st.lists(st.lists(codes, max_size=4), max_size=5), st.data())

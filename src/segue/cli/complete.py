@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
-from segue.cli.people import ids_of, items_of, only_one
+from segue.cli.people import ids_of, items_of, require_person
 
 _NOTES = """\
   segue complete runs/first --basket 50 172
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(CompleteOptions)
     parser.read(argv)
     options = parser.get(CompleteOptions)
-    only_one(or_none=options.basket is not None, user=options.user, history=options.history)
+    require_person(options.basket, user=options.user, history=options.history)
 
     from segue.inference.loading import load
 

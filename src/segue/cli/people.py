@@ -8,22 +8,32 @@ from pathlib import Path
 from segue.errors import ConfigError, DataError
 
 
-def only_one(*, or_none: bool = False, **given: object) -> str | None:
-    """The name of the one option that was given; None where none was and `or_none` allows it.
+def only_one(**given: object) -> str:
+    """The name of the one option that was given.
 
     Raises
     ------
     ConfigError
-        Several of them were, or none.
+        None or several of them were.
     """
     options = ["--" + name.replace("_", "-") for name in given]
     chosen = [name for name, value in given.items() if value]
-    if or_none and not chosen:
-        return None
     if len(chosen) != 1:
         found = " and ".join("--" + name.replace("_", "-") for name in chosen) or "none"
         raise ConfigError(f"give one of {', '.join(options)}: found {found}.")
     return chosen[0]
+
+
+def require_person(basket: object, **given: object) -> None:
+    """Refuse two options that say who is asked about, and none but where there is a basket: it is somebody unknown's.
+
+    Raises
+    ------
+    ConfigError
+        Several of the options were given, or none and no basket.
+    """
+    if basket is None or any(given.values()):
+        only_one(**given, basket=None)
 
 
 def read_ids(path: str | Path) -> list[str]:

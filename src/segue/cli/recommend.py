@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame
-from segue.cli.people import ids_of, items_of, only_one
+from segue.cli.people import ids_of, items_of, require_person
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(RecommendOptions)
     parser.read(argv)
     options = parser.get(RecommendOptions)
-    only_one(
-        or_none=options.basket is not None,
+    require_person(
+        options.basket,
         users=options.users,
         users_file=options.users_file,
         all=options.all,

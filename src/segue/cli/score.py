@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
-from segue.cli.people import ids_of, items_of, only_one
+from segue.cli.people import ids_of, items_of, only_one, require_person
 
 _NOTES = "  segue score runs/first --user 42 --basket 50 172 --items 1 2"
 
@@ -57,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(ScoreOptions)
     parser.read(argv)
     options = parser.get(ScoreOptions)
-    only_one(
-        or_none=options.basket is not None,
+    require_person(
+        options.basket,
         users=options.users,
         users_file=options.users_file,
         history=options.history,
