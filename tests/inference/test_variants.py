@@ -15,7 +15,7 @@ from segue.inference import variants
 from segue.inference.batches import Limits, log_sums
 from segue.inference.explain import Measure, effects, looks
 from segue.inference.variants import KINDS, parts_of
-from tests.inference.fakes import Shopper, session_dataset
+from tests.inference.fakes import Looker, session_dataset
 
 N_ITEMS = 12
 REFERENCES = np.array([3, 5])
@@ -63,7 +63,7 @@ def left_out(one: Variant) -> Iterator[tuple[str, int, Variant]]:
         yield "user", 0, (0, sessions, basket)
 
 
-def value(model: Shopper, one: Variant, item: int, measure: Measure) -> float:
+def value(model: Looker, one: Variant, item: int, measure: Measure) -> float:
     scores = model.vectors @ model.query(*one)
     return float(scores[item] - (np.log(np.exp(scores[1:]).sum()) if measure == "log-probability" else 0))
 
@@ -75,7 +75,7 @@ def test_effects_are_those_of_plain_python(
 ) -> None:
     if not with_baskets:
         asked = [(user, [*sessions, *([basket] if basket else [])], []) for user, sessions, basket in asked]
-    model = Shopper(3, N_ITEMS)
+    model = Looker(3, N_ITEMS)
     histories = histories_of(asked, with_baskets)
     rows = np.array(data.draw(st.lists(st.integers(0, len(asked) - 1), min_size=1, max_size=6)))
     wanted = np.array(data.draw(st.lists(items, min_size=len(rows), max_size=len(rows))))
@@ -130,7 +130,7 @@ def test_only_what_is_read_is_left_out(asked: People, newest: int) -> None:
 @settings(deadline=None, max_examples=40)
 @given(people)
 def test_attention_of_parts_is_the_sum_over_their_items(asked: People) -> None:
-    model, histories = Shopper(3, N_ITEMS), histories_of(asked, True)
+    model, histories = Looker(3, N_ITEMS), histories_of(asked, True)
     parts = parts_of(histories, KINDS, None)
     seen = looks(model, histories)
     assert seen is not None
@@ -146,7 +146,7 @@ def test_attention_of_parts_is_the_sum_over_their_items(asked: People) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 def test_log_sums_are_those_of_each_group(chunk: int) -> None:
-    model = Shopper(1, N_ITEMS)
+    model = Looker(1, N_ITEMS)
     queries = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)) * 20
     groups = torch.arange(N_ITEMS + 1) % 3
     limits = Limits(chunk_items=chunk, buffer_bytes=4 * 3 * chunk)

@@ -72,8 +72,8 @@ def agreement(matrices: Floats, omega: Floats) -> Agreement:
 
 
 def _spearman(left: Floats, right: Floats) -> float:
-    ranks = [pl.Series(values).rank("average").to_numpy() for values in (left, right)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (pl.Series(values).rank("average").to_numpy() for values in (left, right))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def cooccurrence(dataset: Dataset, categories: Labels, groups: Labels) -> Floats:

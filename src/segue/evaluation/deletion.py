@@ -155,7 +155,7 @@ def without_places(histories: Histories, rows: Int64, places: Int64) -> Historie
     before = offsets_of(kept)
 
     def moved(row: Int64, place: Int64) -> Int64:
-        return before[offsets[row] + place - histories.starts[row]]
+        return np.asarray(before[offsets[row] + place - histories.starts[row]])
 
     every = np.arange(len(histories))
     where = positions(histories.starts, histories.ends)[kept]

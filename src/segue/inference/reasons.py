@@ -52,9 +52,7 @@ def asked_pairs(
     return people.select(person[kept]), item[kept]
 
 
-def asked_once(
-    dataset: Dataset, users: Any, histories: Given | None, basket: Basket | None
-) -> tuple[People, Int64]:
+def asked_once(dataset: Dataset, users: Any, histories: Given | None, basket: Basket | None) -> tuple[People, Int64]:
     """People, each once, and who of them each of those asked for is (n,), -1 for an unknown one."""
     if users is None and histories is None and basket is None:
         raise ConfigError("an explanation needs people: give users, histories or a basket.")

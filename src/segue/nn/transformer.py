@@ -103,7 +103,8 @@ class CausalAttention(nn.Module):
         k = self.key_value(context)[..., :width].view(batch, length, self.heads, size).transpose(1, 2)
         scores = (q @ k.transpose(2, 3)).squeeze(2) / math.sqrt(size)
         future = torch.arange(length, device=context.device) > newest[:, None]
-        return scores.masked_fill(future[:, None], float("-inf")).softmax(-1)
+        out: Tensor = scores.masked_fill(future[:, None], float("-inf")).softmax(-1)
+        return out
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention step by step: torch's own is slower on a CPU when the weights are dropped out."""
