@@ -8,12 +8,13 @@ import pytest
 import torch
 from polars.testing import assert_frame_equal
 
+import segue
 from segue.data.histories import Histories
 from segue.errors import ConfigError, DataError, UnknownIdError
 from segue.inference import explain, variants
 from segue.inference.people import UnknownIdWarning
 from segue.inference.recommender import Recommender
-from tests.inference.fakes import Dot, dataset, random_dataset
+from tests.inference.fakes import Dot, Looker, dataset, random_dataset, session_dataset
 
 VECTORS = np.random.default_rng(3).normal(size=(31, 5)).astype(np.float32)
 
@@ -122,3 +123,126 @@ def test_unknown_ids_and_empty_histories() -> None:
 def test_impossible_questions(ask: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ask(recommender())
+
+
+# ---- sessions in progress ------------------------------------------------------------------------------------------
+
+
+def shopper() -> Recommender:
+    """Two users with sessions, and a model that reads who they are, their sessions and their baskets."""
+    return Recommender(Looker(2, 6), session_dataset([[[1, 2], [3]], [[4], [5, 6]]], 6))
+
+
+def test_with_a_basket_all_but_items_are_left_out() -> None:
+    reasons = shopper().explain(1, 60, basket=[40, 50])
+    assert reasons.columns == ["user", "item", "score", "kind", "because", "position", "items", "attention", "effect"]
+    by_kind = reasons.sort("kind", "position")
+    assert by_kind.select("kind", "because", "position", "items").rows() == [
+        ("basket", 40, 1, 1),
+        ("basket", 50, 2, 1),
+        ("session", None, 1, 2),
+        ("session", None, 2, 1),
+        ("user", None, None, 0),
+    ]
+    model = Looker(2, 6)
+    vector = model.vectors[6]
+    full = vector @ model.query(1, [[1, 2], [3]], [4, 5])
+    left_out = [
+        model.query(1, [[1, 2], [3]], [5]),
+        model.query(1, [[1, 2], [3]], [4]),
+        model.query(1, [[3]], [4, 5]),
+        model.query(1, [[1, 2]], [4, 5]),
+        model.query(0, [[1, 2], [3]], [4, 5]),
+    ]
+    assert by_kind["effect"].to_list() == pytest.approx([full - vector @ query for query in left_out], abs=1e-4)
+    assert by_kind["attention"].to_list()[:2] == pytest.approx([(1 / 2 + 4 / 9) / 2, (1 / 2 + 5 / 9) / 2])
+    assert by_kind["attention"].null_count() == 3
+    assert reasons["effect"].is_sorted(descending=True)
+
+
+def test_kinds_on_request() -> None:
+    answers = shopper()
+    assert answers.explain(1, 60)["kind"].unique().to_list() == ["item"]
+    found = answers.explain([1, 2], 60, by=["item", "session"])
+    assert found.filter(user=2, kind="item").sort("position")["because"].to_list() == [40, 50, 60]
+    assert found.filter(user=2, kind="session").sort("position")["items"].to_list() == [1, 2]
+    items = answers.explain(1, 60, basket=[40], by="item")
+    assert items.sort("position")["because"].to_list() == [10, 20, 30]
+    many = answers.explain([2, 1, 2], [10, 20, 30], basket={1: [40], 2: [10, 20]}, by="basket")
+    assert many.select("user", "item").unique(maintain_order=True).rows() == [(2, 10), (1, 20), (2, 30)]
+    assert many.filter(user=2)["because"].unique().sort().to_list() == [10, 20]
+
+
+def test_somebody_new_has_no_user_effect_and_an_only_item_is_compared() -> None:
+    answers = shopper()
+    found = answers.explain(items=60, basket=[40])
+    assert found.select("kind", "because").rows() == [("basket", 40)]
+    counts = answers.dataset.item_counts()
+    references = np.argsort(-counts[1:], kind="stable")[: explain.REFERENCES] + 1
+    model = Looker(2, 6)
+    others = [model.vectors[6] @ model.query(0, [], [int(code)]) for code in references]
+    expected = model.vectors[6] @ model.query(0, [], [4]) - np.mean(others)
+    assert found["effect"].item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_log_probabilities_do_not_move_with_all_scores() -> None:
+    answers = shopper()
+    found = answers.explain(1, [10, 60], basket=[40, 50], by="basket", measure="log-probability")
+    model = Looker(2, 6)
+
+    def logs(basket: list[int]) -> np.ndarray:
+        scores = (model.vectors @ model.query(1, [[1, 2], [3]], basket))[1:]
+        return np.asarray(scores - np.log(np.exp(scores).sum()))
+
+    assert found.filter(item=60)["score"][0] == pytest.approx(logs([4, 5])[5], abs=1e-4)
+    for item, code in ((10, 0), (60, 5)):
+        effect = found.filter(item=item, because=40)["effect"].item()
+        assert effect == pytest.approx(logs([4, 5])[code] - logs([5])[code], abs=1e-4)
+
+
+def test_attention_by_block_and_head() -> None:
+    found = shopper().attention([1, 2], basket=[[40, 50], []])
+    assert found.columns == ["user", "block", "head", "kind", "because", "position", "weight"]
+    assert found.drop("weight").rows() == [
+        (1, 1, 1, "basket", 40, 1),
+        (1, 1, 1, "basket", 50, 2),
+        (1, 1, 2, "basket", 40, 1),
+        (1, 1, 2, "basket", 50, 2),
+    ]
+    assert found["weight"].to_list() == pytest.approx([1 / 2, 1 / 2, 4 / 9, 5 / 9])
+
+
+def test_attention_of_a_transformer_is_over_what_it_reads() -> None:
+    dataset = random_dataset(5, 30, 9)
+    answers = Recommender(segue.SASRec(width=8, heads=2, max_length=4).build(5, 30), dataset)
+    found = answers.attention([1, 2], basket=[[10], [20, 30]])
+    sums = found.group_by("user", "block", "head").agg(pl.col("weight").sum(), pl.len())
+    assert len(sums) == 2 * 2 * 2
+    assert sums["weight"].to_list() == pytest.approx([1] * 8, abs=1e-5)
+    assert set(sums["len"]) == {4}
+    assert found.filter(user=2, block=1, head=1)["kind"].to_list() == ["item", "item", "basket", "basket"]
+    newest = int(dataset.lengths[2])
+    assert found.filter(user=2, block=1, head=1)["position"].to_list() == [newest - 1, newest, 1, 2]
+    reasons = answers.explain(2, 50, basket=[20, 30], by=["item", "basket"])
+    mean = found.filter(user=2).group_by("kind", "position").agg(pl.col("weight").mean())
+    joined = reasons.join(mean, on=["kind", "position"])
+    assert len(joined) == 4
+    assert joined["attention"].to_list() == pytest.approx(joined["weight"].to_list(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: shopper().explain(1, 60, by="sesion"), "by='sesion'"),
+        (lambda: shopper().explain(1, 60, by=[]), "names no kind"),
+        (lambda: shopper().explain(1, 60, by="basket"), "needs a session in progress"),
+        (lambda: recommender().explain(1, 10, by="session"), "needs histories with sessions"),
+        (lambda: recommender().explain(1, 10, by="user"), "answers by the history alone"),
+        (lambda: recommender().explain(1, 10, measure="odds"), "measure='odds'"),
+        (lambda: recommender().attention(1), "has no attention"),
+        (lambda: recommender().attention(), "give users, histories or a basket"),
+    ],
+)
+def test_impossible_kinds(ask: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ask()
