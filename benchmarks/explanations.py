@@ -3,9 +3,9 @@
     python benchmarks/explanations.py --run runs/parsrec        # a run on synthetic.txt with the split last-session-out
     python benchmarks/explanations.py                           # trains one first, in the folder runs/explanations
 
-The data is PARSRec's `synthetic.txt` (1,024 users, 100 sessions each, 20 categories of 100 products), in the folder
-`parsrec` of the one that SEGUE_TEST_DATA names; its truth is that of `segue.simulate` with the same constants. For a run
-on other simulated data, give --truth. Measured on the sessions of the test part, step by step in the order of the file:
+The data is PARSRec's `synthetic.txt` (1,024 users, 100 sessions each, 20 categories of 100 products), in
+the folder `parsrec` of the one that SEGUE_TEST_DATA names; its truth is that of `segue.simulate` with the same
+constants. For a run on other simulated data, give --truth. Measured on the sessions of the test part, step by step:
 
 - the category-by-category matrix of each group (`segue.evaluation.category_maps`), made symmetric, against the planted
   covariances: Spearman over the 22 pairs that are not zero in either group (the same in both), Pearson over all 190,
@@ -126,9 +126,7 @@ def main() -> None:
     parser.add_argument("--truth", help="the .truth.npz of the data of the run; that of synthetic.txt when not given")
     parser.add_argument("--epochs", type=int, default=50, help="at most, where one is trained first")
     arguments = parser.parse_args()
-    recommender = (
-        segue.load(arguments.run) if arguments.run else trained(Path("runs/explanations"), arguments.epochs)
-    )
+    recommender = segue.load(arguments.run) if arguments.run else trained(Path("runs/explanations"), arguments.epochs)
     truth = segue.Planted.load(arguments.truth) if arguments.truth else plant(MARKET)
     found = measure(recommender, truth)
     path = common.write(

@@ -1,6 +1,6 @@
-"""The tables of measured results in README.md, made from benchmarks/results/*.json.
+"""The tables of measured results in README.md and docs/sessions.md, made from benchmarks/results/*.json.
 
-    python benchmarks/tables.py            # write them between the markers in README.md
+    python benchmarks/tables.py            # write them between the markers on these pages
     python benchmarks/tables.py --check    # say whether they are there already; exit code 1 if not
 
 Whatever results exist are shown; figures of papers and other programs stand beside ours with their source.
@@ -17,6 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+SESSIONS = ROOT / "docs" / "sessions.md"
 START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 Result = dict[str, Any]
@@ -120,6 +121,34 @@ def preparation(result: Result) -> Iterator[str]:
     yield made("prepare.py", [result])
 
 
+def explanations(results: dict[str, Result]) -> str:
+    """The page on sessions: each method against what counting reaches and what was asked of them."""
+    if "explanations" not in results:
+        return "No results yet: run `benchmarks/explanations.py`."
+    result = results["explanations"]
+    found, cost = result["agreement"], result["deletion"]
+    methods = ["leave-one-out", "attention", "co-occurrence"]
+    rows = [
+        [f"{what}, group {group + 1}", *(f"{found[name][key][group]:.2f}" for name in methods), bar]
+        for key, what, bar in (
+            ("rank", f"rank correlation, {result['pairs']['related']} pairs", "≥ 0.85"),
+            ("linear", f"linear correlation, {result['pairs']['all']} pairs", "≥ 0.65"),
+        )
+        for group in (0, 1)
+    ]
+    signs = [f"{found[name]['signs']} of {found[name]['differing']}" for name in methods]
+    rows.append(["pairs that differ, right sign", *signs, "4 of 4"])
+    for place, what in enumerate(("the strongest item", "the stronger half")):
+        ratios = [f"{cost[name]['ratios'][place]:.1f} ×" for name in methods[:2]]
+        rows.append([f"fall without {what}, against random", *ratios, "", "≥ 2 ×" if place == 0 else ""])
+    heads = ["", "leave-one-out", "attention", "co-occurrence (ceiling)", "asked of the better"]
+    said = (
+        f"{result['steps']:,} steps of {result['sessions']:,} test sessions. A linear probe tells the two groups apart "
+        f"by the user vectors with an AUC of {result['separation_auc']:.3f} (asked: 0.95)."
+    )
+    return "\n\n".join([table(heads, rows), said, made("explanations.py", [result])])
+
+
 # ---- cells ---------------------------------------------------------------------------------------------------------
 
 
@@ -173,7 +202,7 @@ def hardware(run: Result) -> str:
     return f"{machine['cpu']}, {machine['cores']} cores{used}"
 
 
-# ---- the README ----------------------------------------------------------------------------------------------------
+# ---- the pages -----------------------------------------------------------------------------------------------------
 
 
 def read_results(folder: Path) -> dict[str, Result]:
@@ -181,33 +210,39 @@ def read_results(folder: Path) -> dict[str, Result]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
-def put_in(text: str, tables: str) -> str:
-    """The text with the tables between the markers."""
+def put_in(page: Path, tables: str) -> str:
+    """The page's text with the tables between the markers."""
+    text = page.read_text(encoding="utf-8")
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):
-        raise SystemExit(f"README.md lacks {START} or {END}.")
+        raise SystemExit(f"{page.name} lacks {START} or {END}.")
     return f"{before}{start}\n{tables}\n{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write or check; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if README.md would change")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a page would change")
     parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--sessions", type=Path, default=SESSIONS)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
-    text = arguments.readme.read_text(encoding="utf-8")
-    wanted = put_in(text, render(read_results(arguments.results)))
-    if text == wanted:
-        return 0
-    if arguments.check:
+    results = read_results(arguments.results)
+    wanted = {
+        page: put_in(page, tables)
+        for page, tables in ((arguments.readme, render(results)), (arguments.sessions, explanations(results)))
+    }
+    changed = [page for page, text in wanted.items() if page.read_text(encoding="utf-8") != text]
+    if arguments.check and changed:
+        names = " and ".join(page.name for page in changed)
         print(
-            "README.md and benchmarks/results disagree: run `python benchmarks/tables.py` and look at what changed.",
+            f"{names} and benchmarks/results disagree: run `python benchmarks/tables.py` and look at what changed.",
             file=sys.stderr,
         )
         return 1
-    arguments.readme.write_text(wanted, encoding="utf-8")
+    for page in changed:
+        page.write_text(wanted[page], encoding="utf-8")
     return 0
 
 

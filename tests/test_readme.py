@@ -22,7 +22,7 @@ from segue.cli.main import main
 from segue.data.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
-README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+README, GUIDE, SESSIONS = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "sessions.md"
 TABLES = [sys.executable, str(ROOT / "benchmarks" / "tables.py")]
 
 
@@ -93,6 +93,13 @@ def test_the_guide_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made_ratings().write_csv(tmp_path / "ratings.csv")
     monkeypatch.chdir(tmp_path)
     run_blocks(GUIDE)
+
+
+@pytest.mark.slow
+def test_the_page_on_sessions_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_blocks(SESSIONS)
+    assert (tmp_path / "drawn.png").exists()
 
 
 def test_the_guide_names_every_option_and_no_other() -> None:

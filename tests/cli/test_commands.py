@@ -370,3 +370,51 @@ def test_explain(run: Path, answer: Ask, capsys: pytest.CaptureFixture[str]) -> 
     captured = capsys.readouterr()
     assert "2024-" in captured.out
     assert "without that item" in captured.err
+
+
+def test_explain_within_a_session(run: Path, answer: Ask, tmp_path: Path) -> None:
+    words = ["explain", run, "--user", "user-0001", "--basket", "bread-01", "jam-01"]
+    rows = answer(*words, "--item", "pasta-01")
+    assert {row["kind"] for row in rows} == {"basket", "session"}
+    assert [row["position"] for row in answer(*words, "--item", "pasta-01", "--by", "basket", "--top", "1")] != []
+    items = answer(*words, "--item", "pasta-01", "--by", "basket", "item")
+    assert {row["kind"] for row in items} == {"basket", "item"}
+    logs = answer(*words, "--item", "pasta-01", "--measure", "log-probability")
+    assert logs[0]["score"] < 0
+    looks = answer(*words, "--attention")
+    assert sum(row["weight"] for row in looks) == pytest.approx(1, abs=1e-4)
+    for picture in (["--k", "3"], ["--item", "pasta-01"]):
+        path = tmp_path / f"{picture[0]}.png"
+        assert main([*map(str, words), *picture, "--picture", str(path)]) == 0
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_explain_draws_a_map(data: Path, answer: Ask, complaint: Ask, tmp_path: Path) -> None:
+    run, items = tmp_path / "run", Dataset.open(data).catalogue.ids
+    assert main(["train", str(data), "--out", str(run), "--model", "markov", "--split", "last-session-out"]) == 0
+    frame = pl.DataFrame({"item": items, "category": items.str.split("-").list.first()})
+    frame.write_csv(tmp_path / "categories.csv")
+    users = Dataset.open(data).users.ids
+    pl.DataFrame({"user": users, "group": ["a", "b"] * (len(users) // 2)}).write_csv(tmp_path / "groups.csv")
+    words = ["explain", str(run), "--map", str(tmp_path / "map.png"), "--categories", str(tmp_path / "categories.csv")]
+    for more in ([], ["--groups", str(tmp_path / "groups.csv"), "--users", "20"]):
+        assert main([*words, *more]) == 0
+        assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+        (tmp_path / "map.png").unlink()
+    assert "this model has no attention" in complaint(2, *words, "--attention")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--user", "user-0001"], "give --item"),
+        (["--item", "pasta-01"], "give one of --user, --history, --basket: found none"),
+        (["--map", "m.png"], "give either --categories or --truth"),
+        (["--map", "m.png", "--truth", "t.npz", "--groups", "g.csv"], "leave out --groups"),
+        (["--map", "m.png", "--truth", "t.npz", "--user", "user-0001"], "leave out who and what"),
+        (["--user", "user-0001", "--item", "pasta-01", "--truth", "t.npz"], "--truth goes with --map"),
+        (["--user", "user-0001", "--item", "pasta-01", "--by", "user"], "answers by the history alone"),
+    ],
+)
+def test_explain_refuses(run: Path, words: list[str], message: str, complaint: Ask) -> None:
+    assert message in complaint(2, "explain", run, *words)

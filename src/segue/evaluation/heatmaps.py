@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.errors import ConfigError
 from segue.evaluation.category_maps import CategoryMaps
 from segue.files import atomic_file
 
@@ -70,6 +71,11 @@ def draw_maps(path: str | Path, maps: CategoryMaps, of: str = "effects") -> None
         What `category_maps` gives.
     of
         "effects", or "attention": drawn as what it is above or below an even share.
+
+    Raises
+    ------
+    ConfigError
+        "attention" of a model that has none.
     """
     values = maps.effects if of == "effects" else _above_even(maps.attention)
     panels = [*values, *([values[0] - values[1]] if len(values) == 2 else [])]
@@ -94,7 +100,8 @@ def draw_maps(path: str | Path, maps: CategoryMaps, of: str = "effects") -> None
 
 
 def _above_even(attention: Floats | None) -> Floats:
-    assert attention is not None, "the model has no attention to draw"
+    if attention is None:
+        raise ConfigError("this model has no attention: draw its effects.")
     return attention - 1
 
 
