@@ -157,3 +157,35 @@ def test_log_sums_are_those_of_each_group(chunk: int) -> None:
         assert torch.allclose(found[:, group], scores[:, inside].logsumexp(1), atol=1e-4)
     assert bool((found[:, 3] == -torch.inf).all())
     assert torch.allclose(log_sums(model, queries, limits)[:, 0], scores[:, 1:].logsumexp(1), atol=1e-4)
+
+
+class Newest(Looker):
+    """Reads the newest three items only."""
+
+    max_history = 3
+
+    def queries(self, histories: Histories) -> torch.Tensor:
+        return super().queries(histories.last(3))
+
+
+@settings(deadline=None, max_examples=40)
+@given(people, st.data())
+def test_what_is_read_next_moves_up(asked: People, data: st.DataObject) -> None:
+    """A model of limited history, asked without a part, reads what stood before it: as if that had never been."""
+    model, histories = Newest(3, N_ITEMS), histories_of(asked, True)
+    rows = np.arange(len(asked))
+    wanted = np.array(data.draw(st.lists(items, min_size=len(rows), max_size=len(rows))))
+    found = effects(model, histories, rows, wanted, REFERENCES, ("item", "basket", "session"))
+    expected = {}
+    for row, one in enumerate(asked):
+        for kind, number, rest in left_out(one):
+            if kind != "user" and (rest[1] or rest[2]):
+                left = histories_of([rest], True)
+                score = model.score_items(model.queries(left), torch.tensor([[wanted[row]]])).item()
+                expected[row, kind, number] = found.scores[row] - score
+    for pair, which, effect in zip(found.pairs, found.which, found.effects, strict=True):
+        key = pair, KINDS[found.parts.kinds[which]], found.parts.numbers[which]
+        if key in expected:
+            assert effect == pytest.approx(expected[key], abs=1e-4)
+        else:
+            assert found.parts.lengths[which] == histories.lengths[pair]
