@@ -21,7 +21,9 @@ _SHARE_SHOWN = 98
 _EFFECTS, _WEIGHTS = "RdBu_r", "Purples"
 
 
-def draw_reasons(path: str | Path, reasons: pl.DataFrame, attention: pl.DataFrame | None = None) -> None:
+def draw_reasons(
+    path: str | Path, reasons: pl.DataFrame, attention: pl.DataFrame | None = None, *, shown: int = 12
+) -> None:
     """Draw one question: what was read (rows) against the suggestions (columns), and what each head looked at.
 
     Parameters
@@ -32,9 +34,11 @@ def draw_reasons(path: str | Path, reasons: pl.DataFrame, attention: pl.DataFram
         What `Recommender.explain` gives for one person and several items.
     attention
         What `Recommender.attention` gives for the same person, where the model has it.
+    shown
+        So many earlier sessions and items of the history at most, those of the largest effects. All of the basket is.
     """
     items = reasons["item"].unique(maintain_order=True)
-    labelled = reasons.with_columns(row=_label(), order=_order())
+    labelled = _largest(reasons.with_columns(row=_label(), order=_order()), shown)
     rows = labelled.select("row", "order").unique(maintain_order=True).sort("order")["row"]
     effects = _grid(labelled, "row", rows, "item", items, "effect")
     if attention is not None and len(attention):
@@ -112,6 +116,14 @@ def _limit(panels: Floats) -> float:
     return max(float(np.percentile(known, _SHARE_SHOWN)), 1e-9) if len(known) else 1.0
 
 
+def _largest(reasons: pl.DataFrame, shown: int) -> pl.DataFrame:
+    """Without those earlier sessions and items of the history that are not among the `shown` of the largest effects."""
+    earlier = pl.col("kind").is_in(["session", "item"])
+    sizes = reasons.filter(earlier).group_by("order").agg(size=pl.col("effect").abs().max())
+    kept = sizes.sort("size", "order", descending=[True, False]).head(shown)["order"].to_list()
+    return reasons.filter(~earlier | pl.col("order").is_in(kept))
+
+
 def _label() -> pl.Expr:
     """What a row of reasons is called."""
     session = pl.format("session {}", pl.col("position"))
@@ -167,7 +179,9 @@ def _heat(axis: Any, values: Floats, low: float, high: float, colours: str, word
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
                 colour = "white" if dark[row, column] else "0.15"
-                axis.text(column, row, words.format(value), ha="center", va="center", fontsize=7, color=colour)
+                word = words.format(value)
+                word = word if float(word) else "0"
+                axis.text(column, row, word, ha="center", va="center", fontsize=7, color=colour)
     return image
 
 
