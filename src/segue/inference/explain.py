@@ -116,19 +116,22 @@ def _means(values: Scores, first: Int64, counts: Int64) -> npt.NDArray[np.float6
 
 def _scores(model: Model, variants: Variants, rows: Int64, items: Int64, measure: Measure) -> tuple[Scores, Int64]:
     """Scores of `items` (p,) for all variants of `rows` (p,), ascending: pair by pair, and where each pair's begin."""
-    offsets = offsets_of(np.diff(variants.offsets)[rows])
+    begins, ends = variants.offsets[rows], variants.offsets[rows + 1]
+    offsets = offsets_of(ends - begins)
     scores = np.zeros(offsets[-1], dtype=np.float32)
     for first, last in variants.portions():
-        begins, ends = variants.offsets[rows], variants.offsets[rows + 1]
-        low, high = np.maximum(begins, first), np.minimum(ends, last)
-        high = np.maximum(low, high)
-        if not (high > low).any():
+        # Rows ascend, and with them where their variants begin and end.
+        some = slice(int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(begins, last)))
+        low, high = np.maximum(begins[some], first), np.minimum(ends[some], last)
+        if not len(low):
             continue
         queries = all_queries(model, variants.write(first, last), LIMITS)
         norms = None if measure == "score" else log_sums(model, queries, LIMITS)[:, 0]
-        asked = np.repeat(items, high - low)
-        where = positions(low - begins + offsets[:-1], high - begins + offsets[:-1])
-        scores[where] = _scored(model, queries, norms, positions(low, high) - first, asked)
+        asked = np.repeat(items[some], high - low)
+        moved = offsets[:-1][some] - begins[some]
+        scores[positions(low + moved, high + moved)] = _scored(
+            model, queries, norms, positions(low, high) - first, asked
+        )
     return scores, offsets
 
 
