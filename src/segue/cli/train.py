@@ -56,7 +56,7 @@ class ModelOptions:
     """The model."""
 
     name: str = "sasrec"
-    """sasrec, ssept, popularity, recent-popularity or markov."""
+    """sasrec, ssept, parsrec, popularity, recent-popularity or markov."""
 
 
 def main(argv: Sequence[str]) -> int:
