@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,12 +75,18 @@ class Comparison:
         How many users both were asked about.
     differences
         One for each metric.
+    among
+        What the targets were ranked among, in words.
+    sessions
+        The same of the users' sessions, for each way of ranking in which both were evaluated.
     """
 
     a: str
     b: str
     users: int
     differences: tuple[Difference, ...]
+    among: str
+    sessions: Mapping[str, Comparison] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> Difference:
         """The difference in that metric; an unknown one is an EvaluationError naming the nearest."""
@@ -99,12 +105,14 @@ class Comparison:
             "a": self.a,
             "b": self.b,
             "users": self.users,
+            "among": self.among,
             "differences": [asdict(difference) for difference in self.differences],
+            **({"sessions": {way: found.to_dict() for way, found in self.sessions.items()}} if self.sessions else {}),
         }
 
     def table(self) -> Table:
         """A table for the terminal: a row per metric."""
-        title = f"{self.b} against {self.a}, {self.users:,} users"
+        title = f"{self.b} against {self.a}, {self.users:,} users, among {self.among}"
         table = Table(title=title, title_justify="left", caption="* the interval excludes 0", caption_justify="left")
         table.add_column("metric")
         for heading in (self.a, self.b, "difference [95 %]", "p", "better / equal / worse"):
@@ -141,9 +149,9 @@ def compare(
     Parameters
     ----------
     a, b
-        Evaluations on the same Holdout with the same candidates.
+        Evaluations on the same Holdout with the same candidates. Where both carry `sessions`, those are compared too.
     metric
-        Names to compare; all that both have when None.
+        Names to compare; all that both have when None. A name is looked for in the evaluations and their sessions.
     names
         What to call the two; the models' names when None.
     resamples
@@ -159,23 +167,41 @@ def compare(
     Raises
     ------
     ConfigError
-        A metric is unknown to one of them, or `resamples` is not positive.
+        A metric was measured by neither kind of evaluation in both, or `resamples` is not positive.
     EvaluationError
         The users, or what they were asked, differ.
     """
     if resamples < 1:
         raise ConfigError(f"resamples is {resamples}: expected 1 or more.")
-    _same_questions(a, b)
-    common = [name for name in a.metrics if a.terms(name) is not None and b.terms(name) is not None]
-    wanted = common if metric is None else [metric] if isinstance(metric, str) else list(metric)
+    ways = [way for way in a.sessions if way in b.sessions]
+    known = dict.fromkeys(_common(a, b) + [name for way in ways for name in _common(a.sessions[way], b.sessions[way])])
+    wanted = list(known) if metric is None else [metric] if isinstance(metric, str) else list(metric)
     for name in wanted:
-        if name not in common:
-            raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, common)}")
+        if name not in known:
+            raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, known)}")
+    called = (a.model, b.model) if names is None else names
+    main, *sessions = (
+        _compared(one, other, wanted, called, resamples, seed)
+        for one, other in [(a, b), *((a.sessions[way], b.sessions[way]) for way in ways)]
+    )
+    return replace(main, sessions=dict(zip(ways, sessions, strict=True)))
+
+
+def _common(a: Evaluation, b: Evaluation) -> list[str]:
+    """The metrics that can be compared user by user."""
+    return [name for name in a.metrics if a.terms(name) is not None and b.terms(name) is not None]
+
+
+def _compared(
+    a: Evaluation, b: Evaluation, wanted: Sequence[str], names: tuple[str, str], resamples: int, seed: int
+) -> Comparison:
+    """Two evaluations of the same questions, in those of the metrics `wanted` that they have."""
+    _same_questions(a, b)
     numbered = b.per_user.select("user").with_row_index("row")
     rows = a.per_user.select("user").join(numbered, on="user", maintain_order="left")["row"].to_numpy()
-    differences = tuple(_difference(name, a, b, rows, resamples, seed) for name in wanted)
-    called = (a.model, b.model) if names is None else names
-    return Comparison(*called, len(rows), differences)
+    measured = _common(a, b)
+    found = (_difference(name, a, b, rows, resamples, seed) for name in wanted if name in measured)
+    return Comparison(*names, len(rows), tuple(found), a.among)
 
 
 def _difference(

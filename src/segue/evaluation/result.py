@@ -100,18 +100,24 @@ class Evaluation:
             return None
         return session_terms(*(self.per_user[column].to_numpy().astype(float) for column in sums)).get(kind)
 
+    @property
+    def among(self) -> str:
+        """What the targets were ranked among, in words."""
+        asked = self.protocol
+        if asked["candidates"] == "all":
+            return f"all {asked['items']:,} items"
+        how = "uniformly" if asked["drawn_by"] == "uniform" else "by popularity"
+        return f"{asked['candidates']:,} items drawn {how}"
+
     def describe(self) -> str:
         """One line on what was asked."""
         asked = self.protocol
-        among = f"all {asked['items']:,} items"
-        if asked["candidates"] != "all":
-            among = f"{asked['candidates']:,} candidates drawn by {asked['drawn_by']}"
         seen = "seen items left out" if asked["exclude_seen"] else "seen items kept"
         if "basket_k" in asked:
             what = f"{asked['users']:,} sessions completed step by step, {asked['targets']:,} steps"
         else:
             what = f"{asked['users']:,} users, {asked['targets']:,} targets"
-        return f"{asked['split']}: {what} among {among}, {seen}"
+        return f"{asked['split']}: {what} among {self.among}, {seen}"
 
     def table(self) -> Table:
         """The metrics as a table for the terminal: a row per metric, a column per k."""
