@@ -75,6 +75,8 @@ class Comparison:
         How many users both were asked about.
     differences
         One for each metric.
+    unit
+        What was compared pair by pair: "users", or "sessions", of which each user has one.
     among
         What the targets were ranked among, in words.
     sessions
@@ -85,6 +87,7 @@ class Comparison:
     b: str
     users: int
     differences: tuple[Difference, ...]
+    unit: str
     among: str
     sessions: Mapping[str, Comparison] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ class Comparison:
             "a": self.a,
             "b": self.b,
             "users": self.users,
+            "unit": self.unit,
             "among": self.among,
             "differences": [asdict(difference) for difference in self.differences],
             **({"sessions": {way: found.to_dict() for way, found in self.sessions.items()}} if self.sessions else {}),
@@ -112,7 +116,7 @@ class Comparison:
 
     def table(self) -> Table:
         """A table for the terminal: a row per metric."""
-        title = f"{self.b} against {self.a}, {self.users:,} users, among {self.among}"
+        title = f"{self.b} against {self.a}, {self.users:,} {self.unit}, among {self.among}"
         table = Table(title=title, title_justify="left", caption="* the interval excludes 0", caption_justify="left")
         table.add_column("metric")
         for heading in (self.a, self.b, "difference [95 %]", "p", "better / equal / worse"):
@@ -201,7 +205,8 @@ def _compared(
     rows = a.per_user.select("user").join(numbered, on="user", maintain_order="left")["row"].to_numpy()
     measured = _common(a, b)
     found = (_difference(name, a, b, rows, resamples, seed) for name in wanted if name in measured)
-    return Comparison(*names, len(rows), tuple(found), a.among)
+    unit = "sessions" if "basket_k" in a.protocol else "users"
+    return Comparison(*names, len(rows), tuple(found), unit, a.among)
 
 
 def _difference(

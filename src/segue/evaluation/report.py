@@ -174,7 +174,8 @@ def _results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     first = next(iter(evaluations.values()))
     headlines = _headline_names(evaluations)
     return {
-        "protocol": first.describe(),
+        "asked": first.describe(),
+        "protocol": first.protocol,
         "among": first.among,
         "headlines": [_headline(name, evaluations) for name in headlines],
         "metrics": _metric_rows(evaluations),

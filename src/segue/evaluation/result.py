@@ -106,8 +106,9 @@ class Evaluation:
         asked = self.protocol
         if asked["candidates"] == "all":
             return f"all {asked['items']:,} items"
-        how = "uniformly" if asked["drawn_by"] == "uniform" else "by popularity"
-        return f"{asked['candidates']:,} items drawn {how}"
+        if asked["drawn_by"] == "uniform":
+            return f"{asked['candidates']:,} sampled items"
+        return f"{asked['candidates']:,} items sampled by {asked['drawn_by']}"
 
     def describe(self) -> str:
         """One line on what was asked."""
