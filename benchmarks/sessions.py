@@ -24,12 +24,12 @@ CONFIGS = {
     "popularity": segue.Popularity(),
     "recent-popularity": segue.RecentPopularity(),
     "markov": segue.Markov(),
-    "sasrec": segue.SASRec(width=128, max_length=200, loss="softmax"),
+    "sasrec": segue.SASRec(max_length=200, dropout=0.2, loss="softmax"),
     "parsrec": segue.PARSRec(),
 }
 CHOOSING = segue.Training(validation_users=None, validation_exclude_seen=False)
 TRAINING = {
-    "sasrec": replace(CHOOSING, batch_size=16, validate_every=2, patience=8),
+    "sasrec": replace(CHOOSING, batch_size=16, learning_rate=2e-3, validate_every=2, patience=8),
     "parsrec": replace(CHOOSING, epochs=50, batch_size=256, clip_norm=30.0, patience=None),
 }
 METRICS = ("sess_prec@10", "step_hr@10", "step_ndcg@10")

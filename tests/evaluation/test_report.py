@@ -84,24 +84,26 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path: Path) -> None:
     assert "tea &amp; &lt;b&gt;biscuits&lt;/b&gt;" in page
 
 
+class Tags(HTMLParser):
+    """Which tags are open."""
+
+    empty = frozenset({"meta", "img", "link", "br"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.empty:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
 def test_every_tag_is_closed(tmp_path: Path) -> None:
-    class Checker(HTMLParser):
-        empty = frozenset({"meta", "img", "link", "br"})
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.open: list[str] = []
-
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            if tag not in self.empty:
-                self.open.append(tag)
-
-        def handle_endtag(self, tag: str) -> None:
-            assert self.open.pop() == tag
-
-    checker = Checker()
-    checker.feed(full_report(tmp_path / "report.html", tmp_path).read_text(encoding="utf-8"))
-    assert checker.open == []
+    assert Tags(full_report(tmp_path / "report.html", tmp_path).read_text(encoding="utf-8")).open == []
 
 
 def test_one_evaluation_is_enough(tmp_path: Path) -> None:
@@ -127,6 +129,7 @@ def test_sessions_have_a_section_of_their_own(tmp_path: Path) -> None:
         assert f"{found['B'].sessions[way]['step_hr@5']:.4f}" in page
         assert f"{found['A'].sessions[way].by_step['step_ndcg@5'][1]:.4f}" in page
     assert "60 sessions, among 20 sampled items" in page
+    assert Tags(page).open == []
     assert "B against A<small>60 users" not in page, "nothing was compared of users"
     alone = {"A": found["A"].sessions["all"]}
     page = write_report(tmp_path / "r.html", title="One", evaluations=alone).read_text()

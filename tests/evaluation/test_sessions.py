@@ -24,8 +24,9 @@ from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.result import Evaluation, side_by_side
 from segue.evaluation.sessions import _shuffled, both_ways, evaluate_sessions
 from segue.inference.ranking import distinct
-from segue.models.base import Model
+from segue.models.base import Model, ModelConfig
 from segue.models.markov import Markov
+from segue.models.parsrec import PARSRec
 from segue.models.popularity import Popularity
 from segue.models.sasrec import SASRec
 from segue.training.config import Training
@@ -273,10 +274,16 @@ def test_a_constant_model_hits_nothing(candidates: int | None) -> None:
     assert set(evaluate_sessions(model, MADE.test, candidates=candidates).metrics.values()) == {0.0}
 
 
-@pytest.mark.parametrize(
-    "config", [Popularity(), Markov(), SASRec(width=8, blocks=1, max_length=20)], ids=lambda config: config.name
-)
-def test_models_that_know_nothing_of_sessions_are_asked_too(config: Popularity | Markov | SASRec) -> None:
+CONFIGS: list[ModelConfig] = [
+    Popularity(),
+    Markov(),
+    SASRec(width=8, blocks=1, max_length=20),
+    PARSRec(user_width=4, item_width=8),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_models_are_asked_whether_they_know_of_sessions_or_not(config: ModelConfig) -> None:
     fitted = fit(config, MADE, training=Training(epochs=1, cpu=True), quiet=True)
     before = MADE.dataset.items.copy()
     ways = both_ways(fitted, MADE.test, k=(5, 10), candidates=20)
