@@ -341,6 +341,13 @@ def test_it_says_what_was_asked() -> None:
     assert both.row_count == 3, "the metrics at 10, which both have"
 
 
+def test_parts_that_are_not_there_are_an_error() -> None:
+    with pytest.raises(EvaluationError, match="not divided by popularity, only by history_length, step"):
+        _ = evaluate_sessions(table(1), MADE.test).by_popularity
+    with pytest.raises(EvaluationError, match="not divided by step"):
+        _ = evaluate(table(1), MADE.test).by_step
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     found = evaluate_sessions(table(1), MADE.test, k=(5, 10))
     main = replace(evaluate(table(1), MADE.test), sessions=both_ways(table(1), MADE.test, candidates=20))

@@ -69,17 +69,22 @@ class Evaluation:
     @property
     def by_history_length(self) -> pl.DataFrame:
         """The part of that name."""
-        return self.parts["history_length"]
+        return self._part("history_length")
 
     @property
     def by_popularity(self) -> pl.DataFrame:
-        """The part of that name; sessions have none."""
-        return self.parts["popularity"]
+        """The part of that name; of sessions an EvaluationError, since they have none."""
+        return self._part("popularity")
 
     @property
     def by_step(self) -> pl.DataFrame:
-        """The part of that name; only sessions have it."""
-        return self.parts["step"]
+        """The part of that name; an EvaluationError but of sessions, since only they have it."""
+        return self._part("step")
+
+    def _part(self, name: str) -> pl.DataFrame:
+        if name not in self.parts:
+            raise EvaluationError(f"this evaluation was not divided by {name}, only by {', '.join(self.parts)}.")
+        return self.parts[name]
 
     def terms(self, name: str) -> tuple[Floats, Floats | None] | None:
         """What a metric is the mean of, in the order of `per_user` (n rows).
