@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from segue.training.curves import NOT_METRICS
+
 
 class Progress:
     """A bar per epoch and a line when it ends. `Progress(quiet=True)` shows nothing."""
@@ -46,7 +48,7 @@ class Progress:
         """The epoch is over: one line with its figures."""
         self.close()
         words = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
-        words += [f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "loss", "seconds")]
+        words += [f"{name} {value:.4f}" for name, value in row.items() if name not in NOT_METRICS]
         words.append(f"{row['seconds']:.1f} s")
         self.console.print("  ".join(words) + ("  [green]best[/]" if best else ""), highlight=False)
 
