@@ -7,14 +7,25 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
+import numpy.typing as npt
 from rich.table import Table
 
 from segue.errors import ConfigError, EvaluationError, nearest
 from segue.evaluation.resampling import bootstrap_interval, sign_flip_p_value
 from segue.evaluation.result import Evaluation, as_text
 
-_ABOUT_USERS = ("user", "history", "rank")
+_PROTOCOL = (
+    "split",
+    "items",
+    "basket_k",
+    "candidates",
+    "drawn_by",
+    "drawn_from_seed",
+    "exclude_seen",
+    "ties",
+    "questions",
+)
+"""What has to be the same in two evaluations."""
 
 
 @dataclass(frozen=True)
@@ -155,30 +166,35 @@ def compare(
     if resamples < 1:
         raise ConfigError(f"resamples is {resamples}: expected 1 or more.")
     _same_questions(a, b)
-    common = [name for name in a.per_user.columns if name in b.per_user.columns and name not in _ABOUT_USERS]
+    common = [name for name in a.metrics if a.terms(name) is not None and b.terms(name) is not None]
     wanted = common if metric is None else [metric] if isinstance(metric, str) else list(metric)
     for name in wanted:
         if name not in common:
             raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, common)}")
-    joined = a.per_user.select("user", *wanted).join(
-        b.per_user.select("user", *wanted), on="user", suffix=" of b", maintain_order="left"
-    )
-    differences = tuple(_difference(name, joined, resamples, seed) for name in wanted)
+    numbered = b.per_user.select("user").with_row_index("row")
+    rows = a.per_user.select("user").join(numbered, on="user", maintain_order="left")["row"].to_numpy()
+    differences = tuple(_difference(name, a, b, rows, resamples, seed) for name in wanted)
     called = (a.model, b.model) if names is None else names
-    return Comparison(*called, len(joined), differences)
+    return Comparison(*called, len(rows), differences)
 
 
-def _difference(name: str, joined: pl.DataFrame, resamples: int, seed: int) -> Difference:
-    first, second = joined[name].to_numpy(), joined[f"{name} of b"].to_numpy()
+def _difference(
+    name: str, a: Evaluation, b: Evaluation, rows: npt.NDArray[np.uint32], resamples: int, seed: int
+) -> Difference:
+    """One metric; user i of `a` is user `rows[i]` of `b`. Weights, where a metric has any, are the same for both."""
+    of_a, of_b = a.terms(name), b.terms(name)
+    assert of_a is not None and of_b is not None
+    (first, per), second = of_a, of_b[0][rows]
     change = second - first
     change[np.isclose(first, second, rtol=1e-12, atol=0.0)] = 0.0
-    low, high = bootstrap_interval(change, resamples, seed)
+    low, high = bootstrap_interval(change, resamples, seed, per=per)
     wins, losses = int((change > 0).sum()), int((change < 0).sum())
+    whole = len(change) if per is None else float(per.sum())
     return Difference(
         metric=name,
-        a=float(first.mean()),
-        b=float(second.mean()),
-        difference=float(change.mean()),
+        a=float(first.sum()) / whole,
+        b=float(second.sum()) / whole,
+        difference=float(change.sum()) / whole,
         low=low,
         high=high,
         p_value=sign_flip_p_value(change, resamples, seed),
@@ -198,7 +214,7 @@ def _same_questions(a: Evaluation, b: Evaluation) -> None:
             f"the evaluations are of different users: {len(users_a):,} and {len(users_b):,}, of whom {shared:,} are in "
             "both. Evaluate both models on the same Holdout, with the same number of users and seed."
         )
-    for key in ("split", "items", "candidates", "drawn_by", "drawn_from_seed", "exclude_seen", "ties", "questions"):
+    for key in _PROTOCOL:
         one, other = a.protocol.get(key), b.protocol.get(key)
         if one != other:
             raise EvaluationError(
