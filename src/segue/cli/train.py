@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from segue.cli.main import INTERRUPTED
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
 from segue.cli.splitting import SplitOptions

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from segue.files import atomic_file
@@ -104,7 +106,7 @@ def _draw_metric(axes: Axes, history: list[Row], name: str, best_epoch: int) -> 
 def _finish(axes: Axes, title: str, epochs: int, best_epoch: int, bold: bool = False) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    values = [float(value) for line in axes.lines for value in line.get_ydata()]
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines])
     if best_epoch:
         axes.axvline(best_epoch, color=_GREY, ls="--", lw=1, zorder=0, label="best epoch")
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold" if bold else "normal")
@@ -117,13 +119,13 @@ def _finish(axes: Axes, title: str, epochs: int, best_epoch: int, bold: bool = F
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _limits(values: list[float]) -> tuple[float, float]:
+def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Room around the values; never so near that a tenth of a value fills the panel, which would make noise look large.
 
-    >>> _limits([0.5])
+    >>> _limits(np.array([0.5]))
     (0.47, 0.53)
     """
-    low, high = min(values), max(values)
+    low, high = float(values.min()), float(values.max())
     room = max(0.12 * (high - low), 0.06 * abs(high), 1e-3)
     return max(0.0, low - room) if low >= 0 else low - room, high + room
 
