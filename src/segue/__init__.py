@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from segue.evaluation.sessions import evaluate_sessions
     from segue.inference.recommender import Recommender, load
     from segue.models.markov import Markov
+    from segue.models.parsrec import PARSRec
     from segue.models.popularity import Popularity, RecentPopularity
     from segue.models.sasrec import SASRec
     from segue.models.ssept import SSEPT
@@ -47,6 +48,7 @@ _HOMES = {
     "Holdout": "segue.data.splits",
     "Log": "segue.data.reading",
     "Markov": "segue.models.markov",
+    "PARSRec": "segue.models.parsrec",
     "Planted": "segue.data.planted",
     "Popularity": "segue.models.popularity",
     "RecentPopularity": "segue.models.popularity",
@@ -83,6 +85,7 @@ __all__ = [
     "Holdout",
     "Log",
     "Markov",
+    "PARSRec",
     "Planted",
     "Popularity",
     "RecentPopularity",

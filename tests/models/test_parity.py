@@ -47,7 +47,7 @@ def ssept(dtype: torch.dtype, **settings: Any) -> SSEPTModel:
     sizes = {"item_width": 8, "user_width": 4, "max_length": MAX_LENGTH, "dropout": 0.4}
     config = SSEPT(**{**sizes, "swap_user": 0.0, "swap_item": 0.0, "swap_target": 0.0, **settings})
     model = randomised(config.build(N_USERS, N_ITEMS), dtype)
-    model.known[1:5] = True
+    model.users.known[1:5] = True
     return model
 
 
@@ -71,7 +71,7 @@ def shape_of(model: SASRecModel | SSEPTModel) -> tuple[int, str, str]:
 
 
 def paper_user_vectors(model: SSEPTModel, users: np.ndarray) -> np.ndarray:
-    table, known = arrays(model)["users.weight"], np.flatnonzero(model.known.numpy())
+    table, known = arrays(model)["users.weight"], np.flatnonzero(model.users.known.numpy())
     return np.stack([table[user] if user in known else table[known].mean(0) for user in users])
 
 
@@ -261,14 +261,14 @@ def test_the_training_path_without_dropout_is_the_evaluation_path(build: Any) ->
 
 def test_someone_unknown_to_an_untrained_ssept_still_gets_scores() -> None:
     model = ssept(torch.float64)
-    model.known[:] = False
+    model.users.known[:] = False
     assert model.queries(asked([[1, 2]], [0])).isfinite().all()
 
 
 def test_examples_mark_the_users_with_something_to_learn_as_known() -> None:
     model = SSEPT(item_width=4, user_width=4).build(3, 3)
     model.examples(make_dataset([[1, 2], [3], [2, 1]]))
-    assert model.known.tolist() == [False, True, False, True]
+    assert model.users.known.tolist() == [False, True, False, True]
 
 
 @pytest.mark.parametrize("change", ["step", "type", "move"])

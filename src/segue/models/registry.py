@@ -12,6 +12,7 @@ from segue.models.base import ModelConfig
 _HOMES = {
     "sasrec": "segue.models.sasrec:SASRec",
     "ssept": "segue.models.ssept:SSEPT",
+    "parsrec": "segue.models.parsrec:PARSRec",
     "popularity": "segue.models.popularity:Popularity",
     "recent-popularity": "segue.models.popularity:RecentPopularity",
     "markov": "segue.models.markov:Markov",

@@ -21,6 +21,7 @@ from segue.data.ragged import Int64
 from segue.errors import ConfigError
 from segue.models.base import ModelConfig, TrainableModel
 from segue.models.next_item import LossName, NextItemBatch, NextItemExamples, NextItemLoss, Similarity, places
+from segue.models.users import UserVectors
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
 
 
@@ -85,21 +86,15 @@ class SSEPTModel(TrainableModel):
 
     x = [E[items]·√item_width ; U[user]·√user_width] + P; SASRec's encoder; score(i) = ⟨h, [E[i] ; U[user]]⟩.
     Someone who was not in training is given the mean vector of those who were.
-
-    Buffers
-    -------
-    known
-        (n_users + 1,) bool: the users whose vectors were trained.
     """
 
     config: SSEPT
-    known: Tensor
 
     def __init__(self, config: SSEPT, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         self.max_history = config.max_length
         self.items = nn.Embedding(n_items + 1, config.item_width)
-        self.users = nn.Embedding(n_users + 1, config.user_width)
+        self.users = UserVectors(n_users, config.user_width)
         width = config.item_width + config.user_width
         self.encoder = Encoder(
             width,
@@ -112,13 +107,12 @@ class SSEPTModel(TrainableModel):
             config.feed_forward,
         )
         self.loss = NextItemLoss(config.loss, config.negatives, config.calibration, n_items, Similarity("dot"))
-        self.register_buffer("known", torch.zeros(n_users + 1, dtype=torch.bool))
         initialise(self)
 
     def examples(self, dataset: Dataset) -> SwappedExamples:
         """One window per user, with SSE."""
         examples = SwappedExamples(dataset, self.config, self.loss)
-        self.known[torch.from_numpy(examples.users).to(self.known.device)] = True
+        self.users.trained_on(examples.users)
         return examples
 
     def forward(self, batch: NextItemBatch) -> Tensor:
@@ -141,17 +135,12 @@ class SSEPTModel(TrainableModel):
         )
         return out
 
-    def user_vectors(self, users: Tensor) -> Tensor:
-        """Vectors (n, user_width) of user codes (n,); the mean of the trained ones for everyone else."""
-        mean = self.users.weight[self.known].mean(0) if self.known.any() else self.users.weight[0]
-        return torch.where(self.known[users][:, None], self.users(users), mean)
-
     def queries(self, histories: Histories) -> Tensor:
         """(n, item_width + 1): the item part of the newest hidden state, and what the user part adds to every score."""
         cut = histories.last(self.config.max_length)
         lengths = torch.from_numpy(cut.lengths).to(self.device)
         items = torch.from_numpy(cut.padded(int(cut.lengths.max()))).to(self.device)
-        users = self.user_vectors(torch.from_numpy(cut.users).to(self.device))
+        users = self.users.of(torch.from_numpy(cut.users).to(self.device))
         hidden = self.encode(self.items(items), users, lengths)
         newest = hidden[torch.arange(len(cut), device=self.device), lengths - 1]
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)

@@ -1,0 +1,218 @@
+"""Sessions as training units: sets of items, each with all that came before it, counted without a loop."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.errors import TrainingError
+
+
+class SparseRows(NamedTuple):
+    """A sparse matrix in CSR form, as tensors.
+
+    Attributes
+    ----------
+    offsets
+        (rows + 1,) int32.
+    columns, values
+        (m,) int32 and float32.
+    """
+
+    offsets: Tensor
+    columns: Tensor
+    values: Tensor
+
+
+class SessionBatch(NamedTuple):
+    """b sessions, the longest first.
+
+    Attributes
+    ----------
+    users
+        (b,) int64 user codes.
+    items
+        (b, length) int64 the items of each session in a random order, 0 behind the last.
+    lengths
+        (b,) int64 number of items of each session, descending.
+    offsets, columns, values
+        The history of each session as a row of a sparse matrix (b, n_items + 1) in CSR form: the share of each item in
+        it. A row without history is empty.
+    item_offsets, item_columns, item_values
+        The same matrix transposed, for the gradient.
+    """
+
+    users: Tensor
+    items: Tensor
+    lengths: Tensor
+    offsets: Tensor
+    columns: Tensor
+    values: Tensor
+    item_offsets: Tensor
+    item_columns: Tensor
+    item_values: Tensor
+
+
+class SessionExamples:
+    """One unit per session of the visible part: a session without history (a user's first) is one too.
+
+    A repeated item counts once in its session, and as often as it occurs in the history of later ones.
+
+    Parameters
+    ----------
+    dataset
+        The training view; it must have sessions.
+    history_sessions
+        How many sessions before the one in question are its history; all when None.
+
+    Raises
+    ------
+    DataError
+        The Dataset has no sessions.
+    TrainingError
+        No session is visible.
+    """
+
+    def __init__(self, dataset: Dataset, history_sessions: int | None = None) -> None:
+        visible = dataset.compact()
+        sessions = visible.sessions
+        if not len(sessions):
+            raise TrainingError("no session is visible in the training part: there is nothing to learn.")
+        self.users: Int64 = sessions.users
+        self.ends = sessions.starts
+        self.starts = history_starts(
+            visible.starts[sessions.users], sessions.starts, visible.session_offsets, history_sessions
+        )
+        self.items, self.offsets = _sets(visible.items, sessions.starts, sessions.ends)
+        self.lengths: Int64 = np.diff(self.offsets)
+        self.weights: Int64 = self.lengths
+        self.n_items = visible.n_items
+        # Each user's distinct items, and which of them every interaction is: a history is then counted by `bincount`.
+        stride = visible.n_items + 1
+        keys, slots = np.unique(rows_of(visible.starts, visible.ends) * stride + visible.items, return_inverse=True)
+        self._owned = (keys % stride).astype(np.int32)
+        self._owned_offsets = np.searchsorted(keys, np.arange(visible.n_users + 2) * stride)
+        self._slots = slots.astype(np.int32 if len(keys) < 2**31 else np.int64)
+
+    def batch(self, index: Int64, generator: np.random.Generator) -> SessionBatch:
+        """The sessions at `index`, their items in random order."""
+        index = index[np.argsort(-self.lengths[index], kind="stable")]
+        lengths = self.lengths[index]
+        history = self._histories(index)
+        arrays = (self.users[index], self._shuffled(index, generator), lengths)
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+        return SessionBatch._make([*tensors, *history, *_transposed(history, self.n_items + 1)])
+
+    def _shuffled(self, index: Int64, generator: np.random.Generator) -> Int64:
+        """(b, length) items, each row in a random order."""
+        starts, ends, lengths = self.offsets[index], self.offsets[index + 1], self.lengths[index]
+        rows = rows_of(starts, ends)
+        order = np.lexsort((generator.random(len(rows)), rows))
+        items = np.zeros((len(index), int(lengths.max())), dtype=np.int64)
+        items[rows, positions(np.zeros_like(lengths), lengths)] = self.items[positions(starts, ends)][order]
+        return items
+
+    def _histories(self, index: Int64) -> SparseRows:
+        """The share of each item in the history of the sessions at `index`."""
+        users, starts, ends = self.users[index], self.starts[index], self.ends[index]
+        first, last = self._owned_offsets[users], self._owned_offsets[users + 1]
+        bases = offsets_of(last - first)
+        slots = self._slots[positions(starts, ends)] + np.repeat(bases[:-1] - first, ends - starts)
+        counts = np.bincount(slots, minlength=int(bases[-1]))
+        found = np.flatnonzero(counts)
+        shares = counts[found] / np.repeat(np.maximum(ends - starts, 1), last - first)[found]
+        columns = self._owned[positions(first, last)][found]
+        return _sparse(np.searchsorted(found, bases), columns, shares)
+
+
+def history_starts(starts: Int64, ends: Int64, session_offsets: Int64 | None, history_sessions: int | None) -> Int64:
+    """(n,) where histories begin that are limited to so many whole sessions before `ends`.
+
+    Parameters
+    ----------
+    starts, ends
+        (n,) the unlimited histories; where `session_offsets` are given, each ends between two sessions.
+    session_offsets
+        Where sessions begin; without them nothing is limited.
+    history_sessions
+        How many; None for all.
+    """
+    if session_offsets is None or history_sessions is None:
+        return starts
+    place = np.searchsorted(session_offsets, ends) - history_sessions
+    return np.maximum(starts, session_offsets[np.maximum(place, 0)])
+
+
+def means_of(table: Tensor, histories: Histories) -> Tensor:
+    """(n, width) mean of the rows of `table` (n_items + 1, width) over each history; 0 for an empty one."""
+    lengths = histories.lengths
+    rows = _sparse(offsets_of(lengths), histories.seen()[1], np.repeat(1 / np.maximum(lengths, 1), lengths))
+    return _product(SparseRows(*(part.to(table.device) for part in rows)), table)
+
+
+class HistoryMean(torch.autograd.Function):
+    """Mean of the item vectors over each history of a `SessionBatch`: a sparse product, and its transpose backwards."""
+
+    @staticmethod
+    def of(table: Tensor, batch: SessionBatch) -> Tensor:
+        """(b, width), from `table` (n_items + 1, width)."""
+        with torch.autocast(table.device.type, enabled=False):
+            mean: Tensor = HistoryMean.apply(table, *batch[3:])  # type: ignore[no-untyped-call]
+        return mean
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, *parts: Tensor) -> Tensor:
+        """From the table, the matrix and its transpose."""
+        ctx.save_for_backward(*parts[3:])
+        return _product(SparseRows(*parts[:3]), table)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the table."""
+        return (_product(SparseRows(*ctx.saved_tensors), gradient.contiguous()), *[None] * 6)
+
+
+def _sets(items: npt.NDArray[np.int32], starts: Int64, ends: Int64) -> tuple[npt.NDArray[np.int32], Int64]:
+    """The items of each session once, and where sessions begin and end among them."""
+    where = positions(starts, ends)
+    rows, flat = rows_of(starts, ends), items[where]
+    order = np.lexsort((flat, rows))
+    rows, flat = rows[order], flat[order]
+    first = np.ones(len(flat), dtype=np.bool_)
+    first[1:] = (rows[1:] != rows[:-1]) | (flat[1:] != flat[:-1])
+    return flat[first], offsets_of(np.bincount(rows[first], minlength=len(starts)))
+
+
+def _sparse(offsets: npt.NDArray[Any], columns: npt.NDArray[Any], values: npt.NDArray[Any]) -> SparseRows:
+    return SparseRows(
+        torch.from_numpy(offsets.astype(np.int32)),
+        torch.from_numpy(columns.astype(np.int32)),
+        torch.from_numpy(values.astype(np.float32)),
+    )
+
+
+def _transposed(rows: SparseRows, n_columns: int) -> SparseRows:
+    """The transposed matrix, with a row for each of the columns."""
+    columns = rows.columns.numpy()
+    order = np.argsort(columns.astype(np.int16) if n_columns < 2**15 else columns, kind="stable")  # int16: radix sort
+    row = np.repeat(np.arange(len(rows.offsets) - 1), np.diff(rows.offsets.numpy()))
+    return _sparse(offsets_of(np.bincount(columns, minlength=n_columns)), row[order], rows.values.numpy()[order])
+
+
+def _product(rows: SparseRows, dense: Tensor) -> Tensor:
+    """The sparse matrix times a dense one (columns, width)."""
+    size = (len(rows.offsets) - 1, len(dense))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR")  # torch calls the form a beta
+        matrix = torch.sparse_csr_tensor(
+            rows.offsets, rows.columns, rows.values.to(dense.dtype), size, check_invariants=False
+        )
+    return matrix @ dense
