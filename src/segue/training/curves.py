@@ -24,15 +24,15 @@ NOT_METRICS = ("epoch", "loss", "seconds")
 
 _BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
 _SPELT = {
-    "hr": "Hit rate",
-    "ndcg": "NDCG",
-    "mrr": "MRR",
-    "recall": "Recall",
-    "precision": "Precision",
-    "map": "MAP",
-    "sess_prec": "Session precision",
-    "step_hr": "Hit rate per step",
-    "step_ndcg": "NDCG per step",
+    "hr": "Hit rate{}",
+    "ndcg": "NDCG{}",
+    "mrr": "MRR{}",
+    "recall": "Recall{}",
+    "precision": "Precision{}",
+    "map": "MAP{}",
+    "sess_prec": "Session precision{}",
+    "step_hr": "Hit rate{} per step",
+    "step_ndcg": "NDCG{} per step",
 }
 
 
@@ -133,7 +133,7 @@ def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 def _title(name: str) -> str:
     """A metric as people write it: NDCG@10 for ndcg@10."""
     kind, at, k = name.partition("@")
-    return f"{_SPELT.get(kind, kind)}{at}{k}"
+    return _SPELT.get(kind, f"{kind}{{}}").format(at + k)
 
 
 def _points(history: list[Row], name: str) -> tuple[list[float], list[float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 import warnings
@@ -68,17 +69,15 @@ def draw_graph(recommender: Recommender, path: str | Path) -> Path:
 
 def _graph(model: TrainableModel, recommender: Recommender) -> Digraph:
     make_dot = _torchviz()
+    model = copy.deepcopy(model).train()  # what it makes of the examples must not change the Recommender's own
     examples = model.examples(recommender.dataset)
     chosen = np.argsort(np.abs(examples.lengths - _LENGTH), kind="stable")[:_EXAMPLES]
     batch = examples.batch(chosen, np.random.default_rng(0))
-    training = model.training
-    model.train()
-    try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad(), _deep():
-            loss = model(type(batch)(*(tensor.to(model.device) for tensor in batch)))
-            graph: Digraph = make_dot(loss, params={**dict(model.named_parameters()), "loss": loss})
-    finally:
-        model.train(training)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _deep(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torchviz compares versions with distutils
+        torch.manual_seed(0)
+        loss = model(type(batch)(*(tensor.to(model.device) for tensor in batch)))
+        graph: Digraph = make_dot(loss, params={**dict(model.named_parameters()), "loss": loss})
     lengths = examples.lengths[chosen]
     sizes = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"
     title = f"{model.config.name}: the loss of {len(chosen)} training examples of length {sizes}"
@@ -98,7 +97,7 @@ def _torchviz() -> Any:
     """`torchviz.make_dot`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # it asks distutils for the version of torch
+            warnings.simplefilter("ignore", DeprecationWarning)  # it compares versions with distutils
             from torchviz import make_dot
     except ImportError as error:
         raise ConfigError(
