@@ -90,7 +90,8 @@ def fit(
     if refit and not isinstance(data, Split):
         raise ConfigError("refit=True needs a split: it trains again on everything but the test part.")
     folder = None if out is None else Path(out)
-    _check_folder(folder, resume)
+    if _is_main():
+        _check_folder(folder, resume)
     keep_buffers()
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
