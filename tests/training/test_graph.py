@@ -122,7 +122,7 @@ def test_impossible_requests(shop: Dataset, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(ConfigError, match="popularity only counts: it has no loss"):
         draw_graph(untrained(Popularity(), shop), tmp_path / "graph.dot")
     monkeypatch.setitem(sys.modules, "torchviz", None)
-    with pytest.raises(ConfigError, match=r"needs torchviz, which is not installed.*pip install 'segue\[graph\]'"):
+    with pytest.raises(ConfigError, match=r"needs torchviz, which is not installed.*pip install torchviz"):
         draw_graph(untrained(CONFIGS[0], shop), tmp_path / "graph.dot")
 
 

@@ -9,8 +9,8 @@ from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_json, write_pairs
 
 _NOTES = """\
-Blue boxes are parameters, grey ones operations, the green one is the loss of a few training examples. It needs torchviz
-(pip install 'segue[graph]') and, for all but .dot, the program dot of Graphviz."""
+Blue boxes are parameters, grey ones operations, orange ones what an operation keeps for its gradient, and the green one
+is the loss of a few training examples. It needs torchviz (pip install torchviz) and, for all but .dot, Graphviz."""
 
 
 @dataclass(frozen=True)
