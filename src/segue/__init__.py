@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from segue.evaluation.compare import compare
     from segue.evaluation.evaluate import evaluate
     from segue.evaluation.sessions import evaluate_sessions
-    from segue.inference.recommender import Recommender, load
+    from segue.inference.loading import load
+    from segue.inference.recommender import Recommender
     from segue.models.markov import Markov
     from segue.models.parsrec import PARSRec
     from segue.models.popularity import Popularity, RecentPopularity
@@ -70,7 +71,7 @@ _HOMES = {
     "last_session_out": "segue.data.splits",
     "leave_last_n": "segue.data.splits",
     "leave_last_out": "segue.data.splits",
-    "load": "segue.inference.recommender",
+    "load": "segue.inference.loading",
     "prepare": "segue.data.prepare",
     "read": "segue.data.reading",
     "simulate": "segue.data.simulate",

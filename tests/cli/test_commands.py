@@ -294,7 +294,7 @@ def test_recommend_answers_the_known_and_lists_the_unknown(run: Path, capsys: py
 @pytest.mark.parametrize(
     ("code", "words", "message"),
     [
-        (2, [], "give one of --users, --users-file, --all, --history: found none."),
+        (2, [], "give one of --users, --users-file, --all, --history, --basket: found none."),
         (2, ["--users", "a", "--all"], "found --users and --all."),
         (2, ["--all"], "--all needs --out FILE"),
         (2, ["--history", "a", "--out", "x.csv"], "--history goes with neither --out nor --as-of"),
@@ -307,11 +307,73 @@ def test_recommend_refuses(code: int, words: list[str], message: str, run: Path,
     assert message in complaint(code, "recommend", run, *words)
 
 
+def test_recommend_in_a_session(run: Path, answer: Ask) -> None:
+    known = answer("recommend", run, "--user", "user-0001", "--basket", "jam-01", "pasta-01", "--k", 40)
+    assert {row["user"] for row in known} == {"user-0001"}
+    assert len(known) == 38, "all but the basket, items of the history too"
+    unseen = answer("recommend", run, "--user", "user-0001", "--basket", "jam-01", "--k", 40, "--include-seen=false")
+    assert len(unseen) < 38
+    stranger = answer("recommend", run, "--basket", "jam-01", "--k", 2)
+    assert [(row["user"], row["model"]) for row in stranger] == [(0, "sasrec")] * 2
+    assert stranger == answer("recommend", run, "--history", "jam-01", "--k", 2), "the model knows no baskets"
+    both = answer("recommend", run, "--history", "bread-01", "--basket", "jam-01", "--k", 3, "--no-include-seen")
+    assert both == answer("recommend", run, "--history", "bread-01", "jam-01", "--k", 3)
+    for empty in (["--basket", "[]"], ["--basket=[]"]):
+        assert answer("recommend", run, *empty, "--k", 1)[0]["model"] == "popularity"
+
+
+def test_complete(run: Path, tmp_path: Path, answer: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = answer("complete", run, "--user", "user-0001", "--basket", "jam-01", "pasta-01", "--n", 3)
+    assert [(row["user"], row["step"]) for row in rows] == [("user-0001", step) for step in (1, 2, 3)]
+    first = answer("recommend", run, "--user", "user-0001", "--basket", "jam-01", "pasta-01", "--k", 1)
+    assert [rows[0]["item"], rows[0]["score"]] == [first[0]["item"], first[0]["score"]]
+    grown = ["jam-01", "pasta-01", *(row["item"] for row in rows[:2])]
+    assert answer("recommend", run, "--user", "user-0001", "--basket", *grown, "--k", 1)[0]["item"] == rows[2]["item"]
+    begun = answer("complete", run, "--user", "user-0001", "--include-seen=false")
+    assert [row["step"] for row in begun] == [1, 2, 3, 4, 5]
+    assert begun[0]["item"] == answer("recommend", run, "--users", "user-0001", "--k", 1)[0]["item"]
+    allowed = tmp_path / "allowed.txt"
+    allowed.write_text("rice-01\n")
+    assert [row["item"] for row in answer("complete", run, "--history", "jam-01", "--allow-file", allowed)] == [
+        "rice-01"
+    ]
+    assert main(["complete", str(run), "--basket", "jam-01", "nothing"]) == 0
+    captured = capsys.readouterr()
+    assert "step" in captured.out
+    assert "1 unknown item left out of the basket: 'nothing'" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "message"),
+    [
+        ("recommend", ["--users", "user-0001", "user-0002", "--basket", "jam-01"], "2 people are asked about"),
+        ("recommend", ["--basket", "jam-01", "--out", "x.csv"], "--basket goes with neither --all nor --out"),
+        ("recommend", ["--all", "--basket", "jam-01", "--out", "x.csv"], "--basket goes with neither"),
+        ("recommend", ["--user", "user-0001", "--history", "a", "--basket", "jam-01"], "found --users and --history."),
+        ("recommend", ["--user", "user-0001", "--basket"], "--basket needs a value"),
+        ("recommend", ["--basket", "jam-01", "--k", "41"], "the catalogue has only 40 items"),
+        ("score", ["--users", "user-0001", "user-0002", "--basket", "jam-01", "--items", "rice-01"], "2 people"),
+        ("complete", [], "give one of --user, --history, --basket: found none."),
+        ("complete", ["--user", "user-0001", "--n", "0"], "n=0 is a number of steps: expected 1 or more"),
+        ("complete", ["--user", "user-0001", "--history", "a"], "found --user and --history."),
+        ("complete", ["--history", "jam-01", "--as-of", "2024-01-01"], "as_of cuts stored histories"),
+        ("complete", ["--user", "user-0001", "--n", "many"], "--n: expected a whole number, found many"),
+    ],
+)
+def test_sessions_that_cannot_be(command: str, words: list[str], message: str, run: Path, complaint: Ask) -> None:
+    assert message in complaint(2, command, run, *words)
+
+
 def test_score(run: Path, answer: Ask) -> None:
     (row,) = answer("score", run, "--users", "user-0001", "--items", "pasta-01", "jam-01")
     assert set(row) == {"user", "pasta-01", "jam-01"}
     rows = answer("score", run, "--history", "bread-01", "--items", "pasta-01", "jam-01", "--long")
     assert [row["item"] for row in rows] == ["pasta-01", "jam-01"]
+    within = answer("score", run, "--history", "jam-02", "--basket", "bread-01", "--items", "pasta-01", "--long")
+    assert within == answer("score", run, "--history", "jam-02", "bread-01", "--items", "pasta-01", "--long")
+    assert within[0]["score"] != rows[0]["score"]
+    (stranger,) = answer("score", run, "--basket", "bread-01", "--items", "pasta-01")
+    assert stranger == {"user": 0, "pasta-01": rows[0]["score"]}
 
 
 def test_similar(run: Path, answer: Ask) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -77,3 +77,63 @@ def random_dataset(n_users: int, n_items: int, longest: int, seed: int = 0) -> D
     lengths = generator.integers(3, longest + 1, n_users)
     flat = generator.choice(n_items, size=int(lengths.sum()), p=weights / weights.sum()) + 1
     return dataset(np.split(flat, np.cumsum(lengths)[:-1]), n_items)
+
+
+@dataclass(frozen=True)
+class ShopperConfig(ModelConfig):
+    name = "shopper"
+
+    def build(self, n_users: int, n_items: int) -> Shopper:
+        return Shopper(n_users, n_items)
+
+
+class Shopper(Model):
+    """Scores by who it is, by what was taken, by the last session of it, and by the basket: whole numbers, row by row.
+
+    Every item draws the one with the next code: by 1 from the history, by 3 more from its last session, by 20 from the
+    basket. The user with code u is drawn to item u by 2 (user 0 to item 6).
+    """
+
+    def __init__(self, n_users: int, n_items: int) -> None:
+        super().__init__(ShopperConfig(), n_users, n_items)
+
+    def queries(self, histories: Histories) -> Tensor:
+        """The scores themselves."""
+        rows = []
+        for row in range(len(histories)):
+            start, end = int(histories.starts[row]), int(histories.ends[row])
+            middle = end if histories.baskets is None else int(histories.baskets[row])
+            items = histories.items
+            last: list[int] = []
+            if histories.session_offsets is not None:
+                begins = [int(place) for place in histories.session_offsets if start <= place < middle]
+                last = items[begins[-1] : middle].tolist() if begins else []
+            history, basket = items[start:middle].tolist(), items[middle:end].tolist()
+            rows.append(shopper_scores(int(histories.users[row]), history, last, basket, self.n_items))
+        return torch.tensor(rows, dtype=torch.float32).reshape(len(rows), self.n_items + 1)
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        scores = queries[:, start:stop]
+        return scores.clone() if out is None else out.copy_(scores)
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        return queries.gather(1, items)
+
+
+def shopper_scores(user: int, history: list[int], last: list[int], basket: list[int], n_items: int) -> list[int]:
+    """What `Shopper` gives the codes 0 … n_items."""
+    scores = [0] * (n_items + 1)
+    scores[(user - 1) % n_items + 1] += 2
+    for items, weight in ((history, 1), (last, 3), (basket, 20)):
+        for item in items:
+            scores[item % n_items + 1] += weight
+    return scores
+
+
+def session_dataset(
+    sessions: Sequence[Sequence[Sequence[int]]], n_items: int, raw_users: Sequence[str | int] | None = None
+) -> Dataset:
+    """Like `dataset`; user u has the sessions `sessions[u - 1]`."""
+    plain = dataset([[item for session in user for item in session] for user in sessions], n_items, raw_users)
+    lengths = np.array([len(session) for user in sessions for session in user], dtype=np.int64)
+    return replace(plain, session_offsets=offsets_of(lengths))

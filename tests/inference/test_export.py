@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from segue.errors import ConfigError, StorageError, UnknownIdError
-from segue.inference import recommender as module
+from segue.inference import export as module
 from segue.inference.people import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov

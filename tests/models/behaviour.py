@@ -176,6 +176,23 @@ class Behaviour:
         given = fitted.recommender.recommend(histories={"user 010": fitted.history("user 010")[:2]}, k=3)
         assert_frame_equal(then, given, abs_tol=1e-5)
 
+    # ---- a session in progress ----------------------------------------------------------------------------------
+
+    def test_the_rest_of_a_basket_is_what_would_be_recommended_next(self, fitted: Fitted) -> None:
+        baskets: dict[str, list[str]] = {"user 003": ["a", "f"], "user 017": [], "nobody": ["c"], "no one": []}
+        with pytest.warns(UnknownIdWarning, match="2 unknown users answered without a history"):
+            steps = fitted.recommender.complete(list(baskets), 3, basket=list(baskets.values()))
+        assert steps.select("user", "step").rows() == [(user, step) for user in baskets for step in (1, 2, 3)]
+        assert steps["model"].to_list() == [fitted.config.name] * 9 + ["popularity"] + [fitted.config.name] * 2
+        for user, item, score, _, name in steps.iter_rows():
+            asked = {"users": user, "basket": baskets[user], "unknown": "popular"}
+            best = fitted.recommender.recommend(**asked, k=len(ITEMS))
+            assert set(best["item"]) == set(ITEMS) - set(baskets[user])
+            assert np.isclose(best["score"][0], score, atol=1e-5) and best["model"][0] == name
+            assert np.isclose(best.filter(item=item)["score"].item(), score, atol=1e-5)
+            assert np.isclose(fitted.recommender.score(items=item, **asked)[item].item(), score, atol=1e-5)
+            baskets[user].append(item)
+
     # ---- scores -------------------------------------------------------------------------------------------------
 
     def test_scores_are_those_of_the_lists(self, fitted: Fitted) -> None:

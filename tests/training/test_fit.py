@@ -19,7 +19,7 @@ from segue.data.dataset import Dataset
 from segue.data.splits import Split, hold_out_users, leave_last_out, split_by, time_cut
 from segue.errors import ConfigError, TrainingError
 from segue.evaluation.evaluate import evaluate
-from segue.inference.recommender import load
+from segue.inference.loading import load
 from segue.models.popularity import Popularity
 from segue.models.sasrec import SASRec
 from segue.models.ssept import SSEPT

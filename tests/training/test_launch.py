@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from segue.data.simulate import simulate
-from segue.inference.recommender import load
+from segue.inference.loading import load
 from segue.training.checkpoint import load_checkpoint
 from segue.training.launch import launch
 

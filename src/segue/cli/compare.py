@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"segue compare needs two runs or more, found {len(options.runs)}.")
 
     from segue.evaluation.compare import compare
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
 
     evaluations = []
     for run in options.runs:

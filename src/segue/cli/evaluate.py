@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options, protocol = parser.get(EvaluateOptions), parser.get(Protocol)
 
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
 
     recommender = load(options.run, device=protocol.device)
     holdout = questions(recommender, options.run, protocol.on)

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.get(ExplainOptions)
     only_one(user=options.user, history=options.history)
 
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
     reasons = recommender.explain(

@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options = parser.get(GraphOptions)
 
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
     from segue.training.graph import draw_graph
 
     recommender = load(options.run)

@@ -42,6 +42,10 @@ COMMANDS = {
         "what comes next, for some users or for all of them",
         "segue recommend runs/first --users 42 7",
     ),
+    "complete": Command(
+        "the rest of a basket, step by step",
+        "segue complete runs/first --user 42 --basket 50 172 --n 3",
+    ),
     "score": Command(
         "a model's scores of given items for given users", "segue score runs/first --users 42 --items 1 2"
     ),

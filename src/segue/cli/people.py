@@ -24,6 +24,18 @@ def only_one(**given: object) -> str:
     return chosen[0]
 
 
+def require_person(basket: object, **given: object) -> None:
+    """Refuse two options that say who is asked about, and none but where there is a basket: it is somebody unknown's.
+
+    Raises
+    ------
+    ConfigError
+        Several of the options were given, or none and no basket.
+    """
+    if basket is None or any(given.values()):
+        only_one(**given, basket=None)
+
+
 def read_ids(path: str | Path) -> list[str]:
     """The raw ids in a text file, one a line.
 
@@ -42,6 +54,11 @@ def read_ids(path: str | Path) -> list[str]:
     if not ids:
         raise DataError(f"{path} is empty: expected one raw id a line.")
     return ids
+
+
+def items_of(words: Sequence[str] | None) -> list[str] | None:
+    """The items of a basket; `[]` on the command line is one of a session that has just begun, None is no session."""
+    return None if words is None else list(words)
 
 
 def ids_of(words: Sequence[str] | None, file: str | None) -> list[str] | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame
-from segue.cli.people import ids_of, only_one, read_ids
+from segue.cli.people import ids_of, items_of, require_person
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _NOTES = """\
   segue recommend runs/first --all --k 20 --out recommendations.parquet
   segue recommend runs/first --history 50 172 181
+  segue recommend runs/first --user 42 --basket 50 172
 
 With --out a command that was stopped goes on where it was when it is given again."""
 
@@ -41,14 +42,19 @@ class RecommendOptions:
     history: tuple[str, ...] | None = None
     """Raw ids of the items that someone unknown took, oldest first."""
 
+    basket: tuple[str, ...] | None = None
+    """Raw ids of what one user (or one history, or somebody unknown) has put into the session in progress; [] if
+    nothing yet."""
+
     k: int = 10
     """Length of the lists."""
 
     out: str | None = None
     """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
 
-    include_seen: bool = False
-    """Recommend items of the user's history too."""
+    include_seen: bool | None = None
+    """Recommend items of the user's history too; when not given, with --basket only. What is in the basket is never
+    recommended."""
 
     allow_file: str | None = None
     """File with raw ids of the only items that may be recommended, one a line."""
@@ -71,18 +77,26 @@ class RecommendOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = OptionParser("recommend", _NOTES)
+    parser = OptionParser("recommend", _NOTES, {"user": "users"})
     parser.add_options(RecommendOptions)
     parser.read(argv)
     options = parser.get(RecommendOptions)
-    only_one(users=options.users, users_file=options.users_file, all=options.all, history=options.history)
+    require_person(
+        options.basket,
+        users=options.users,
+        users_file=options.users_file,
+        all=options.all,
+        history=options.history,
+    )
     if options.all and options.out is None:
         raise ConfigError("--all needs --out FILE: lists for everyone do not fit a terminal.")
     if options.history and (options.out is not None or options.as_of is not None):
         raise ConfigError("--history goes with neither --out nor --as-of.")
+    if options.basket is not None and (options.all or options.out is not None):
+        raise ConfigError("--basket goes with neither --all nor --out: it is one person's.")
     users = ids_of(options.users, options.users_file)
 
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
     if options.out is not None:
@@ -91,10 +105,11 @@ def main(argv: Sequence[str]) -> int:
     lists = recommender.recommend(
         users,
         histories=[list(options.history)] if options.history else None,
+        basket=items_of(options.basket),
         k=options.k,
-        exclude_seen=not options.include_seen,
-        allow=_ids(options.allow_file),
-        deny=_ids(options.deny_file),
+        exclude_seen=None if options.include_seen is None else not options.include_seen,
+        allow=ids_of(None, options.allow_file),
+        deny=ids_of(None, options.deny_file),
         as_of=options.as_of,
         unknown=options.unknown,
     )
@@ -110,17 +125,13 @@ def _export(recommender: Recommender, options: RecommendOptions, users: list[str
             users,
             k=options.k,
             exclude_seen=not options.include_seen,
-            allow=_ids(options.allow_file),
-            deny=_ids(options.deny_file),
+            allow=ids_of(None, options.allow_file),
+            deny=ids_of(None, options.deny_file),
             as_of=options.as_of,
             unknown=options.unknown,
             progress=progress,
         )
     note(f"wrote {path}")
-
-
-def _ids(file: str | None) -> list[str] | None:
-    return None if file is None else read_ids(file)
 
 
 @contextmanager

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
-from segue.cli.people import ids_of, only_one
+from segue.cli.people import ids_of, items_of, only_one, require_person
+
+_NOTES = "  segue score runs/first --user 42 --basket 50 172 --items 1 2"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,10 @@ class ScoreOptions:
 
     history: tuple[str, ...] | None = None
     """Raw ids of the items that someone unknown took, oldest first."""
+
+    basket: tuple[str, ...] | None = None
+    """Raw ids of what one user (or one history, or somebody unknown) has put into the session in progress; [] if
+    nothing yet."""
 
     items: tuple[str, ...] | None = None
     """Raw ids of items."""
@@ -47,20 +53,26 @@ class ScoreOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = OptionParser("score")
+    parser = OptionParser("score", _NOTES, {"user": "users"})
     parser.add_options(ScoreOptions)
     parser.read(argv)
     options = parser.get(ScoreOptions)
-    only_one(users=options.users, users_file=options.users_file, history=options.history)
+    require_person(
+        options.basket,
+        users=options.users,
+        users_file=options.users_file,
+        history=options.history,
+    )
     only_one(items=options.items, items_file=options.items_file)
 
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
     scores = recommender.score(
         ids_of(options.users, options.users_file),
         ids_of(options.items, options.items_file),
         histories=[list(options.history)] if options.history else None,
+        basket=items_of(options.basket),
         as_of=options.as_of,
         long=options.long,
     )

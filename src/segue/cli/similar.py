@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options = parser.get(SimilarOptions)
 
-    from segue.inference.recommender import load
+    from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
     write_frame(recommender.similar(list(options.items), options.k), options.json)

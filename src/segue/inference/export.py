@@ -16,7 +16,8 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError, StorageError
 from segue.files import atomic_file, read_json, write_json
-from segue.inference.lists import Rules
+from segue.inference.lists import Rules, Scores, best_lists, list_frame
+from segue.inference.moments import Moment, moment
 from segue.inference.people import People
 from segue.models.base import Model
 
@@ -100,6 +101,41 @@ class Export:
         if progress:
             progress(people, people)
         return self.path
+
+
+def write_lists(
+    target: Export,
+    model: Model,
+    dataset: Dataset,
+    people: People,
+    rules: Rules,
+    shares: Scores,
+    as_of: Moment | None,
+    progress: Progress | None,
+) -> Path:
+    """Write the best lists for people to a file.
+
+    Parameters
+    ----------
+    target
+        The file.
+    model, dataset
+        Who answers, and the raw ids of the items.
+    people, rules, shares
+        As for `best_lists`.
+    as_of
+        The moment that the histories end at, if they were cut.
+    progress
+        Called with the number of people done and of all.
+    """
+
+    def lists(part: slice) -> pl.DataFrame:
+        some = people.select(part)
+        codes, scores = best_lists(model, some, rules, shares)
+        return list_frame(model, some, dataset.catalogue, codes, scores)
+
+    until = None if as_of is None else moment(dataset, as_of)
+    return target.write(len(people), identify(model, dataset, people, rules, until), lists, progress)
 
 
 def identify(model: Model, dataset: Dataset, people: People, rules: Rules, as_of: int | None) -> dict[str, Any]:

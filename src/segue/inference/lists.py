@@ -1,8 +1,10 @@
-"""Lists and scores for people: the model's where there is a history, popularity where there is none."""
+"""Lists and scores for people: the model's where there is a history or a basket, popularity where there is neither."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +16,15 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
+from segue.inference.baskets import in_progress
 from segue.inference.batches import LIMITS, Sweep, answering, batches, require_finite, to_device
-from segue.inference.people import People
+from segue.inference.people import People, allowed_items
 from segue.inference.ranking import check_k, top_k
 from segue.models.base import Model
 
 Scores = npt.NDArray[np.float32]
 FALLBACK = "popularity"
-"""The name under which answers for people without a history stand in the column `model`."""
+"""The name under which answers for people with neither history nor basket stand in the column `model`."""
 
 _FEW = 16
 """Fewer than one in so many of the catalogue's items are scored pair by pair, more by whole chunks."""
@@ -36,7 +39,7 @@ class Rules:
     k
         Length of a list.
     exclude_seen
-        Leave out what stands in the history.
+        Leave out what stands in the history. What is in the basket is always left out.
     allowed
         (n_items + 1,) which item codes may be recommended; all when None.
     """
@@ -50,19 +53,37 @@ class Rules:
         check_k(self.k, n_items)
 
 
+def rules_of(
+    catalogue: Vocabulary,
+    k: int,
+    exclude_seen: bool | None,
+    allow: Iterable[Any] | None,
+    deny: Iterable[Any] | None,
+    in_session: bool = False,
+) -> Rules:
+    """Rules from what a person says, in raw ids; `exclude_seen` None means: leave seen items out, but not in a session.
+
+    Raises
+    ------
+    UnknownIdError
+        None of the items of `allow` is known.
+    """
+    return Rules(k, not in_session if exclude_seen is None else exclude_seen, allowed_items(catalogue, allow, deny))
+
+
 def best_lists(model: Model, people: People, rules: Rules, shares: Scores) -> tuple[Int64, Scores]:
     """The best items for each person.
 
     Parameters
     ----------
     model
-        Answers for people with a history.
+        Answers for people with a history or a basket.
     people
         n people.
     rules
         What the lists may hold.
     shares
-        (n_items + 1,) popularity, which answers for people without a history.
+        (n_items + 1,) popularity, which answers for people with neither.
 
     Returns
     -------
@@ -79,12 +100,10 @@ def best_lists(model: Model, people: People, rules: Rules, shares: Scores) -> tu
         popular = most_popular(shares, rules)
         codes[:, : len(popular)], scores[:, : len(popular)] = popular, shares[popular]
     if len(met):
+        histories = people.histories.select(met)
+        hidden = histories if rules.exclude_seen else in_progress(histories)
         codes[met], scores[met] = top_k(
-            model,
-            people.histories.select(met),
-            rules.k,
-            exclude_seen=rules.exclude_seen,
-            allowed=rules.allowed,
+            model, histories, rules.k, exclude_seen=hidden is not None, seen=hidden, allowed=rules.allowed
         )
     return codes, scores
 
@@ -96,25 +115,64 @@ def most_popular(shares: Scores, rules: Rules) -> Int64:
     return codes[order[: rules.k]]
 
 
-def list_frame(model: Model, people: People, catalogue: Vocabulary, codes: Int64, scores: Scores) -> pl.DataFrame:
-    """Lists (n, k) as a frame with raw ids: user, item, score, rank, model."""
+def list_frame(
+    model: Model,
+    people: People,
+    catalogue: Vocabulary,
+    codes: Int64,
+    scores: Scores,
+    place: str = "rank",
+    met: npt.NDArray[np.bool_] | None = None,
+) -> pl.DataFrame:
+    """Lists as a frame with raw ids: user, item, score, rank, model.
+
+    Parameters
+    ----------
+    model, people, catalogue
+        Who answers, n people, and the raw ids of the items.
+    codes, scores
+        (n, k) item codes, 0 = none, and their scores.
+    place
+        What the place in a list, from 1, is called.
+    met
+        (n, k) whether it was the model that answered; as the people are met when None.
+    """
     rows, columns = np.nonzero(codes)
     return pl.DataFrame(
         {
             "user": people.ids.gather(rows),
             "item": catalogue.decode(codes[rows, columns]),
             "score": scores[rows, columns],
-            "rank": (columns + 1).astype(np.int32),
-            "model": answered_by(model, people).gather(rows),
+            place: (columns + 1).astype(np.int32),
+            "model": answered_by(model, people.met[rows] if met is None else met[rows, columns]),
         }
     )
 
 
-def answered_by(model: Model, people: People) -> pl.Series:
-    """(n,) which model answers for each person."""
+def answered_by(model: Model, met: npt.NDArray[np.bool_]) -> pl.Series:
+    """(n,) who answered: the model where `met` (n,), else popularity."""
     names = list(dict.fromkeys([model.config.name, FALLBACK]))
-    place = np.where(people.met, 0, len(names) - 1)
+    place = np.where(met, 0, len(names) - 1)
     return pl.Series(names, dtype=pl.Enum(names)).gather(place)
+
+
+def scores_of(
+    model: Model, people: People, items: Int64, shares: Scores, catalogue: Vocabulary, long: bool
+) -> pl.DataFrame:
+    """Scores of the item codes `items` (m,) for n people as a frame with raw ids.
+
+    Long: a row per person and item: user, item, score, model. Else a row per person: user, then a column per item.
+
+    Raises
+    ------
+    DataError
+        Not long, and an item has the id "user".
+    EvaluationError
+        A score is NaN or infinite.
+    """
+    matrix = score_matrix(model, people, items, shares)
+    names = catalogue.decode(items)
+    return long_scores(model, people, names, matrix) if long else wide_scores(people, names, matrix)
 
 
 def wide_scores(people: People, items: pl.Series, matrix: Scores) -> pl.DataFrame:
@@ -139,7 +197,7 @@ def long_scores(model: Model, people: People, items: pl.Series, matrix: Scores) 
             "user": people.ids.gather(rows),
             "item": items.gather(np.tile(np.arange(len(items)), len(people))),
             "score": matrix.reshape(-1),
-            "model": answered_by(model, people).gather(rows),
+            "model": answered_by(model, people.met[rows]),
         }
     )
 

@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
 from itertools import chain
 from typing import Any, Literal
 
@@ -26,9 +25,6 @@ Unknown = Literal["skip", "popular", "error"]
 Given = Mapping[Any, Sequence[Any]] | Sequence[Sequence[Any]]
 """Histories of raw item ids, oldest first: by a person's id, or as a list (people are then numbered from 0)."""
 
-Moment = datetime | date | str | int | float
-"""A datetime (UTC if it has no zone), a date, either in ISO form, or a number in the Dataset's time unit."""
-
 _SHOWN = 5
 
 
@@ -44,10 +40,8 @@ class UnknownIdWarning(UserWarning):
     """
 
     def __init__(self, what: str, ids: list[Any], consequence: str) -> None:
-        shown = ", ".join(repr(value) for value in ids[:_SHOWN])
-        more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
         noun = what.removesuffix("s") if len(ids) == 1 else what
-        super().__init__(f"{len(ids):,} unknown {noun} {consequence}: {shown}{more}.")
+        super().__init__(f"{len(ids):,} unknown {noun} {consequence}: {listing(ids)}.")
         self.what = what
         self.ids = ids
 
@@ -61,7 +55,8 @@ class People:
     ids
         (n,) raw ids.
     histories
-        (n) their histories, some of them perhaps empty; user code 0 for people the model does not know.
+        (n) their histories, some of them perhaps empty, with the baskets of those in the middle of a session; user code
+        0 for people the model does not know.
     """
 
     ids: pl.Series
@@ -72,7 +67,7 @@ class People:
 
     @property
     def met(self) -> npt.NDArray[np.bool_]:
-        """(n,) whether anything is known of a person; the others are answered by popularity."""
+        """(n,) whether there is a history or something in the basket; the others are answered by popularity."""
         return self.histories.lengths > 0
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> People:
@@ -91,27 +86,60 @@ def listed_people(dataset: Dataset, users: Any, unknown: Unknown) -> People:
     users
         A raw id, several of them, or None for everyone in the vocabulary.
     unknown
-        "skip" leaves unknown ids out and warns of them, "popular" keeps them with an empty history, "error" refuses.
+        As for `settled`.
 
     Raises
     ------
     UnknownIdError
         All ids are unknown, or some are and `unknown` is "error".
     """
+    return settled(dataset, named_people(dataset, users), unknown)
+
+
+def named_people(dataset: Dataset, users: Any) -> People:
+    """People by raw id, each once, in the order given, unknown ones included; everyone for None."""
+    if users is None:
+        return People(dataset.users.ids, dataset.histories(np.arange(1, dataset.n_users + 1, dtype=np.int64)))
+    asked = as_ids(as_list(users)).unique(maintain_order=True)
+    return People(asked, dataset.histories(dataset.users.encode(asked)))
+
+
+def settled(
+    dataset: Dataset, people: People, unknown: Unknown, has_basket: npt.NDArray[np.bool_] | None = None
+) -> People:
+    """Those of the people who are answered.
+
+    Parameters
+    ----------
+    dataset
+        Knows users.
+    people
+        n people by raw id.
+    unknown
+        What is done about unknown ones: "skip" leaves them out, except for those with a basket, and warns of both;
+        "popular" keeps them; "error" refuses them.
+    has_basket
+        (n,) who has been given one; nobody when None.
+
+    Raises
+    ------
+    UnknownIdError
+        Nobody is left, or some are unknown and `unknown` is "error".
+    """
     if unknown not in ("skip", "popular", "error"):
         raise ConfigError(f"unknown={unknown!r}: {nearest(str(unknown), ['skip', 'popular', 'error'])}.")
-    if users is None:
-        codes = np.arange(1, dataset.n_users + 1, dtype=np.int64)
-        return People(dataset.users.ids, dataset.histories(codes))
-    asked = as_ids(as_list(users)).unique(maintain_order=True)
-    if unknown == "popular":
-        codes = dataset.users.encode(asked)
-        same_type = asked.cast(dataset.users.ids.dtype, strict=False)
-        return People(asked if same_type.null_count() else same_type, dataset.histories(codes))
+    strange = people.histories.users == 0
     if unknown == "error":
-        dataset.users.require(asked, "user")
-    codes = known_codes(dataset.users, asked, "users", "left out")
-    return People(dataset.users.decode(codes), dataset.histories(codes))
+        dataset.users.require(people.ids, "user")
+    elif unknown == "skip":
+        kept = ~strange if has_basket is None else ~strange | has_basket
+        if len(people) and not kept.any():
+            dataset.users.require(people.ids, "user")
+        warn_unknown("users", people.ids.filter(pl.Series(~kept)), "left out")
+        warn_unknown("users", people.ids.filter(pl.Series(strange & kept)), "answered without a history")
+        people = people.select(np.flatnonzero(kept))
+    same_type = people.ids.cast(dataset.users.ids.dtype, strict=False)
+    return People(people.ids if same_type.null_count() else same_type, people.histories)
 
 
 def given_people(dataset: Dataset, histories: Given) -> People:
@@ -131,17 +159,46 @@ def given_people(dataset: Dataset, histories: Given) -> People:
     else:
         lists = list(histories)
         ids, users = pl.Series(np.arange(len(lists), dtype=np.int64)), np.zeros(len(lists), dtype=np.int64)
-    if any(map(_is_scalar, lists)):
+    items, offsets, unknown = encoded_lists(dataset.catalogue, lists, "histories")
+    warn_unknown("items", unknown, "left out of the histories")
+    return People(ids, Histories(users, items, offsets[:-1], offsets[1:]))
+
+
+def encoded_lists(catalogue: Vocabulary, lists: list[Any], what: str) -> tuple[npt.NDArray[np.int32], Int64, pl.Series]:
+    """Lists of raw item ids as codes, laid end to end, without the unknown ones.
+
+    Parameters
+    ----------
+    catalogue
+        The known items.
+    lists
+        n lists.
+    what
+        What they are, for the message.
+
+    Returns
+    -------
+    items
+        (any,) int32 codes.
+    offsets
+        (n + 1,) where each list begins, and the end.
+    unknown
+        The raw ids that were left out.
+
+    Raises
+    ------
+    DataError
+        Something among `lists` is no list.
+    """
+    if any(map(is_scalar, lists)):
         raise DataError(
-            "histories are lists of items, one per person: write {'ann': ['tea', 'milk']} or [['tea', 'milk']]."
+            f"{what} are lists of items, one per person: write {{'ann': ['tea', 'milk']}} or [['tea', 'milk']]."
         )
     offsets = offsets_of(np.fromiter(map(len, lists), dtype=np.int64, count=len(lists)))
-    items = as_ids(list(chain.from_iterable(lists)))
-    codes = dataset.catalogue.encode(items)
-    warn_unknown("items", items.filter(pl.Series(codes == 0)), "left out of the histories")
+    raw = as_ids(list(chain.from_iterable(lists)))
+    codes = catalogue.encode(raw)
     known = np.concatenate([[0], np.cumsum(codes > 0)])[offsets]
-    flat = codes[codes > 0].astype(np.int32)
-    return People(ids, Histories(users, flat, known[:-1], known[1:]))
+    return codes[codes > 0].astype(np.int32), known, raw.filter(pl.Series(codes == 0))
 
 
 def known_codes(vocabulary: Vocabulary, ids: Iterable[Any], what: str, consequence: str) -> Int64:
@@ -167,40 +224,9 @@ def warn_unknown(what: str, ids: pl.Series, consequence: str) -> None:
         warnings.warn(warning, stacklevel=_levels_to_caller())
 
 
-def moment(dataset: Dataset, as_of: Moment) -> int:
-    """`as_of` as a count of the Dataset's time units.
-
-    Parameters
-    ----------
-    dataset
-        Must have times.
-    as_of
-        A datetime (UTC if it has no zone), a date (its first moment), either of them in ISO form, or a number in
-        the Dataset's own unit.
-
-    Raises
-    ------
-    DataError
-        The Dataset has no times.
-    ConfigError
-        `as_of` is none of these.
-    """
-    if dataset.times is None:
-        raise DataError("as_of needs times, and this Dataset has none.")
-    if isinstance(as_of, str):
-        as_of = _parsed(as_of)
-    if isinstance(as_of, (int, float, np.integer, np.floating)) and not isinstance(as_of, bool):
-        return int(as_of)
-    if isinstance(as_of, date) and not isinstance(as_of, datetime):
-        as_of = datetime.combine(as_of, time())
-    if not isinstance(as_of, datetime):
-        raise ConfigError(f"as_of={as_of!r} is a {type(as_of).__name__}: expected a date, a datetime or a number.")
-    return dataset.timestamp((as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)).timestamp())
-
-
 def as_list(ids: Any) -> Iterable[Any]:
     """One raw id as a list of one; several as they are."""
-    return [ids] if _is_scalar(ids) else ids
+    return [ids] if is_scalar(ids) else ids
 
 
 def require_one(users: Any, histories: Any) -> None:
@@ -234,6 +260,12 @@ def allowed_items(
     return allowed
 
 
+def listing(ids: list[Any]) -> str:
+    """The first few raw ids, and how many there are besides."""
+    more = f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else ""
+    return ", ".join(map(repr, ids[:_SHOWN])) + more
+
+
 def _levels_to_caller() -> int:
     """The `stacklevel` that makes a warning point at the line outside segue that asked."""
     level, frame = 1, sys._getframe(1)
@@ -242,18 +274,6 @@ def _levels_to_caller() -> int:
     return level
 
 
-def _parsed(text: str) -> datetime | int:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigError(
-            f"as_of={text!r} is not a moment: expected an ISO date or time such as 2024-03-01 or 2024-03-01T12:00."
-        ) from None
-
-
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Whether it is one raw id rather than several: text counts as one."""
     return isinstance(value, (str, bytes)) or not isinstance(value, Iterable)

@@ -11,32 +11,15 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError, StorageError
+from segue.inference.baskets import Basket, asked_people
+from segue.inference.complete import completed
 from segue.inference.explain import REFERENCES, asked_pairs, reason_frame
-from segue.inference.export import Export, Progress, identify
-from segue.inference.lists import (
-    Rules,
-    Scores,
-    best_lists,
-    list_frame,
-    long_scores,
-    most_popular,
-    score_matrix,
-    wide_scores,
-)
-from segue.inference.people import (
-    Given,
-    Moment,
-    People,
-    Unknown,
-    allowed_items,
-    asked_items,
-    given_people,
-    listed_people,
-    moment,
-    require_one,
-)
+from segue.inference.export import Export, Progress, write_lists
+from segue.inference.lists import Rules, Scores, best_lists, list_frame, most_popular, rules_of, scores_of
+from segue.inference.moments import Moment, moment
+from segue.inference.people import Given, People, Unknown, asked_items, require_one
 from segue.inference.similar import similar_items
-from segue.inference.storage import load_recommender, save_recommender
+from segue.inference.storage import save_recommender
 from segue.models.base import Model
 from segue.models.popularity import popularity
 
@@ -50,8 +33,14 @@ class Recommender:
     - `histories`: people the model has never met, as `{id: [item, …]}` or `[[item, …], …]` (then numbered from 0),
       oldest item first.
 
-    People without any history are answered by popularity, and the column `model` says so. Unknown ids among known ones
-    are left out, and an `UnknownIdWarning` lists them; if none is known, an UnknownIdError says so.
+    `basket` adds what they have put into the session in progress, in the order in which they did, `[]` if it has just
+    begun: a list of items for one person, a list for each in their order, or lists by id (whom they do not name has an
+    empty one). Without users and histories it is the basket of somebody unknown, or of the people whom it names. An
+    item counts once. Users nobody knows are answered from their basket instead of being left out.
+
+    People with neither history nor basket are answered by popularity, and the column `model` says so. Unknown ids among
+    known ones are left out, and an `UnknownIdWarning` lists them; if none is known, an UnknownIdError says so (but a
+    history or a basket of which nothing is known counts as empty).
 
     Parameters
     ----------
@@ -88,8 +77,9 @@ class Recommender:
         users: Any = None,
         *,
         histories: Given | None = None,
+        basket: Basket | None = None,
         k: int = 10,
-        exclude_seen: bool = True,
+        exclude_seen: bool | None = None,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
         as_of: Moment | None = None,
@@ -99,42 +89,84 @@ class Recommender:
 
         Parameters
         ----------
-        users, histories
-            Who is asked about (see the class).
+        users, histories, basket
+            Who is asked about, and what they have in their baskets (see the class).
         k
-            Length of each list, at most the size of the catalogue. A list is shorter where `exclude_seen`, `allow` and
-            `deny` leave fewer items.
+            Length of each list, at most the size of the catalogue. A list is shorter where `exclude_seen`, `allow`,
+            `deny` and the basket leave fewer items.
         exclude_seen
-            Leave out what stands in the person's history.
+            Leave out what stands in the person's history. None means True without a basket and False with one: in a
+            session people take again what they took before. What is in the basket is always left out.
         allow
             Raw ids of the only items that may be recommended.
         deny
             Raw ids of items that may not; stronger than `allow`.
         as_of
-            Only history before this moment counts: a datetime (UTC if it has no zone), a date, either in ISO form, or
-            a number in the Dataset's time unit. The model itself may have learnt from later interactions.
+            Only history before this moment counts (and the basket): a datetime (UTC if it has no zone), a date, either
+            in ISO form, or a number in the Dataset's time unit. The model may have learnt from later interactions.
         unknown
-            Users who are unknown: "skip" them with a warning, answer them by "popular" items, or "error".
+            Users who are unknown: "skip" those without a basket, with a warning; answer them by "popular" items, or
+            from their baskets; or "error", basket or not.
 
         Returns
         -------
         DataFrame
             Columns user, item (raw ids), score, rank (from 1) and model (its name, or "popularity" for people without
-            a history, whose scores are shares of all interactions); in the order of the people asked for, best first.
+            history and basket, whose scores are shares of all interactions); in the order of the people, best first.
 
         Raises
         ------
         ConfigError
-            k below 1 or above the catalogue, an impossible `as_of`, users and histories at once.
+            k below 1 or above the catalogue, an impossible `as_of`, users and histories at once, one basket for several
+            people, another number of baskets than of people, or a basket of somebody who is not asked about.
         UnknownIdError
             None of the ids is known.
         DataError
-            `as_of` without times.
+            `as_of` without times; histories or baskets that are no lists.
         """
-        people, shares = self._people(users, histories, as_of, unknown)
-        rules = Rules(k, exclude_seen, allowed_items(self.dataset.catalogue, allow, deny))
+        people, shares = self._people(users, histories, basket, as_of, unknown)
+        rules = rules_of(self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None)
         codes, scores = best_lists(self.model, people, rules, shares)
         return list_frame(self.model, people, self.dataset.catalogue, codes, scores)
+
+    def complete(
+        self,
+        users: Any = None,
+        n: int = 5,
+        *,
+        histories: Given | None = None,
+        basket: Basket | None = None,
+        allow: Iterable[Any] | None = None,
+        deny: Iterable[Any] | None = None,
+        as_of: Moment | None = None,
+        exclude_seen: bool | None = None,
+        unknown: Unknown = "skip",
+    ) -> pl.DataFrame:
+        """The rest of the basket, step by step: the best item joins it, then the next one is asked for.
+
+        Parameters
+        ----------
+        users, histories, basket, allow, deny, as_of, unknown
+            As in `recommend`; without a basket every session has just begun.
+        n
+            How many steps; somebody for whom nothing is left takes fewer.
+        exclude_seen
+            Leave out what stands in the person's history. None means False, as for every session in progress.
+
+        Returns
+        -------
+        DataFrame
+            Columns user, item, score, step (from 1) and model: who answered that step. Where there is neither history
+            nor basket the first step is popularity's; from then on there is a basket, and the model answers.
+
+        Raises
+        ------
+        ConfigError, UnknownIdError, DataError
+            As in `recommend`; n below 1.
+        """
+        people, shares = self._people(users, histories, basket, as_of, unknown)
+        rules = rules_of(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
+        return completed(self.model, people, n, rules, shares, self.dataset.catalogue)
 
     def score(
         self,
@@ -142,6 +174,7 @@ class Recommender:
         items: Any = None,
         *,
         histories: Given | None = None,
+        basket: Basket | None = None,
         as_of: Moment | None = None,
         unknown: Unknown = "skip",
         long: bool = False,
@@ -150,7 +183,7 @@ class Recommender:
 
         Parameters
         ----------
-        users, histories, as_of, unknown
+        users, histories, basket, as_of, unknown
             As in `recommend`.
         items
             A raw id or several; None means the whole catalogue.
@@ -167,11 +200,9 @@ class Recommender:
         DataError
             Wide, and an item has the id "user".
         """
-        people, shares = self._people(users, histories, as_of, unknown)
+        people, shares = self._people(users, histories, basket, as_of, unknown)
         codes = asked_items(self.dataset.catalogue, items)
-        matrix = score_matrix(self.model, people, codes, shares)
-        names = self.dataset.catalogue.decode(codes)
-        return long_scores(self.model, people, names, matrix) if long else wide_scores(people, names, matrix)
+        return scores_of(self.model, people, codes, shares, self.dataset.catalogue, long)
 
     def similar(self, items: Any = None, k: int = 10) -> pl.DataFrame:
         """The items most like given ones, by the cosine of the model's item vectors.
@@ -273,17 +304,10 @@ class Recommender:
             `path`.
         """
         target = Export(Path(path), chunk)
-        rules = Rules(k, exclude_seen, allowed_items(self.dataset.catalogue, allow, deny))
+        rules = rules_of(self.dataset.catalogue, k, exclude_seen, allow, deny)
         rules.check(self.model.n_items)
-        people, shares = self._people(users, None, as_of, unknown)
-        until = None if as_of is None else moment(self.dataset, as_of)
-
-        def lists(part: slice) -> pl.DataFrame:
-            some = people.select(part)
-            codes, scores = best_lists(self.model, some, rules, shares)
-            return list_frame(self.model, some, self.dataset.catalogue, codes, scores)
-
-        return target.write(len(people), identify(self.model, self.dataset, people, rules, until), lists, progress)
+        people, shares = self._people(users, None, None, as_of, unknown)
+        return write_lists(target, self.model, self.dataset, people, rules, shares, as_of, progress)
 
     # ---- storage ------------------------------------------------------------------------------------------------
 
@@ -301,16 +325,13 @@ class Recommender:
     # ---- within -------------------------------------------------------------------------------------------------
 
     def _people(
-        self, users: Any, histories: Given | None, as_of: Moment | None, unknown: Unknown
+        self, users: Any, histories: Given | None, basket: Basket | None, as_of: Moment | None, unknown: Unknown
     ) -> tuple[People, Scores]:
-        """Who is asked about, and the popularity that answers for those without a history."""
-        require_one(users, histories)
-        if histories is not None:
-            if as_of is not None:
-                raise ConfigError("as_of cuts stored histories; given ones have no times: cut them yourself.")
-            return given_people(self.dataset, histories), self._shares
+        """Who is asked about, and the popularity that answers for those of whom nothing is known."""
+        if histories is not None and as_of is not None:
+            raise ConfigError("as_of cuts stored histories; given ones have no times: cut them yourself.")
         dataset, shares = self._until(as_of)
-        return listed_people(dataset, users, unknown), shares
+        return asked_people(dataset, users, histories, basket, unknown), shares
 
     def _until(self, as_of: Moment | None) -> tuple[Dataset, Scores]:
         """What had happened before a moment, and the popularity then."""
@@ -322,31 +343,3 @@ class Recommender:
     @cached_property
     def _shares(self) -> Scores:
         return popularity(self.dataset)
-
-
-def load(path: str | Path, *, verify: bool = True, device: str | None = None) -> Recommender:
-    """Open a Recommender that `Recommender.save` or `segue.fit` wrote.
-
-    Parameters
-    ----------
-    path
-        Its folder, or the folder of a run that holds it as `recommender/`.
-    verify
-        Compare checksums first (about a second per gigabyte).
-    device
-        Where the model answers: "cpu" (when not given), "cuda", …
-
-    Raises
-    ------
-    StorageError
-        No such folder, a newer format, a file that is missing, truncated or altered, a pickle in place of the weights,
-        or weights that do not fit.
-    ConfigError
-        There is no such device here.
-    """
-    model, dataset, metadata = load_recommender(Path(path), verify=verify)
-    try:
-        model = model if device is None else model.to(device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises depends on the device and on how it was built
-        raise ConfigError(f"device={device!r} cannot be used here: {error}") from None
-    return Recommender(model, dataset, metadata)

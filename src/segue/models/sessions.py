@@ -24,7 +24,7 @@ class SparseRows(NamedTuple):
     offsets
         (rows + 1,) int32.
     columns, values
-        (m,) int32 and float32.
+        (m,) int32 and float32; the values are counts.
     """
 
     offsets: Tensor
@@ -43,9 +43,11 @@ class SessionBatch(NamedTuple):
         (b, length) int64 the items of each session in a random order, 0 behind the last.
     lengths
         (b,) int64 number of items of each session, descending.
+    sizes
+        (b,) int64 number of items in each history, repeated ones as often as they occur.
     offsets, columns, values
-        The history of each session as a row of a sparse matrix (b, n_items + 1) in CSR form: the share of each item in
-        it. A row without history is empty.
+        The history of each session as a row of a sparse matrix (b, n_items + 1) in CSR form: how often each item
+        occurs in it. A row without history is empty.
     item_offsets, item_columns, item_values
         The same matrix transposed, for the gradient.
     """
@@ -53,6 +55,7 @@ class SessionBatch(NamedTuple):
     users: Tensor
     items: Tensor
     lengths: Tensor
+    sizes: Tensor
     offsets: Tensor
     columns: Tensor
     values: Tensor
@@ -107,7 +110,8 @@ class SessionExamples:
         index = index[np.argsort(-self.lengths[index], kind="stable")]
         lengths = self.lengths[index]
         history = self._histories(index)
-        arrays = (self.users[index], self._shuffled(index, generator), lengths)
+        sizes = self.ends[index] - self.starts[index]
+        arrays = (self.users[index], self._shuffled(index, generator), lengths, sizes)
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
         return SessionBatch._make([*tensors, *history, *_transposed(history, self.n_items + 1)])
 
@@ -121,16 +125,14 @@ class SessionExamples:
         return items
 
     def _histories(self, index: Int64) -> SparseRows:
-        """The share of each item in the history of the sessions at `index`."""
+        """How often each item occurs in the history of the sessions at `index`."""
         users, starts, ends = self.users[index], self.starts[index], self.ends[index]
         first, last = self._owned_offsets[users], self._owned_offsets[users + 1]
         bases = offsets_of(last - first)
         slots = self._slots[positions(starts, ends)] + np.repeat(bases[:-1] - first, ends - starts)
         counts = np.bincount(slots, minlength=int(bases[-1]))
         found = np.flatnonzero(counts)
-        shares = counts[found] / np.repeat(np.maximum(ends - starts, 1), last - first)[found]
-        columns = self._owned[positions(first, last)][found]
-        return _sparse(np.searchsorted(found, bases), columns, shares)
+        return _sparse(np.searchsorted(found, bases), self._owned[positions(first, last)][found], counts[found])
 
 
 def history_starts(starts: Int64, ends: Int64, session_offsets: Int64 | None, history_sessions: int | None) -> Int64:
@@ -153,20 +155,21 @@ def history_starts(starts: Int64, ends: Int64, session_offsets: Int64 | None, hi
 
 def means_of(table: Tensor, histories: Histories) -> Tensor:
     """(n, width) mean of the rows of `table` (n_items + 1, width) over each history; 0 for an empty one."""
-    lengths = histories.lengths
-    rows = _sparse(offsets_of(lengths), histories.seen()[1], np.repeat(1 / np.maximum(lengths, 1), lengths))
-    return _product(SparseRows(*(part.to(table.device) for part in rows)), table)
+    items = histories.seen()[1]
+    rows = _sparse(offsets_of(histories.lengths), items, np.ones(len(items)))
+    total = _product(SparseRows(*(part.to(table.device) for part in rows)), table)
+    return total / torch.from_numpy(np.maximum(histories.lengths, 1)).to(table.device)[:, None]
 
 
-class HistoryMean(torch.autograd.Function):
-    """Mean of the item vectors over each history of a `SessionBatch`: a sparse product, and its transpose backwards."""
+def history_means(table: Tensor, batch: SessionBatch) -> Tensor:
+    """(b, width) mean of the rows of `table` (n_items + 1, width) over each history of a batch; 0 for an empty one."""
+    with torch.autocast(table.device.type, enabled=False):
+        total: Tensor = _HistorySum.apply(table, *batch[4:])  # type: ignore[no-untyped-call]
+    return total / batch.sizes.clamp(min=1)[:, None]
 
-    @staticmethod
-    def of(table: Tensor, batch: SessionBatch) -> Tensor:
-        """(b, width), from `table` (n_items + 1, width)."""
-        with torch.autocast(table.device.type, enabled=False):
-            mean: Tensor = HistoryMean.apply(table, *batch[3:])  # type: ignore[no-untyped-call]
-        return mean
+
+class _HistorySum(torch.autograd.Function):
+    """A sparse matrix times the table and, backwards, its transpose, which is at hand, times the gradient."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, *parts: Tensor) -> Tensor:

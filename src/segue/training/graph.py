@@ -30,8 +30,8 @@ _EXAMPLES, _LENGTH = 4, 3  # steps of a recurrent model are drawn one by one: en
 def draw_graph(recommender: Recommender, path: str | Path) -> Path:
     """Draw the autograd graph of the loss of a small batch of the Recommender's own Dataset.
 
-    Blue boxes are parameters with their names and shapes, grey ones operations, orange ones tensors that an operation of
-    segue's own keeps for its gradient, and the green one is the loss. Of the examples that the model is trained on,
+    Blue boxes are parameters with their names and shapes, grey ones operations, orange ones tensors that an operation
+    of segue's own keeps for its gradient, and the green one is the loss. Of the examples that the model is trained on,
     those of about three items are taken.
 
     Parameters
@@ -102,8 +102,8 @@ def _torchviz() -> Any:
             from torchviz import make_dot
     except ImportError as error:
         raise ConfigError(
-            f"drawing a graph needs torchviz, which is not installed ({error}): pip install torchviz, or segue with its "
-            "extra, pip install 'segue[graph]'."
+            f"drawing a graph needs torchviz, which is not installed ({error}): pip install torchviz, or segue with "
+            "its extra, pip install 'segue[graph]'."
         ) from None
     return make_dot
 

@@ -1,0 +1,78 @@
+"""`segue complete`: the rest of a basket, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from segue.cli.options import POSITIONAL, OptionParser
+from segue.cli.output import write_frame
+from segue.cli.people import ids_of, items_of, require_person
+
+_NOTES = """\
+  segue complete runs/first --basket 50 172
+  segue complete runs/first --history 181 50 --basket 172 --n 3
+
+The best item joins the basket, then the next one is asked for."""
+
+
+@dataclass(frozen=True)
+class CompleteOptions:
+    """Whose basket."""
+
+    run: str = field(metadata=POSITIONAL)
+    """Folder of a run that `segue train` wrote, or of a saved Recommender."""
+
+    user: str | None = None
+    """Raw id of the user."""
+
+    history: tuple[str, ...] | None = None
+    """Raw ids of the items that someone unknown took, oldest first."""
+
+    basket: tuple[str, ...] | None = None
+    """Raw ids of what is in the basket so far; nothing when not given."""
+
+    n: int = 5
+    """How many steps."""
+
+    include_seen: bool = True
+    """Add items of the user's history too."""
+
+    allow_file: str | None = None
+    """File with raw ids of the only items that may be added, one a line."""
+
+    deny_file: str | None = None
+    """File with raw ids of items that may not be added, one a line."""
+
+    as_of: str | None = None
+    """Only history before this moment counts: 2024-03-01, or a number in the Dataset's time unit."""
+
+    device: str | None = None
+    """cpu, cuda, …; cpu when not given."""
+
+    json: bool = False
+    """Write JSON instead of a table."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = OptionParser("complete", _NOTES)
+    parser.add_options(CompleteOptions)
+    parser.read(argv)
+    options = parser.get(CompleteOptions)
+    require_person(options.basket, user=options.user, history=options.history)
+
+    from segue.inference.loading import load
+
+    steps = load(options.run, device=options.device).complete(
+        options.user,
+        options.n,
+        histories=[list(options.history)] if options.history else None,
+        basket=items_of(options.basket),
+        allow=ids_of(None, options.allow_file),
+        deny=ids_of(None, options.deny_file),
+        as_of=options.as_of,
+        exclude_seen=not options.include_seen,
+    )
+    write_frame(steps, options.json)
+    return 0
