@@ -15,14 +15,24 @@ import segue
 
 RESULTS = Path(__file__).parent / "results"
 DATA = {"games": "amazon-games/Video.txt", "beauty": "amazon-beauty/Beauty.txt", "ml-100k": "ml-100k/u.data"}
+SESSIONS = "parsrec/synthetic.txt"
 
 
 def dataset(name: str) -> segue.Dataset:
     """One of the public datasets in the folder that SEGUE_TEST_DATA names, prepared without any filter."""
+    return segue.prepare(_data() / DATA[name], duplicates="keep")
+
+
+def session_dataset() -> segue.Dataset:
+    """The simulated sessions that come with PARSRec's program: 1,024 users with 100 each, 2,000 items."""
+    return segue.prepare(_data() / SESSIONS)
+
+
+def _data() -> Path:
     folder = os.environ.get("SEGUE_TEST_DATA")
     if not folder:
-        raise SystemExit("Set SEGUE_TEST_DATA to the folder that holds " + ", ".join(DATA.values()) + ".")
-    return segue.prepare(Path(folder) / DATA[name], duplicates="keep")
+        raise SystemExit("Set SEGUE_TEST_DATA to the folder that holds " + ", ".join([*DATA.values(), SESSIONS]) + ".")
+    return Path(folder)
 
 
 def machine() -> dict[str, object]:

@@ -55,6 +55,10 @@ def render(results: dict[str, Result]) -> str:
         parts += speed(notebooks)
     if "prepare" in results:
         parts += preparation(results["prepare"])
+    if "session_file" in results:
+        parts += reading_sessions(results["session_file"])
+    if "simulate" in results:
+        parts += simulation(results["simulate"])
     return "\n\n".join(parts or ["No results yet: run the scripts in `benchmarks/`."])
 
 
@@ -119,6 +123,29 @@ def preparation(result: Result) -> Iterator[str]:
         f"{result['peak_mb']:,} MB of memory at most."
     )
     yield made("prepare.py", [result])
+
+
+def reading_sessions(result: Result) -> Iterator[str]:
+    """One line."""
+    sizes = result["sizes"]
+    yield "**Speed: a session file**"
+    yield (
+        f"PARSRec's `synthetic.txt` ({sizes['sessions']:,} sessions, {sizes['interactions']:,} interactions) read, "
+        f"prepared, opened and split: {result['seconds']:.2f} s. Its own script turns the file into a binary one in "
+        f"{result['reference']['cpu_seconds']} s of CPU time."
+    )
+    yield made("session_file.py", [result])
+
+
+def simulation(result: Result) -> Iterator[str]:
+    """One line."""
+    options, written = result["options"], result["written"]
+    yield "**Speed: `segue simulate`**"
+    yield (
+        f"{written['sessions']:,} sessions of {options['users']:,} users, {options['items']:,} items, to Parquet: "
+        f"{result['seconds']:.0f} s, {result['peak_mb']:,} MB of memory at most."
+    )
+    yield made("simulate.py", [result])
 
 
 def explanations(results: dict[str, Result]) -> str:

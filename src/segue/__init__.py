@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from segue.errors import SegueError
     from segue.evaluation.compare import compare
     from segue.evaluation.evaluate import evaluate
+    from segue.evaluation.sessions import evaluate_sessions
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
     from segue.models.markov import Markov
@@ -64,6 +65,7 @@ _HOMES = {
     "compare": "segue.evaluation.compare",
     "describe": "segue.data.statistics",
     "evaluate": "segue.evaluation.evaluate",
+    "evaluate_sessions": "segue.evaluation.sessions",
     "fit": "segue.training.fit",
     "hold_out_users": "segue.data.splits",
     "last_session_out": "segue.data.splits",
@@ -100,6 +102,7 @@ __all__ = [
     "compare",
     "describe",
     "evaluate",
+    "evaluate_sessions",
     "fit",
     "hold_out_users",
     "last_session_out",

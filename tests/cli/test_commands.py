@@ -174,6 +174,25 @@ def test_train_in_two_processes(data: Path, tmp_path: Path, capfd: pytest.Captur
     assert (tmp_path / "run" / "recommender").is_dir()
 
 
+def test_train_by_sessions(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) -> None:
+    words = ["train", data, "--out", tmp_path / "run", "--model.width", 8, "--training.cpu", "--training.epochs", 1]
+    asked = [*words, "--quiet", "--training.metric", "sess_prec@5", "--training.watch-test"]
+    said = complaint(2, *asked)
+    assert "--training.metric=sess_prec@5 is measured on whole sessions" in said
+    assert not (tmp_path / "run").exists()
+    found = answer(*asked, "--split", "last-session-out")
+    assert found["training"]["validation"].keys() == {"sess_prec@5", "step_hr@5", "step_ndcg@5"}
+    assert "test sess_prec@5" in (tmp_path / "run" / "metrics.csv").read_text()
+
+
+def test_graph(run: Path, markov: Path, tmp_path: Path, answer: Ask, complaint: Ask) -> None:
+    path = tmp_path / "graph.dot"
+    assert answer("graph", run, "--out", path) == {"model": "sasrec", "wrote": str(path)}
+    assert "items.weight" in path.read_text()
+    assert "markov only counts" in complaint(2, "graph", markov, "--out", path)
+    assert "a graph ends in" in complaint(2, "graph", run, "--out", tmp_path / "graph.gif")
+
+
 # ---- evaluation ----------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -316,6 +317,31 @@ def test_last_session_out_of_a_view_sees_what_is_visible() -> None:
     split = last_session_out(view)
     assert answers(split.test)["ann"] == ([1, 2, 3, 4], [5])
     assert answers(split.test)["eve"] == ([1, 2], [3])
+
+
+def test_some_holdouts_are_of_whole_sessions() -> None:
+    data = shopping()
+    for dataset in (data, data.until(data.ends - np.array([0, 1, 0, 0, 0, 1]))):
+        split = last_session_out(dataset)
+        assert split.validation.whole_sessions
+        assert split.test.whole_sessions
+    two = leave_last_n(data, 2)
+    assert two.validation.whole_sessions, "ann 34 is a session"
+    assert not two.test.whole_sessions, "ann 5 and 6 are two"
+    assert not leave_last_out(small()).test.whole_sessions
+
+
+@given(st.data())
+def test_whole_sessions_are_found_by_a_plain_loop(data: st.DataObject) -> None:
+    sessions = data.draw(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=4), min_size=1, max_size=5))
+    offsets = np.cumsum([0, *(sum(one) for one in sessions)])
+    dataset = make_dataset([[1] * sum(one) for one in sessions])
+    dataset = replace(dataset, session_offsets=np.cumsum([0, *(n for one in sessions for n in one)]))
+    starts = [data.draw(st.integers(low, high - 1)) for low, high in pairwise(offsets)]
+    ends = [data.draw(st.integers(start + 1, high)) for start, high in zip(starts, offsets[1:], strict=True)]
+    asked = Holdout(dataset, np.arange(1, len(sessions) + 1), np.array(starts), np.array(ends), "test")
+    known = list(pairwise(dataset.session_offsets.tolist()))
+    assert asked.whole_sessions == all((start, end) in known for start, end in zip(starts, ends, strict=True))
 
 
 def test_last_session_out_needs_sessions() -> None:

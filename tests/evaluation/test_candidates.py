@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segue.data.splits import leave_last_n, leave_last_out
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError
-from segue.evaluation.candidates import Candidates, sample_candidates
+from segue.evaluation.candidates import Candidates, most_candidates, sample_candidates
 from tests.helpers import cycle_dataset
 from tests.inference.fakes import dataset, random_dataset
 
@@ -19,25 +19,31 @@ histories = st.lists(st.lists(st.integers(1, 12), min_size=3, max_size=8), min_s
 
 
 @settings(max_examples=80, deadline=None)
-@given(histories, st.integers(0, 12), st.integers(0, 3), st.sampled_from(["uniform", "popularity"]))
-def test_candidates_are_distinct_and_never_a_users_own(rows: list, spare: int, seed: int, by: str) -> None:
+@given(histories, st.integers(0, 12), st.integers(0, 3), st.sampled_from(["uniform", "popularity"]), st.booleans())
+def test_candidates_are_distinct_and_never_a_users_own(
+    rows: list, spare: int, seed: int, by: str, from_history: bool
+) -> None:
     holdout = leave_last_out(dataset(rows, 24)).test
     counts = holdout.training_view().item_counts()
     drawable = [
-        {item for item in range(1, 25) if by == "uniform" or counts[item]} - set(rows[user - 1])
+        {item for item in range(1, 25) if by == "uniform" or counts[item]}
+        - set(rows[user - 1][-1:] if from_history else rows[user - 1])
         for user in holdout.users
     ]
-    n = min(map(len, drawable)) - spare
+    most = min(map(len, drawable))
+    options = {"by": by, "seed": seed, "from_history": from_history}
+    assert most_candidates(holdout, by=by, from_history=from_history) == most  # type: ignore[arg-type]
+    n = most - spare
     if n < 1:
         with pytest.raises(DataError, match="ask for"):
-            sample_candidates(holdout, min(map(len, drawable)) + 1, by=by, seed=seed)  # type: ignore[arg-type]
+            sample_candidates(holdout, most + 1, **options)  # type: ignore[arg-type]
         return
-    drawn = sample_candidates(holdout, n, by=by, seed=seed)  # type: ignore[arg-type]
+    drawn = sample_candidates(holdout, n, **options)  # type: ignore[arg-type]
     assert drawn.codes.shape == (len(holdout), n)
     for row, allowed in zip(drawn.codes, drawable, strict=True):
         assert len(set(row)) == n
         assert set(row) <= allowed
-    again = sample_candidates(holdout, n, by=by, seed=seed)  # type: ignore[arg-type]
+    again = sample_candidates(holdout, n, **options)  # type: ignore[arg-type]
     np.testing.assert_array_equal(drawn.codes, again.codes)
 
 
@@ -92,6 +98,14 @@ def test_the_same_seed_gives_the_same_candidates_in_another_process() -> None:
 def test_another_seed_gives_other_candidates() -> None:
     holdout = leave_last_out(random_dataset(40, 80, 10)).test
     assert (sample_candidates(holdout, 30, seed=1).codes != sample_candidates(holdout, 30, seed=2).codes).any()
+
+
+def test_items_of_the_history_are_drawn_where_they_are_asked_for() -> None:
+    holdout = leave_last_out(dataset([[4, 9, 20]] * 6_000, 20)).test
+    counts = np.bincount(sample_candidates(holdout, 5, from_history=True).codes.ravel(), minlength=21)
+    assert not counts[[0, 20]].any()
+    expected = 6_000 * 5 / 19
+    assert np.abs(counts[1:20] - expected).max() < 5 * np.sqrt(expected)
 
 
 def test_too_many_candidates_say_how_many_there_are() -> None:

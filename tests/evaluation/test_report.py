@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segue.data.splits import leave_last_out
+from segue.data.simulate import simulate
+from segue.data.splits import last_session_out, leave_last_out
 from segue.errors import ConfigError, StorageError
 from segue.evaluation.compare import compare
 from segue.evaluation.evaluate import Evaluation, evaluate
 from segue.evaluation.examples import Example, Suggestion
 from segue.evaluation.report import write_report
+from segue.evaluation.sessions import both_ways
 from tests.inference.fakes import Table, random_dataset
 
 HOLDOUT = leave_last_out(random_dataset(400, 60, 30)).test
@@ -81,24 +84,26 @@ def test_the_page_holds_everything_and_loads_nothing(tmp_path: Path) -> None:
     assert "tea &amp; &lt;b&gt;biscuits&lt;/b&gt;" in page
 
 
+class Tags(HTMLParser):
+    """Which tags are open."""
+
+    empty = frozenset({"meta", "img", "link", "br"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.empty:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
 def test_every_tag_is_closed(tmp_path: Path) -> None:
-    class Checker(HTMLParser):
-        empty = frozenset({"meta", "img", "link", "br"})
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.open: list[str] = []
-
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            if tag not in self.empty:
-                self.open.append(tag)
-
-        def handle_endtag(self, tag: str) -> None:
-            assert self.open.pop() == tag
-
-    checker = Checker()
-    checker.feed(full_report(tmp_path / "report.html", tmp_path).read_text(encoding="utf-8"))
-    assert checker.open == []
+    assert Tags(full_report(tmp_path / "report.html", tmp_path).read_text(encoding="utf-8")).open == []
 
 
 def test_one_evaluation_is_enough(tmp_path: Path) -> None:
@@ -106,6 +111,33 @@ def test_one_evaluation_is_enough(tmp_path: Path) -> None:
     assert "ndcg@3" in page
     assert 'id="comparison"' not in page
     assert 'id="data"' not in page
+
+
+def test_sessions_have_a_section_of_their_own(tmp_path: Path) -> None:
+    holdout = last_session_out(simulate(60, 4, categories=8, products=5, price_effect=0.1, longest=6).dataset()).test
+    shape = (holdout.dataset.n_users + 1, holdout.dataset.n_items + 1)
+    models = {name: Table(np.random.default_rng(seed).random(shape)) for seed, name in enumerate(("A", "B"))}
+    found = {
+        name: replace(evaluate(model, holdout, k=5), sessions=both_ways(model, holdout, k=5, candidates=20))
+        for name, model in models.items()
+    }
+    compared = [compare(found["A"], found["B"], metric=["sess_prec@5"])]
+    page = write_report(tmp_path / "r.html", title="Two", evaluations=found, comparisons=compared).read_text()
+    assert 'id="sessions"' in page
+    assert page.count("<h3>sess_prec@5, among") == 2
+    for way in ("all", "sampled"):
+        assert f"{found['B'].sessions[way]['step_hr@5']:.4f}" in page
+        assert f"{found['A'].sessions[way].by_step['step_ndcg@5'][1]:.4f}" in page
+    assert "60 sessions, among 20 sampled items" in page
+    assert Tags(page).open == []
+    assert "B against A<small>60 users" not in page, "nothing was compared of users"
+    alone = {"A": found["A"].sessions["all"]}
+    page = write_report(tmp_path / "r.html", title="One", evaluations=alone).read_text()
+    assert "sess_prec@5" in page
+    assert 'id="sessions"' not in page
+    other = replace(found["B"], sessions=both_ways(models["B"], holdout, k=5, candidates=15))
+    with pytest.raises(ConfigError, match="15 sampled items"):
+        write_report(tmp_path / "r.html", title="Two", evaluations={"A": found["A"], "B": other})
 
 
 def test_what_cannot_be_reported_is_explained(tmp_path: Path) -> None:

@@ -126,6 +126,10 @@ def test_other_histories_can_be_filtered_than_those_that_are_read() -> None:
     table = np.tile(np.arange(N_ITEMS + 1, dtype=np.float32), (2, 1))
     codes, _ = top_k(Table(table), lists([[1]]), 2, seen=lists([[9, 7]]))
     assert codes.tolist() == [[8, 6]]
+    asked = Table(table), lists([[8]]), lists([[6, 7]])
+    assert target_ranks(*asked, seen=lists([[9, 7]])).tolist() == [2, N_ITEMS + 1]
+    assert target_ranks(*asked, seen=lists([[9, 7]]), candidates=np.array([[9, 5, 8]])).tolist() == [2, N_ITEMS + 1]
+    assert target_ranks(*asked, seen=lists([[9, 7]]), exclude_seen=False).tolist() == [4, 3]
 
 
 def test_a_seen_target_is_beyond_every_list_unless_seen_items_are_kept() -> None:

@@ -27,7 +27,7 @@ class CompareOptions:
     """Folders of two or more runs that `segue train` wrote, with the same Dataset and split."""
 
     metric: tuple[str, ...] | None = None
-    """Names of the metrics to compare, such as ndcg@10; all when not given."""
+    """Names of the metrics to compare, such as ndcg@10, or sess_prec@10 of sessions; all when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -64,7 +64,9 @@ def main(argv: Sequence[str]) -> int:
     note(first.describe())
     for run, comparison in zip(options.runs[1:], found, strict=True):
         note(f"\n{run} against {options.runs[0]}")
-        console().print(comparison.table(), highlight=False)
+        for part in (comparison, *comparison.sessions.values()):
+            if part.differences:
+                console().print(part.table(), highlight=False)
     return 0
 
 

@@ -23,7 +23,9 @@ _NOTES = """\
   segue evaluate runs/first --candidates 100 --by popularity --users 10000
   segue evaluate runs/first --report first.html
 
-A target ranks behind every other item with the same score, so no model gains from ties."""
+A target ranks behind every other item with the same score, so no model gains from ties. A run with --split
+last-session-out is also measured session by session: at each step an item of the session joins the basket, and the
+best of those that remain is ranked, among all items and among sampled ones."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class EvaluateOptions:
     """Write one HTML page to this file as well: figures, examples with reasons, curves, data and settings."""
 
     parts: bool = False
-    """Show the figures by length of history and by popularity too."""
+    """Show the figures by length of history and by popularity too; of sessions, by step."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -66,14 +68,36 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         write_json({"run": options.run, **found.to_dict()})
         return 0
-    heading, table = f"{found.model} · {found.describe()}", found.table()
+    table = found.table()
     table.title = None  # it would be folded to the width of the table
-    console().print(heading, highlight=False, markup=False, soft_wrap=True)
+    _say(f"{found.model} · {found.describe()}")
     console().print(table, highlight=False)
     if options.parts:
         write_frame(found.by_history_length, as_json=False)
         write_frame(found.by_popularity, as_json=False)
+    if found.sessions:
+        _show_sessions(found, options.parts)
     return 0
+
+
+def _show_sessions(found: Evaluation, parts: bool) -> None:
+    """One table of both ways of ranking, and with `parts` each by step."""
+    from segue.evaluation.result import side_by_side
+
+    ways = {f"among {way.among}": way for way in found.sessions.values()}
+    asked = found.sessions["all"].protocol
+    _say(
+        f"\n{found.model} · {asked['split']}: {asked['users']:,} sessions completed step by step, "
+        f"{asked['targets']:,} steps, items of the history kept"
+    )
+    console().print(side_by_side(ways), highlight=False)
+    for name, way in ways.items() if parts else ():
+        _say(f"\nby step, {name}")
+        write_frame(way.by_step, as_json=False)
+
+
+def _say(line: str) -> None:
+    console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _report(options: EvaluateOptions, recommender: Recommender, holdout: Holdout, found: Evaluation) -> Path:

@@ -54,6 +54,7 @@ COMMANDS = {
         "how much each item of a history added to a score",
         "segue explain runs/first --user 42 --item 50",
     ),
+    "graph": Command("draw the compute graph of a model's loss", "segue graph runs/first --out graph.svg"),
     "demo": Command("all of it once, in a minute or two, on made data", "segue demo"),
 }
 

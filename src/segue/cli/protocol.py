@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from segue.cli.output import note
@@ -27,7 +27,8 @@ class Protocol:
     """Lengths of the lists: 5,10,20."""
 
     candidates: int | None = None
-    """Rank each target among this many sampled items instead of the whole catalogue."""
+    """Rank each target among this many sampled items instead of the whole catalogue. Sessions are ranked in both ways,
+    the second among this many, or 99."""
 
     by: Literal["uniform", "popularity"] = "uniform"
     """How candidates are drawn."""
@@ -67,10 +68,10 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
 
 
 def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
-    """Evaluate a Recommender as the options say."""
+    """Evaluate a Recommender as the options say; where the targets are sessions, also session by session."""
     from segue.evaluation.evaluate import evaluate
 
-    return evaluate(
+    found = evaluate(
         recommender,
         holdout,
         k=protocol.k,
@@ -80,3 +81,19 @@ def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> E
         users=protocol.users,
         seed=protocol.seed,
     )
+    if recommender.metadata["split"]["name"] != "last-session-out":
+        return found
+    from segue.evaluation.sessions import both_ways
+
+    sessions = both_ways(
+        recommender,
+        holdout,
+        k=protocol.k,
+        candidates=protocol.candidates,
+        by=protocol.by,
+        users=protocol.users,
+        seed=protocol.seed,
+    )
+    if "sampled" not in sessions:
+        note(f"Sessions are not ranked among sampled items: none would be below a list of {max(protocol.k)}.")
+    return replace(found, sessions=sessions)

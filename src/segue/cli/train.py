@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from segue.cli.main import INTERRUPTED
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
 from segue.cli.splitting import SplitOptions
@@ -56,7 +56,7 @@ class ModelOptions:
     """The model."""
 
     name: str = "sasrec"
-    """sasrec, ssept, popularity, recent-popularity or markov."""
+    """sasrec, ssept, parsrec, popularity, recent-popularity or markov."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,7 +77,10 @@ def main(argv: Sequence[str]) -> int:
     if options.processes < 1:
         raise ConfigError(f"--processes: expected 1 or more, found {options.processes}")
     if options.processes > 1 and "RANK" not in os.environ:
-        return _launch(argv, options.processes)
+        from segue.training.launch import launch
+
+        with _told_how_to_resume(argv):
+            return launch(["segue", "train", *argv], options.processes)
 
     from segue.data.dataset import Dataset
     from segue.data.splits import split_by
@@ -85,20 +88,16 @@ def main(argv: Sequence[str]) -> int:
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     split = split_by(Dataset.open(options.dataset), splitting.spec())
-    try:
-        with parser.errors_as_typed():
-            recommender = fit(
-                model,
-                split,
-                training=training,
-                out=options.out,
-                resume=options.resume,
-                refit=options.refit,
-                quiet=options.quiet or not is_main,
-            )
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(_resuming(argv))
-        raise
+    with _told_how_to_resume(argv), parser.errors_as_typed():
+        recommender = fit(
+            model,
+            split,
+            training=training,
+            out=options.out,
+            resume=options.resume,
+            refit=options.refit,
+            quiet=options.quiet or not is_main,
+        )
     if is_main:
         _report(recommender, options)
     return 0
@@ -115,22 +114,15 @@ def _report(recommender: Recommender, options: TrainOptions) -> None:
     note(f"Next: segue evaluate {shlex.quote(options.out)}")
 
 
-def _resuming(argv: Sequence[str]) -> str:
-    """How to go on with an interrupted run."""
-    words = [word for word in argv if word != "--resume"]
-    return f"Go on where it stopped with\n  {shlex.join(['segue', 'train', *words, '--resume'])}"
-
-
-def _launch(argv: Sequence[str], processes: int) -> int:
-    """Run the same command in several processes that find each other through torch.distributed."""
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    with subprocess.Popen([*launcher, "-m", "segue", "train", *argv], env=environment) as run:
-        try:
-            code = run.wait()
-        except KeyboardInterrupt as interrupt:
-            run.wait()  # they were interrupted as well, and save their state
-            interrupt.add_note(_resuming(argv))
-            raise
-    return min(abs(code), 1)
+@contextmanager
+def _told_how_to_resume(argv: Sequence[str]) -> Iterator[None]:
+    """Ctrl-C within says how to go on with the run."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if "RANK" in os.environ:
+            raise SystemExit(INTERRUPTED) from None  # one of several processes: who started them says it, once
+        words = [word for word in argv if word != "--resume"]
+        command = shlex.join(["segue", "train", *words, "--resume"])
+        interrupt.add_note(f"Go on where it stopped with\n  {command}")
+        raise

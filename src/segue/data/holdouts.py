@@ -49,6 +49,17 @@ class Holdout:
         """(n,) number of targets of each user."""
         return self.target_ends - self.history_ends
 
+    @property
+    def whole_sessions(self) -> bool:
+        """Whether the targets of each user are one session, from its beginning to its end."""
+        offsets = self.dataset.session_offsets
+        if offsets is None or not len(self):
+            return False
+        session = np.searchsorted(offsets, self.history_ends)
+        if (offsets[session] != self.history_ends).any():
+            return False
+        return bool((np.minimum(offsets[session + 1], self.dataset.ends[self.users]) == self.target_ends).all())
+
     def histories(self) -> Histories:
         """What each user had done before the targets."""
         starts = self.dataset.starts[self.users]

@@ -1,4 +1,4 @@
-"""Where a model is good: metrics by the length of the history and by the popularity of the target."""
+"""Where a model is good: metrics by the length of the history, the popularity of the target, and the step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from segue.data.ragged import Int64
 from segue.evaluation.metrics import Floats, user_metrics
 
 _LENGTHS = (1, 6, 11, 21, 51, 101)
+_STEPS = (*range(1, 12), 21, 51)
 _PER_TARGET = ("hr", "ndcg", "mrr")
 
 
-def by_history_length(lengths: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
+def by_history_length(
+    lengths: Int64, metrics: Mapping[str, Floats], per: Mapping[str, Floats] | None = None
+) -> pl.DataFrame:
     """Means over the users whose histories are of like length.
 
     Parameters
@@ -24,15 +27,33 @@ def by_history_length(lengths: Int64, metrics: Mapping[str, Floats]) -> pl.DataF
         (n,) items in each user's history.
     metrics
         (n,) values by name.
+    per
+        (n,) weights by name, for metrics that are the sum of their values over the sum of these.
 
     Returns
     -------
     table
         Columns `history` ("1–5", …), `users`, and every metric; rows without users are left out.
     """
-    names = [f"{low}–{high - 1}" for low, high in pairwise(_LENGTHS)] + [f"{_LENGTHS[-1]} or more"]
-    bucket = np.searchsorted(_LENGTHS, lengths, side="right") - 1
-    return _means("history", names, "users", bucket, metrics)
+    return _means("history", _names(_LENGTHS), "users", _buckets(_LENGTHS, lengths), metrics, per or {})
+
+
+def by_step(steps: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
+    """Means over the steps of sessions that are alike in how many items were in the basket.
+
+    Parameters
+    ----------
+    steps
+        (n,) number of each step within its session, from 1.
+    metrics
+        (n,) values by name.
+
+    Returns
+    -------
+    table
+        Columns `step` ("1", "2", …, "11–20", …), `steps`, and every metric; rows without steps are left out.
+    """
+    return _means("step", _names(_STEPS), "steps", _buckets(_STEPS, steps), metrics, {})
 
 
 def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[int]) -> pl.DataFrame:
@@ -64,14 +85,33 @@ def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[i
     bucket = np.select([asked >= max(high, 1), asked >= max(low, 1), asked >= 1], [0, 1, 2], 3)
     metrics = user_metrics(ranks, np.ones(len(ranks), dtype=np.int64), ks)
     kept = {name: values for name, values in metrics.items() if name.split("@")[0] in _PER_TARGET}
-    return _means("popularity", names, "targets", bucket, kept)
+    return _means("popularity", names, "targets", bucket, kept, {})
 
 
-def _means(what: str, names: list[str], unit: str, bucket: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
-    """One row per bucket that is not empty: its name, its size, and the mean of every metric."""
+def _names(firsts: Sequence[int]) -> list[str]:
+    """What the buckets that begin with these numbers are called: "1", "11–20", "51 or more"."""
+    spans = [str(low) if high == low + 1 else f"{low}–{high - 1}" for low, high in pairwise(firsts)]
+    return [*spans, f"{firsts[-1]} or more"]
+
+
+def _buckets(firsts: Sequence[int], numbers: Int64) -> Int64:
+    """(n,) in which of the buckets that begin with `firsts` each number is."""
+    return np.searchsorted(firsts, numbers, side="right") - 1
+
+
+def _means(
+    what: str,
+    names: list[str],
+    unit: str,
+    bucket: Int64,
+    metrics: Mapping[str, Floats],
+    per: Mapping[str, Floats],
+) -> pl.DataFrame:
+    """One row per bucket that is not empty: its name, its size, and the mean of every metric, weighed by `per`."""
     sizes = np.bincount(bucket, minlength=len(names))
     filled = np.flatnonzero(sizes)
     columns: dict[str, object] = {what: [names[place] for place in filled], unit: sizes[filled]}
     for name, values in metrics.items():
-        columns[name] = np.bincount(bucket, weights=values, minlength=len(names))[filled] / sizes[filled]
+        whole = np.bincount(bucket, weights=per[name], minlength=len(names)) if name in per else sizes
+        columns[name] = np.bincount(bucket, weights=values, minlength=len(names))[filled] / whole[filled]
     return pl.DataFrame(columns)

@@ -34,7 +34,8 @@ class Candidates:
     users
         (n,) int64 user codes, ascending.
     codes
-        (n, c) int64 item codes, distinct within a row and ascending; never an item of the user's own.
+        (n, c) int64 item codes, distinct within a row and ascending; never a target, nor an item of the history unless
+        such items were asked for.
     by
         The law they were drawn by: "uniform", or "popularity" (in proportion to the training interactions).
     seed
@@ -98,7 +99,9 @@ class Candidates:
             raise StorageError(f"{path} does not hold candidates written by segue, or is damaged ({error}).") from None
 
 
-def sample_candidates(holdout: Holdout, n: int, *, by: Law = "uniform", seed: int = 0) -> Candidates:
+def sample_candidates(
+    holdout: Holdout, n: int, *, by: Law = "uniform", seed: int = 0, from_history: bool = False
+) -> Candidates:
     """Draw n distinct items for each user of a Holdout, none of them in the user's history or among the targets.
 
     The same Holdout, n, law and seed give the same candidates in every process.
@@ -114,6 +117,8 @@ def sample_candidates(holdout: Holdout, n: int, *, by: Law = "uniform", seed: in
         Holdout's training view; items without any are never drawn.
     seed
         Draws them.
+    from_history
+        Items of the history may be drawn as well, as where people take items again; targets never are.
 
     Raises
     ------
@@ -124,18 +129,15 @@ def sample_candidates(holdout: Holdout, n: int, *, by: Law = "uniform", seed: in
     """
     if n < 1:
         raise ConfigError(f"the number of candidates is {n}: expected 1 or more, or none to rank all items.")
-    if by not in ("uniform", "popularity"):
-        raise ConfigError(f'candidates are drawn by "uniform" or by "popularity", not by {by!r}.')
-    weights = (
-        np.ones(holdout.dataset.n_items + 1)
-        if by == "uniform"
-        else holdout.training_view().item_counts().astype(np.float64)
-    )
-    weights[0] = 0.0
-    urn = _Urn(_own_items(holdout), weights, len(holdout))
+    urn = _urn(holdout, by, from_history)
     _check_enough(urn, n, by)
     codes = _draw(urn, n, np.random.default_rng(seed))
     return Candidates(holdout.users, codes, by, seed)
+
+
+def most_candidates(holdout: Holdout, *, by: Law = "uniform", from_history: bool = False) -> int:
+    """The largest n that `sample_candidates` can draw for every user; 0 for a Holdout without users."""
+    return int(_urn(holdout, by, from_history).available.min()) if len(holdout) else 0
 
 
 class _Urn:
@@ -183,9 +185,22 @@ class _Urn:
         return np.asarray(self.own[place] == keys)
 
 
-def _own_items(holdout: Holdout) -> Int64:
-    """Sorted distinct keys `row * (n_items + 1) + item` of every user's history and targets."""
-    starts = holdout.dataset.starts[holdout.users]
+def _urn(holdout: Holdout, by: Law, from_history: bool) -> _Urn:
+    """What the users of a Holdout may be given under a law, which is checked."""
+    if by not in ("uniform", "popularity"):
+        raise ConfigError(f'candidates are drawn by "uniform" or by "popularity", not by {by!r}.')
+    weights = (
+        np.ones(holdout.dataset.n_items + 1)
+        if by == "uniform"
+        else holdout.training_view().item_counts().astype(np.float64)
+    )
+    weights[0] = 0.0
+    return _Urn(_own_items(holdout, from_history), weights, len(holdout))
+
+
+def _own_items(holdout: Holdout, from_history: bool) -> Int64:
+    """Sorted distinct keys `row * (n_items + 1) + item` of each user's targets and, unless it may be drawn, history."""
+    starts = holdout.history_ends if from_history else holdout.dataset.starts[holdout.users]
     items = holdout.dataset.items[positions(starts, holdout.target_ends)]
     keys: Int64 = rows_of(starts, holdout.target_ends) * (holdout.dataset.n_items + 1) + items
     return np.unique(keys)

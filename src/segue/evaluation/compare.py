@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import polars as pl
+import numpy.typing as npt
 from rich.table import Table
 
 from segue.errors import ConfigError, EvaluationError, nearest
 from segue.evaluation.resampling import bootstrap_interval, sign_flip_p_value
 from segue.evaluation.result import Evaluation, as_text
 
-_ABOUT_USERS = ("user", "history", "rank")
+_PROTOCOL = (
+    "split",
+    "items",
+    "basket_k",
+    "candidates",
+    "drawn_by",
+    "drawn_from_seed",
+    "exclude_seen",
+    "ties",
+    "questions",
+)
+"""What has to be the same in two evaluations."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +75,21 @@ class Comparison:
         How many users both were asked about.
     differences
         One for each metric.
+    unit
+        What was compared pair by pair: "users", or "sessions", of which each user has one.
+    among
+        What the targets were ranked among, in words.
+    sessions
+        The same of the users' sessions, for each way of ranking in which both were evaluated.
     """
 
     a: str
     b: str
     users: int
     differences: tuple[Difference, ...]
+    unit: str
+    among: str
+    sessions: Mapping[str, Comparison] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> Difference:
         """The difference in that metric; an unknown one is an EvaluationError naming the nearest."""
@@ -88,12 +108,15 @@ class Comparison:
             "a": self.a,
             "b": self.b,
             "users": self.users,
+            "unit": self.unit,
+            "among": self.among,
             "differences": [asdict(difference) for difference in self.differences],
+            **({"sessions": {way: found.to_dict() for way, found in self.sessions.items()}} if self.sessions else {}),
         }
 
     def table(self) -> Table:
         """A table for the terminal: a row per metric."""
-        title = f"{self.b} against {self.a}, {self.users:,} users"
+        title = f"{self.b} against {self.a}, {self.users:,} {self.unit}, among {self.among}"
         table = Table(title=title, title_justify="left", caption="* the interval excludes 0", caption_justify="left")
         table.add_column("metric")
         for heading in (self.a, self.b, "difference [95 %]", "p", "better / equal / worse"):
@@ -130,9 +153,9 @@ def compare(
     Parameters
     ----------
     a, b
-        Evaluations on the same Holdout with the same candidates.
+        Evaluations on the same Holdout with the same candidates. Where both carry `sessions`, those are compared too.
     metric
-        Names to compare; all that both have when None.
+        Names to compare; all that both have when None. A name is looked for in the evaluations and their sessions.
     names
         What to call the two; the models' names when None.
     resamples
@@ -148,37 +171,61 @@ def compare(
     Raises
     ------
     ConfigError
-        A metric is unknown to one of them, or `resamples` is not positive.
+        A metric was measured by neither kind of evaluation in both, or `resamples` is not positive.
     EvaluationError
         The users, or what they were asked, differ.
     """
     if resamples < 1:
         raise ConfigError(f"resamples is {resamples}: expected 1 or more.")
-    _same_questions(a, b)
-    common = [name for name in a.per_user.columns if name in b.per_user.columns and name not in _ABOUT_USERS]
-    wanted = common if metric is None else [metric] if isinstance(metric, str) else list(metric)
+    ways = [way for way in a.sessions if way in b.sessions]
+    known = dict.fromkeys(_common(a, b) + [name for way in ways for name in _common(a.sessions[way], b.sessions[way])])
+    wanted = list(known) if metric is None else [metric] if isinstance(metric, str) else list(metric)
     for name in wanted:
-        if name not in common:
-            raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, common)}")
-    joined = a.per_user.select("user", *wanted).join(
-        b.per_user.select("user", *wanted), on="user", suffix=" of b", maintain_order="left"
-    )
-    differences = tuple(_difference(name, joined, resamples, seed) for name in wanted)
+        if name not in known:
+            raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, known)}")
     called = (a.model, b.model) if names is None else names
-    return Comparison(*called, len(joined), differences)
+    main, *sessions = (
+        _compared(one, other, wanted, called, resamples, seed)
+        for one, other in [(a, b), *((a.sessions[way], b.sessions[way]) for way in ways)]
+    )
+    return replace(main, sessions=dict(zip(ways, sessions, strict=True)))
 
 
-def _difference(name: str, joined: pl.DataFrame, resamples: int, seed: int) -> Difference:
-    first, second = joined[name].to_numpy(), joined[f"{name} of b"].to_numpy()
+def _common(a: Evaluation, b: Evaluation) -> list[str]:
+    """The metrics that can be compared user by user."""
+    return [name for name in a.metrics if a.terms(name) is not None and b.terms(name) is not None]
+
+
+def _compared(
+    a: Evaluation, b: Evaluation, wanted: Sequence[str], names: tuple[str, str], resamples: int, seed: int
+) -> Comparison:
+    """Two evaluations of the same questions, in those of the metrics `wanted` that they have."""
+    _same_questions(a, b)
+    numbered = b.per_user.select("user").with_row_index("row")
+    rows = a.per_user.select("user").join(numbered, on="user", maintain_order="left")["row"].to_numpy()
+    measured = _common(a, b)
+    found = (_difference(name, a, b, rows, resamples, seed) for name in wanted if name in measured)
+    unit = "sessions" if "basket_k" in a.protocol else "users"
+    return Comparison(*names, len(rows), tuple(found), unit, a.among)
+
+
+def _difference(
+    name: str, a: Evaluation, b: Evaluation, rows: npt.NDArray[np.uint32], resamples: int, seed: int
+) -> Difference:
+    """One metric; user i of `a` is user `rows[i]` of `b`. Weights, where a metric has any, are the same for both."""
+    of_a, of_b = a.terms(name), b.terms(name)
+    assert of_a is not None and of_b is not None
+    (first, per), second = of_a, of_b[0][rows]
     change = second - first
     change[np.isclose(first, second, rtol=1e-12, atol=0.0)] = 0.0
-    low, high = bootstrap_interval(change, resamples, seed)
+    low, high = bootstrap_interval(change, resamples, seed, per=per)
     wins, losses = int((change > 0).sum()), int((change < 0).sum())
+    whole = len(change) if per is None else float(per.sum())
     return Difference(
         metric=name,
-        a=float(first.mean()),
-        b=float(second.mean()),
-        difference=float(change.mean()),
+        a=float(first.sum()) / whole,
+        b=float(second.sum()) / whole,
+        difference=float(change.sum()) / whole,
         low=low,
         high=high,
         p_value=sign_flip_p_value(change, resamples, seed),
@@ -198,7 +245,7 @@ def _same_questions(a: Evaluation, b: Evaluation) -> None:
             f"the evaluations are of different users: {len(users_a):,} and {len(users_b):,}, of whom {shared:,} are in "
             "both. Evaluate both models on the same Holdout, with the same number of users and seed."
         )
-    for key in ("split", "items", "candidates", "drawn_by", "drawn_from_seed", "exclude_seen", "ties", "questions"):
+    for key in _PROTOCOL:
         one, other = a.protocol.get(key), b.protocol.get(key)
         if one != other:
             raise EvaluationError(

@@ -1,4 +1,4 @@
-"""Metrics per user from the ranks of the targets, and what lists of recommendations are like.
+"""Metrics per user from the ranks of the targets, those of sessions, and what lists of recommendations are like.
 
 All of the first kind are those of trec_eval with binary relevance. A name is a metric and the length of the list:
 "ndcg@10".
@@ -17,6 +17,9 @@ Floats = npt.NDArray[np.float64]
 
 NAMES = ("hr", "ndcg", "mrr", "recall", "precision", "map")
 """The metrics of accuracy."""
+
+SESSION_NAMES = ("sess_prec", "step_hr", "step_ndcg")
+"""The metrics of sessions that are completed step by step."""
 
 
 def user_metrics(ranks: Int64, lengths: Int64, ks: Sequence[int]) -> dict[str, Floats]:
@@ -69,6 +72,27 @@ def user_metrics(ranks: Int64, lengths: Int64, ks: Sequence[int]) -> dict[str, F
         metrics["precision"][k] = hits / k
         metrics["map"][k] = summed(place / ranks) / lengths
     return {f"{name}@{k}": values for name, by_k in metrics.items() for k, values in by_k.items()}
+
+
+def session_terms(hits: Floats, gains: Floats, lengths: Floats) -> dict[str, tuple[Floats, Floats | None]]:
+    """What each of `SESSION_NAMES` is the mean of, session by session.
+
+    Parameters
+    ----------
+    hits
+        (n,) steps of each session at which an item of it stood within the list.
+    gains
+        (n,) sum over those steps of 1 / log₂(1 + r), with r from 1 the rank of the best of its items.
+    lengths
+        (n,) steps of each session.
+
+    Returns
+    -------
+    terms
+        Values and None: the metric is their mean. Values and weights, (n,) each: it is the sum of the first over the
+        sum of the second, which is the mean over all steps.
+    """
+    return {"sess_prec": (hits / lengths, None), "step_hr": (hits, lengths), "step_ndcg": (gains, lengths)}
 
 
 def novelty(items: Int64, item_counts: Int64) -> Floats:

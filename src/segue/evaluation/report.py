@@ -18,7 +18,9 @@ from segue.files import atomic_file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LONGEST_LIST = 8
-_HEADLINES = ("ndcg@10", "hr@10")
+_HEADLINES = ("ndcg", "hr")
+_SESSION_HEADLINES = ("sess_prec", "step_ndcg")
+_PARTS = {"history_length": "By length of history", "popularity": "By popularity of the target", "step": "By step"}
 
 
 def write_report(
@@ -44,6 +46,7 @@ def write_report(
         What the page is about.
     evaluations
         One or several evaluations by the name shown; the tables have a column for each. They are of the same questions.
+        Where all of them carry `sessions`, those have a section of their own.
     comparisons
         Tests of pairs of them.
     data
@@ -76,12 +79,10 @@ def write_report(
     _same_questions(evaluations)
     page = _template().render(
         title=title,
-        protocol=next(iter(evaluations.values())).describe(),
         names=list(evaluations),
-        headlines=[_headline(name, evaluations) for name in _headline_names(evaluations)],
-        metrics=_metric_rows(evaluations),
-        breakdowns=_breakdowns(evaluations),
-        comparisons=comparisons,
+        results=_results(evaluations),
+        sessions=[_results(of_way) for of_way in _by_way(evaluations)],
+        comparisons=[part for one in comparisons for part in (one, *one.sessions.values()) if part.differences],
         data=list(_facts(data or {})),
         data_picture=None if data_picture is None else _inline(data_picture),
         curves={name: _inline(picture) for name, picture in (curves or {}).items()},
@@ -159,13 +160,35 @@ def _common(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return [name for name in tables[0] if all(name in table for table in tables)]
 
 
+def _by_way(evaluations: Mapping[str, Evaluation]) -> Iterator[dict[str, Evaluation]]:
+    """The evaluations of sessions, for each way of ranking in which all models have one."""
+    for way in next(iter(evaluations.values())).sessions:
+        if all(way in evaluation.sessions for evaluation in evaluations.values()):
+            of_way = {name: evaluation.sessions[way] for name, evaluation in evaluations.items()}
+            _same_questions(of_way)
+            yield of_way
+
+
+def _results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """All figures of one kind: what was asked, the most important ones, all of them, and those of parts."""
+    first = next(iter(evaluations.values()))
+    headlines = _headline_names(evaluations)
+    return {
+        "asked": first.describe(),
+        "protocol": first.protocol,
+        "among": first.among,
+        "headlines": [_headline(name, evaluations) for name in headlines],
+        "metrics": _metric_rows(evaluations),
+        "breakdowns": list(_breakdowns(evaluations, headlines)),
+    }
+
+
 def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """NDCG@10 and HR@10, or what there is of their kind at the longest list."""
+    """NDCG@10 and HR@10 (of sessions their counterparts), or what there is of their kind at the longest list."""
     common = _common(evaluations)
-    wanted = [name for name in _HEADLINES if name in common]
-    if wanted:
-        return wanted
-    return [[name for name in common if name.startswith(kind)][-1] for kind in ("ndcg@", "hr@")]
+    kinds = _SESSION_HEADLINES if any(name.startswith(_SESSION_HEADLINES) for name in common) else _HEADLINES
+    at_any = {kind: [name for name in common if name.startswith(f"{kind}@")] for kind in kinds}
+    return [f"{kind}@10" if f"{kind}@10" in names else names[-1] for kind, names in at_any.items()]
 
 
 def _headline(name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
@@ -207,18 +230,15 @@ def _metric_rows(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
     return rows
 
 
-def _breakdowns(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
-    """The headline metric by history length and by popularity: a row per part, a column per model."""
-    metric = _headline_names(evaluations)[0]
-    tables = (
-        ("By length of history", "history", "users", [e.by_history_length for e in evaluations.values()]),
-        ("By popularity of the target", "popularity", "targets", [e.by_popularity for e in evaluations.values()]),
-    )
-    return [
-        {"title": title, "metric": metric, "part": part, "unit": unit, "rows": _parts(frames, part, unit, metric)}
-        for title, part, unit, frames in tables
-        if all(metric in frame.columns for frame in frames)
-    ]
+def _breakdowns(evaluations: Mapping[str, Evaluation], headlines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The first headline that the parts have, for each kind of part: a row per part, a column per model."""
+    for kind, title in _PARTS.items():
+        frames = [evaluation.parts[kind] for evaluation in evaluations.values() if kind in evaluation.parts]
+        metric = next((name for name in headlines if all(name in frame.columns for frame in frames)), None)
+        if metric is not None and len(frames) == len(evaluations):
+            part, unit = frames[0].columns[:2]
+            rows = _parts(frames, part, unit, metric)
+            yield {"title": title, "metric": metric, "part": part, "unit": unit, "rows": rows}
 
 
 def _parts(frames: Sequence[pl.DataFrame], part: str, unit: str, metric: str) -> list[dict[str, Any]]:

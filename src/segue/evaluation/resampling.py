@@ -16,9 +16,9 @@ _DRAWS_HELD = 4_000_000
 
 
 def bootstrap_interval(
-    values: Floats, resamples: int = 1_000, seed: int = 0, level: float = 0.95
+    values: Floats, resamples: int = 1_000, seed: int = 0, level: float = 0.95, per: Floats | None = None
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of `values` (n,), n ≥ 1 (Efron 1979).
+    """Percentile bootstrap interval of the mean of `values` (n,), n ≥ 1, or of a ratio of sums (Efron 1979).
 
     Parameters
     ----------
@@ -30,21 +30,34 @@ def bootstrap_interval(
         Draws them.
     level
         Probability that the interval covers.
+    per
+        (n,) above 0: the interval is that of the sum of `values` over the sum of these, both of the same users. Steps
+        of one session are not independent, so a mean over steps is resampled session by session.
     """
     generator = np.random.default_rng(seed)
-    distinct, counts = np.unique(values, return_counts=True)
+    if per is None:
+        distinct, counts = np.unique(values, return_counts=True)
+    else:
+        distinct, counts = np.unique(np.stack([values, per], axis=1), axis=0, return_counts=True)
     n = len(values)
     if len(distinct) * 8 < n:
-        means = generator.multinomial(n, counts / n, size=resamples) @ distinct / n
+        sums = generator.multinomial(n, counts / n, size=resamples) @ distinct
+        means = sums / n if per is None else sums[:, 0] / sums[:, 1]
     else:
         size = max(1, _DRAWS_HELD // n)
         parts = [
-            values[generator.integers(0, n, (min(size, resamples - first), n))].mean(axis=1)
+            _resampled(values, per, generator.integers(0, n, (min(size, resamples - first), n)))
             for first in range(0, resamples, size)
         ]
         means = np.concatenate(parts)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _resampled(values: Floats, per: Floats | None, drawn: npt.NDArray[np.int64]) -> Floats:
+    """The mean, or the ratio of sums, of each row of `drawn` (resamples, n)."""
+    means: Floats = values[drawn].mean(axis=1)
+    return means if per is None else means / per[drawn].mean(axis=1)
 
 
 def sign_flip_p_value(differences: Floats, resamples: int = 10_000, seed: int = 0) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from segue.errors import EvaluationError, StorageError, nearest
+from segue.evaluation.metrics import Floats, session_terms
 from segue.files import atomic_file, read_json
 
 FORMAT_VERSION = 1
 _KIND = "evaluation"
+_PART = "by_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,25 +32,30 @@ class Evaluation:
     model
         The model's name.
     metrics
-        Means over users, and figures of all lists together, by name ("ndcg@10").
+        Means over users (of sessions: over sessions or over steps), and figures of all lists together, by name
+        ("ndcg@10").
     intervals
-        95 % bootstrap interval (low, high) of each mean over users.
+        95 % bootstrap interval (low, high) of each mean.
     per_user
-        One row per user: `user` (raw id), `history` (its length), `rank` (of the best target), and a column per metric.
-    by_history_length, by_popularity
-        The same means for parts of the users, and of the targets.
+        One row per user: `user` (raw id) and `history` (its length), then `rank` (of the best target) and a column per
+        metric; of sessions `length` (its steps) and, for each k, `hits@k` and `gain@k`, summed over the steps.
+    parts
+        The same metrics for parts of the users, targets or steps: a table by "history_length", and by "popularity" or
+        by "step". The first column names the part, the second counts what is in it.
     protocol
         What was asked: the split, how many users and targets, what the targets were ranked among, whether seen items
         were filtered, and a digest of the questions (equal digests: same users, histories, targets and candidates).
+    sessions
+        The same users asked session by session, where that was done: an evaluation for each way of ranking.
     """
 
     model: str
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
     per_user: pl.DataFrame
-    by_history_length: pl.DataFrame
-    by_popularity: pl.DataFrame
+    parts: Mapping[str, pl.DataFrame]
     protocol: Mapping[str, Any]
+    sessions: Mapping[str, Evaluation] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
         """The metric of that name; an unknown one is an EvaluationError naming the nearest."""
@@ -58,14 +66,64 @@ class Evaluation:
     def __str__(self) -> str:
         return f"{self.model} · {self.describe()}\n{as_text(self._grid())}"
 
+    @property
+    def by_history_length(self) -> pl.DataFrame:
+        """The part of that name."""
+        return self._part("history_length")
+
+    @property
+    def by_popularity(self) -> pl.DataFrame:
+        """The part of that name; of sessions an EvaluationError, since they have none."""
+        return self._part("popularity")
+
+    @property
+    def by_step(self) -> pl.DataFrame:
+        """The part of that name; an EvaluationError but of sessions, since only they have it."""
+        return self._part("step")
+
+    def _part(self, name: str) -> pl.DataFrame:
+        if name not in self.parts:
+            raise EvaluationError(f"this evaluation was not divided by {name}, only by {', '.join(self.parts)}.")
+        return self.parts[name]
+
+    def terms(self, name: str) -> tuple[Floats, Floats | None] | None:
+        """What a metric is the mean of, in the order of `per_user` (n rows).
+
+        Returns
+        -------
+        terms
+            (n,) values and None: the metric is their mean. (n,) values and (n,) weights: it is the sum of the first
+            over the sum of the second. None: it belongs to no user, as coverage, or was not measured.
+        """
+        if name not in self.metrics:
+            return None
+        if name in self.per_user.columns:
+            return self.per_user[name].to_numpy(), None
+        kind, _, k = name.partition("@")
+        sums = [column for column in (f"hits@{k}", f"gain@{k}", "length") if column in self.per_user.columns]
+        if len(sums) < 3:
+            return None
+        return session_terms(*(self.per_user[column].to_numpy().astype(float) for column in sums)).get(kind)
+
+    @property
+    def among(self) -> str:
+        """What the targets were ranked among, in words."""
+        asked = self.protocol
+        if asked["candidates"] == "all":
+            return f"all {asked['items']:,} items"
+        if asked["drawn_by"] == "uniform":
+            return f"{asked['candidates']:,} sampled items"
+        return f"{asked['candidates']:,} items sampled by {asked['drawn_by']}"
+
     def describe(self) -> str:
         """One line on what was asked."""
         asked = self.protocol
-        among = f"all {asked['items']:,} items"
-        if asked["candidates"] != "all":
-            among = f"{asked['candidates']:,} candidates drawn by {asked['drawn_by']}"
         seen = "seen items left out" if asked["exclude_seen"] else "seen items kept"
-        return f"{asked['split']}: {asked['users']:,} users, {asked['targets']:,} targets among {among}, {seen}"
+        if "basket_k" in asked:
+            what = f"{asked['users']:,} sessions completed step by step, {asked['targets']:,} steps"
+        else:
+            what = f"{asked['users']:,} users, {asked['targets']:,} targets"
+        return f"{asked['split']}: {what} among {self.among}, {seen}"
 
     def table(self) -> Table:
         """The metrics as a table for the terminal: a row per metric, a column per k."""
@@ -75,26 +133,13 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All but the rows per user, as plain data."""
-        return {
-            "kind": _KIND,
-            "format_version": FORMAT_VERSION,
-            "model": self.model,
-            "metrics": dict(self.metrics),
-            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
-            "protocol": dict(self.protocol),
-            "by_history_length": self.by_history_length.to_dicts(),
-            "by_popularity": self.by_popularity.to_dicts(),
-        }
+        sessions = {name: found.to_dict() for name, found in self.sessions.items()}
+        return self._head() | ({"sessions": sessions} if sessions else {})
 
     def save(self, path: str | Path) -> Path:
         """Write a JSON file with everything, atomically, and return its path. A column of `per_user` takes one line."""
-        head = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        columns = ",\n".join(
-            f"    {json.dumps(name)}: {json.dumps(column.to_list(), ensure_ascii=False, allow_nan=False)}"
-            for name, column in self.per_user.to_dict().items()
-        )
         with atomic_file(Path(path)) as temporary:
-            temporary.write_text(f'{head[:-2]},\n  "per_user": {{\n{columns}\n  }}\n}}\n', encoding="utf-8")
+            temporary.write_text(self._json() + "\n", encoding="utf-8")
         return Path(path)
 
     @classmethod
@@ -106,27 +151,30 @@ class Evaluation:
         StorageError
             The file is missing, damaged, something else, or of a newer version.
         """
-        content = read_json(Path(path))
-        if not isinstance(content, dict) or content.get("kind") != _KIND:
-            raise StorageError(f"{path} is not an evaluation written by segue.")
-        version = content.get("format_version")
-        if not isinstance(version, int) or version > FORMAT_VERSION:
-            raise StorageError(
-                f"{path} has format version {version}; this segue reads up to {FORMAT_VERSION}. "
-                "Upgrade segue to open it."
-            )
-        try:
-            return cls(
-                model=content["model"],
-                metrics=content["metrics"],
-                intervals={name: (pair[0], pair[1]) for name, pair in content["intervals"].items()},
-                per_user=pl.DataFrame(content["per_user"]),
-                by_history_length=pl.DataFrame(content["by_history_length"]),
-                by_popularity=pl.DataFrame(content["by_popularity"]),
-                protocol=content["protocol"],
-            )
-        except KeyError as error:
-            raise StorageError(f"{path} has no {error}: it was damaged or edited.") from None
+        return _read(read_json(Path(path)), Path(path))
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "kind": _KIND,
+            "format_version": FORMAT_VERSION,
+            "model": self.model,
+            "metrics": dict(self.metrics),
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "protocol": dict(self.protocol),
+            **{f"{_PART}{name}": table.to_dicts() for name, table in self.parts.items()},
+        }
+
+    def _json(self) -> str:
+        head = json.dumps(self._head(), indent=2, ensure_ascii=False, allow_nan=False)
+        columns = ",\n".join(
+            f"{json.dumps(name)}: {json.dumps(column.to_list(), ensure_ascii=False, allow_nan=False)}"
+            for name, column in self.per_user.to_dict().items()
+        )
+        parts = {"per_user": columns}
+        if self.sessions:
+            parts["sessions"] = ",\n".join(f'"{name}": {found._json()}' for name, found in self.sessions.items())
+        texts = (f'  "{name}": {{\n{textwrap.indent(text, "    ")}\n  }}' for name, text in parts.items())
+        return ",\n".join([head[:-2], *texts]) + "\n}"
 
     def _grid(self) -> Table:
         table = Table()
@@ -146,6 +194,43 @@ class Evaluation:
             return f"{self.metrics[name]:.4f}"
         low, high = self.intervals[name]
         return f"{self.metrics[name]:.4f}  [{low:.4f}, {high:.4f}]"
+
+
+def _read(content: Any, path: Path) -> Evaluation:
+    """The evaluation that `content`, read from `path`, describes."""
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise StorageError(f"{path} is not an evaluation written by segue.")
+    version = content.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise StorageError(
+            f"{path} has format version {version}; this segue reads up to {FORMAT_VERSION}. Upgrade segue to open it."
+        )
+    parts = [name for name in content if name.startswith(_PART)]
+    try:
+        return Evaluation(
+            model=content["model"],
+            metrics=content["metrics"],
+            intervals={name: (pair[0], pair[1]) for name, pair in content["intervals"].items()},
+            per_user=pl.DataFrame(content["per_user"]),
+            parts={name.removeprefix(_PART): pl.DataFrame(content[name]) for name in parts},
+            protocol=content["protocol"],
+            sessions={name: _read(found, path) for name, found in content.get("sessions", {}).items()},
+        )
+    except KeyError as error:
+        raise StorageError(f"{path} has no {error}: it was damaged or edited.") from None
+
+
+def side_by_side(evaluations: Mapping[str, Evaluation]) -> Table:
+    """Several evaluations as a table for the terminal: a row per metric that all have, a column for each."""
+    table = Table()
+    table.add_column("metric")
+    for name in evaluations:
+        table.add_column(name, justify="right")
+    first, *others = evaluations.values()
+    for metric in first.metrics:
+        if all(metric in other.metrics for other in others):
+            table.add_row(metric, *(found._cell(metric) for found in evaluations.values()))
+    return table
 
 
 def as_text(table: Table) -> str:

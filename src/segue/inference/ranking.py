@@ -95,6 +95,7 @@ def target_ranks(
     targets: Histories,
     *,
     exclude_seen: bool = True,
+    seen: Histories | None = None,
     candidates: Int64 | None = None,
     limits: Limits = LIMITS,
 ) -> Int64:
@@ -112,8 +113,10 @@ def target_ranks(
     targets
         What came next for each of them. A repeated target is one target, and has the same rank each time.
     exclude_seen
-        Items of the history are no candidates. A target that is in the history cannot be recommended then: its rank
-        is `n_items + 1`, which no list reaches.
+        Items of `seen` are no candidates. A target that is among them cannot be recommended then: its rank is
+        `n_items + 1`, which no list reaches.
+    seen
+        n histories whose items are left out; `histories` themselves when None.
     candidates
         (n, c) int64 item codes to rank the targets among, 0 = none; the whole catalogue when None.
     limits
@@ -133,6 +136,7 @@ def target_ranks(
     """
     if len(targets) != len(histories) or (candidates is not None and len(candidates) != len(histories)):
         raise DataError(f"{len(histories):,} histories need as many rows of targets and of candidates.")
+    hidden = (histories if seen is None else seen) if exclude_seen else None
     asked, inverse = distinct(targets)
     ranks = np.zeros(len(asked.items), dtype=np.int64)
     with answering(model):
@@ -145,11 +149,11 @@ def target_ranks(
         for index, queries in batches(model, histories, rows, limits):
             part = asked.select(index)
             pairs = _pairs(part, slice(None), model.device)
-            hidden = _pairs(histories if exclude_seen else None, index, model.device)
+            out = _pairs(hidden, index, model.device)
             if candidates is None:
-                scores, above = _among_all(sweep, queries, pairs, hidden)
+                scores, above = _among_all(sweep, queries, pairs, out)
             else:
-                scores, above = _among_candidates(model, queries, pairs, hidden, candidates[index])
+                scores, above = _among_candidates(model, queries, pairs, out, candidates[index])
             worst = model.n_items + 1
             ranks[positions(part.starts, part.ends)] = _ranks(pairs[0].cpu().numpy(), scores, above, worst)
     return ranks[inverse]

@@ -36,7 +36,8 @@ class Training:
     clip_norm: float | None = None
     """Gradients are scaled down to this norm when they exceed it."""
     metric: str = "ndcg@10"
-    """Validation metric that chooses the best epoch; higher is better."""
+    """Validation metric that chooses the best epoch; higher is better. Of the next items: hr, ndcg, mrr, recall,
+    precision, map; of whole sessions, with the split last-session-out: sess_prec, step_hr, step_ndcg."""
     validate_every: int = 1
     """Epochs between validations."""
     validation_users: int | None = 10_000
@@ -44,7 +45,10 @@ class Training:
     validation_candidates: int | None = None
     """Rank each target among this many sampled items instead of the whole catalogue."""
     validation_exclude_seen: bool = True
-    """In validation, leave the items of a user's own history out of the ranking; not where people take items again."""
+    """In validation, leave the items of a user's own history out of the ranking; not where people take items again.
+    Metrics of sessions never do."""
+    watch_test: bool = False
+    """Measure the test part after each validation as well, for the curves alone: it never chooses anything."""
     patience: int | None = 10
     """Stop after this many validations without a better metric; never when not given."""
     save_every_steps: int | None = None
@@ -70,5 +74,5 @@ class Training:
         return {**asdict(self), "trackers": list(self.trackers)}
 
 
-MAY_CHANGE_ON_RESUME = frozenset({"epochs", "patience", "trackers", "save_every_steps", "cpu"})
+MAY_CHANGE_ON_RESUME = frozenset({"epochs", "patience", "trackers", "save_every_steps", "cpu", "watch_test"})
 """Options that a resumed run may set anew without becoming another run."""

@@ -3,55 +3,145 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from segue.files import atomic_file
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 Row = dict[str, float]
+
+TEST = "test "
+"""Before the name of a metric: it is of the test part, and chooses nothing."""
+NOT_METRICS = ("epoch", "loss", "seconds")
+"""What every row has; all else is a metric of validation or, behind `TEST`, of the test part."""
+
+_BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
+_SPELT = {
+    "hr": "Hit rate{}",
+    "ndcg": "NDCG{}",
+    "mrr": "MRR{}",
+    "recall": "Recall{}",
+    "precision": "Precision{}",
+    "map": "MAP{}",
+    "sess_prec": "Session precision{}",
+    "step_hr": "Hit rate{} per step",
+    "step_ndcg": "NDCG{} per step",
+}
 
 
 def write_metrics(path: Path, history: list[Row]) -> None:
-    """One line per epoch: epoch, loss, seconds, and the validation metrics where there was a validation."""
+    """One line per epoch: epoch, loss, seconds, and the metrics where there was a validation."""
     frame = pl.DataFrame(history, infer_schema_length=None).with_columns(pl.col("epoch").cast(pl.Int64))
     with atomic_file(path) as temporary:
         frame.write_csv(temporary)
 
 
 def draw_curves(path: Path, history: list[Row], metric: str, best_epoch: int) -> None:
-    """Loss and validation metrics per epoch, side by side, the best epoch marked."""
-    import matplotlib
+    """Draw the training loss and each metric per epoch, a panel each, as a PNG.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    Parameters
+    ----------
+    path
+        The file.
+    history
+        A row per epoch. "ndcg@10" is of validation; "test ndcg@10", where it was watched, is drawn in the same panel.
+    metric
+        Which of the metrics chose the best epoch.
+    best_epoch
+        Is marked; 0 = none.
+    """
+    with atomic_file(path) as temporary:
+        figure_of(history, metric, best_epoch).savefig(temporary, format="png")
+
+
+def figure_of(history: list[Row], metric: str, best_epoch: int) -> Figure:
+    """The picture of `draw_curves`, before it is written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    seen = dict.fromkeys(name for row in history for name in row)
+    names = [name for name in seen if name not in NOT_METRICS and not name.startswith(TEST)]
+    panels = 1 + len(names)
+    rows, columns = (1, panels) if panels < 4 else (2, -(-panels // 2))
+    figure = Figure(figsize=(max(5.2, 4.4 * columns), 3.5 * rows + 0.5), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    first, *others = (figure.add_subplot(rows, columns, place + 1) for place in range(panels))
+    first.plot(*_points(history, "loss"), color="#3c434b", **_line_style(history))
+    _finish(first, "Training loss per target", len(history), best_epoch if names else 0)
+    for axes, name in zip(others, names, strict=True):
+        _draw_metric(axes, history, name, best_epoch)
+        _finish(axes, _title(name), len(history), best_epoch, bold=name == metric)
+    if names:
+        shown = dict(zip(*reversed(others[0].get_legend_handles_labels()), strict=True))
+        order = [label for label in ("validation", "test", "best epoch") if label in shown]
+        handles = [shown[label] for label in order]
+        figure.legend(handles, order, loc="outside lower center", ncols=len(order), frameon=False)
+        if best_epoch:
+            figure.suptitle(f"Best epoch: {best_epoch} of {len(history)}, by {metric} on validation", fontsize=12)
+    return figure
+
+
+def _draw_metric(axes: Axes, history: list[Row], name: str, best_epoch: int) -> None:
+    """Validation and, where it was watched, the test part; what both were at the best epoch."""
+    beside: dict[str, Any] = {"xy": (1.0, 1.02), "xycoords": "axes fraction"}
+    for part, key, colour in reversed((("validation", name, _BLUE), ("test", TEST + name, _ORANGE))):
+        epochs, values = _points(history, key)
+        if not epochs:
+            continue
+        axes.plot(epochs, values, color=colour, label=part, **_line_style(history))
+        if best_epoch in epochs:
+            value = values[epochs.index(best_epoch)]
+            axes.plot(best_epoch, value, "o", ms=9, mfc="none", mec=colour, mew=1.4)
+            words = axes.annotate(f"  {value:.4f}", **beside, ha="right", va="bottom", color=colour, fontsize=9.5)
+            beside = {"xy": (0.0, 0.0), "xycoords": words}  # the next one to its left
+
+
+def _finish(axes: Axes, title: str, epochs: int, best_epoch: int, bold: bool = False) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    names = [name for name in _names(history) if name not in ("epoch", "loss", "seconds")]
-    figure, axes = plt.subplots(1, 2 if names else 1, figsize=(10 if names else 5, 3.6), squeeze=False)
-    _line(axes[0, 0], history, "loss", 2.0)
-    axes[0, 0].set_title("Training loss per target")
-    if names:
-        for name in names:
-            _line(axes[0, 1], history, name, 2.4 if name == metric else 1.2)
-        axes[0, 1].axvline(best_epoch, color="0.6", linestyle="--", linewidth=1, label=f"best epoch: {best_epoch}")
-        axes[0, 1].set_ylim(bottom=0)
-        axes[0, 1].set_title("Validation")
-        axes[0, 1].legend(frameon=False)
-    for axis in axes[0]:
-        axis.set_xlabel("epoch")
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, dpi=130, format="png")
-    plt.close(figure)
+    values = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines])
+    if best_epoch:
+        axes.axvline(best_epoch, color=_GREY, ls="--", lw=1, zorder=0, label="best epoch")
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold" if bold else "normal")
+    axes.set_xlabel("epoch")
+    margin = 0.5 if epochs < 10 else 0.02 * epochs
+    axes.set_xlim(1 - margin, epochs + margin)
+    axes.set_ylim(*_limits(values))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    axes.grid(axis="y", color=_GREY, alpha=0.25, lw=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
-def _names(history: list[Row]) -> list[str]:
-    return list(dict.fromkeys(name for row in history for name in row))
+def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Room around the values; never so near that a tenth of a value fills the panel, which would make noise look large.
+
+    >>> _limits(np.array([0.5]))
+    (0.47, 0.53)
+    """
+    low, high = float(values.min()), float(values.max())
+    room = max(0.12 * (high - low), 0.06 * abs(high), 1e-3)
+    return max(0.0, low - room) if low >= 0 else low - room, high + room
 
 
-def _line(axis, history: list[Row], name: str, width: float) -> None:  # type: ignore[no-untyped-def]
-    points = [(row["epoch"], row[name]) for row in history if name in row]
-    axis.plot(*zip(*points, strict=True), marker="." if len(points) < 40 else None, linewidth=width, label=name)
+def _title(name: str) -> str:
+    """A metric as people write it: NDCG@10 for ndcg@10."""
+    kind, at, k = name.partition("@")
+    return _SPELT.get(kind, f"{kind}{{}}").format(at + k)
+
+
+def _points(history: list[Row], name: str) -> tuple[list[float], list[float]]:
+    """Epochs in which something was measured, and what it was."""
+    measured = [row for row in history if name in row]
+    return [row["epoch"] for row in measured], [row[name] for row in measured]
+
+
+def _line_style(history: list[Row]) -> dict[str, Any]:
+    """Dots as long as they can be told apart."""
+    return {"lw": 2.0, "marker": "o" if len(history) < 40 else "", "ms": 4}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,18 +16,17 @@ from accelerate.tracking import get_available_trackers
 
 from segue.data.dataset import Dataset
 from segue.data.splits import Holdout, Split
-from segue.errors import ConfigError, StorageError, nearest
-from segue.evaluation.candidates import sample_candidates
-from segue.evaluation.evaluate import evaluate
-from segue.evaluation.metrics import NAMES
+from segue.errors import ConfigError, StorageError
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.memory import keep_buffers
 from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
 from segue.training.config import Training
-from segue.training.curves import draw_curves, write_metrics
+from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
+from segue.training.facts import run_facts
 from segue.training.progress import Progress
-from segue.training.trainer import State, Trainer, Validate
+from segue.training.trainer import State, Trainer
+from segue.training.validation import check_validation, validation_of
 
 _SECONDS_BETWEEN_CURVES = 30.0
 
@@ -49,8 +49,8 @@ def fit(
     config
         The model: `SASRec()`, `SSEPT()`, `Popularity()`, ….
     data
-        A split: its training part is fitted, its validation part chooses the epoch. Or a Dataset, all of which is
-        fitted.
+        A split: its training part is fitted, its validation part chooses the epoch, and its test part is not looked at
+        (unless `Training.watch_test` asks for its curves). Or a Dataset, all of which is fitted.
     validation
         With a Dataset: the Holdout that chooses the epoch, if there is one.
     training
@@ -77,7 +77,7 @@ def fit(
     StorageError
         `out` holds a run already and `resume` is not set, or holds another run and it is.
     ConfigError
-        `resume` without `out`, or `refit` without a split.
+        `resume` without `out`, `refit` without a split, or a metric that validation cannot measure.
 
     Examples
     --------
@@ -86,24 +86,31 @@ def fit(
     """
     settings = training or Training()
     train, chosen, everything, spec = _parts(data, validation)
+    watched = data.test if settings.watch_test and isinstance(data, Split) else None
     if refit and not isinstance(data, Split):
         raise ConfigError("refit=True needs a split: it trains again on everything but the test part.")
     folder = None if out is None else Path(out)
-    _check_folder(folder, resume)
+    if _is_main():
+        _check_folder(folder, resume)
     keep_buffers()
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]):
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
-            run = _Run(settings, folder, Progress(quiet))
-            notes = run.fit(model, train, chosen, resume)
+            check_validation(settings, chosen, watched)
+        facts = {} if folder is None else run_facts(config, everything, spec, refit)
+        if isinstance(model, TrainableModel):
+            run = _Run(settings, folder, Progress(quiet), facts)
+            notes = run.fit(model, train, chosen, resume, watched)
             if refit and isinstance(data, Split):
                 again = _new(config, data.refit, settings.seed)
                 assert isinstance(again, TrainableModel)
                 notes["refit"] = run.again(notes["best_epoch"]).fit(again, data.refit, None, resume)
                 model = again
         elif isinstance(model, CountingModel):
+            if folder is not None and _is_main():
+                write_json(folder / "run.json", facts)
             model.count(data.refit if refit and isinstance(data, Split) else train)
     metadata: dict[str, Any] = {
         "split": spec,
@@ -120,28 +127,35 @@ def fit(
 class _Run:
     """One training in one folder."""
 
-    def __init__(self, settings: Training, folder: Path | None, progress: Progress) -> None:
-        self.settings, self.folder, self.progress = settings, folder, progress
+    def __init__(self, settings: Training, folder: Path | None, progress: Progress, facts: dict[str, Any]) -> None:
+        self.settings, self.folder, self.progress, self.facts = settings, folder, progress, facts
         self.curves_drawn = time.perf_counter()
 
     def again(self, epochs: int) -> _Run:
         """The same for a fixed number of epochs, in a folder of its own."""
         self.progress.console.print(f"training again on everything but the test part, {epochs} epochs")
         folder = None if self.folder is None else self.folder / "refit"
-        return _Run(replace(self.settings, epochs=epochs, patience=None), folder, self.progress)
+        return _Run(replace(self.settings, epochs=epochs, patience=None), folder, self.progress, self.facts)
 
-    def fit(self, model: TrainableModel, train: Dataset, validation: Holdout | None, resume: bool) -> dict[str, Any]:
+    def fit(
+        self,
+        model: TrainableModel,
+        train: Dataset,
+        validation: Holdout | None,
+        resume: bool,
+        watched: Holdout | None = None,
+    ) -> dict[str, Any]:
         """Train the model, and tell how it went."""
         settings, config = self.settings, model.config.to_dict()
         examples = model.examples(train)
         accelerator = self._accelerator(config)
         identity = {"model": config, "dataset": train.fingerprint}
-        validate = None if validation is None else self._validation(model, validation)
+        validate = None if validation is None else validation_of(model, settings, validation, watched)
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator)
         if resume and self.folder is not None and (self.folder / "last.safetensors").is_file():
             trainer.resume()
         if self.folder is not None and accelerator.is_main_process:
-            write_json(self.folder / "run.json", {"model": config, "training": settings.to_dict()})
+            write_json(self.folder / "run.json", {**self.facts, "training": settings.to_dict()})
         try:
             state = trainer.run(self.progress, self._record(trainer))
         finally:
@@ -166,31 +180,6 @@ class _Run:
             plain = {"model": str(config), "training": str(self.settings.to_dict())}
             accelerator.init_trackers("segue", config=plain)
         return accelerator
-
-    def _validation(self, model: Model, holdout: Holdout) -> Validate:
-        """Ranks only: the same users and candidates at every epoch."""
-        settings = self.settings
-        asked = (
-            holdout if settings.validation_users is None else holdout.sample(settings.validation_users, settings.seed)
-        )
-        n = settings.validation_candidates
-        candidates = None if n is None else sample_candidates(asked, n, seed=settings.seed)
-        k = _length_of(settings.metric, holdout.dataset.n_items)
-
-        def validate() -> dict[str, float]:
-            result = evaluate(
-                model,
-                asked,
-                k=k,
-                candidates=candidates,
-                exclude_seen=settings.validation_exclude_seen,
-                lists=False,
-                resamples=0,
-            )
-            shown = {settings.metric, f"ndcg@{k}", f"hr@{k}"}
-            return {name: value for name, value in result.metrics.items() if name in shown}
-
-        return validate
 
     def _record(self, trainer: Trainer) -> Callable[[list[dict[str, float]]], None]:
         """Called after each epoch: the table always, the picture now and then."""
@@ -234,18 +223,6 @@ def _check_trackers(wanted: Sequence[str]) -> None:
             raise ConfigError(f"trackers: {tracker!r} is unknown or not installed; installed: {has}.")
 
 
-def _length_of(metric: str, n_items: int) -> int:
-    """The k of a metric such as "ndcg@10", checked before any time is spent on training."""
-    _, _, length = metric.partition("@")
-    k = int(length) if length.isdecimal() else 10
-    known = [f"{name}@{k}" for name in NAMES]
-    if metric not in known:
-        raise ConfigError(f"metric={metric!r} is not measured in validation; {nearest(metric, known)}")
-    if not 1 <= k <= n_items:
-        raise ConfigError(f"metric={metric!r}: the catalogue has {n_items:,} items; look at so many at most.")
-    return k
-
-
 def _check_folder(folder: Path | None, resume: bool) -> None:
     if folder is None:
         if resume:
@@ -257,7 +234,7 @@ def _check_folder(folder: Path | None, resume: bool) -> None:
 
 def _notes(state: State) -> dict[str, Any]:
     best = next((row for row in state.history if row["epoch"] == state.best_epoch), {})
-    shown = {name: value for name, value in best.items() if name not in ("epoch", "loss", "seconds")}
+    shown = {name: value for name, value in best.items() if name not in NOT_METRICS and not name.startswith(TEST)}
     return {
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
@@ -267,4 +244,5 @@ def _notes(state: State) -> dict[str, Any]:
 
 
 def _is_main() -> bool:
-    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    """Whether this process writes; models that only count never tell torch.distributed that they are several."""
+    return os.environ.get("RANK", "0") == "0"

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from segue.training.curves import NOT_METRICS, TEST
+
 
 class Progress:
     """A bar per epoch and a line when it ends. `Progress(quiet=True)` shows nothing."""
@@ -43,12 +45,13 @@ class Progress:
             self._bar.update(self._task, advance=1, loss=loss, rate=rate)
 
     def end_epoch(self, row: dict[str, float], best: bool) -> None:
-        """The epoch is over: one line with its figures."""
+        """The epoch is over: one line with its figures, those of a watched test part aside."""
         self.close()
         words = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
-        words += [f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "loss", "seconds")]
+        metrics = {name: value for name, value in row.items() if name not in NOT_METRICS and not name.startswith(TEST)}
+        words += [f"{name} {value:.4f}" for name, value in metrics.items()]
         words.append(f"{row['seconds']:.1f} s")
-        self.console.print("  ".join(words) + ("  [green]best[/]" if best else ""), highlight=False)
+        self.console.print("  ".join(words) + ("  [green]best[/]" if best else ""), highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         """Take the bar off the screen."""

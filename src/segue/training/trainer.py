@@ -22,14 +22,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from segue.errors import ConfigError, StorageError, TrainingError
+from segue.errors import StorageError, TrainingError
 from segue.models.base import Examples, TrainableModel
 from segue.training.batches import plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.config import MAY_CHANGE_ON_RESUME, Training
 from segue.training.progress import Progress
-
-Validate = Callable[[], dict[str, float]]
+from segue.training.validation import Validate
 
 
 class Interrupted(KeyboardInterrupt):
@@ -127,10 +126,10 @@ class Trainer:
             state.step = step + 1
             state.seconds = time.perf_counter() - started
             progress.step(state.loss_sum / state.step)
-            every = self.settings.save_every_steps
-            if self._stop.is_set() or (every and state.step % every == 0 and state.step < len(batches)):
+            every, stop = self.settings.save_every_steps, self._stopping()
+            if stop or (every and state.step % every == 0 and state.step < len(batches)):
                 self._save_last()
-            if self._stop.is_set():
+            if stop:
                 raise Interrupted
         row = {"epoch": state.epoch + 1.0, "loss": state.loss_sum / len(batches), "seconds": state.seconds}
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
@@ -171,10 +170,6 @@ class Trainer:
         metrics: dict[str, float] = {}
         if self.validate and (last or state.epoch % self.settings.validate_every == 0):
             metrics = self._validated()
-            if self.settings.metric not in metrics:
-                raise ConfigError(
-                    f"metric={self.settings.metric!r} is not measured in validation; known: {', '.join(metrics)}"
-                )
             row.update(metrics)
         state.history.append(row)
         metric = metrics.get(self.settings.metric, -math.inf)
@@ -245,15 +240,26 @@ class Trainer:
             "A lower learning_rate, clip_norm=1 or some warmup_steps usually help."
         )
 
+    def _stopping(self) -> bool:
+        """Whether Ctrl-C came, to any of the processes: all stop after the same step, or some would wait for ever."""
+        if self.accelerator.num_processes == 1:
+            return self._stop.is_set()
+        asked = torch.tensor(float(self._stop.is_set()), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, reduction="sum"))
+
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C lets the step in flight finish and saves; the second one acts at once."""
+        """The first Ctrl-C lets the step in flight finish and saves; the second one acts at once.
+
+        Of several processes each may get the signal more than once, from the terminal and from who started them, so
+        there it is left to who started them to lose patience.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def stop(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set():
+            if self._stop.is_set() and self.accelerator.num_processes == 1:
                 raise KeyboardInterrupt
             self._stop.set()
 

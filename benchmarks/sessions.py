@@ -1,0 +1,78 @@
+"""Sessions completed step by step, on the simulated data that come with PARSRec's program: do sessions help?
+
+    python benchmarks/sessions.py --model popularity recent-popularity markov sasrec parsrec --seeds 0 1 2
+
+Every model is asked about the same last sessions by the same code: at each step the best of the session's remaining
+items is ranked among all 2,000 items, and among those that remain and 99 sampled ones (the protocol of the PARSRec
+paper). The epoch is chosen on the last but one session of each user; the test is measured once. PARSRec has the
+settings that its program ships with, and reads all of the history; SASRec reads the newest items, basket included.
+The result goes to results/sessions.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+
+import common
+
+import segue
+from segue.evaluation.sessions import both_ways
+
+CONFIGS = {
+    "popularity": segue.Popularity(),
+    "recent-popularity": segue.RecentPopularity(),
+    "markov": segue.Markov(),
+    "sasrec": segue.SASRec(max_length=200, dropout=0.2, loss="softmax"),
+    "parsrec": segue.PARSRec(),
+}
+CHOOSING = segue.Training(validation_users=None, validation_exclude_seen=False)
+TRAINING = {
+    "sasrec": replace(CHOOSING, batch_size=16, learning_rate=2e-3, validate_every=2, patience=8),
+    "parsrec": replace(CHOOSING, epochs=50, batch_size=256, clip_norm=30.0, patience=None),
+}
+METRICS = ("sess_prec@10", "step_hr@10", "step_ndcg@10")
+
+
+def run(name: str, seed: int, split: segue.Split, epochs: int | None) -> dict[str, object]:
+    """Fit one model with one seed, and complete the test sessions with it."""
+    config, training = CONFIGS[name], replace(TRAINING.get(name, CHOOSING), seed=seed)
+    training = training if epochs is None else replace(training, epochs=epochs)
+    fitted = segue.fit(config, split, training=training)
+    begun = time.perf_counter()
+    found = both_ways(fitted, split.test, k=10, seed=0)  # the same questions for every seed of the training
+    seconds = time.perf_counter() - begun
+    return {
+        "model": name,
+        "seed": seed,
+        "config": config.to_dict(),
+        "options": training.to_dict(),
+        "training": fitted.metadata["training"],
+        "test": {f"{way} {metric}": round(one[metric], 4) for way, one in found.items() for metric in METRICS},
+        "intervals": {f"{way} {metric}": one.intervals[metric] for way, one in found.items() for metric in METRICS},
+        "by_step": {way: one.by_step.to_dicts() for way, one in found.items()},
+        "evaluation_seconds": round(seconds, 2),
+        "protocol": {way: dict(one.protocol) for way, one in found.items()},
+        **common.provenance(),
+    }
+
+
+def main() -> None:
+    """Run what is asked for; each run is kept as it ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", choices=CONFIGS, default=list(CONFIGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="at most; validation chooses among them")
+    arguments = parser.parse_args()
+    split = segue.last_session_out(common.session_dataset())
+    what = f"{common.SESSIONS}, last-session-out, step by step, among all items and among 99 sampled ones"
+    for name in arguments.model:
+        for seed in arguments.seeds:
+            result = run(name, seed, split, arguments.epochs)
+            print(name, seed, result["test"], flush=True)
+            common.add_run("sessions", what, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""What `run.json` says: all that one needs to make a run again."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from segue.data.dataset import Dataset
+from segue.models.base import ModelConfig
+
+_PACKAGES = ("segue", "torch", "accelerate", "numpy", "polars")
+
+
+def run_facts(config: ModelConfig, dataset: Dataset, split: dict[str, object] | None, refit: bool) -> dict[str, Any]:
+    """The model, the data and the versions, as plain data; the options of the training stand beside them.
+
+    Parameters
+    ----------
+    config
+        The model's settings.
+    dataset
+        All that was given, before it was split.
+    split
+        The split as `Split.spec`; None if all was trained on.
+    refit
+        Whether the model is trained again on everything but the test part.
+    """
+    sessions = None if dataset.session_offsets is None else len(dataset.sessions)
+    return {
+        "model": config.to_dict(),
+        "split": split,
+        "refit": refit,
+        "dataset": {
+            "source": dataset.metadata.get("source"),
+            "fingerprint": dataset.fingerprint,
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+            "interactions": dataset.n_interactions,
+            "sessions": sessions,
+        },
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+    }

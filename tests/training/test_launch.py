@@ -1,0 +1,99 @@
+"""Several processes: what they leave behind, and how they are stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from segue.data.simulate import simulate
+from segue.inference.loading import load
+from segue.training.checkpoint import load_checkpoint
+from segue.training.launch import launch
+
+WORDS = [
+    "--model", "parsrec", "--model.user-width", "8", "--model.item-width", "8", "--split", "last-session-out",
+    "--training.metric", "sess_prec@5", "--training.watch-test", "--training.batch-size", "1", "--training.cpu",
+    "--training.epochs", "3", "--processes", "2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("shop") / "data"
+    simulate(24, 5, categories=8, products=4, longest=4).save(path)
+    return path
+
+
+def start(shop: Path, run: Path, *words: str) -> subprocess.Popen[str]:
+    """`segue train` as a terminal starts it: in a process group of its own. Its epochs have some seventy steps."""
+    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(run), *WORDS, *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, env=environment()
+    )
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_all_after_the_same_step_and_the_run_goes_on_from_there(shop: Path, tmp_path: Path) -> None:
+    stopped = start(shop, tmp_path / "run")
+    while not (tmp_path / "run" / "metrics.csv").exists():
+        assert stopped.poll() is None, stopped.communicate()[1]
+        time.sleep(0.1)
+    os.killpg(stopped.pid, signal.SIGINT)
+    _, said = stopped.communicate(timeout=120)
+    assert stopped.returncode == 130
+    assert said.count("interrupted") == 1
+    assert said.rstrip().endswith("--training.epochs 3 --processes 2 --resume")
+    assert "Traceback" not in said
+    _, note = load_checkpoint(tmp_path / "run" / "last.safetensors")
+    assert 1 <= note["state"]["epoch"] < 3
+    resumed = start(shop, tmp_path / "run", "--resume")
+    _, said = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, said
+    table = pl.read_csv(tmp_path / "run" / "metrics.csv")
+    assert table["epoch"].to_list() == [1, 2, 3]
+    assert table["sess_prec@5"].to_list()[: note["state"]["epoch"]] == [
+        row["sess_prec@5"] for row in note["state"]["history"]
+    ]
+    assert "test sess_prec@5" in table.columns
+    assert load(tmp_path / "run").metadata["split"] == {"name": "last-session-out"}
+
+
+@pytest.mark.slow
+def test_exit_codes_and_everything_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    (tmp_path / "tiny.py").write_text(
+        "import os, sys\n"
+        "open(sys.argv[1] + os.environ['RANK'], 'w').write(os.environ['WORLD_SIZE'] + os.environ['OMP_NUM_THREADS'])\n"
+        "sys.exit(3 * (os.environ['RANK'] == '1') if sys.argv[2:] else 0)\n"
+    )
+    assert launch(["tiny", str(tmp_path / "rank-")], 2) == 0
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    assert [(tmp_path / f"rank-{rank}").read_text() for rank in (0, 1)] == [f"2{threads}"] * 2
+    assert launch(["tiny", str(tmp_path / "rank-"), "fail"], 2) == 3
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+@pytest.mark.slow
+def test_models_that_count_are_written_once(shop: Path, tmp_path: Path) -> None:
+    words = ["--model", "popularity", "--processes", "2", "--quiet", "--json"]
+    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(tmp_path / "run"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('"run":') == 1
+    assert load(tmp_path / "run").model.config.name == "popularity"

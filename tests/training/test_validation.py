@@ -1,0 +1,140 @@
+"""What validation measures: next items or whole sessions, and the test part beside it where it is watched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from segue.data.dataset import Dataset
+from segue.data.simulate import simulate
+from segue.data.splits import last_session_out, leave_last_out
+from segue.errors import ConfigError
+from segue.evaluation.evaluate import evaluate
+from segue.evaluation.sessions import evaluate_sessions
+from segue.models.parsrec import PARSRec
+from segue.models.popularity import Popularity
+from segue.training.checkpoint import load_checkpoint
+from segue.training.fit import fit
+
+from .runs import small_model, small_split, small_training
+
+SESSIONS = ["sess_prec@5", "step_hr@5", "step_ndcg@5"]
+
+
+@pytest.fixture(scope="module")
+def shop() -> Dataset:
+    return simulate(40, 6, categories=8, products=4, longest=5).dataset()
+
+
+def test_sessions_choose_the_epoch(shop: Dataset) -> None:
+    split = last_session_out(shop)
+    training = small_training(metric="sess_prec@5", validation_candidates=9, validation_users=30)
+    fitted = fit(PARSRec(user_width=8, item_width=8), split, training=training, quiet=True)
+    found = fitted.metadata["training"]["validation"]
+    assert list(found) == SESSIONS
+    asked = split.validation.sample(30, training.seed)
+    expected = evaluate_sessions(fitted, asked, k=5, candidates=9, seed=training.seed, resamples=0).metrics
+    assert found == {name: expected[name] for name in SESSIONS}
+
+
+def test_any_model_is_validated_by_sessions(shop: Dataset) -> None:
+    training = small_training(metric="step_ndcg@5", epochs=1)
+    fitted = fit(small_model(), last_session_out(shop), training=training, quiet=True)
+    assert list(fitted.metadata["training"]["validation"]) == SESSIONS
+
+
+@pytest.mark.parametrize("metric", ["ndcg@5", "sess_prec@5"])
+def test_the_test_part_is_watched_and_chooses_nothing(tmp_path: Path, shop: Dataset, metric: str) -> None:
+    split = last_session_out(shop)
+    training = small_training(metric=metric, validate_every=2, patience=2)
+    plain = fit(small_model(), split, training=training, out=tmp_path / "plain", quiet=True)
+    watching = replace(training, watch_test=True)
+    watched = fit(small_model(), split, training=watching, out=tmp_path / "watched", quiet=True)
+    histories = {}
+    for name in ("plain", "watched"):
+        _, note = load_checkpoint(tmp_path / name / "last.safetensors")
+        histories[name] = note["state"]["history"]
+    measured = evaluate_sessions if metric in SESSIONS else evaluate
+    for row, other in zip(histories["plain"], histories["watched"], strict=True):
+        names = row.keys() - {"epoch", "loss", "seconds"}
+        assert other.keys() - row.keys() == {f"test {name}" for name in names}
+        assert {name: other[name] for name in names} == {name: row[name] for name in names}
+    last = histories["watched"][watched.metadata["training"]["best_epoch"] - 1]
+    expected = measured(watched, split.test, k=5, seed=training.seed, resamples=0).metrics  # type: ignore[operator]
+    assert last[f"test {metric}"] == expected[metric]
+    for key, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, watched.model.state_dict()[key]), key
+    noted = watched.metadata["training"]
+    assert noted["best_epoch"] == plain.metadata["training"]["best_epoch"]
+    assert noted["validation"] == plain.metadata["training"]["validation"]
+
+
+def test_watching_may_begin_when_a_run_is_resumed(tmp_path: Path) -> None:
+    fit(small_model(), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
+    watching = small_training(epochs=2, watch_test=True)
+    fit(small_model(), small_split(), training=watching, out=tmp_path / "run", resume=True, quiet=True)
+    header, first, second = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert header.endswith("test hr@10,test ndcg@10")
+    assert first.endswith(",,")
+    assert not second.endswith(",")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"metric": "sess_prek@10"},
+            "metric='sess_prek@10' is not measured in validation; did you mean \"sess_prec@10\"",
+        ),
+        ({"metric": "sess_prec@10"}, r"measured on whole sessions.*split by last-session-out"),
+        ({"metric": "ndcg@10", "validation_candidates": 9}, "validation_candidates=9 are ranked with each target"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is_done(
+    tmp_path: Path, shop: Dataset, changes: dict[str, object], message: str
+) -> None:
+    for split in (small_split(), leave_last_out(shop)):
+        with pytest.raises(ConfigError, match=message):
+            fit(small_model(), split, training=small_training(**changes), out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+    fit(Popularity(), leave_last_out(shop), training=small_training(**changes), quiet=True)
+
+
+def test_there_must_be_a_test_part_to_watch() -> None:
+    split, training = small_split(), small_training(watch_test=True)
+    with pytest.raises(ConfigError, match="watch_test=True needs a split"):
+        fit(small_model(), split.train, training=training, quiet=True)
+    with pytest.raises(ConfigError, match="watch_test=True needs a split"):
+        fit(small_model(), split.train, split.validation, training=training, quiet=True)
+
+
+def test_a_run_says_what_it_is(tmp_path: Path, shop: Dataset) -> None:
+    split, training = last_session_out(shop), small_training(epochs=1)
+    fit(small_model(), split, training=training, out=tmp_path / "trained", refit=True, quiet=True)
+    fit(Popularity(), leave_last_out(small_split().dataset), out=tmp_path / "counted", quiet=True)
+    trained, again, counted = (
+        json.loads((tmp_path / name / "run.json").read_text()) for name in ("trained", "trained/refit", "counted")
+    )
+    assert trained["model"] == small_model().to_dict()
+    assert trained["training"] == training.to_dict()
+    assert trained["split"] == {"name": "last-session-out"}
+    assert trained["dataset"] == {
+        "source": "polars frame",
+        "fingerprint": shop.fingerprint,
+        "users": 40,
+        "items": shop.n_items,
+        "interactions": shop.n_interactions,
+        "sessions": 240,
+    }
+    assert trained["processes"] == 1
+    assert trained["refit"] is True
+    assert {"python", "segue", "torch", "numpy", "polars"} <= trained["versions"].keys()
+    assert again["training"]["patience"] is None
+    assert again["dataset"] == trained["dataset"]
+    assert counted["model"] == {"name": "popularity"}
+    assert "training" not in counted
+    assert counted["dataset"]["sessions"] is None
