@@ -115,7 +115,7 @@ def rounded(found: Agreement) -> dict[str, Any]:
 def costs(found: Deletion) -> dict[str, Any]:
     """As plain data."""
     return {name: round(value, 4) for name, value in asdict(found).items()} | {
-        "ratios": [round(value, 2) for value in found.ratios]
+        "ratios": [round(value, 2) if np.isfinite(value) else None for value in found.ratios]
     }
 
 

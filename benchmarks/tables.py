@@ -166,7 +166,8 @@ def explanations(results: dict[str, Result]) -> str:
     signs = [f"{found[name]['signs']} of {found[name]['differing']}" for name in methods]
     rows.append(["pairs that differ, right sign", *signs, "4 of 4"])
     for place, what in enumerate(("the strongest item", "the stronger half")):
-        ratios = [f"{cost[name]['ratios'][place]:.1f} ×" for name in methods[:2]]
+        found_ratios = [cost[name]["ratios"][place] for name in methods[:2]]
+        ratios = ["none at random" if ratio is None else f"{ratio:.1f} ×" for ratio in found_ratios]
         rows.append([f"fall without {what}, against random", *ratios, "", "≥ 2 ×" if place == 0 else ""])
     heads = ["", "leave-one-out", "attention", "co-occurrence (ceiling)", "asked of the better"]
     said = (

@@ -51,8 +51,10 @@ class Deletion:
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """How many times the fall at random it is, for one item and for half of them."""
-        return self.one / self.random_one, self.half / self.random_half
+        """How many times the fall at random it is, for one item and for half of them; infinite where that is none."""
+        pairs = ((self.one, self.random_one), (self.half, self.random_half))
+        one, half = (fall / random if random > 0 else float("inf") for fall, random in pairs)
+        return one, half
 
 
 def deletion(
