@@ -142,7 +142,10 @@ class PARSRecModel(TrainableModel):
             outputs.append(output)
             targets.append(batch.items[:n].gather(1, place)[:, 0] - 1)
             first += n
-        return catalogue_loss(self.config.loss, torch.cat(outputs), scored, torch.cat(targets), kept)
+        loss = catalogue_loss(self.config.loss, torch.cat(outputs), scored, torch.cat(targets), kept)
+        if len(counts) == 1:  # the query's map was of no use, but processes wait for the gradient of every parameter
+            loss = loss + 0 * course.users_asked.sum()
+        return loss
 
     def _room(self, n_steps: int, table: Tensor) -> Tensor | None:
         """Room for all scores (steps, n_items) of a batch, or None if that would be too much."""

@@ -33,6 +33,8 @@ class Training:
     """Second-moment decay of Adam (0.98 as in SASRec)."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from zero."""
+    schedule: Literal["constant", "linear"] = "constant"
+    """What becomes of the learning rate after the warm-up: it stays, or falls to zero in a line over `epochs`."""
     clip_norm: float | None = None
     """Gradients are scaled down to this norm when they exceed it."""
     metric: str = "ndcg@10"
@@ -68,6 +70,8 @@ class Training:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more.")
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate={self.learning_rate}: expected a number above 0.")
+        if self.schedule not in ("constant", "linear"):
+            raise ConfigError(f"schedule={self.schedule!r}: expected constant or linear.")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain data."""

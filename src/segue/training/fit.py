@@ -127,15 +127,22 @@ def fit(
 class _Run:
     """One training in one folder."""
 
-    def __init__(self, settings: Training, folder: Path | None, progress: Progress, facts: dict[str, Any]) -> None:
-        self.settings, self.folder, self.progress, self.facts = settings, folder, progress, facts
+    def __init__(
+        self,
+        settings: Training,
+        folder: Path | None,
+        progress: Progress,
+        facts: dict[str, Any],
+        until: int | None = None,
+    ) -> None:
+        self.settings, self.folder, self.progress, self.facts, self.until = settings, folder, progress, facts, until
         self.curves_drawn = time.perf_counter()
 
     def again(self, epochs: int) -> _Run:
         """The same for a fixed number of epochs, in a folder of its own."""
         self.progress.console.print(f"training again on everything but the test part, {epochs} epochs")
         folder = None if self.folder is None else self.folder / "refit"
-        return _Run(replace(self.settings, epochs=epochs, patience=None), folder, self.progress, self.facts)
+        return _Run(replace(self.settings, patience=None), folder, self.progress, self.facts, until=epochs)
 
     def fit(
         self,
@@ -151,7 +158,7 @@ class _Run:
         accelerator = self._accelerator(config)
         identity = {"model": config, "dataset": train.fingerprint}
         validate = None if validation is None else validation_of(model, settings, validation, watched)
-        trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator)
+        trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator, self.until)
         if resume and self.folder is not None and (self.folder / "last.safetensors").is_file():
             trainer.resume()
         if self.folder is not None and accelerator.is_main_process:

@@ -75,6 +75,8 @@ class Trainer:
         Plain data that says which run this is (model config, Dataset fingerprint); a checkpoint of another is refused.
     accelerator
         Devices and processes.
+    until
+        Stop after so many epochs, on the schedule of all of them; when not given, after `settings.epochs`.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Trainer:
         folder: Path | None,
         identity: dict[str, Any],
         accelerator: Accelerator,
+        until: int | None = None,
     ) -> None:
         self.examples = examples
         self.settings = settings
@@ -93,6 +96,7 @@ class Trainer:
         self.folder = folder
         self.identity = {**identity, "training": settings.to_dict()}
         self.accelerator = accelerator
+        self.until = settings.epochs if until is None else until
         self.model = model.to(accelerator.device)
         self.wrapped = accelerator.prepare_model(self.model)
         self.optimizer = make_optimizer(self.model, settings)
@@ -105,7 +109,7 @@ class Trainer:
     def run(self, progress: Progress, on_epoch: Callable[[list[dict[str, float]]], None] | None = None) -> State:
         """Train from the current state to the end, and leave the best weights in the model."""
         with self._interruptible():
-            while self.state.epoch < self.settings.epochs and not self._out_of_patience():
+            while self.state.epoch < self.until and not self._out_of_patience():
                 self._epoch(progress)
                 if on_epoch and self.accelerator.is_main_process:
                     on_epoch(self.state.history)
@@ -118,7 +122,7 @@ class Trainer:
         batches = plan_epoch(
             self.examples.lengths, self.examples.weights, self.settings.batch_size, _generator(seed, state.epoch)
         )
-        progress.start_epoch(state.epoch + 1, self.settings.epochs, len(batches), state.step)
+        progress.start_epoch(state.epoch + 1, self.until, len(batches), state.step)
         started = time.perf_counter() - state.seconds
         self.wrapped.train()
         for step in range(state.step, len(batches)):
@@ -153,20 +157,26 @@ class Trainer:
         self.accelerator.backward(loss)
         if self.settings.clip_norm:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        warm = self.settings.warmup_steps
-        done = self._steps_done()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * min(1.0, (done + 1) / warm if warm else 1.0)
+            group["lr"] = self._learning_rate()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return value
 
-    def _steps_done(self) -> int:
-        per_epoch = max(1, round(len(self.examples.lengths) / self.settings.batch_size))
-        return self.state.epoch * per_epoch + self.state.step
+    def _learning_rate(self) -> float:
+        """That of the step in progress: rising over the warm-up, then as the schedule says."""
+        settings = self.settings
+        per_epoch = max(1, round(len(self.examples.lengths) / settings.batch_size))
+        done, warm = self.state.epoch * per_epoch + self.state.step, settings.warmup_steps
+        if done < warm:
+            return settings.learning_rate * (done + 1) / warm
+        if settings.schedule == "constant":
+            return settings.learning_rate
+        left = settings.epochs * per_epoch - done
+        return settings.learning_rate * max(left, 1) / max(settings.epochs * per_epoch - warm, 1)
 
     def _end_epoch(self, row: dict[str, float]) -> None:
-        state, last = self.state, self.state.epoch == self.settings.epochs
+        state, last = self.state, self.state.epoch == self.until
         metrics: dict[str, float] = {}
         if self.validate and (last or state.epoch % self.settings.validate_every == 0):
             metrics = self._validated()
