@@ -94,9 +94,10 @@ class BasketAttention(nn.Module):
         -------
         (n, output_width), and the attention weights (n, heads, length).
         """
-        fits = torch.bmm(asked.view(len(query), self.heads, -1), basket.transpose(1, 2))
+        # Products of such thin matrices are faster term by term than as one matrix product per session.
+        fits = (asked.view(len(query), self.heads, 1, -1) * basket[:, None]).sum(-1)
         weights = fits.masked_fill(~inside[:, None], -torch.inf).softmax(-1)
-        gathered = torch.bmm(weights, basket).flatten(1)
+        gathered = (weights[..., None] * basket[:, None]).sum(2).flatten(1)
         return self.finish(query, torch.addmm(composed.answering_bias, gathered, composed.answering.T)), weights
 
     def alone(self, query: Tensor, item: Tensor, composed: Composed) -> Tensor:
