@@ -1,11 +1,11 @@
 """Do PARSRec's explanations say what is true? Attention and leave-one-out against the planted structure.
 
+    python benchmarks/explanations.py --products 2 5            # simulates a small shop of each size, trains, measures
     python benchmarks/explanations.py --run runs/parsrec        # a run on synthetic.txt with the split last-session-out
-    python benchmarks/explanations.py                           # trains one first, in the folder runs/explanations
 
-The data is PARSRec's `synthetic.txt` (1,024 users, 100 sessions each, 20 categories of 100 products), in
-the folder `parsrec` of the one that SEGUE_TEST_DATA names; its truth is that of `segue.simulate` with the same
-constants. For a run on other simulated data, give --truth. Measured on the sessions of the test part, step by step:
+The shops are the simulator's (`segue.simulate`): 1,024 users, 100 sessions each, 20 categories of so many products. In
+PARSRec's `synthetic.txt` the categories have 100 products, with the same planted structure. Measured on the sessions
+of the test part, step by step:
 
 - the category-by-category matrix of each group (`segue.evaluation.category_maps`), made symmetric, against the planted
   covariances: Spearman over the 22 pairs that are not zero in either group (the same in both), Pearson over all 190,
@@ -15,13 +15,13 @@ constants. For a run on other simulated data, give --truth. Measured on the sess
   random.
 
 Co-occurrence in the sessions of the training part is the ceiling. The result goes to results/explanations.json, the
-pictures to docs/images.
+pictures of the smallest shop to docs/images.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,30 +41,39 @@ from segue.evaluation.labels import Labels, planted_labels
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 MARKET = Market(users=1024, sessions=100, products=100, price_effect=0.1, longest=10)
 """What made `synthetic.txt`, as far as categories and groups go."""
+CONFIG = segue.PARSRec(user_width=32, item_width=32, dropout=0.0)
+TRAINING = segue.Training(
+    epochs=32,
+    batch_size=512,
+    learning_rate=8e-3,
+    schedule="linear",
+    beta2=0.999,
+    clip_norm=30.0,
+    metric="sess_prec@10",
+    patience=None,
+)
 METHODS: tuple[Method, ...] = ("leave-one-out", "attention")
 
 
-def trained(folder: Path, epochs: int) -> segue.Recommender:
-    """A PARSRec in the published setting, its epoch chosen on the validation sessions."""
-    data = os.environ.get("SEGUE_TEST_DATA")
-    if not data:
-        raise SystemExit("Set SEGUE_TEST_DATA to the folder that holds parsrec/synthetic.txt, or give --run.")
-    dataset = segue.prepare(Path(data) / "parsrec" / "synthetic.txt", duplicates="keep")
-    training = segue.Training(
-        epochs=epochs, batch_size=256, clip_norm=30.0, beta2=0.999, metric="sess_prec@10", validate_every=3, patience=5
-    )
-    return segue.fit(segue.PARSRec(), segue.last_session_out(dataset), training=training, out=folder)
+def small_shop(products: int) -> tuple[segue.Recommender, segue.Planted]:
+    """A PARSRec trained on a shop with so many products in each category, and the truth.
+
+    The epoch is chosen on the validation sessions.
+    """
+    simulation = segue.simulate(1024, 100, products=products, price_effect=0.1, longest=10)
+    return segue.fit(CONFIG, segue.last_session_out(simulation.dataset()), training=TRAINING), simulation.truth
 
 
-def measure(recommender: segue.Recommender, truth: segue.Planted) -> dict[str, Any]:
-    """Everything that is reported, and the pictures."""
+def measure(recommender: segue.Recommender, truth: segue.Planted, pictures: bool) -> dict[str, Any]:
+    """Everything that is reported, and the pictures if they are wanted."""
     split = split_by(recommender.dataset, recommender.metadata["split"])
     categories, groups = planted_labels(truth, recommender.dataset)
     maps = category_maps(recommender.model, split.test, categories, groups)
     matrices = {"leave-one-out": maps.effects, "attention": maps.attention}
-    draw_maps(IMAGES / "explanations-effects.png", maps)
-    draw_maps(IMAGES / "explanations-attention.png", maps, "attention")
-    draw_example(recommender, split)
+    if pictures:
+        draw_maps(IMAGES / "explanations-effects.png", maps)
+        draw_maps(IMAGES / "explanations-attention.png", maps, "attention")
+        draw_example(recommender, split)
     counts = cooccurrence(split.train, categories, groups)
     return {
         "steps": maps.steps,
@@ -119,28 +128,36 @@ def costs(found: Deletion) -> dict[str, Any]:
     }
 
 
+def add(recommender: segue.Recommender, truth: segue.Planted, data: str, pictures: bool = False) -> None:
+    """Measure a run and add it to the results, in place of an earlier one on the same data."""
+    items = recommender.dataset.n_items
+    run = {
+        "data": f"{data}, {items:,} items",
+        "items": items,
+        "config": recommender.model.config.to_dict(),
+        "options": recommender.metadata.get("options"),
+        "training": recommender.metadata.get("training"),
+        **measure(recommender, truth, pictures),
+        **common.provenance(),
+    }
+    path = common.RESULTS / "explanations.json"
+    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = sorted([*(other for other in runs if other["data"] != run["data"]), run], key=lambda one: int(one["items"]))
+    common.write("explanations", {"what": "PARSRec's explanations against the planted truth", "runs": runs})
+    print(json.dumps(run, indent=2))
+
+
 def main() -> None:
-    """Measure a run, or train one and measure it."""
+    """Measure a run on synthetic.txt, or train on small shops and measure those."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", help="a PARSRec trained with the split last-session-out")
-    parser.add_argument("--truth", help="the .truth.npz of the data of the run; that of synthetic.txt when not given")
-    parser.add_argument("--epochs", type=int, default=50, help="at most, where one is trained first")
+    parser.add_argument("--run", help="a PARSRec trained on synthetic.txt with the split last-session-out")
+    parser.add_argument("--products", nargs="+", type=int, default=[2, 5], help="in each category, where none is given")
     arguments = parser.parse_args()
-    recommender = segue.load(arguments.run) if arguments.run else trained(Path("runs/explanations"), arguments.epochs)
-    truth = segue.Planted.load(arguments.truth) if arguments.truth else plant(MARKET)
-    found = measure(recommender, truth)
-    path = common.write(
-        "explanations",
-        {
-            "what": "PARSRec's explanations against the planted truth of synthetic.txt, test sessions",
-            "config": recommender.model.config.to_dict(),
-            "options": recommender.metadata.get("options"),
-            "training": recommender.metadata.get("training"),
-            **found,
-            **common.provenance(),
-        },
-    )
-    print(path.read_text())
+    if arguments.run:
+        add(segue.load(arguments.run), plant(MARKET), "synthetic.txt")
+        return
+    for products in arguments.products:
+        add(*small_shop(products), "Small shop", pictures=products == min(arguments.products))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ items is ranked among all 2,000 items, and among those that remain and 99 sample
 paper). The epoch is chosen on the last but one session of each user, by session precision among sampled items.
 PARSRec has the settings that its program ships with, but for the learning rate, which is twice as high and falls to
 zero; it reads all of the history. SASRec reads the newest items, basket included. The result goes to
-results/sessions.json; with --runs the runs are kept as folders, for `segue evaluate` and benchmarks/explanations.py.
+results/sessions.json. With --runs the runs are kept as folders and go on where they stopped; `segue evaluate` and
+benchmarks/explanations.py take them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def run(name: str, seed: int, split: segue.Split, epochs: int | None, runs: Path
     """Fit one model with one seed, and complete the test sessions with it."""
     config, training = CONFIGS[name], replace(TRAINING.get(name, CHOOSING), seed=seed)
     training = training if epochs is None else replace(training, epochs=epochs)
-    fitted = segue.fit(config, split, training=training, out=None if runs is None else runs / f"{name}-{seed}")
+    out = None if runs is None else runs / f"{name}-{seed}"
+    fitted = segue.fit(config, split, training=training, out=out, resume=out is not None)
     begun = time.perf_counter()
     found = both_ways(fitted, split.test, k=10, seed=0)  # the same questions for every seed of the training
     seconds = time.perf_counter() - begun

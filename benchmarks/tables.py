@@ -18,13 +18,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 SESSIONS = ROOT / "docs" / "sessions.md"
-START, END = "<!-- results:start -->", "<!-- results:end -->"
 
 Result = dict[str, Any]
 
 NAMES = {
     "sasrec": "SASRec",
     "ssept": "SSE-PT",
+    "parsrec": "PARSRec",
     "markov": "Markov",
     "popularity": "Popularity",
     "recent-popularity": "RecentPopularity",
@@ -148,11 +148,51 @@ def simulation(result: Result) -> Iterator[str]:
     yield made("simulate.py", [result])
 
 
+def sessions(results: dict[str, Result]) -> str:
+    """The page on sessions: every model on the same sessions, and what an epoch of PARSRec costs."""
+    if "sessions" not in results:
+        return "No results yet: run `benchmarks/sessions.py`."
+    result = results["sessions"]
+    names = ("sess_prec@10", "step_hr@10", "step_ndcg@10")
+    heads = ["", *(f"{name}, {what}" for what in ("all items", "99 sampled") for name in names), ""]
+    rows = [
+        [
+            NAMES[model],
+            *(mean(row, f"test {way} {name}") for way in ("all", "sampled") for name in names),
+            seeds(int(row["seeds"])),
+        ]
+        for model, row in sorted(result["summary"].items(), key=lambda pair: -pair[1]["test all step_ndcg@10"])
+    ]
+    rows.append(["*PARSRec's program*", "", "", "", "*.74*", "*.74*", "*.51*", "*its plot, epoch 45*"])
+    parts = [table(heads, rows), made("sessions.py", result["runs"])]
+    return "\n\n".join([*parts, *epoch_of_parsrec(results)])
+
+
+def epoch_of_parsrec(results: dict[str, Result]) -> Iterator[str]:
+    """Seconds per epoch in the published setting, and how many the matrix products alone need."""
+    if "parsrec_speed" not in results:
+        return
+    result = results["parsrec_speed"]
+    yield (
+        f"An epoch in the published setting (full softmax) takes {result['seconds_per_epoch']:.1f} s on "
+        f"{cores(result['hardware']['threads'])}, that of PARSRec's program {result['peer']['seconds_per_epoch']} s "
+        f"on a core of the same kind, {result['times_faster']} times as long. Its "
+        f"{result['teraflop_per_epoch']:.2f} · 10¹² floating-point operations alone need "
+        f"{result['seconds_at_peak']:.0f} s here at the speed of a large matrix product."
+    )
+    yield made("parsrec_speed.py", [result])
+
+
 def explanations(results: dict[str, Result]) -> str:
     """The page on sessions: each method against what counting reaches and what was asked of them."""
     if "explanations" not in results:
         return "No results yet: run `benchmarks/explanations.py`."
-    result = results["explanations"]
+    runs = results["explanations"]["runs"]
+    return "\n\n".join([*(part for run in runs for part in explained(run)), made("explanations.py", runs)])
+
+
+def explained(result: Result) -> Iterator[str]:
+    """One run: what it is, and its table."""
     found, cost = result["agreement"], result["deletion"]
     methods = ["leave-one-out", "attention", "co-occurrence"]
     rows = [
@@ -169,12 +209,12 @@ def explanations(results: dict[str, Result]) -> str:
         found_ratios = [cost[name]["ratios"][place] for name in methods[:2]]
         ratios = ["none at random" if ratio is None else f"{ratio:.1f} ×" for ratio in found_ratios]
         rows.append([f"fall without {what}, against random", *ratios, "", "≥ 2 ×" if place == 0 else ""])
-    heads = ["", "leave-one-out", "attention", "co-occurrence (ceiling)", "asked of the better"]
-    said = (
+    heads = [result["data"], "leave-one-out", "attention", "co-occurrence (ceiling)", "asked of the better"]
+    yield table(heads, rows)
+    yield (
         f"{result['steps']:,} steps of {result['sessions']:,} test sessions. A linear probe tells the two groups apart "
         f"by the user vectors with an AUC of {result['separation_auc']:.3f} (asked: 0.95)."
     )
-    return "\n\n".join([table(heads, rows), said, made("explanations.py", [result])])
 
 
 # ---- cells ---------------------------------------------------------------------------------------------------------
@@ -238,13 +278,13 @@ def read_results(folder: Path) -> dict[str, Result]:
     return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
 
 
-def put_in(page: Path, tables: str) -> str:
-    """The page's text with the tables between the markers."""
-    text = page.read_text(encoding="utf-8")
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
+def put_in(text: str, name: str, tables: str) -> str:
+    """A page's text with the tables between the markers of that name."""
+    opening, closing = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    before, start, rest = text.partition(opening)
+    _, end, after = rest.partition(closing)
     if not (start and end):
-        raise SystemExit(f"{page.name} lacks {START} or {END}.")
+        raise SystemExit(f"a page lacks {opening} or {closing}.")
     return f"{before}{start}\n{tables}\n{end}{after}"
 
 
@@ -257,9 +297,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     results = read_results(arguments.results)
+    sessions_page = put_in(arguments.sessions.read_text(encoding="utf-8"), "sessions", sessions(results))
     wanted = {
-        page: put_in(page, tables)
-        for page, tables in ((arguments.readme, render(results)), (arguments.sessions, explanations(results)))
+        arguments.readme: put_in(arguments.readme.read_text(encoding="utf-8"), "results", render(results)),
+        arguments.sessions: put_in(sessions_page, "explanations", explanations(results)),
     }
     changed = [page for page, text in wanted.items() if page.read_text(encoding="utf-8") != text]
     if arguments.check and changed:

@@ -1,0 +1,83 @@
+"""How long an epoch of PARSRec takes in its published setting, and how long its arithmetic alone would.
+
+    OMP_NUM_THREADS=1 python benchmarks/parsrec_speed.py     # one core, as the peer was measured
+
+`synthetic.txt` (1,024 users, 98 training sessions each), batch 256, widths 128 and 128, one block, two heads, dropout
+0.1, gradient norm 30, softmax over all 2,000 items at every step. Peer, measured on one core of the same kind of
+machine: PARSRec's program (commit 8d2a5ae) with anomaly detection off, 121.4 s per epoch (167.6 s as shipped). The
+floating-point operations are those of the matrix products of the forward and the backward pass; the speed of the
+machine is that of a product of two 1024 × 1024 matrices, before and after. The result goes to
+results/parsrec_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import common
+import torch
+
+import segue
+
+PEER = {"seconds_per_epoch": 121.4, "as_shipped": 167.6}
+CONFIG = segue.PARSRec()
+
+
+def flops(split: segue.Split) -> float:
+    """Floating-point operations of all matrix products of an epoch; a backward pass costs twice a forward one."""
+    sessions = split.train.sessions
+    steps, first, last = int(sessions.lengths.sum()), len(sessions), len(sessions)  # first and last steps of sessions
+    user, item, width = CONFIG.user_width, CONFIG.item_width, CONFIG.user_width + CONFIG.item_width
+    catalogue = steps * split.dataset.n_items * item
+    asking = (steps - first) * item * CONFIG.heads * item
+    answering = (steps - first) * CONFIG.heads * item * width
+    linear = steps * width * item
+    moving = (2 * steps - last) * 2 * item * item
+    users = first * user * (CONFIG.heads * item + 2 * item)
+    return 3 * 2.0 * (catalogue + asking + answering + linear + moving + users)
+
+
+def speed_of_products() -> float:
+    """Floating-point operations per second of a large matrix product, the best of some."""
+    left, right = torch.rand(1024, 1024), torch.rand(1024, 1024)
+    seconds = []
+    for _ in range(20):
+        begun = time.perf_counter()
+        torch.mm(left, right)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * 1024**3 / min(seconds)
+
+
+def main() -> None:
+    """Train some epochs without validation, and write what one takes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=3)
+    epochs = parser.parse_args().epochs
+    hardware = common.machine() | {"threads": torch.get_num_threads()}
+    split = segue.last_session_out(common.session_dataset())
+    training = segue.Training(epochs=epochs, batch_size=256, clip_norm=30.0, beta2=0.999)
+    before = speed_of_products()
+    epoch = segue.fit(CONFIG, split.train, training=training).metadata["training"]["seconds_per_epoch"]
+    peak = statistics.mean([before, speed_of_products()])
+    result = {
+        "what": f"PARSRec in its published setting on {common.SESSIONS}, seconds per epoch",
+        "seconds_per_epoch": round(epoch, 1),
+        "epochs": epochs,
+        "peer": PEER,
+        "times_faster": round(PEER["seconds_per_epoch"] / epoch, 1),
+        "teraflop_per_epoch": round(flops(split) / 1e12, 2),
+        "gigaflop_per_second_at_peak": round(peak / 1e9),
+        "seconds_at_peak": round(flops(split) / peak, 1),
+        "config": CONFIG.to_dict(),
+        "training": training.to_dict(),
+        "date": common.today(),
+        "versions": common.versions("torch", "numpy"),
+        "hardware": hardware,
+    }
+    print(common.write("parsrec_speed", result).read_text())
+
+
+if __name__ == "__main__":
+    main()
