@@ -28,6 +28,7 @@ from typing import Any
 
 import common
 import numpy as np
+import polars as pl
 
 import segue
 from segue.data.planted import Market, plant
@@ -73,7 +74,7 @@ def measure(recommender: segue.Recommender, truth: segue.Planted, pictures: bool
     if pictures:
         draw_maps(IMAGES / "explanations-effects.png", maps)
         draw_maps(IMAGES / "explanations-attention.png", maps, "attention")
-        draw_example(recommender, split)
+        draw_example(recommender, split, categories)
     counts = cooccurrence(split.train, categories, groups)
     return {
         "steps": maps.steps,
@@ -100,15 +101,28 @@ def vectors_of(recommender: segue.Recommender, groups: Labels) -> tuple[np.ndarr
     return vectors[users], groups.codes[users]
 
 
-def draw_example(recommender: segue.Recommender, split: Split) -> None:
-    """The first user's test session but for its last item, explained."""
+def draw_example(recommender: segue.Recommender, split: Split, categories: Labels) -> None:
+    """The first user's test session but for its last item, explained; items are called by their category and id."""
     dataset, test = recommender.dataset, split.test
     user = dataset.users.decode(test.users[:1])[0]
     session = dataset.items[test.history_ends[0] : test.target_ends[0]]
     basket = dataset.catalogue.decode(session[:-1]).to_list()
     lists = recommender.recommend(user, basket=basket, k=8)
     why = recommender.explain(user, lists["item"], basket=basket, by=["basket", "user"], measure="log-probability")
-    draw_reasons(IMAGES / "explanations-one.png", why, recommender.attention(user, basket=basket))
+    looked = recommender.attention(user, basket=basket)
+    ids = dataset.catalogue.ids
+    names = {
+        item: f"{categories.names[code]} {item}" for item, code in zip(ids, categories.codes[1:].tolist(), strict=True)
+    }
+    why, looked = (
+        frame.with_columns(
+            pl.col(column).replace_strict(names, default=None, return_dtype=pl.String)
+            for column in ("item", "because")
+            if column in frame.columns
+        )
+        for frame in (why, looked)
+    )
+    draw_reasons(IMAGES / "explanations-one.png", why, looked)
 
 
 def rounded(found: Agreement) -> dict[str, Any]:
