@@ -22,9 +22,9 @@ from segue.data.ragged import Int64
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.basket_attention import BasketAttention
+from segue.models.catalogue_loss import CatalogueLossName, catalogue_loss
 from segue.models.sessions import SessionBatch, SessionExamples, history_means, history_starts, means_of
 from segue.models.users import UserVectors
-from segue.models.catalogue_loss import CatalogueLossName, catalogue_loss
 from segue.nn.dropout import Dropout
 
 _KEPT_BYTES = 256 << 20
