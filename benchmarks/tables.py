@@ -184,7 +184,7 @@ def epoch_of_parsrec(results: dict[str, Result]) -> Iterator[str]:
 
 
 def explanations(results: dict[str, Result]) -> str:
-    """The page on sessions: each method against what counting reaches and what was asked of them."""
+    """The page on sessions: each method against what counting reaches, and the aims."""
     if "explanations" not in results:
         return "No results yet: run `benchmarks/explanations.py`."
     runs = results["explanations"]["runs"]
@@ -209,11 +209,11 @@ def explained(result: Result) -> Iterator[str]:
         found_ratios = [cost[name]["ratios"][place] for name in methods[:2]]
         ratios = ["none at random" if ratio is None else f"{ratio:.1f} ×" for ratio in found_ratios]
         rows.append([f"fall without {what}, against random", *ratios, "", "≥ 2 ×" if place == 0 else ""])
-    heads = [result["data"], "leave-one-out", "attention", "co-occurrence (ceiling)", "asked of the better"]
+    heads = [result["data"], "leave-one-out", "attention", "co-occurrence (ceiling)", "aim for the better"]
     yield table(heads, rows)
     yield (
         f"{result['steps']:,} steps of {result['sessions']:,} test sessions. A linear probe tells the two groups apart "
-        f"by the user vectors with an AUC of {result['separation_auc']:.3f} (asked: 0.95)."
+        f"by the user vectors with an AUC of {result['separation_auc']:.3f} (aim: 0.95)."
     )
 
 
