@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -121,7 +122,9 @@ def _told_how_to_resume(argv: Sequence[str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         if "RANK" in os.environ:
-            raise SystemExit(INTERRUPTED) from None  # one of several processes: who started them says it, once
+            # One of several processes: who started them says it, once, and passes the signal on to those on their way.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            raise SystemExit(INTERRUPTED) from None
         words = [word for word in argv if word != "--resume"]
         command = shlex.join(["segue", "train", *words, "--resume"])
         interrupt.add_note(f"Go on where it stopped with\n  {command}")
