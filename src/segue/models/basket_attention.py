@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-EPSILON = 1e-8
+from segue.nn.transformer import EPSILON
 
 
 class Composed(NamedTuple):

@@ -132,10 +132,11 @@ class PARSRecModel(TrainableModel):
         scored = table[1:]
         counts = torch.bincount(batch.lengths).flip(0).cumsum(0).flip(0)[1:].tolist()  # sessions that reach each step
         kept = self._room(int(batch.lengths.sum()), table)
-        waiting, first = batch.items > 0, 0
+        real, first = batch.items > 0, 0
+        waiting = real.clone()
         outputs, targets = [], []
         for step, n in enumerate(counts):
-            output, _ = course.step(n, (batch.items > 0)[:n] & ~waiting[:n], last=step + 1 == len(counts))
+            output, _ = course.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
             scores = None if kept is None else kept[first : first + n]
             place = _choose(output.detach(), scored.detach(), batch.items[:n], waiting[:n], scores)
             waiting[:n].scatter_(1, place, False)
@@ -186,8 +187,9 @@ class PARSRecModel(TrainableModel):
             outputs[after:n] = output[after:]
             if found is not None:
                 weights[after:n] = found[after:]
-        back = torch.from_numpy(np.argsort(order)).to(self.device)
-        return outputs[back], Attention(weights[back], places[np.argsort(order)])
+        back = np.argsort(order)
+        rows = torch.from_numpy(back).to(self.device)
+        return outputs[rows], Attention(weights[rows], places[back])
 
     def _means(self, histories: Histories, ends: Int64) -> Tensor:
         """Mean item vectors (n, item_width) of what came before `ends` (n,)."""

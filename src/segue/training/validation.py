@@ -101,9 +101,10 @@ def _next_items(model: Model, settings: Training, holdout: Holdout) -> Validate:
 
 def _sessions(model: Model, settings: Training, holdout: Holdout) -> Validate:
     asked, k, n = _asked(settings, holdout), _length_of(settings.metric), settings.validation_candidates
+    candidates = None if n is None else sample_candidates(asked, n, seed=settings.seed, from_history=True)
 
     def measure() -> dict[str, float]:
-        found = evaluate_sessions(model, asked, k=k, candidates=n, seed=settings.seed, resamples=0)
+        found = evaluate_sessions(model, asked, k=k, candidates=candidates, seed=settings.seed, resamples=0)
         return {f"{name}@{k}": found.metrics[f"{name}@{k}"] for name in SESSION_NAMES}
 
     return measure
