@@ -11,6 +11,10 @@ import numpy.typing as npt
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 
 
+NOW = np.iinfo(np.int64).max
+"""The moment after everything that is known."""
+
+
 @dataclass(frozen=True, eq=False)
 class Histories:
     """n histories, each a slice of one flat array that is shared, not copied.
@@ -30,6 +34,8 @@ class Histories:
         `items[baskets[r]:ends[r]]`, perhaps none. None: nobody is in the middle of one, so all is history.
     session_offsets
         (any,) int64, ascending: the positions in `items` where sessions begin, and their end; None if there are none.
+    moments
+        (n,) int64 when each question is asked, in the unit of `times`; None: now, after everything.
     """
 
     users: Int64
@@ -39,6 +45,7 @@ class Histories:
     times: npt.NDArray[np.int64] | None = None
     baskets: Int64 | None = None
     session_offsets: Int64 | None = None
+    moments: Int64 | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -59,8 +66,14 @@ class Histories:
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> Histories:
         """The histories at `index`, in its order."""
-        baskets = None if self.baskets is None else self.baskets[index]
-        return replace(self, users=self.users[index], starts=self.starts[index], ends=self.ends[index], baskets=baskets)
+        return replace(
+            self,
+            users=self.users[index],
+            starts=self.starts[index],
+            ends=self.ends[index],
+            baskets=None if self.baskets is None else self.baskets[index],
+            moments=None if self.moments is None else self.moments[index],
+        )
 
     def last(self, length: int) -> Histories:
         """The same histories cut to their newest `length` items."""

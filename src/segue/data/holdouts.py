@@ -61,7 +61,8 @@ class Holdout:
         return bool((np.minimum(offsets[session + 1], self.dataset.ends[self.users]) == self.target_ends).all())
 
     def histories(self) -> Histories:
-        """What each user had done before the targets."""
+        """What each user had done before the targets, asked at the moment of the first of them."""
+        times = self.dataset.times
         starts = self.dataset.starts[self.users]
         users = self.users if self.known else np.zeros_like(self.users)
         return Histories(
@@ -71,6 +72,7 @@ class Holdout:
             self.history_ends,
             self.dataset.times,
             session_offsets=self.dataset.session_offsets,
+            moments=None if times is None else times[self.history_ends],
         )
 
     def targets(self) -> Histories:

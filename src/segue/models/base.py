@@ -27,6 +27,12 @@ class ModelConfig(ABC):
     """Settings of a model: frozen, typed, and the same in Python, YAML and on the command line."""
 
     name: ClassVar[str]
+    metric: ClassVar[str] = "ndcg@10"
+    """The validation metric that chooses the best epoch where the options of the training name none."""
+
+    def resolved(self, dataset: Dataset) -> Self:
+        """The same settings, with what they leave to the data filled in from the visible interactions."""
+        return self
 
     @abstractmethod
     def build(self, n_users: int, n_items: int) -> Model:
