@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 
-
 NOW = np.iinfo(np.int64).max
 """The moment after everything that is known."""
 
