@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from segue.errors import SegueError
     from segue.evaluation.compare import compare
     from segue.evaluation.evaluate import evaluate
+    from segue.evaluation.ratings import evaluate_ratings
     from segue.evaluation.sessions import evaluate_sessions
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
@@ -65,6 +66,7 @@ _HOMES = {
     "compare": "segue.evaluation.compare",
     "describe": "segue.data.statistics",
     "evaluate": "segue.evaluation.evaluate",
+    "evaluate_ratings": "segue.evaluation.ratings",
     "evaluate_sessions": "segue.evaluation.sessions",
     "fit": "segue.training.fit",
     "hold_out_users": "segue.data.splits",
@@ -102,6 +104,7 @@ __all__ = [
     "compare",
     "describe",
     "evaluate",
+    "evaluate_ratings",
     "evaluate_sessions",
     "fit",
     "hold_out_users",

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from segue.errors import StorageError
-from segue.training import checkpoint
+from segue.inference import checkpoint
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from tests.helpers import alter, truncate
 

@@ -102,7 +102,7 @@ def test_resume_needs_a_folder() -> None:
 
 
 def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import segue.training.checkpoint as checkpoint
+    import segue.inference.checkpoint as checkpoint
 
     written = []
     save = checkpoint.save_file

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from segue.data.ragged import Int64
-from segue.evaluation.metrics import Floats, user_metrics
+from segue.evaluation.metrics import Floats, combined, summed, user_metrics
 
-_LENGTHS = (1, 6, 11, 21, 51, 101)
+_LENGTHS = (0, 1, 6, 11, 21, 51, 101)
+_RATINGS = (0, 1, 6, 21, 101, 501)
 _STEPS = (*range(1, 12), 21, 51)
 _PER_TARGET = ("hr", "ndcg", "mrr")
 
@@ -33,7 +34,8 @@ def by_history_length(
     Returns
     -------
     table
-        Columns `history` ("1–5", …), `users`, and every metric; rows without users are left out.
+        Columns `history` ("0", "1–5", …), `users`, and every metric; rows without users are left out. None stands where
+        no user of a row has weight.
     """
     return _means("history", _names(_LENGTHS), "users", _buckets(_LENGTHS, lengths), metrics, per or {})
 
@@ -54,6 +56,24 @@ def by_step(steps: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
         Columns `step` ("1", "2", …, "11–20", …), `steps`, and every metric; rows without steps are left out.
     """
     return _means("step", _names(_STEPS), "steps", _buckets(_STEPS, steps), metrics, {})
+
+
+def by_item_ratings(counts: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
+    """Means over the questions whose items had about as many ratings in training.
+
+    Parameters
+    ----------
+    counts
+        (n,) ratings in training of the item of each question.
+    metrics
+        (n,) values by name.
+
+    Returns
+    -------
+    table
+        Columns `item_ratings` ("0", "1–5", …), `questions`, and every metric; rows without questions are left out.
+    """
+    return _means("item_ratings", _names(_RATINGS), "questions", _buckets(_RATINGS, counts), metrics, {})
 
 
 def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[int]) -> pl.DataFrame:
@@ -107,11 +127,13 @@ def _means(
     metrics: Mapping[str, Floats],
     per: Mapping[str, Floats],
 ) -> pl.DataFrame:
-    """One row per bucket that is not empty: its name, its size, and the mean of every metric, weighed by `per`."""
+    """One row per bucket that is not empty: its name, its size, and every metric, weighed by `per`."""
     sizes = np.bincount(bucket, minlength=len(names))
     filled = np.flatnonzero(sizes)
     columns: dict[str, object] = {what: [names[place] for place in filled], unit: sizes[filled]}
     for name, values in metrics.items():
-        whole = np.bincount(bucket, weights=per[name], minlength=len(names)) if name in per else sizes
-        columns[name] = np.bincount(bucket, weights=values, minlength=len(names))[filled] / whole[filled]
-    return pl.DataFrame(columns)
+        whole = summed(bucket, per[name], len(names)) if name in per else sizes.astype(np.float64)
+        total = summed(bucket, values, len(names))
+        with np.errstate(invalid="ignore"):
+            columns[name] = combined(name, total[filled], whole[filled])
+    return pl.DataFrame(columns).fill_nan(None)

@@ -1,12 +1,13 @@
 """Metrics per user from the ranks of the targets, those of sessions, and what lists of recommendations are like.
 
-All of the first kind are those of trec_eval with binary relevance. A name is a metric and the length of the list:
-"ndcg@10".
+All of the first kind are those of trec_eval with binary relevance. A name is a metric and, where it looks at a list,
+the length of it: "ndcg@10", "rmse".
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,34 @@ NAMES = ("hr", "ndcg", "mrr", "recall", "precision", "map")
 
 SESSION_NAMES = ("sess_prec", "step_hr", "step_ndcg")
 """The metrics of sessions that are completed step by step."""
+
+OWN_NAMES = ("own_hr", "own_ndcg")
+"""The metrics of rating prediction that rank the items that a user rated."""
+
+PER_QUESTION = {"rmse": "squared_errors", "mae": "absolute_errors", "log_loss": "surprises"}
+"""The metrics of rating prediction that are means over questions, and the column per user that holds their sums."""
+
+_ERRORS = frozenset({*PER_QUESTION, "ece"})
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether the metric is an error; of all others more is better."""
+    return metric.partition("@")[0] in _ERRORS
+
+
+def summed(rows: Int64, values: Floats, n: int) -> Floats:
+    """(n,) sum of the values (m,) of each of the rows (m,)."""
+    return np.bincount(rows, weights=values, minlength=n).astype(np.float64, copy=False)
+
+
+@overload
+def combined(metric: str, total: float, weight: float) -> float: ...
+@overload
+def combined(metric: str, total: Floats, weight: Floats) -> Floats: ...
+def combined(metric: str, total: Floats | float, weight: Floats | float) -> Floats | float:
+    """A metric from the sum of its values and the sum of their weights: the ratio, of `rmse` the root of it."""
+    ratio = total / weight
+    return np.sqrt(ratio) if metric == "rmse" else ratio
 
 
 def user_metrics(ranks: Int64, lengths: Int64, ks: Sequence[int]) -> dict[str, Floats]:
@@ -60,17 +89,16 @@ def user_metrics(ranks: Int64, lengths: Int64, ks: Sequence[int]) -> dict[str, F
     for k in ks:
         within = ranks <= k
 
-        def summed(terms: Floats, within: npt.NDArray[np.bool_] = within) -> Floats:
-            terms = np.where(within, terms, 0.0)
-            return np.bincount(rows, weights=terms, minlength=len(lengths)).astype(np.float64, copy=False)
+        def summed_within(terms: Floats, within: npt.NDArray[np.bool_] = within) -> Floats:
+            return summed(rows, np.where(within, terms, 0.0), len(lengths))
 
-        hits = summed(np.ones_like(ranks))
+        hits = summed_within(np.ones_like(ranks))
         metrics["hr"][k] = (best <= k).astype(np.float64)
-        metrics["ndcg"][k] = summed(gains) / ideal[np.minimum(lengths, k)]
+        metrics["ndcg"][k] = summed_within(gains) / ideal[np.minimum(lengths, k)]
         metrics["mrr"][k] = np.where(best <= k, 1 / best, 0.0)
         metrics["recall"][k] = hits / lengths
         metrics["precision"][k] = hits / k
-        metrics["map"][k] = summed(place / ranks) / lengths
+        metrics["map"][k] = summed_within(place / ranks) / lengths
     return {f"{name}@{k}": values for name, by_k in metrics.items() for k, values in by_k.items()}
 
 

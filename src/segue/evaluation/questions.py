@@ -109,6 +109,7 @@ class Questions:
             "exclude_seen": exclude_seen,
             "ties": "against the target",
             "questions": self._digest(targets),
+            **lookback_of(self.model),
         }
 
     def _digest(self, targets: Histories) -> str:
@@ -121,6 +122,12 @@ class Questions:
         for array in arrays:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
+
+
+def lookback_of(model: Model) -> dict[str, Any]:
+    """How the model looked back at the histories of items, for the protocol; nothing where there is no such choice."""
+    lookback = getattr(model.config, "lookback", None)
+    return {} if lookback is None else {"lookback": lookback}
 
 
 def _lengths(k: int | Sequence[int], n_items: int, sampled: bool) -> list[int]:

@@ -7,6 +7,8 @@ fraction of the work.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,30 +36,47 @@ def bootstrap_interval(
         (n,) above 0: the interval is that of the sum of `values` over the sum of these, both of the same users. Steps
         of one session are not independent, so a mean over steps is resampled session by session.
     """
-    generator = np.random.default_rng(seed)
     if per is None:
-        distinct, counts = np.unique(values, return_counts=True)
-    else:
-        distinct, counts = np.unique(np.stack([values, per], axis=1), axis=0, return_counts=True)
-    n = len(values)
+        return bootstrap_figure([values], lambda mean: mean, resamples, seed, level)
+    return bootstrap_figure([values, per], np.divide, resamples, seed, level)
+
+
+def bootstrap_figure(
+    columns: Sequence[Floats], figure: Callable[..., Floats], resamples: int = 1_000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of any function of means over the same users, such as a root of a ratio.
+
+    Parameters
+    ----------
+    columns
+        (n,) values per user, n ≥ 1, each.
+    figure
+        Takes the means of each of the columns (resamples,) and returns what they make (resamples,).
+    resamples, seed, level
+        As in `bootstrap_interval`.
+    """
+    generator = np.random.default_rng(seed)
+    alone = len(columns) == 1
+    whole = columns[0] if alone else np.stack(columns, axis=1)
+    distinct, counts = np.unique(whole, axis=None if alone else 0, return_counts=True)
+    n = len(whole)
     if len(distinct) * 8 < n:
-        sums = generator.multinomial(n, counts / n, size=resamples) @ distinct
-        means = sums / n if per is None else sums[:, 0] / sums[:, 1]
+        drawn = generator.multinomial(n, counts / n, size=resamples)
+        figures = figure(*(drawn @ column / n for column in distinct.reshape(len(distinct), -1).T))
     else:
         size = max(1, _DRAWS_HELD // n)
         parts = [
-            _resampled(values, per, generator.integers(0, n, (min(size, resamples - first), n)))
+            _resampled(columns, figure, generator.integers(0, n, (min(size, resamples - first), n)))
             for first in range(0, resamples, size)
         ]
-        means = np.concatenate(parts)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        figures = np.concatenate(parts)
+    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _resampled(values: Floats, per: Floats | None, drawn: npt.NDArray[np.int64]) -> Floats:
-    """The mean, or the ratio of sums, of each row of `drawn` (resamples, n)."""
-    means: Floats = values[drawn].mean(axis=1)
-    return means if per is None else means / per[drawn].mean(axis=1)
+def _resampled(columns: Sequence[Floats], figure: Callable[..., Floats], drawn: npt.NDArray[np.int64]) -> Floats:
+    """What the means of each row of `drawn` (resamples, n) make."""
+    return figure(*(column[drawn].mean(axis=1) for column in columns))
 
 
 def sign_flip_p_value(differences: Floats, resamples: int = 10_000, seed: int = 0) -> float:

@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
 from segue.errors import EvaluationError, StorageError, nearest
-from segue.evaluation.metrics import Floats, session_terms
+from segue.evaluation.metrics import PER_QUESTION, Floats, session_terms
 from segue.files import atomic_file, read_json
 
 FORMAT_VERSION = 1
 _KIND = "evaluation"
 _PART = "by_"
+RATINGS = "ratings"
+"""The task of evaluations of predicted ratings, as their protocol names it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +41,20 @@ class Evaluation:
         95 % bootstrap interval (low, high) of each mean.
     per_user
         One row per user: `user` (raw id) and `history` (its length), then `rank` (of the best target) and a column per
-        metric; of sessions `length` (its steps) and, for each k, `hits@k` and `gain@k`, summed over the steps.
+        metric; of sessions `length` (its steps) and, for each k, `hits@k` and `gain@k`, summed over the steps; of
+        ratings `questions`, the sums of what is measured in them, and a column per metric that is measured per user,
+        null where it cannot be.
     parts
-        The same metrics for parts of the users, targets or steps: a table by "history_length", and by "popularity" or
-        by "step". The first column names the part, the second counts what is in it.
+        The same metrics for parts of the users, targets, steps or questions: a table by "history_length", and by
+        "popularity", by "step" or by "item_ratings"; of ratings also "calibration" and, where levels have
+        probabilities, "level". The first column names the part, the second counts what is in it.
     protocol
         What was asked: the split, how many users and targets, what the targets were ranked among, whether seen items
         were filtered, and a digest of the questions (equal digests: same users, histories, targets and candidates).
     sessions
         The same users asked session by session, where that was done: an evaluation for each way of ranking.
+    ranking
+        Of ratings: how the model ranks the same users' targets among other items, where that was asked for too.
     """
 
     model: str
@@ -56,6 +64,7 @@ class Evaluation:
     parts: Mapping[str, pl.DataFrame]
     protocol: Mapping[str, Any]
     sessions: Mapping[str, Evaluation] = field(default_factory=dict)
+    ranking: Evaluation | None = None
 
     def __getitem__(self, name: str) -> float:
         """The metric of that name; an unknown one is an EvaluationError naming the nearest."""
@@ -93,12 +102,18 @@ class Evaluation:
         -------
         terms
             (n,) values and None: the metric is their mean. (n,) values and (n,) weights: it is the sum of the first
-            over the sum of the second. None: it belongs to no user, as coverage, or was not measured.
+            over the sum of the second (of rmse the root of it); a user of weight 0 was not measured. None: it belongs
+            to no user, as coverage, or was not measured.
         """
         if name not in self.metrics:
             return None
+        if PER_QUESTION.get(name) in self.per_user.columns:
+            summed, questions = self.per_user[PER_QUESTION[name]], self.per_user["questions"]
+            return summed.to_numpy(), questions.to_numpy().astype(np.float64)
         if name in self.per_user.columns:
-            return self.per_user[name].to_numpy(), None
+            values = self.per_user[name]
+            measured = None if not values.null_count() else values.is_not_null().to_numpy().astype(np.float64)
+            return values.fill_null(0.0).to_numpy(), measured
         kind, _, k = name.partition("@")
         sums = [column for column in (f"hits@{k}", f"gain@{k}", "length") if column in self.per_user.columns]
         if len(sums) < 3:
@@ -106,18 +121,39 @@ class Evaluation:
         return session_terms(*(self.per_user[column].to_numpy().astype(float) for column in sums)).get(kind)
 
     @property
+    def of_ratings(self) -> bool:
+        """Whether predicted ratings were measured, and not ranks."""
+        return self.protocol.get("task") == RATINGS
+
+    @property
+    def caution(self) -> str | None:
+        """What a reader must know before believing the figures; None if there is nothing."""
+        if self.protocol.get("lookback") == "reference":
+            return "looked back as published: histories held the test ratings"
+        return None
+
+    @property
     def among(self) -> str:
         """What the targets were ranked among, in words."""
         asked = self.protocol
+        if self.of_ratings:
+            return "the items that each user rated"
         if asked["candidates"] == "all":
             return f"all {asked['items']:,} items"
         if asked["drawn_by"] == "uniform":
             return f"{asked['candidates']:,} sampled items"
         return f"{asked['candidates']:,} items sampled by {asked['drawn_by']}"
 
-    def describe(self) -> str:
-        """One line on what was asked."""
+    @property
+    def asked(self) -> str:
+        """One line on what was asked: the same for every model."""
         asked = self.protocol
+        if self.of_ratings:
+            likeliest = ", ranked by the likeliest level" if asked["arg_max"] else ""
+            return (
+                f"{asked['split']}: {asked['users']:,} users, {asked['ratings']:,} ratings, liked from "
+                f"{asked['cutoff']:g}{likeliest}"
+            )
         seen = "seen items left out" if asked["exclude_seen"] else "seen items kept"
         if "basket_k" in asked:
             what = f"{asked['users']:,} sessions completed step by step, {asked['targets']:,} steps"
@@ -125,8 +161,12 @@ class Evaluation:
             what = f"{asked['users']:,} users, {asked['targets']:,} targets"
         return f"{asked['split']}: {what} among {self.among}, {seen}"
 
+    def describe(self) -> str:
+        """One line on what was asked, and what a reader must know before believing the figures."""
+        return self.asked if self.caution is None else f"{self.asked}; {self.caution}"
+
     def table(self) -> Table:
-        """The metrics as a table for the terminal: a row per metric, a column per k."""
+        """The metrics as a table for the terminal: a row per metric, a column for each k and one for what has none."""
         table = self._grid()
         table.title, table.title_justify = f"{self.model} · {self.describe()}", "left"
         return table
@@ -134,7 +174,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """All but the rows per user, as plain data."""
         sessions = {name: found.to_dict() for name, found in self.sessions.items()}
-        return self._head() | ({"sessions": sessions} if sessions else {})
+        ranking = {} if self.ranking is None else {"ranking": self.ranking.to_dict()}
+        return self._head() | ({"sessions": sessions} if sessions else {}) | ranking
 
     def save(self, path: str | Path) -> Path:
         """Write a JSON file with everything, atomically, and return its path. A column of `per_user` takes one line."""
@@ -173,18 +214,22 @@ class Evaluation:
         parts = {"per_user": columns}
         if self.sessions:
             parts["sessions"] = ",\n".join(f'"{name}": {found._json()}' for name, found in self.sessions.items())
+        if self.ranking is not None:
+            parts["ranking"] = self.ranking._json()
         texts = (f'  "{name}": {{\n{textwrap.indent(text, "    ")}\n  }}' for name, text in parts.items())
         return ",\n".join([head[:-2], *texts]) + "\n}"
 
     def _grid(self) -> Table:
         table = Table()
         names = list(dict.fromkeys(name.partition("@")[0] for name in self.metrics))
-        ks = sorted({int(name.partition("@")[2]) for name in self.metrics})
+        lengths = {name.partition("@")[2] for name in self.metrics}
+        ends = [f"@{k}" for k in sorted(int(length) for length in lengths if length)]
+        columns = [*([""] if "" in lengths else []), *ends]
         table.add_column("metric")
-        for k in ks:
-            table.add_column(f"@{k}", justify="right")
+        for end in columns:
+            table.add_column(end or "value", justify="right")
         for name in names:
-            table.add_row(name, *(self._cell(f"{name}@{k}") for k in ks))
+            table.add_row(name, *(self._cell(name + end) for end in columns))
         return table
 
     def _cell(self, name: str) -> str:
@@ -215,6 +260,7 @@ def _read(content: Any, path: Path) -> Evaluation:
             parts={name.removeprefix(_PART): pl.DataFrame(content[name]) for name in parts},
             protocol=content["protocol"],
             sessions={name: _read(found, path) for name, found in content.get("sessions", {}).items()},
+            ranking=_read(content["ranking"], path) if "ranking" in content else None,
         )
     except KeyError as error:
         raise StorageError(f"{path} has no {error}: it was damaged or edited.") from None
@@ -222,7 +268,8 @@ def _read(content: Any, path: Path) -> Evaluation:
 
 def side_by_side(evaluations: Mapping[str, Evaluation]) -> Table:
     """Several evaluations as a table for the terminal: a row per metric that all have, a column for each."""
-    table = Table()
+    cautions = [f"{name}: {found.caution}" for name, found in evaluations.items() if found.caution]
+    table = Table(caption="\n".join(cautions) or None, caption_justify="left")
     table.add_column("metric")
     for name in evaluations:
         table.add_column(name, justify="right")

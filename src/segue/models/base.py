@@ -49,7 +49,8 @@ class ModelConfig(ABC):
         for key in settings:
             if key != "name" and key not in known:
                 raise ConfigError(f"{cls.name} has no setting {key!r}; {nearest(key, known)}")
-        return cls(**{key: value for key, value in settings.items() if key != "name"})
+        plain = {key: value for key, value in settings.items() if key != "name"}
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
 
 
 class Attention(NamedTuple):

@@ -37,9 +37,10 @@ class Training:
     """What becomes of the learning rate after the warm-up: it stays, or falls to zero in a line over `epochs`."""
     clip_norm: float | None = None
     """Gradients are scaled down to this norm when they exceed it."""
-    metric: str = "ndcg@10"
-    """Validation metric that chooses the best epoch; higher is better. Of the next items: hr, ndcg, mrr, recall,
-    precision, map; of whole sessions, with the split last-session-out: sess_prec, step_hr, step_ndcg."""
+    metric: str | None = None
+    """Validation metric that chooses the best epoch; when not given ndcg@10, of a model of ratings rmse. Of the next
+    items: hr, ndcg, mrr, recall, precision, map; of whole sessions, with the split last-session-out: sess_prec,
+    step_hr, step_ndcg; of predicted ratings: rmse, mae and log_loss (lower is better), own_hr and own_ndcg."""
     validate_every: int = 1
     """Epochs between validations."""
     validation_users: int | None = 10_000
@@ -54,7 +55,13 @@ class Training:
     patience: int | None = 10
     """Stop after this many validations without a better metric; never when not given."""
     save_every_steps: int | None = None
-    """Save the state for resuming also inside an epoch, every so many steps; always at the end of each epoch."""
+    """Save the state for resuming also inside an epoch, every so many steps."""
+    save_every: int = 1
+    """Epochs between saves of the state for resuming and of the best weights, for large models; the last epoch and
+    Ctrl-C always save."""
+    keep_every: int | None = None
+    """Keep the weights of every so many epochs, to evaluate them later (`segue.load(run, epoch=10)`); none when not
+    given."""
     precision: Literal["no", "bf16"] = "no"
     """"bf16" runs the forward pass in bfloat16 where the device likes it."""
     cpu: bool = False
@@ -65,8 +72,8 @@ class Training:
     """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, …; their packages must be installed."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "validate_every"):
-            if getattr(self, name) < 1:
+        for name in ("epochs", "batch_size", "validate_every", "save_every", "keep_every"):
+            if (getattr(self, name) or 0) < 1 and not (name == "keep_every" and self.keep_every is None):
                 raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more.")
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate={self.learning_rate}: expected a number above 0.")
@@ -78,5 +85,7 @@ class Training:
         return {**asdict(self), "trackers": list(self.trackers)}
 
 
-MAY_CHANGE_ON_RESUME = frozenset({"epochs", "patience", "trackers", "save_every_steps", "cpu", "watch_test"})
+MAY_CHANGE_ON_RESUME = frozenset(
+    {"epochs", "patience", "trackers", "save_every_steps", "save_every", "keep_every", "cpu", "watch_test"}
+)
 """Options that a resumed run may set anew without becoming another run."""

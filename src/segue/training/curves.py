@@ -33,6 +33,11 @@ _SPELT = {
     "sess_prec": "Session precision{}",
     "step_hr": "Hit rate{} per step",
     "step_ndcg": "NDCG{} per step",
+    "rmse": "RMSE",
+    "mae": "Mean absolute error",
+    "log_loss": "Log-loss",
+    "own_hr": "Hit rate{} among own ratings",
+    "own_ndcg": "NDCG{} among own ratings",
 }
 
 
@@ -44,7 +49,7 @@ def write_metrics(path: Path, history: list[Row]) -> None:
 
 
 def draw_curves(path: Path, history: list[Row], metric: str, best_epoch: int) -> None:
-    """Draw the training loss and each metric per epoch, a panel each, as a PNG.
+    """Draw the training loss and each metric per epoch, a panel each, as a PNG; lists of all lengths share a panel.
 
     Parameters
     ----------
@@ -67,18 +72,23 @@ def figure_of(history: list[Row], metric: str, best_epoch: int) -> Figure:
     from matplotlib.figure import Figure
 
     seen = dict.fromkeys(name for row in history for name in row)
-    names = [name for name in seen if name not in NOT_METRICS and not name.startswith(TEST)]
-    panels = 1 + len(names)
+    kinds: dict[str, list[str]] = {}
+    for name in seen:
+        if name not in NOT_METRICS and not name.startswith(TEST):
+            kinds.setdefault(name.partition("@")[0], []).append(name)
+    panels = 1 + len(kinds)
     rows, columns = (1, panels) if panels < 4 else (2, -(-panels // 2))
     figure = Figure(figsize=(max(5.2, 4.4 * columns), 3.5 * rows + 0.5), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     first, *others = (figure.add_subplot(rows, columns, place + 1) for place in range(panels))
     first.plot(*_points(history, "loss"), color="#3c434b", **_line_style(history))
-    _finish(first, "Training loss per target", len(history), best_epoch if names else 0)
-    for axes, name in zip(others, names, strict=True):
-        _draw_metric(axes, history, name, best_epoch)
-        _finish(axes, _title(name), len(history), best_epoch, bold=name == metric)
-    if names:
+    _finish(first, "Training loss per target", len(history), best_epoch if kinds else 0)
+    for axes, names in zip(others, kinds.values(), strict=True):
+        of_kind = metric if metric in names else names[-1]
+        _draw_metric(axes, history, of_kind, best_epoch)
+        _draw_others(axes, history, [name for name in names if name != of_kind])
+        _finish(axes, _title(of_kind), len(history), best_epoch, bold=of_kind == metric)
+    if kinds:
         shown = dict(zip(*reversed(others[0].get_legend_handles_labels()), strict=True))
         order = [label for label in ("validation", "test", "best epoch") if label in shown]
         handles = [shown[label] for label in order]
@@ -101,6 +111,20 @@ def _draw_metric(axes: Axes, history: list[Row], name: str, best_epoch: int) -> 
             axes.plot(best_epoch, value, "o", ms=9, mfc="none", mec=colour, mew=1.4)
             words = axes.annotate(f"  {value:.4f}", **beside, ha="right", va="bottom", color=colour, fontsize=9.5)
             beside = {"xy": (0.0, 0.0), "xycoords": words}  # the next one to its left
+
+
+def _draw_others(axes: Axes, history: list[Row], names: list[str]) -> None:
+    """The same metric of validation for lists of other lengths, as thin lines that say their length at the end."""
+    for name in names:
+        epochs, values = _points(history, name)
+        axes.plot(epochs, values, color=_BLUE, alpha=0.4, lw=1.1)
+        end: dict[str, Any] = {
+            "xy": (epochs[-1], values[-1]),
+            "xytext": (3, 0),
+            "textcoords": "offset points",
+            "va": "center",
+        }
+        axes.annotate("@" + name.partition("@")[2], color=_GREY, fontsize=8, annotation_clip=False, **end)
 
 
 def _finish(axes: Axes, title: str, epochs: int, best_epoch: int, bold: bool = False) -> None:

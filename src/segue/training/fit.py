@@ -17,6 +17,7 @@ from accelerate.tracking import get_available_trackers
 from segue.data.dataset import Dataset
 from segue.data.splits import Holdout, Split
 from segue.errors import ConfigError, StorageError
+from segue.evaluation.metrics import lower_is_better
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.memory import keep_buffers
@@ -68,7 +69,8 @@ def fit(
     Returns
     -------
     recommender
-        Its `metadata["training"]` tells the best epoch, its validation metrics and the seconds it took.
+        Its `metadata["training"]` tells the best epoch, its validation metrics, which epoch was the best by each of
+        them (`best_epochs`) and the seconds it took.
 
     Raises
     ------
@@ -94,11 +96,12 @@ def fit(
         _check_folder(folder, resume)
     keep_buffers()
     started = time.perf_counter()
+    settings = replace(settings, metric=settings.metric or config.metric)
     with torch.random.fork_rng(devices=[]):
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
-            check_validation(settings, chosen, watched)
+            check_validation(model, settings, chosen, watched)
         facts = {} if folder is None else run_facts(config, everything, spec, refit)
         if isinstance(model, TrainableModel):
             run = _Run(settings, folder, Progress(quiet), facts)
@@ -201,14 +204,14 @@ class _Run:
 
     def _draw(self, state: State) -> None:
         if self.folder is not None and state.history:
-            draw_curves(self.folder / "curves.png", state.history, self.settings.metric, state.best_epoch)
+            draw_curves(self.folder / "curves.png", state.history, self.settings.metric or "", state.best_epoch)
             self.curves_drawn = time.perf_counter()
 
 
 def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:
-    """A new module for the Dataset; its weights are a function of the seed."""
+    """A new module with what its settings leave to the Dataset; its weights are a function of the seed."""
     torch.manual_seed(seed)
-    return config.build(dataset.n_users, dataset.n_items)
+    return config.resolved(dataset).build(dataset.n_users, dataset.n_items)
 
 
 def _parts(
@@ -246,8 +249,16 @@ def _notes(state: State) -> dict[str, Any]:
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
         "validation": shown,
+        "best_epochs": {name: _best_epoch(state.history, name) for name in shown},
         "seconds_per_epoch": sum(row["seconds"] for row in state.history) / max(len(state.history), 1),
     }
+
+
+def _best_epoch(history: list[dict[str, float]], metric: str) -> int:
+    """The first of the epochs in which the metric was best."""
+    measured = [row for row in history if metric in row]
+    choose = min if lower_is_better(metric) else max
+    return int(choose(measured, key=lambda row: row[metric])["epoch"])
 
 
 def _is_main() -> bool:

@@ -45,11 +45,12 @@ class Progress:
             self._bar.update(self._task, advance=1, loss=loss, rate=rate)
 
     def end_epoch(self, row: dict[str, float], best: bool) -> None:
-        """The epoch is over: one line with its figures, those of a watched test part aside."""
+        """The epoch is over: one line with its figures, those of a watched test part and of shorter lists aside."""
         self.close()
         words = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
         metrics = {name: value for name, value in row.items() if name not in NOT_METRICS and not name.startswith(TEST)}
-        words += [f"{name} {value:.4f}" for name, value in metrics.items()]
+        longest = {name.partition("@")[0]: name for name in metrics}  # of lists the last, which is the longest
+        words += [f"{name} {metrics[name]:.4f}" for name in longest.values()]
         words.append(f"{row['seconds']:.1f} s")
         self.console.print("  ".join(words) + ("  [green]best[/]" if best else ""), highlight=False, soft_wrap=True)
 

@@ -6,11 +6,12 @@ through the same steps as one that was not.
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from segue.errors import StorageError, TrainingError
+from segue.evaluation.metrics import lower_is_better
+from segue.inference.checkpoint import kept_epoch
 from segue.models.base import Examples, TrainableModel
 from segue.training.batches import plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
@@ -50,7 +53,7 @@ class State:
     best_epoch: int = 0
     """Epoch of the best validation so far; 0 = none yet."""
     best_metric: float = -math.inf
-    """Its metric."""
+    """Its metric, once there is one."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One row per completed epoch."""
 
@@ -70,7 +73,7 @@ class Trainer:
         Called on the main process after an epoch; returns metrics, of which `settings.metric` chooses the best
         epoch. None: the last epoch is the best.
     folder
-        Where `last.safetensors` and `best.safetensors` go; None keeps the best weights in memory only.
+        Where `last.safetensors`, `best.safetensors` and kept epochs go; None keeps the best weights in memory only.
     identity
         Plain data that says which run this is (model config, Dataset fingerprint); a checkpoint of another is refused.
     accelerator
@@ -94,7 +97,8 @@ class Trainer:
         self.settings = settings
         self.validate = validate
         self.folder = folder
-        self.identity = {**identity, "training": settings.to_dict()}
+        # As it is read back: a tuple becomes a list.
+        self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
         self.model = model.to(accelerator.device)
@@ -102,6 +106,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, settings)
         self.state = State()
         self.best: dict[str, Tensor] = {}
+        self._best_saved = True
         self._stop = threading.Event()
 
     # ---- the loop -----------------------------------------------------------------------------------------------
@@ -182,13 +187,26 @@ class Trainer:
             metrics = self._validated()
             row.update(metrics)
         state.history.append(row)
-        metric = metrics.get(self.settings.metric, -math.inf)
-        if metric > state.best_metric or not self.validate:
-            state.best_epoch, state.best_metric = state.epoch, metric
+        if self._is_best(metrics):
+            state.best_epoch, state.best_metric = state.epoch, metrics.get(self.settings.metric or "", -math.inf)
             self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-            self._save("best.safetensors", self.best)
-        self._save_last()
+            self._best_saved = False
+        if self.settings.keep_every and state.epoch % self.settings.keep_every == 0:
+            self._save(kept_epoch(state.epoch), self.model.state_dict())
+        if last or state.epoch % self.settings.save_every == 0 or self._out_of_patience():
+            self._save_last()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
+
+    def _is_best(self, metrics: dict[str, float]) -> bool:
+        """Whether no epoch before was as good; without validation the last is the best."""
+        if not self.validate:
+            return True
+        metric, best = self.settings.metric or "", self.state.best_metric
+        if metric not in metrics:
+            return False
+        if not self.state.best_epoch:
+            return True
+        return metrics[metric] < best if lower_is_better(metric) else metrics[metric] > best
 
     def _validated(self) -> dict[str, float]:
         """Metrics of the main process, the same in all processes."""
@@ -234,10 +252,14 @@ class Trainer:
                 )
 
     def _save_last(self) -> None:
+        """The state, and before it the best weights it speaks of."""
+        if not self._best_saved:
+            self._save("best.safetensors", self.best)
+            self._best_saved = True
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         self._save("last.safetensors", {**weights, **optimizer_tensors(self.optimizer)})
 
-    def _save(self, name: str, tensors: dict[str, Tensor]) -> None:
+    def _save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         if self.folder is not None and self.accelerator.is_main_process:
             save_checkpoint(self.folder / name, tensors, {"state": asdict(self.state), "identity": self.identity})
 
