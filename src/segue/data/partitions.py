@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from segue.data.encoding import IntegerIds, TextIds, ids_of
-from segue.data.ragged import offsets_of
 from segue.data.reading import SUSPECT, Log
-from segue.data.spool import Spool
+from segue.data.spool import Spool, scatter
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -93,19 +91,6 @@ def _divide(
     spools = [Spool(folder / f"users-{number}", dtypes) for number in range(int(partition_of[-1]) + 1)]
     for part, columns in raw.pieces():
         columns |= {name: collector.codes(columns[name]) for name, collector in ids.items()}
-        _scatter(columns, partition_of, spools)
+        scatter(columns, partition_of[columns["user"]], spools)
         report("dividing", part.stop / raw.rows)
     return spools
-
-
-def _scatter(columns: dict[str, npt.NDArray[Any]], partition_of: npt.NDArray[np.int16], spools: list[Spool]) -> None:
-    if len(spools) == 1:
-        spools[0].append(columns)
-        return
-    target = partition_of[columns["user"]]
-    order = np.argsort(target, kind="stable")
-    bounds = offsets_of(np.bincount(target, minlength=len(spools)))
-    for number, spool in enumerate(spools):
-        chosen = order[bounds[number] : bounds[number + 1]]
-        if len(chosen):
-            spool.append({name: values[chosen] for name, values in columns.items()})
