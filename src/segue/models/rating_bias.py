@@ -148,7 +148,6 @@ def ridge_biases(known: TrainingRatings, sizes: tuple[int, int], regs: tuple[flo
     only multiplied by a vector, which is two sums over the ratings.
     """
     residuals = known.ratings - known.ratings.mean()
-    counts = np.concatenate([np.bincount(known.users, minlength=sizes[0]), np.bincount(known.items, minlength=sizes[1])])
     pull = np.repeat(np.asarray(regs, dtype=np.float64), sizes)
 
     def sums(values: Float64) -> Float64:
@@ -159,7 +158,7 @@ def ridge_biases(known: TrainingRatings, sizes: tuple[int, int], regs: tuple[flo
     def product(biases: Float64) -> Float64:
         return sums(biases[known.users] + biases[sizes[0] + known.items]) + pull * biases
 
-    solved = conjugate_gradients(product, sums(residuals), counts + pull)
+    solved = conjugate_gradients(product, sums(residuals), sums(np.ones_like(residuals)) + pull)
     return solved[: sizes[0]], solved[sizes[0] :]
 
 
