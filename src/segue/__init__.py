@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
+    from segue.data.item_histories import ItemHistories
     from segue.data.planted import Planted
     from segue.data.prepare import prepare
     from segue.data.reading import Log, read
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         last_session_out,
         leave_last_n,
         leave_last_out,
+        random_rows,
         time_cut,
     )
     from segue.data.statistics import describe
@@ -36,8 +38,10 @@ if TYPE_CHECKING:
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
     from segue.models.markov import Markov
+    from segue.models.matrix_factorization import MatrixFactorization
     from segue.models.parsrec import PARSRec
     from segue.models.popularity import Popularity, RecentPopularity
+    from segue.models.rating_bias import GlobalMean, RatingBias
     from segue.models.sasrec import SASRec
     from segue.models.ssept import SSEPT
     from segue.training.config import Training
@@ -47,12 +51,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Dataset": "segue.data.dataset",
+    "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits",
+    "ItemHistories": "segue.data.item_histories",
     "Log": "segue.data.reading",
     "Markov": "segue.models.markov",
+    "MatrixFactorization": "segue.models.matrix_factorization",
     "PARSRec": "segue.models.parsrec",
     "Planted": "segue.data.planted",
     "Popularity": "segue.models.popularity",
+    "RatingBias": "segue.models.rating_bias",
     "RecentPopularity": "segue.models.popularity",
     "Recommender": "segue.inference.recommender",
     "SASRec": "segue.models.sasrec",
@@ -75,6 +83,7 @@ _HOMES = {
     "leave_last_out": "segue.data.splits",
     "load": "segue.inference.loading",
     "prepare": "segue.data.prepare",
+    "random_rows": "segue.data.splits",
     "read": "segue.data.reading",
     "simulate": "segue.data.simulate",
     "time_cut": "segue.data.splits",
@@ -85,12 +94,16 @@ _HOMES = {
 __all__ = [
     "SSEPT",
     "Dataset",
+    "GlobalMean",
     "Holdout",
+    "ItemHistories",
     "Log",
     "Markov",
+    "MatrixFactorization",
     "PARSRec",
     "Planted",
     "Popularity",
+    "RatingBias",
     "RecentPopularity",
     "Recommender",
     "SASRec",
@@ -113,6 +126,7 @@ __all__ = [
     "leave_last_out",
     "load",
     "prepare",
+    "random_rows",
     "read",
     "simulate",
     "time_cut",
