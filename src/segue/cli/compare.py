@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_json
-from segue.cli.protocol import Protocol, measure, questions
+from segue.cli.protocol import Protocol, measure, questions, rates
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
     from segue.evaluation.result import Evaluation
 
 _NOTES = """\
-Every run is asked about the same users; the first is what the others are compared with. The intervals and p-values
+Every run is asked about the same users; the first is what the others are compared with. Models of ratings are compared
+by the ratings they expect; with other models, or with --ranking, by how they rank. The intervals and p-values
 know how much users differ, not how lucky a training was: train with several seeds to speak of methods."""
 
 
@@ -27,7 +28,7 @@ class CompareOptions:
     """Folders of two or more runs that `segue train` wrote, with the same Dataset and split."""
 
     metric: tuple[str, ...] | None = None
-    """Names of the metrics to compare, such as ndcg@10, or sess_prec@10 of sessions; all when not given."""
+    """Names of the metrics to compare, such as ndcg@10, sess_prec@10 of sessions, or rmse; all when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -46,11 +47,16 @@ def main(argv: Sequence[str]) -> int:
     from segue.evaluation.compare import compare
     from segue.inference.loading import load
 
-    evaluations = []
-    for run in options.runs:
-        recommender = load(run, device=protocol.device)
-        evaluations.append(measure(recommender, questions(recommender, run, protocol.on), protocol))
-    first, *others = evaluations
+    recommenders = [load(run, device=protocol.device) for run in options.runs]
+    of_ratings = [rates(recommender) for recommender in recommenders]
+    ranked = protocol.ranking or not all(of_ratings)
+    if any(of_ratings) and ranked:
+        note("The runs are compared by how they rank, and not by the ratings that some of them expect.")
+    evaluations = [
+        measure(recommender, questions(recommender, run, protocol.on), replace(protocol, ranking=ranked))
+        for run, recommender in zip(options.runs, recommenders, strict=True)
+    ]
+    first, *others = (found.ranking or found for found in evaluations)
     found = [
         compare(
             first, other, metric=options.metric, names=_names(first, other, options.runs[0], run), seed=protocol.seed
@@ -61,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         pairs = zip(options.runs[1:], found, strict=True)
         write_json([{"runs": [options.runs[0], run], **comparison.to_dict()} for run, comparison in pairs])
         return 0
-    note(first.describe())
+    note(first.asked)
     for run, comparison in zip(options.runs[1:], found, strict=True):
         note(f"\n{run} against {options.runs[0]}")
         for part in (comparison, *comparison.sessions.values()):

@@ -25,7 +25,8 @@ _NOTES = """\
 
 A target ranks behind every other item with the same score, so no model gains from ties. A run with --split
 last-session-out is also measured session by session: at each step an item of the session joins the basket, and the
-best of those that remain is ranked, among all items and among sampled ones."""
+best of those that remain is ranked, among all items and among sampled ones. A model of ratings is measured by the
+ratings it expects; with --ranking also by how it ranks."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class EvaluateOptions:
     run: str = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote."""
 
+    epoch: int | None = None
+    """Evaluate the weights of this epoch, which --training.keep-every kept, and not those of the best."""
+
     out: str | None = None
     """Write the evaluation, with a line per user, to this JSON file as well."""
 
@@ -42,7 +46,8 @@ class EvaluateOptions:
     """Write one HTML page to this file as well: figures, examples with reasons, curves, data and settings."""
 
     parts: bool = False
-    """Show the figures by length of history and by popularity too; of sessions, by step."""
+    """Show the figures by length of history and by popularity too; of sessions, by step; of ratings, by the number of
+    the item's ratings, and how well calibrated they are."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -58,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
     from segue.inference.loading import load
 
-    recommender = load(options.run, device=protocol.device)
+    recommender = load(options.run, device=protocol.device, epoch=options.epoch)
     holdout = questions(recommender, options.run, protocol.on)
     found = measure(recommender, holdout, protocol)
     if options.out is not None:
@@ -68,16 +73,23 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         write_json({"run": options.run, **found.to_dict()})
         return 0
+    _show(found, options.parts)
+    if found.ranking is not None:
+        _say("")
+        _show(found.ranking, options.parts)
+    return 0
+
+
+def _show(found: Evaluation, parts: bool) -> None:
+    """The figures, with `parts` those of every part, and those of sessions where there are any."""
     table = found.table()
     table.title = None  # it would be folded to the width of the table
     _say(f"{found.model} · {found.describe()}")
     console().print(table, highlight=False)
-    if options.parts:
-        write_frame(found.by_history_length, as_json=False)
-        write_frame(found.by_popularity, as_json=False)
+    for part in found.parts.values() if parts else ():
+        write_frame(part, as_json=False)
     if found.sessions:
-        _show_sessions(found, options.parts)
-    return 0
+        _show_sessions(found, parts)
 
 
 def _show_sessions(found: Evaluation, parts: bool) -> None:

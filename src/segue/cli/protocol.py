@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
 
 Part = Literal["test", "validation"]
+_K = (10,)
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class Protocol:
     on: Part = "test"
     """Which part of the split."""
 
-    k: tuple[int, ...] = (10,)
-    """Lengths of the lists: 5,10,20."""
+    k: tuple[int, ...] | None = None
+    """Lengths of the lists: 5,10,20. When not given 10; of ratings 3,5,7,10."""
 
     candidates: int | None = None
     """Rank each target among this many sampled items instead of the whole catalogue. Sessions are ranked in both ways,
@@ -32,6 +33,16 @@ class Protocol:
 
     by: Literal["uniform", "popularity"] = "uniform"
     """How candidates are drawn."""
+
+    ranking: bool = False
+    """Measure how a model of ratings ranks all items by the rating it expects, too; segue compare compares that."""
+
+    cutoff: float | None = None
+    """Of ratings: the lowest rating of an item that was liked; the middle of the scale when not given."""
+
+    arg_max: bool = False
+    """Of ratings: rank a user's items by their most probable level, as the published code of ARERec does, and not by
+    the rating expected."""
 
     users: int | None = None
     """Ask only this many users, drawn from the seed; all when not given."""
@@ -68,13 +79,41 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
 
 
 def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
-    """Evaluate a Recommender as the options say; where the targets are sessions, also session by session."""
+    """Evaluate a Recommender as the options say: of a model of ratings its ratings, of any other how it ranks.
+
+    Where the targets are sessions, rankings are also measured session by session.
+    """
+    if not rates(recommender):
+        return _ranked(recommender, holdout, protocol)
+    from segue.evaluation.ratings import KS, evaluate_ratings
+
+    found = evaluate_ratings(
+        recommender,
+        holdout,
+        k=protocol.k or KS,
+        cutoff=protocol.cutoff,
+        arg_max=protocol.arg_max,
+        users=protocol.users,
+        seed=protocol.seed,
+    )
+    return replace(found, ranking=_ranked(recommender, holdout, protocol)) if protocol.ranking else found
+
+
+def rates(recommender: Recommender) -> bool:
+    """Whether the model predicts ratings."""
+    from segue.models.ratings import RatingModel
+
+    return isinstance(recommender.model, RatingModel)
+
+
+def _ranked(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
     from segue.evaluation.evaluate import evaluate
 
+    k = protocol.k or _K
     found = evaluate(
         recommender,
         holdout,
-        k=protocol.k,
+        k=k,
         candidates=protocol.candidates,
         by=protocol.by,
         exclude_seen=not protocol.include_seen,
@@ -88,12 +127,12 @@ def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> E
     sessions = both_ways(
         recommender,
         holdout,
-        k=protocol.k,
+        k=k,
         candidates=protocol.candidates,
         by=protocol.by,
         users=protocol.users,
         seed=protocol.seed,
     )
     if "sampled" not in sessions:
-        note(f"Sessions are not ranked among sampled items: none would be below a list of {max(protocol.k)}.")
+        note(f"Sessions are not ranked among sampled items: none would be below a list of {max(k)}.")
     return replace(found, sessions=sessions)

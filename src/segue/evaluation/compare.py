@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
 from segue.errors import ConfigError, EvaluationError, nearest
-from segue.evaluation.resampling import bootstrap_interval, sign_flip_p_value
+from segue.evaluation.metrics import Floats, combined, lower_is_better
+from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval, sign_flip_p_value
 from segue.evaluation.result import Evaluation, as_text
 
 _PROTOCOL = (
+    "task",
     "split",
     "items",
     "basket_k",
@@ -23,6 +25,8 @@ _PROTOCOL = (
     "drawn_from_seed",
     "exclude_seen",
     "ties",
+    "cutoff",
+    "arg_max",
     "questions",
 )
 """What has to be the same in two evaluations."""
@@ -42,7 +46,7 @@ class Difference:
     """Mean of the second model."""
 
     difference: float
-    """b − a: positive where the second model is better."""
+    """b − a: positive where the second model is better, of an error (rmse, mae, log_loss) negative."""
 
     low: float
     """Lower end of the 95 % paired bootstrap interval of the difference."""
@@ -61,6 +65,9 @@ class Difference:
 
     losses: int
     """Users for whom the first model is better."""
+
+    better: Literal["a", "b"] | None = None
+    """Which model is better, if the interval excludes 0; of an error the one that has less."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,8 @@ class Comparison:
         What the targets were ranked among, in words.
     sessions
         The same of the users' sessions, for each way of ranking in which both were evaluated.
+    cautions
+        What a reader must know before believing the figures of one of them.
     """
 
     a: str
@@ -90,6 +99,7 @@ class Comparison:
     unit: str
     among: str
     sessions: Mapping[str, Comparison] = field(default_factory=dict)
+    cautions: tuple[str, ...] = ()
 
     def __getitem__(self, metric: str) -> Difference:
         """The difference in that metric; an unknown one is an EvaluationError naming the nearest."""
@@ -111,25 +121,30 @@ class Comparison:
             "unit": self.unit,
             "among": self.among,
             "differences": [asdict(difference) for difference in self.differences],
+            **({"cautions": list(self.cautions)} if self.cautions else {}),
             **({"sessions": {way: found.to_dict() for way, found in self.sessions.items()}} if self.sessions else {}),
         }
 
     def table(self) -> Table:
         """A table for the terminal: a row per metric."""
         title = f"{self.b} against {self.a}, {self.users:,} {self.unit}, among {self.among}"
-        table = Table(title=title, title_justify="left", caption="* the interval excludes 0", caption_justify="left")
+        errors = any(lower_is_better(row.metric) for row in self.differences)
+        notes = ["* the interval excludes 0", *(["↓ less is better"] if errors else []), *self.cautions]
+        table = Table(title=title, title_justify="left", caption="\n".join(notes), caption_justify="left")
         table.add_column("metric")
         for heading in (self.a, self.b, "difference [95 %]", "p", "better / equal / worse"):
             table.add_column(heading, justify="right")
+        table.add_column("is better")
         for row in self.differences:
-            mark = "*" if row.low > 0 or row.high < 0 else " "
+            mark = "*" if row.better else " "
             table.add_row(
-                row.metric,
+                f"{row.metric} ↓" if lower_is_better(row.metric) else row.metric,
                 f"{row.a:.4f}",
                 f"{row.b:.4f}",
                 f"{row.difference:+.4f}  [{row.low:+.4f}, {row.high:+.4f}]{mark}",
                 f"{row.p_value:.4f}",
                 f"{row.wins:,} / {row.ties:,} / {row.losses:,}",
+                "" if row.better is None else self.a if row.better == "a" else self.b,
             )
         return table
 
@@ -206,33 +221,58 @@ def _compared(
     measured = _common(a, b)
     found = (_difference(name, a, b, rows, resamples, seed) for name in wanted if name in measured)
     unit = "sessions" if "basket_k" in a.protocol else "users"
-    return Comparison(*names, len(rows), tuple(found), unit, a.among)
+    cautions = tuple(f"{name}: {one.caution}" for name, one in zip(names, (a, b), strict=True) if one.caution)
+    return Comparison(*names, len(rows), tuple(found), unit, a.among, cautions=cautions)
 
 
 def _difference(
     name: str, a: Evaluation, b: Evaluation, rows: npt.NDArray[np.uint32], resamples: int, seed: int
 ) -> Difference:
-    """One metric; user i of `a` is user `rows[i]` of `b`. Weights, where a metric has any, are the same for both."""
+    """One metric; user i of `a` is user `rows[i]` of `b`. Weights, where a metric has any, are the same for both.
+
+    For the p-value of rmse squared errors may stand for it: exchanging the models for a user leaves the sum over both
+    as it is, and with that sum given the difference of the roots grows with the difference of the squares.
+    """
     of_a, of_b = a.terms(name), b.terms(name)
     assert of_a is not None and of_b is not None
     (first, per), second = of_a, of_b[0][rows]
+    if per is not None:
+        measured = per > 0
+        first, second, per = first[measured], second[measured], per[measured]
     change = second - first
     change[np.isclose(first, second, rtol=1e-12, atol=0.0)] = 0.0
-    low, high = bootstrap_interval(change, resamples, seed, per=per)
-    wins, losses = int((change > 0).sum()), int((change < 0).sum())
-    whole = len(change) if per is None else float(per.sum())
+    more, less = int((change > 0).sum()), int((change < 0).sum())
+    wins, losses = (less, more) if lower_is_better(name) else (more, less)
+    whole = float(len(change) if per is None else per.sum())
+    mean_a, mean_b = (combined(name, float(values.sum()), whole) for values in (first, second))
+    if name == "rmse" and per is not None:
+        low, high = bootstrap_figure([first, second, per], _roots_apart, resamples, seed)
+    else:
+        low, high = bootstrap_interval(change, resamples, seed, per=per)
     return Difference(
         metric=name,
-        a=float(first.sum()) / whole,
-        b=float(second.sum()) / whole,
-        difference=float(change.sum()) / whole,
+        a=mean_a,
+        b=mean_b,
+        difference=mean_b - mean_a if name == "rmse" else float(change.sum()) / whole,
         low=low,
         high=high,
         p_value=sign_flip_p_value(change, resamples, seed),
         wins=wins,
         ties=len(change) - wins - losses,
         losses=losses,
+        better=_better(name, low, high),
     )
+
+
+def _roots_apart(first: Floats, second: Floats, questions: Floats) -> Floats:
+    """How much larger the second root mean square is, of means over users."""
+    return np.sqrt(second / questions) - np.sqrt(first / questions)
+
+
+def _better(name: str, low: float, high: float) -> Literal["a", "b"] | None:
+    if low <= 0 <= high:
+        return None
+    return "b" if (low > 0) is not lower_is_better(name) else "a"
 
 
 def _same_questions(a: Evaluation, b: Evaluation) -> None:

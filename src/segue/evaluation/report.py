@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 import polars as pl
 
 from segue.errors import ConfigError, StorageError
+from segue.evaluation.calibration import calibration_png
 from segue.evaluation.compare import Comparison
 from segue.evaluation.examples import Example
+from segue.evaluation.metrics import lower_is_better
 from segue.evaluation.result import Evaluation
 from segue.files import atomic_file
 
@@ -20,7 +22,14 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _LONGEST_LIST = 8
 _HEADLINES = ("ndcg", "hr")
 _SESSION_HEADLINES = ("sess_prec", "step_ndcg")
-_PARTS = {"history_length": "By length of history", "popularity": "By popularity of the target", "step": "By step"}
+_RATING_HEADLINES = ("rmse", "own_ndcg", "mae")
+_OTHER_HEADLINES = (_SESSION_HEADLINES, _RATING_HEADLINES)
+_PARTS = {
+    "history_length": "By length of history",
+    "popularity": "By popularity of the target",
+    "item_ratings": "By ratings of the item in training",
+    "step": "By step",
+}
 
 
 def write_report(
@@ -46,7 +55,7 @@ def write_report(
         What the page is about.
     evaluations
         One or several evaluations by the name shown; the tables have a column for each. They are of the same questions.
-        Where all of them carry `sessions`, those have a section of their own.
+        Where all of them carry `sessions` or `ranking`, those have a section of their own.
     comparisons
         Tests of pairs of them.
     data
@@ -77,8 +86,13 @@ def write_report(
     if not evaluations:
         raise ConfigError("a report needs at least one evaluation.")
     _same_questions(evaluations)
+    ranked = {name: found.ranking for name, found in evaluations.items() if found.ranking is not None}
+    of_ratings = all(found.of_ratings for found in evaluations.values())
     page = _template().render(
         title=title,
+        cautions={name: found.caution for name, found in evaluations.items() if found.caution},
+        calibration=_data_uri(calibration_png(evaluations)) if of_ratings else None,
+        ranking=_results(ranked) if len(ranked) == len(evaluations) else None,
         names=list(evaluations),
         results=_results(evaluations),
         sessions=[_results(of_way) for of_way in _by_way(evaluations)],
@@ -108,7 +122,7 @@ def _template() -> Any:
 
 
 def _same_questions(evaluations: Mapping[str, Evaluation]) -> None:
-    asked = {name: evaluation.describe() for name, evaluation in evaluations.items()}
+    asked = {name: evaluation.asked for name, evaluation in evaluations.items()}
     if len(set(asked.values())) > 1:
         shown = "; ".join(f"{name}: {what}" for name, what in asked.items())
         raise ConfigError(f"the evaluations of one report are of the same questions, but these differ: {shown}.")
@@ -122,7 +136,11 @@ def _inline(path: str | Path) -> str:
         raise StorageError(f"the picture {path} is missing or cannot be read.") from None
     if not content.startswith(_PNG):
         raise StorageError(f"the picture {path} is not a PNG file.")
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return _data_uri(content)
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _number(value: Any) -> str:
@@ -174,7 +192,8 @@ def _results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     first = next(iter(evaluations.values()))
     headlines = _headline_names(evaluations)
     return {
-        "asked": first.describe(),
+        "asked": first.describe() if len(evaluations) == 1 else first.asked,
+        "of_ratings": first.of_ratings,
         "protocol": first.protocol,
         "among": first.among,
         "headlines": [_headline(name, evaluations) for name in headlines],
@@ -184,16 +203,19 @@ def _results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 
 def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """NDCG@10 and HR@10 (of sessions their counterparts), or what there is of their kind at the longest list."""
+    """NDCG@10 and HR@10 (of sessions and ratings their counterparts), or what there is of them at the longest list."""
     common = _common(evaluations)
-    kinds = _SESSION_HEADLINES if any(name.startswith(_SESSION_HEADLINES) for name in common) else _HEADLINES
-    at_any = {kind: [name for name in common if name.startswith(f"{kind}@")] for kind in kinds}
-    return [f"{kind}@10" if f"{kind}@10" in names else names[-1] for kind, names in at_any.items()]
+    of_sessions, of_ratings = (any(name.startswith(kinds) for name in common) for kinds in _OTHER_HEADLINES)
+    kinds = _SESSION_HEADLINES if of_sessions else _RATING_HEADLINES if of_ratings else _HEADLINES
+    at_any = [[name for name in common if name.partition("@")[0] == kind] for kind in kinds]
+    chosen = [next((name for name in names if name.endswith("@10")), names[-1]) for names in at_any if names]
+    return chosen[:2]
 
 
 def _headline(name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
     """One metric of every model, as places (%) on a common scale from 0."""
     values = {model: evaluation.metrics[name] for model, evaluation in evaluations.items()}
+    best = _best(name, values.values())
     spans = {model: evaluation.intervals.get(name, (values[model],) * 2) for model, evaluation in evaluations.items()}
     scale = 100 / (max(high for _, high in spans.values()) or 1.0)
     rows = [
@@ -205,7 +227,7 @@ def _headline(name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any
             "bar": value * scale,
             "from": spans[model][0] * scale,
             "width": (spans[model][1] - spans[model][0]) * scale,
-            "best": len(values) > 1 and value == max(values.values()),
+            "best": value == best,
         }
         for model, value in values.items()
     ]
@@ -222,12 +244,19 @@ def _metric_rows(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
             {
                 "value": value,
                 "interval": evaluation.intervals.get(name),
-                "best": accuracy and len(values) > 1 and value == max(values),
+                "best": accuracy and value == _best(name, values),
             }
             for value, evaluation in zip(values, evaluations.values(), strict=True)
         ]
         rows.append({"name": name, "cells": cells})
     return rows
+
+
+def _best(name: str, values: Collection[float]) -> float | None:
+    """The best of several values of a metric; None of a single one."""
+    if len(values) < 2:
+        return None
+    return min(values) if lower_is_better(name) else max(values)
 
 
 def _breakdowns(evaluations: Mapping[str, Evaluation], headlines: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -162,8 +162,14 @@ class Evaluation:
         return f"{asked['split']}: {what} among {self.among}, {seen}"
 
     def describe(self) -> str:
-        """One line on what was asked, and what a reader must know before believing the figures."""
-        return self.asked if self.caution is None else f"{self.asked}; {self.caution}"
+        """One line on what was asked, what the model could know little of, and what to know before believing it."""
+        unrated, unknown = (self.protocol.get(name, 0) for name in ("on_unrated_items", "on_unknown_users"))
+        remarks = [
+            f"{unrated:,} on items without ratings in training" if unrated else None,
+            f"{unknown:,} on unknown users" if unknown else None,
+            self.caution,
+        ]
+        return "; ".join([self.asked, *filter(None, remarks)])
 
     def table(self) -> Table:
         """The metrics as a table for the terminal: a row per metric, a column for each k and one for what has none."""
