@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from segue.data.simulate import simulate
-from segue.data.splits import last_session_out, leave_last_out
+from segue.data.splits import last_session_out, leave_last_n, leave_last_out
 from segue.errors import ConfigError, StorageError
 from segue.evaluation.compare import compare
 from segue.evaluation.evaluate import Evaluation, evaluate
 from segue.evaluation.examples import Example, Suggestion
+from segue.evaluation.ratings import evaluate_ratings
 from segue.evaluation.report import write_report
 from segue.evaluation.sessions import both_ways
 from tests.inference.fakes import Table, random_dataset
@@ -153,3 +154,45 @@ def test_what_cannot_be_reported_is_explained(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="not a PNG"):
         write_report(tmp_path / "r.html", title="One", evaluations={"A": one}, curves={"A": tmp_path / "no.png"})
     assert not (tmp_path / "r.html").exists()
+
+
+def test_of_errors_the_least_is_best(tmp_path: Path) -> None:
+    from tests.models.rating_models import ItemLevels, rated_dataset
+
+    data = rated_dataset()
+    split = leave_last_n(data, 4)
+    models = {}
+    for name, lookback in (("learnt", "train"), ("blank", "reference")):
+        model = ItemLevels(levels=(1, 2, 3, 4, 5), lookback=lookback).build(data.n_users, data.n_items)
+        if name == "learnt":
+            model.count(split.train)
+        models[name] = evaluate_ratings(model, split.test, k=2)
+    assert models["learnt"]["rmse"] < models["blank"]["rmse"]
+    page = write_report(tmp_path / "page.html", title="Ratings", evaluations=models).read_text(encoding="utf-8")
+    best = re.findall(r'<tr><td>(\S+)</td>\s*<td><span class="best">', page)
+    assert {"rmse", "mae", "own_ndcg@2"} <= set(best), "the first model's"
+    assert page.count("looked back as published: histories held the test ratings") == 1
+    assert len(re.findall("data:image/png", page)) == 1
+
+
+def test_calibration_is_drawn_of_what_was_measured() -> None:
+    from segue.evaluation.calibration import calibration_figure
+    from tests.models.rating_models import ItemLevels, rated_dataset
+
+    data = rated_dataset()
+    split = leave_last_n(data, 4)
+    found = {}
+    for name, probable in (("levels", True), ("number", False)):
+        model = ItemLevels(levels=(1, 2, 3, 4, 5), probable=probable).build(data.n_users, data.n_items)
+        model.count(split.train)
+        found[name] = evaluate_ratings(model, split.test)
+    tenths, levels = calibration_figure(found).axes
+    for line in tenths.lines[1:]:
+        table = found[str(line.get_label())].parts["calibration"]
+        assert line.get_xdata().tolist() == table["mean_expected"].to_list()
+        assert line.get_ydata().tolist() == table["mean_true"].to_list()
+    assert [bars.get_label() for bars in levels.containers] == ["given", "expected by levels"]
+    for bars, column in zip(levels.containers, ("questions", "predicted"), strict=True):
+        heights = [bar.get_height() * 240 for bar in bars]
+        assert heights == pytest.approx(found["levels"].parts["level"][column].to_list())
+    assert len(calibration_figure({"number": found["number"]}).axes) == 1

@@ -80,3 +80,17 @@ def test_files_are_written(tmp_path: Path) -> None:
     table = pl.read_csv(tmp_path / "metrics.csv")
     assert table.columns[-2:] == ["test hr@10", "test ndcg@10"]
     assert table["ndcg@10"].null_count() == 3
+
+
+def test_lists_of_all_lengths_share_a_panel() -> None:
+    names = ("rmse", "own_hr@3", "own_hr@5", "own_hr@10", "own_ndcg@3", "own_ndcg@10")
+    rows = history(6, names, test=True)
+    axes = figure_of(rows, "own_hr@5", best_epoch=6).axes
+    assert [panel.get_title(loc="left") for panel in axes[1:]] == [
+        "RMSE", "Hit rate@5 among own ratings", "NDCG@10 among own ratings",
+    ]  # fmt: skip
+    drawn = [list(line.get_ydata()) for line in axes[2].lines]
+    assert all([row[name] for row in rows] in drawn for name in ("own_hr@3", "own_hr@5", "own_hr@10", "test own_hr@5"))
+    assert {text.get_text() for text in axes[2].texts} >= {"@3", "@10"}
+    lines = {str(line.get_label()): line for line in axes[2].lines}
+    assert lines["validation"].get_ydata().tolist() == [row["own_hr@5"] for row in rows]

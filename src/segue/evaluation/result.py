@@ -220,9 +220,9 @@ class Evaluation:
         parts = {"per_user": columns}
         if self.sessions:
             parts["sessions"] = ",\n".join(f'"{name}": {found._json()}' for name, found in self.sessions.items())
+        texts = [f'  "{name}": {{\n{textwrap.indent(text, "    ")}\n  }}' for name, text in parts.items()]
         if self.ranking is not None:
-            parts["ranking"] = self.ranking._json()
-        texts = (f'  "{name}": {{\n{textwrap.indent(text, "    ")}\n  }}' for name, text in parts.items())
+            texts.append(textwrap.indent(f'"ranking": {self.ranking._json()}', "  "))
         return ",\n".join([head[:-2], *texts]) + "\n}"
 
     def _grid(self) -> Table:
