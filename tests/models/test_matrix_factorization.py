@@ -118,13 +118,13 @@ def test_factors_find_tastes_that_biases_cannot() -> None:
     train, test = tastes()
     biased = RatingBias().build(train.n_users, train.n_items)
     biased.count(train)
-    model = fitted(MatrixFactorization(width=4), train)
+    model = fitted(MatrixFactorization(width=4, reg=0.5), train)
     assert rmse(biased, test) > 1.2
     assert rmse(model, test) < 0.65, "the noise alone is about 0.55"
     vectors = torch.nn.functional.normalize(model.item_vectors()[1:], dim=1)
     alike = vectors @ vectors.T
     same = torch.arange(60)[:, None] % 2 == torch.arange(60) % 2
-    assert alike[same].min() > 0.5 and alike[~same].max() < -0.5
+    assert alike[same].min() > 0.2 and alike[~same].max() < -0.2
 
 
 def test_the_seed_decides() -> None:
