@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
+    from segue.data.item_histories import ItemHistories
     from segue.data.planted import Planted
     from segue.data.prepare import prepare
     from segue.data.reading import Log, read
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         last_session_out,
         leave_last_n,
         leave_last_out,
+        random_rows,
         time_cut,
     )
     from segue.data.statistics import describe
@@ -50,6 +52,7 @@ _HOMES = {
     "Dataset": "segue.data.dataset",
     "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits",
+    "ItemHistories": "segue.data.item_histories",
     "Log": "segue.data.reading",
     "Markov": "segue.models.markov",
     "MatrixFactorization": "segue.models.matrix_factorization",
@@ -78,6 +81,7 @@ _HOMES = {
     "leave_last_out": "segue.data.splits",
     "load": "segue.inference.loading",
     "prepare": "segue.data.prepare",
+    "random_rows": "segue.data.splits",
     "read": "segue.data.reading",
     "simulate": "segue.data.simulate",
     "time_cut": "segue.data.splits",
@@ -90,6 +94,7 @@ __all__ = [
     "Dataset",
     "GlobalMean",
     "Holdout",
+    "ItemHistories",
     "Log",
     "Markov",
     "MatrixFactorization",
@@ -118,6 +123,7 @@ __all__ = [
     "leave_last_out",
     "load",
     "prepare",
+    "random_rows",
     "read",
     "simulate",
     "time_cut",

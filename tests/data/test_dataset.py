@@ -186,7 +186,7 @@ def test_a_dataset_can_be_saved_over_the_folder_that_it_is_mapped_from(tmp_path:
     assert Dataset.open(tmp_path / "data").n_interactions == 4
 
 
-FILES = ["items.npy", "offsets.npy", "times.npy", "ratings.npy", "users.parquet", "items.parquet"]
+FILES = ["items.npy", "offsets.npy", "times.npy", "ratings.npy", "by_item.npy", "users.parquet", "items.parquet"]
 
 
 @pytest.mark.parametrize("name", FILES)

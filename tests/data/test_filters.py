@@ -17,15 +17,15 @@ def columns(rows):
     return tuple(np.array([row[place] for row in rows], dtype=np.int64) for place in range(3))
 
 
-def naive_core(rows, per_user, per_item, rounds):
-    """Rounds of items first, then users, over a list of (user, item)."""
+def naive_core(rows, per_user, per_item, rounds, first="items"):
+    """Rounds over a list of (user, item)."""
     rows, done = list(enumerate(rows)), 0
+    turns = [(1, per_item), (0, per_user)] if first == "items" else [(0, per_user), (1, per_item)]
     while rounds is None or done < rounds:
         before = len(rows)
-        items = Counter(item for _, (_, item) in rows)
-        rows = [row for row in rows if items[row[1][1]] >= per_item]
-        users = Counter(user for _, (user, _) in rows)
-        rows = [row for row in rows if users[row[1][0]] >= per_user]
+        for place, least in turns:
+            found = Counter(pair[place] for _, pair in rows)
+            rows = [row for row in rows if found[row[1][place]] >= least]
         done += 1
         if len(rows) == before:
             break
@@ -33,13 +33,19 @@ def naive_core(rows, per_user, per_item, rounds):
 
 
 @settings(max_examples=200, deadline=None)
-@given(interactions, st.integers(0, 4), st.integers(0, 4), st.sampled_from([None, 1, 2]))
-def test_k_core_is_the_naive_one(rows, per_user, per_item, rounds):
+@given(
+    interactions,
+    st.integers(0, 4),
+    st.integers(0, 4),
+    st.sampled_from([None, 1, 2]),
+    st.sampled_from(["items", "users"]),
+)
+def test_k_core_is_the_naive_one(rows, per_user, per_item, rounds, first):
     users, items, _ = columns(rows)
     lengths = np.bincount(users, minlength=7)
-    keep, of_user, of_item = k_core(items, lengths, 6, per_user=per_user, per_item=per_item, rounds=rounds)
+    keep, of_user, of_item = k_core(items, lengths, 6, per_user=per_user, per_item=per_item, rounds=rounds, first=first)
     pairs = list(zip(users.tolist(), items.tolist(), strict=True))
-    assert np.flatnonzero(keep).tolist() == naive_core(pairs, per_user, per_item, rounds)
+    assert np.flatnonzero(keep).tolist() == naive_core(pairs, per_user, per_item, rounds, first)
     np.testing.assert_array_equal(of_user, np.bincount(users[keep], minlength=7))
     np.testing.assert_array_equal(of_item, np.bincount(items[keep], minlength=7))
 

@@ -94,6 +94,10 @@ def test_metadata_says_where_the_data_comes_from(tmp_path: Path):
     [
         ({"k_core": -1}, ConfigError, "count interactions: expected 0 or more, found -1"),
         ({"rounds": 0}, ConfigError, "rounds=0: expected 1 or more"),
+        ({"first": "user"}, ConfigError, 'unknown first="user": did you mean "users"'),
+        ({"oldest": 0}, ConfigError, "oldest=0 is a share of the rows: expected more than 0, at most 1"),
+        ({"oldest": 20}, ConfigError, "oldest=20 is a share"),
+        ({"oldest": float("nan")}, ConfigError, "oldest=nan is a share"),
         ({"duplicates": "frist"}, ConfigError, 'unknown duplicates="frist": did you mean "first"'),
         ({"k_core": 9}, DataError, r"the filters leave nothing \(read: 7 interactions.*9-core: 0 interactions\)"),
         ({"min_rating": 6}, DataError, r"rating at least 6: 0 interactions"),
@@ -108,6 +112,34 @@ def test_rating_threshold_needs_ratings(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"min_rating=3 needs ratings; there are only user, item, time"):
         prepare(read(LOG, rating=False), min_rating=3, out=tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_oldest_rows_need_times():
+    with pytest.raises(ConfigError, match=r"oldest=0\.5 needs times; there are only user, item, rating"):
+        prepare(read(LOG, time=False), oldest=0.5)
+
+
+def test_the_oldest_rows_are_taken_first_of_all():
+    """4 of 7: at 3, 4 and 4, and of the two at 5 the first in the file; then each has two again at most."""
+    dataset = prepare(LOG, oldest=4 / 7, min_rating=4)
+    assert counts(dataset)[:3] == [
+        ("read", 3, 3, 7),
+        ("the oldest 0.571429 of the rows", 2, 3, 4),
+        ("rating at least 4", 2, 2, 2),
+    ]
+    assert dataset.to_frame().rows() == [("ann", 10, 4, 4.0), ("bob", 30, 5, 5.0)]
+    assert dataset.metadata["options"]["oldest"] == 4 / 7
+
+
+def test_users_or_items_first():
+    """User 1 is too short. Without them item 1 has too few; item 1 first leaves user 2 and the item as they are."""
+    pairs = [(1, 1), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3), (3, 4)]
+    frame = pl.DataFrame(pairs, schema=["user", "item"], orient="row")
+    items = prepare(frame, k_core=2, rounds=1)
+    users = prepare(frame, k_core=2, rounds=1, first="users")
+    assert items.to_frame().rows() == [(2, 1), (2, 2), (2, 3), (3, 2), (3, 3)]
+    assert users.to_frame().rows() == [(2, 2), (2, 3), (3, 2), (3, 3)]
+    assert counts(users)[-1] == ("2-core, rounds: 1, users first", 2, 2, 4)
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
@@ -138,6 +170,40 @@ def test_encoding_and_stable_order_in_pieces(rows):
     assert core.fingerprint == prepare(frame, duplicates="last").fingerprint
     assert dataset.users.ids.to_list() == sorted({row[0] for row in rows})
     assert dataset.catalogue.ids.to_list() == sorted({row[1] for row in rows}, key=str.encode)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=rows, share=st.floats(0.01, 1.0), stretch=st.sampled_from([1, 10**6, 2**61]))
+def test_the_oldest_rows_are_those_of_a_stable_sort(rows, share, stretch):
+    rows = [(user, item or "empty", time * stretch, place + 1.0) for place, (user, item, time) in enumerate(rows)]
+    frame = pl.DataFrame(rows, schema=["user", "item", "time", "rating"], orient="row")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        dataset = prepare(read(frame, time_unit="s"), oldest=share, duplicates="keep")
+    expected = sorted(rows, key=lambda row: row[2])[: max(1, round(len(rows) * share))]
+    assert dataset.to_frame().rows() == sorted(expected, key=lambda row: (row[0], row[2], row[3]))
+
+
+@pytest.mark.realdata
+def test_the_preparation_of_arerec(real_data: Path):
+    """The reference's steps in plain polars: the oldest rows, then short users, then short items, once each."""
+    log = pl.read_csv(
+        real_data / "ml-100k" / "u.data",
+        separator="\t",
+        has_header=False,
+        new_columns=["user", "item", "rating", "time"],
+    )
+    for share in (None, 0.4):
+        kept = log if share is None else log.sort("time", maintain_order=True).head(round(share * len(log)))
+        kept = kept.filter(pl.len().over("user") >= 20)
+        kept = kept.filter(pl.len().over("item") >= 20)
+        found = prepare(
+            real_data / "ml-100k" / "u.data", oldest=share, min_per_user=20, min_per_item=20, rounds=1, first="users"
+        ).to_frame()
+        order = ["user", "item", "time", "rating"]
+        expected = kept.select(order).cast({"rating": pl.Float32}).sort(order)
+        assert 10_000 < len(expected) < len(log)
+        assert found.sort(order).rows() == expected.rows()
 
 
 @pytest.mark.realdata

@@ -19,6 +19,7 @@ from segue.data.splits import (
     last_session_out,
     leave_last_n,
     leave_last_out,
+    random_rows,
     split_by,
     time_cut,
 )
@@ -158,7 +159,7 @@ def test_no_part_of_a_time_cut_overlaps_another(times: list[list[int]], test: fl
 def test_time_cut_needs_times_and_users_on_both_sides() -> None:
     with pytest.raises(DataError, match="needs times"):
         time_cut(make_dataset(LOG))
-    with pytest.raises(DataError, match="both sides of the validation cut"):
+    with pytest.raises(DataError, match="to learn from and in the validation part"):
         time_cut(make_dataset([[1, 2], [3, 4]], [[1, 1], [1, 1]]))
 
 
@@ -205,14 +206,14 @@ def test_too_few_users_to_hold_any_out() -> None:
 # ---- what all splits share -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("split", [time_cut, hold_out_users])
+@pytest.mark.parametrize("split", [time_cut, hold_out_users, random_rows])
 @pytest.mark.parametrize(("test", "validation"), [(0.0, 0.1), (0.1, 0.0), (1.0, 0.1), (0.5, 0.5), (-0.1, 0.3)])
 def test_impossible_shares_are_named(split: Callable[..., Split], test: float, validation: float) -> None:
     with pytest.raises(ConfigError, match=f"test={test} and validation={validation} are shares"):
         split(small(), test=test, validation=validation)
 
 
-@pytest.mark.parametrize("split", [leave_last_out, time_cut, hold_out_users])
+@pytest.mark.parametrize("split", [leave_last_out, time_cut, hold_out_users, random_rows])
 def test_no_target_is_in_a_training_view(split: Callable[[Dataset], Split]) -> None:
     """Every interaction is an item of its own, so a target that is learnt would be seen."""
     generator = np.random.default_rng(0)
@@ -258,6 +259,7 @@ def walks() -> Dataset:
         lambda data: leave_last_n(data, 2),
         lambda data: time_cut(data, 0.2, 0.3),
         lambda data: hold_out_users(data, 0.25, 0.25, seed=7),
+        lambda data: random_rows(data, 0.25, 0.25, seed=7, known_items=True),
     ],
 )
 def test_a_split_is_made_again_of_its_spec(made: Callable[[Dataset], Split]) -> None:

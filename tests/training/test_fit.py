@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from segue.data.dataset import Dataset
-from segue.data.splits import Split, hold_out_users, leave_last_out, split_by, time_cut
+from segue.data.splits import Split, hold_out_users, leave_last_out, random_rows, split_by, time_cut
 from segue.errors import ConfigError, TrainingError
 from segue.evaluation.evaluate import evaluate
 from segue.inference.loading import load
@@ -187,7 +187,7 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))
 
 
-@pytest.mark.parametrize("split", [leave_last_out, time_cut, hold_out_users])
+@pytest.mark.parametrize("split", [leave_last_out, time_cut, hold_out_users, random_rows])
 def test_a_loaded_run_is_asked_what_it_was_trained_for(tmp_path: Path, split: Callable[[Dataset], Split]) -> None:
     made = split(timed(small_split(n_users=200).dataset))
     fit(Popularity(), made, out=tmp_path / "run", quiet=True)

@@ -80,6 +80,9 @@ class ReadingOptions:
 class FilterOptions:
     """What is kept, in this order."""
 
+    oldest: float | None = None
+    """Keep this share of the rows, the oldest by time (all when not given)."""
+
     min_rating: float | None = None
     """Keep interactions with at least this rating."""
 
@@ -98,6 +101,9 @@ class FilterOptions:
 
     rounds: int | None = None
     """Drop rare items, then rare users, so many times, instead of until nothing changes."""
+
+    first: Literal["items", "users"] = "items"
+    """What each of these rounds drops first."""
 
 
 @dataclass(frozen=True)
@@ -140,10 +146,12 @@ def main(argv: Sequence[str]) -> int:
     with parser.errors_as_typed(), progress_bar(options.quiet) as progress:
         dataset = prepare(
             log,
+            oldest=chosen.oldest,
             k_core=chosen.k_core,
             min_per_user=chosen.min_per_user,
             min_per_item=chosen.min_per_item,
             rounds=chosen.rounds,
+            first=chosen.first,
             min_rating=chosen.min_rating,
             duplicates=chosen.duplicates,
             sessions=sessions.sessions,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from segue.errors import ConfigError
 
-SplitName = Literal["leave-last-out", "leave-last-n", "last-session-out", "time-cut", "held-out-users"]
+SplitName = Literal["leave-last-out", "leave-last-n", "last-session-out", "time-cut", "held-out-users", "random-rows"]
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,23 @@ class SplitOptions:
 
     split: SplitName = "leave-last-out"
     """What is kept from training for validation and test: each user's last two interactions; the last 2 n; the last two
-    sessions; all after two moments; or some users entirely."""
+    sessions; all after two moments; some users entirely; or single interactions, drawn."""
 
     split_n: int | None = None
     """With leave-last-n: how many interactions per user are kept for the test, and as many again for validation."""
 
     split_test: float | None = None
-    """With time-cut and held-out-users: share of interactions or users in the test. (default: 0.1)"""
+    """With time-cut, held-out-users and random-rows: share of interactions or users in the test. (default: 0.1; 0.2 of
+    random-rows)"""
 
     split_validation: float | None = None
-    """With time-cut and held-out-users: share of interactions or users in the validation. (default: 0.1)"""
+    """With the same: share of interactions or users in the validation. (default: 0.1)"""
 
     split_seed: int | None = None
-    """With held-out-users: draws them. (default: 0)"""
+    """With held-out-users and random-rows: draws them. (default: 0)"""
+
+    split_known_items: bool | None = None
+    """With random-rows: ask only about items that training holds. (default: false)"""
 
     def spec(self) -> dict[str, Any]:
         """The split as plain data, as a run keeps it.
@@ -46,14 +50,19 @@ class SplitOptions:
             "test": self.split_test,
             "validation": self.split_validation,
             "seed": self.split_seed,
+            "known_items": self.split_known_items,
         }
         from segue.data.splits import SPLITS
 
         wanted = {name: value for name, value in given.items() if value is not None}
         for name in wanted:
             if name not in SPLITS[self.split]:
-                has = ", ".join(f"--split-{option}" for option in SPLITS[self.split]) or "no options"
-                raise ConfigError(f"--split-{name} means nothing to --split {self.split}, which has {has}.")
+                has = ", ".join(map(_flag, SPLITS[self.split])) or "no options"
+                raise ConfigError(f"{_flag(name)} means nothing to --split {self.split}, which has {has}.")
         if self.split == "leave-last-n" and self.split_n is None:
             raise ConfigError("--split leave-last-n needs --split-n, the number of interactions.")
         return {"name": self.split, **wanted}
+
+
+def _flag(option: str) -> str:
+    return f"--split-{option.replace('_', '-')}"

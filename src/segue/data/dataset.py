@@ -14,6 +14,14 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.histories import Histories
+from segue.data.item_histories import (
+    ItemHistories,
+    Positions,
+    item_order,
+    item_order_within,
+    position_type,
+    save_item_order,
+)
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.sessions import UNITS_PER_SECOND, Sessions, visible_sessions
 from segue.data.vocabulary import Vocabulary
@@ -22,7 +30,7 @@ from segue.files import atomic_folder, read_manifest, write_manifest
 
 FORMAT_VERSION = 1
 _MANIFEST = "dataset.json"
-_ARRAYS = ("items", "offsets", "times", "ratings", "session_offsets")
+_ARRAYS = ("items", "offsets", "times", "ratings", "session_offsets", "by_item")
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
 
 
@@ -51,6 +59,9 @@ class Dataset:
     session_offsets
         (n_sessions + 1,) int64: session s is `items[session_offsets[s]:session_offsets[s + 1]]`, all of it of one
         user; None without sessions. What is visible of them is `sessions`.
+    by_item
+        (n_interactions,) int32 or int64: the positions of all interactions, visible or not, sorted by item, then time,
+        then position; None where nobody has sorted them. What is visible of them is `item_histories`.
     """
 
     items: npt.NDArray[np.int32]
@@ -63,6 +74,7 @@ class Dataset:
     ends: Int64 = None  # type: ignore[assignment]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     session_offsets: Int64 | None = None
+    by_item: Positions | None = None
 
     def __post_init__(self) -> None:
         if self.ends is None:
@@ -140,6 +152,23 @@ class Dataset:
             )
         return visible_sessions(self.items, self.session_offsets, self.offsets, self.ends)
 
+    @cached_property
+    def item_histories(self) -> ItemHistories:
+        """Who had each item, oldest first: the transpose of the visible interactions.
+
+        A Dataset with ratings holds it on disk for all of them, and a view takes from that what is visible; else the
+        interactions are sorted when it is first asked for.
+        """
+        whole = self.n_interactions == len(self.items)
+        if self.by_item is not None:
+            order = self.by_item if whole else self.by_item[self._visible()[self.by_item]]
+        elif whole:
+            order = item_order(self.items, self.times)
+        else:
+            where = positions(self.starts, self.ends).astype(position_type(len(self.items)), copy=False)
+            order = where[item_order(self.items[where], None if self.times is None else self.times[where])]
+        return ItemHistories(order, offsets_of(self.item_counts()), self.offsets, self.times, self.ratings)
+
     def item_counts(self) -> Int64:
         """(n_items + 1,) number of visible interactions of each item; 0 for item 0."""
         visible = self.items
@@ -171,6 +200,11 @@ class Dataset:
         """`moment`, in seconds since 1970, in this Dataset's `time_unit`."""
         return int(moment * UNITS_PER_SECOND[self.time_unit or "s"])
 
+    def _visible(self) -> npt.NDArray[np.bool_]:
+        """Of each position in the arrays, whether it is visible."""
+        bounds = np.stack([self.lengths, self.offsets[1:] - self.ends], axis=1)
+        return np.repeat(np.tile([True, False], len(bounds)), bounds.reshape(-1))
+
     # ---- identity and storage -----------------------------------------------------------------------------------
 
     @cached_property
@@ -194,6 +228,8 @@ class Dataset:
                 array = getattr(visible, name)
                 if array is not None:
                     np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            if visible.ratings is not None and visible.by_item is None:
+                save_item_order(folder / "by_item.npy", visible.items, visible.times, visible.item_counts())
             self.users.save(folder / "users.parquet")
             self.catalogue.save(folder / "items.parquet")
             content = {
@@ -221,6 +257,7 @@ class Dataset:
             offsets=offsets,
             ends=offsets[1:],
             session_offsets=None if self.session_offsets is None else offsets_of(self.sessions.lengths),
+            by_item=None if self.by_item is None else item_order_within(self.by_item, self._visible()),
         )
 
     @classmethod

@@ -15,6 +15,7 @@ Mask = npt.NDArray[np.bool_]
 Codes = npt.NDArray[Any]
 
 DUPLICATES = ("drop", "keep", "first", "last")
+FIRST = ("items", "users")
 
 
 def time_order(users: Codes, times: Int64 | None) -> Int64 | None:
@@ -98,6 +99,7 @@ def k_core(
     per_user: int,
     per_item: int,
     rounds: int | None = None,
+    first: str = "items",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Mask, Int64, Int64]:
     """Drop items with too few interactions, then users, and again, since each makes the other shrink.
@@ -114,6 +116,8 @@ def k_core(
         The least number of interactions.
     rounds
         Stop after that many rounds; None goes on until nothing changes, and the result is the k-core.
+    first
+        "items" or "users": what each round drops first.
     progress
         Called with the number of interactions dropped so far, after each round.
 
@@ -127,24 +131,26 @@ def k_core(
     for part in chunks(len(items)):
         of_item += np.bincount(items[part], minlength=n_items + 1)
     keep = np.ones(len(items), dtype=bool)
-    gone_items, gone_users = of_item == 0, of_user == 0
-    done = 0
-    while rounds is None or done < rounds:
-        rare = (of_item < per_item) & ~gone_items
-        gone_items |= rare
-        if rare.any():
-            _drop_items(rare, items, keep, offsets, of_user)
-            of_item[rare] = 0
-        short = (of_user < per_user) & ~gone_users
-        gone_users |= short
-        if short.any():
-            _drop_users(short, items, keep, offsets, of_item)
-            of_user[short] = 0
+
+    def drop(what: str) -> bool:
+        """Drop the items, or users, that have too few left; whether there were any."""
+        own, least = (of_item, per_item) if what == "items" else (of_user, per_user)
+        few = (own > 0) & (own < least)
+        if few.any():
+            if what == "items":
+                _drop_items(few, items, keep, offsets, of_user)
+            else:
+                _drop_users(few, items, keep, offsets, of_item)
+            own[few] = 0
+        return bool(few.any())
+
+    done, changing = 0, True
+    while changing and (rounds is None or done < rounds):
+        drop(first)
+        changing = drop("users" if first == "items" else "items")
         done += 1
         if progress is not None:
             progress(len(items) - int(of_user.sum()))
-        if not short.any():
-            break
     return keep, of_user, of_item
 
 

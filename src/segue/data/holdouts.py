@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
+from segue.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,7 @@ class Split:
     Attributes
     ----------
     dataset
-        All of it: what was split.
+        All of it: what was split. The parts of `random_rows` hold its interactions in another order.
     train
         What a model is fitted on.
     validation
@@ -132,3 +134,41 @@ class Split:
     def refit(self) -> Dataset:
         """The training view for the final fit, once validation has chosen: everything but the test targets."""
         return self.test.training_view()
+
+
+def questions_past(
+    dataset: Dataset, history_ends: Int64, target_ends: Int64, name: str, asked: npt.NDArray[np.bool_] | None = None
+) -> Holdout:
+    """What all users did past a cut: questions to those with a history before it and at least one target after.
+
+    Of all others nothing after the cut is visible in the Holdout's Dataset, so that no training view shows it.
+
+    Parameters
+    ----------
+    dataset
+        What the positions point into.
+    history_ends, target_ends
+        (n_users + 1,) where each user's history and targets end.
+    name
+        "validation" or "test".
+    asked
+        (n_users + 1,) bool: who may be asked; everyone with a history when not given.
+
+    Raises
+    ------
+    DataError
+        There is nobody to ask.
+    """
+    asked = history_ends > dataset.starts if asked is None else asked
+    asked = asked & (target_ends > history_ends)
+    users = np.flatnonzero(asked)
+    if not len(users):
+        raise DataError(f"no user has interactions both to learn from and in the {name} part: change the shares.")
+    view = dataset.until(np.where(asked, dataset.ends, history_ends))
+    return Holdout(view, users, history_ends[users], target_ends[users], name)
+
+
+def check_shares(test: float, validation: float) -> None:
+    """Raise a ConfigError unless both are shares that leave something to learn from."""
+    if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
+        raise ConfigError(f"test={test} and validation={validation} are shares: both above 0, together below 1.")

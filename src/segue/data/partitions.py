@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from segue.data.encoding import IntegerIds, TextIds, ids_of
-from segue.data.ragged import offsets_of
+from segue.data.oldest import Oldest
 from segue.data.reading import SUSPECT, Log
-from segue.data.spool import Spool
+from segue.data.spool import Spool, scatter
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -22,6 +21,9 @@ Progress = Callable[[str, float], None]
 _BATCH = 1 << 20  # rows parsed at a time
 _PARTITION = 1 << 19  # rows sorted at a time: so few that user, time and place fit into one integer
 _MOST_PARTITIONS = 1_000
+
+OLDEST = "oldest"
+"""The column that says which interactions are among the oldest of the log."""
 
 
 _NUMBERS: dict[str, np.dtype[Any]] = {"time": np.dtype(np.int64), "rating": np.dtype(np.float32)}
@@ -33,14 +35,17 @@ class SuspectRow(Exception):
 
 @dataclass(frozen=True)
 class Encoded:
-    """All interactions with codes for ids (also of sessions), in partitions by user, each in the order of the log."""
+    """All interactions with codes for ids (also of sessions), in partitions by user, each in the order of the log.
+
+    Where only the oldest are to stay, the column `OLDEST` says which these are.
+    """
 
     users: Vocabulary
     catalogue: Vocabulary
     partitions: list[Spool]
 
 
-def encode(log: Log, folder: Path, report: Progress) -> Encoded:
+def encode(log: Log, folder: Path, report: Progress, oldest: float | None = None) -> Encoded:
     """Read the log once into flat files; then divide them into ranges of users small enough to sort.
 
     Parameters
@@ -51,6 +56,8 @@ def encode(log: Log, folder: Path, report: Progress) -> Encoded:
         Where the files go; the caller removes it.
     report
         Called with what is being done and the share that is done.
+    oldest
+        Mark this share of the rows, the oldest; None marks none.
 
     Raises
     ------
@@ -76,13 +83,20 @@ def encode(log: Log, folder: Path, report: Progress) -> Encoded:
     if SUSPECT not in schema and raw.rows != log.rows:
         raise DataError(f"{log.source} changed while it was read: it had {log.rows:,} usable rows, now {raw.rows:,}.")
     known = {name: collector.finish() for name, collector in ids.items()}
-    partitions = _divide(raw, ids, len(known["user"]), folder, report)
+    rows = None if oldest is None else max(1, round(raw.rows * oldest))
+    old = None if rows is None else Oldest(lambda: raw.column("time"), rows)
+    partitions = _divide(raw, ids, old, len(known["user"]), folder, report)
     raw.remove()
     return Encoded(known["user"], known["item"], partitions)
 
 
 def _divide(
-    raw: Spool, ids: Mapping[str, IntegerIds | TextIds], n_users: int, folder: Path, report: Progress
+    raw: Spool,
+    ids: Mapping[str, IntegerIds | TextIds],
+    oldest: Oldest | None,
+    n_users: int,
+    folder: Path,
+    report: Progress,
 ) -> list[Spool]:
     counts = np.zeros(n_users + 1, dtype=np.int64)
     for kept in raw.column("user"):
@@ -90,22 +104,11 @@ def _divide(
     size = max(_PARTITION, raw.rows // _MOST_PARTITIONS)
     partition_of = ((np.cumsum(counts) - counts) // size).astype(np.int16)
     dtypes = raw.dtypes | dict.fromkeys(ids, np.dtype(np.int32))
+    dtypes |= {} if oldest is None else {OLDEST: np.dtype(np.bool_)}
     spools = [Spool(folder / f"users-{number}", dtypes) for number in range(int(partition_of[-1]) + 1)]
     for part, columns in raw.pieces():
         columns |= {name: collector.codes(columns[name]) for name, collector in ids.items()}
-        _scatter(columns, partition_of, spools)
+        columns |= {} if oldest is None else {OLDEST: oldest.next(columns["time"])}
+        scatter(columns, partition_of[columns["user"]], spools)
         report("dividing", part.stop / raw.rows)
     return spools
-
-
-def _scatter(columns: dict[str, npt.NDArray[Any]], partition_of: npt.NDArray[np.int16], spools: list[Spool]) -> None:
-    if len(spools) == 1:
-        spools[0].append(columns)
-        return
-    target = partition_of[columns["user"]]
-    order = np.argsort(target, kind="stable")
-    bounds = offsets_of(np.bincount(target, minlength=len(spools)))
-    for number, spool in enumerate(spools):
-        chosen = order[bounds[number] : bounds[number + 1]]
-        if len(chosen):
-            spool.append({name: values[chosen] for name, values in columns.items()})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,39 +13,30 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.dataset import Dataset
-from segue.data.filters import DUPLICATES, k_core, time_order, without_duplicates
-from segue.data.partitions import Encoded, Progress, SuspectRow, encode
+from segue.data.filters import k_core, time_order, without_duplicates
+from segue.data.partitions import OLDEST, Encoded, Progress, SuspectRow, encode
+from segue.data.preparation import Preparation
 from segue.data.ragged import Int64, offsets_of
 from segue.data.reading import Log, Opened, open_source
 from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_order, rule_of
 from segue.data.spool import Spool
 from segue.data.steps import Steps
 from segue.data.vocabulary import Vocabulary
-from segue.errors import ConfigError, DataError, nearest
+from segue.errors import DataError
 from segue.files import failures_name
 
 _PASSING = ("user", "session")  # columns that become offsets
 
 
-@dataclass(frozen=True)
-class _Options:
-    """The options of `prepare` that decide the content; they are kept in the Dataset's metadata."""
-
-    per_user: int
-    per_item: int
-    rounds: int | None
-    min_rating: float | None
-    duplicates: str
-    sessions: SessionRule | None
-
-
 def prepare(
     source: Any,
     *,
+    oldest: float | None = None,
     k_core: int = 0,
     min_per_user: int | None = None,
     min_per_item: int | None = None,
     rounds: int | None = None,
+    first: Literal["items", "users"] = "items",
     min_rating: float | None = None,
     duplicates: Literal["drop", "keep", "first", "last"] = "drop",
     sessions: Literal["column", "day", "none"] | None = None,
@@ -55,14 +46,18 @@ def prepare(
 ) -> Dataset:
     """Make a Dataset of a log: filter, encode, sort.
 
-    The filters apply in the order rating threshold, duplicates, k-core. Interactions are sorted by user, then time;
-    equal times keep the order of the log (within and between sessions), and a log without times keeps its order.
+    The filters apply in the order oldest rows, rating threshold, duplicates, k-core. Interactions are sorted by user,
+    then time; equal times keep the order of the log (within and between sessions), and a log without times keeps its
+    order.
     Memory stays bounded: the log is read in pieces, and sorted in partitions of users.
 
     Parameters
     ----------
     source
         A `Log`, or anything that `read` takes without options.
+    oldest
+        Keep this share of the rows, the oldest: round(n · oldest) of n, at least one. Of rows with the same time at the
+        cut, those that stand first in the log stay.
     k_core
         Every user and every item has at least so many interactions: rare ones are dropped until nothing changes.
     min_per_user, min_per_item
@@ -70,6 +65,9 @@ def prepare(
     rounds
         Drop rare items, then rare users, so many times, instead of until nothing changes. What remains may then
         still hold a few rare items.
+    first
+        Whether each round begins with the "items" or with the "users". It matters with `rounds` alone: what remains
+        when nothing changes any more is the same.
     min_rating
         Keep interactions with at least this rating.
     duplicates
@@ -108,23 +106,21 @@ def prepare(
     [('a', 7, 1), ('b', 9, 1), ('b', 7, 2)]
     """
     opened = source if isinstance(source, Log) else open_source(source)
-    options = _Options(
+    options = Preparation(
+        oldest,
         k_core if min_per_user is None else min_per_user,
         k_core if min_per_item is None else min_per_item,
         rounds,
+        first,
         min_rating,
         duplicates,
         rule_of(sessions, session_gap, opened.columns, opened.time_unit),
     )
-    _check(options)
-    if min_rating is not None and "rating" not in opened.columns:
-        raise ConfigError(
-            f"min_rating={min_rating} needs ratings; there are only {', '.join(opened.columns.values())}."
-        )
+    options.check(opened.columns)
     return _prepare(opened, options, out, progress or (lambda what, share: None))
 
 
-def _prepare(opened: Log | Opened, options: _Options, out: str | Path | None, report: Progress) -> Dataset:
+def _prepare(opened: Log | Opened, options: Preparation, out: str | Path | None, report: Progress) -> Dataset:
     place = None if out is None else Path(out).absolute().parent
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
@@ -132,7 +128,7 @@ def _prepare(opened: Log | Opened, options: _Options, out: str | Path | None, re
         tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=place) as folder,
         failures_name(Path(folder if out is None else out)),
     ):
-        log, encoded = _encoded(opened, options.sessions, Path(folder), report)
+        log, encoded = _encoded(opened, options, Path(folder), report)
         dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
         for said in dataset.metadata["notes"]:
             warnings.warn(f"{log.source}: {said}", stacklevel=3)
@@ -144,30 +140,18 @@ def _prepare(opened: Log | Opened, options: _Options, out: str | Path | None, re
     return Dataset.open(out, verify=False)
 
 
-def _check(options: _Options) -> None:
-    for name in ("per_user", "per_item"):
-        if getattr(options, name) < 0:
-            raise ConfigError(
-                f"k_core, min_per_user and min_per_item count interactions: expected 0 or more, found "
-                f"{getattr(options, name)}."
-            )
-    if options.rounds is not None and options.rounds < 1:
-        raise ConfigError(f"rounds={options.rounds}: expected 1 or more, or None to go on until nothing changes.")
-    if options.duplicates not in DUPLICATES:
-        raise ConfigError(f'unknown duplicates="{options.duplicates}": {nearest(options.duplicates, DUPLICATES)}.')
-
-
-def _encoded(opened: Log | Opened, rule: SessionRule | None, folder: Path, report: Progress) -> tuple[Log, Encoded]:
+def _encoded(opened: Log | Opened, options: Preparation, folder: Path, report: Progress) -> tuple[Log, Encoded]:
     """The log and its codes. What is not checked yet is checked while it is read; only a bad row costs another pass."""
+    rule, oldest = options.sessions, options.oldest
     if isinstance(opened, Log):
         log = _narrowed(opened, rule)
-        return log, encode(log, folder, report)
+        return log, encode(log, folder, report, oldest)
     log = _narrowed(opened.unchecked(), rule)
     try:
-        return log, encode(log, folder, report)
+        return log, encode(log, folder, report, oldest)
     except (SuspectRow, pl.exceptions.PolarsError, OSError):
         log = _narrowed(opened.check(), rule)
-    return log, encode(log, folder / "again", report)
+    return log, encode(log, folder / "again", report, oldest)
 
 
 def _narrowed(log: Log, rule: SessionRule | None) -> Log:
@@ -182,7 +166,7 @@ def _narrowed(log: Log, rule: SessionRule | None) -> Log:
 
 
 def _build(
-    log: Log, encoded: Encoded, options: _Options, folder: Path, report: Progress, *, in_memory: bool
+    log: Log, encoded: Encoded, options: Preparation, folder: Path, report: Progress, *, in_memory: bool
 ) -> Dataset:
     steps = Steps(len(encoded.users), len(encoded.catalogue))
     flat, notes = _sorted(log, encoded, options, steps, folder, report)
@@ -218,18 +202,22 @@ def _build(
 
 
 def _sorted(
-    log: Log, encoded: Encoded, options: _Options, steps: Steps, folder: Path, report: Progress
+    log: Log, encoded: Encoded, options: Preparation, steps: Steps, folder: Path, report: Progress
 ) -> tuple[Spool, list[str]]:
     """The partitions, filtered by rating and for duplicates, sorted, one after the other; and what is to be said."""
     rule, late, divided = options.sessions, 0, 0
     session = {} if rule is None else {"session": np.dtype(np.int64)}
-    flat = Spool(folder / "flat", encoded.partitions[0].dtypes | session)
+    dtypes = {name: dtype for name, dtype in encoded.partitions[0].dtypes.items() if name != OLDEST}
+    flat = Spool(folder / "flat", dtypes | session)
     for number, partition in enumerate(encoded.partitions, 1):
         columns = partition.load()
         partition.remove()
         steps.count("read", columns["user"], columns["item"])
         if log.format == "session-file" and "time" in columns:
             late += out_of_order(columns["user"], columns["time"])
+        if options.oldest is not None:
+            columns = _take(columns, columns.pop(OLDEST))
+            steps.count(f"the oldest {options.oldest:.6g} of the rows", columns["user"], columns["item"])
         if options.min_rating is not None:
             columns = _take(columns, columns["rating"] >= options.min_rating)
             steps.count(f"rating at least {options.min_rating:g}", columns["user"], columns["item"])
@@ -250,7 +238,7 @@ def _take(columns: dict[str, npt.NDArray[Any]], which: npt.NDArray[Any] | None) 
     return columns if which is None else {name: values[which] for name, values in columns.items()}
 
 
-def _core(flat: Spool, options: _Options, steps: Steps, report: Progress) -> npt.NDArray[np.bool_] | None:
+def _core(flat: Spool, options: Preparation, steps: Steps, report: Progress) -> npt.NDArray[np.bool_] | None:
     """Which interactions the k-core keeps; None for all."""
     if max(options.per_user, options.per_item) <= 1:
         return None
@@ -262,18 +250,11 @@ def _core(flat: Spool, options: _Options, steps: Steps, report: Progress) -> npt
         per_user=options.per_user,
         per_item=options.per_item,
         rounds=options.rounds,
+        first=options.first,
         progress=lambda dropped: report(f"core ({dropped:,} dropped)", 0.0),
     )
-    steps.put(_core_name(options), of_user, of_item)
+    steps.put(options.core_name, of_user, of_item)
     return keep
-
-
-def _core_name(options: _Options) -> str:
-    if options.per_user == options.per_item:
-        name = f"{options.per_user}-core"
-    else:
-        name = f"at least {options.per_user} per user, {options.per_item} per item"
-    return name if options.rounds is None else f"{name}, rounds: {options.rounds}"
 
 
 def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
@@ -281,7 +262,7 @@ def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
     return vocabulary if left.all() else Vocabulary(vocabulary.ids.filter(left))
 
 
-def _metadata(log: Log, options: _Options, steps: Steps, notes: list[str]) -> dict[str, Any]:
+def _metadata(log: Log, options: Preparation, steps: Steps, notes: list[str]) -> dict[str, Any]:
     return {
         "source": log.source,
         "format": log.format,

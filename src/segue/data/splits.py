@@ -1,7 +1,7 @@
 """Splits: which part of each history a model may learn from, and what it is asked to predict.
 
-A split never copies interactions. It is a training view (the same arrays, shorter visible histories) and one or two
-Holdouts (which users, where each history ends, what came next).
+A split is a training view (the same arrays, shorter visible histories) and one or two Holdouts (which users, where
+each history ends, what came next). None copies interactions but `random_rows`, which puts them in another order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import numpy as np
 from segue.data.dataset import Dataset
 from segue.data.holdouts import Holdout as Holdout
 from segue.data.holdouts import Split as Split
-from segue.data.ragged import Int64, positions
+from segue.data.holdouts import check_shares, questions_past
+from segue.data.ragged import positions
+from segue.data.row_splits import random_rows as random_rows
 from segue.errors import ConfigError, DataError, nearest
 
 
@@ -96,7 +98,7 @@ def last_session_out(dataset: Dataset) -> Split:
 
 
 def time_cut(dataset: Dataset, test: float = 0.1, validation: float = 0.1) -> Split:
-    """Cut all users at the same two moments: the only split here without a leak from the future.
+    """Cut all users at the same two moments: the only split without a leak from the future.
 
     Test targets are everything a user did after the later moment, validation targets everything between the two. Users
     without a history before the moment are not asked (there is nothing to predict from), and everyone who is asked
@@ -112,16 +114,15 @@ def time_cut(dataset: Dataset, test: float = 0.1, validation: float = 0.1) -> Sp
     """
     if dataset.times is None:
         raise DataError("a cut in time needs times, and this Dataset has none: use leave_last_out.")
-    if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
-        raise ConfigError(f"test={test} and validation={validation} are shares: both above 0, together below 1.")
+    check_shares(test, validation)
     times = dataset.times[positions(dataset.starts, dataset.ends)]
     moments = np.quantile(times, [1 - test - validation, 1 - test], method="higher")
     first, second = (dataset.before(int(moment)).ends for moment in moments)
     return Split(
         dataset=dataset,
         train=dataset.until(first),
-        validation=_asked(dataset, first, second, "validation"),
-        test=_asked(dataset, second, dataset.ends, "test"),
+        validation=questions_past(dataset, first, second, "validation"),
+        test=questions_past(dataset, second, dataset.ends, "test"),
         spec={"name": "time-cut", "test": test, "validation": validation},
     )
 
@@ -140,8 +141,7 @@ def hold_out_users(dataset: Dataset, test: float = 0.1, validation: float = 0.1,
     seed
         Draws them.
     """
-    if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
-        raise ConfigError(f"test={test} and validation={validation} are shares: both above 0, together below 1.")
+    check_shares(test, validation)
     users = np.flatnonzero(dataset.lengths >= 2)
     drawn = np.random.default_rng(seed).permutation(users)
     n_test, n_validation = (max(1, round(len(users) * share)) for share in (test, validation))
@@ -167,8 +167,8 @@ def split_by(dataset: Dataset, spec: Mapping[str, Any]) -> Split:
     dataset
         What to split.
     spec
-        `name` is "leave-last-out", "leave-last-n", "last-session-out", "time-cut" or "held-out-users"; the rest are
-        the arguments of the function of that name.
+        `name` is "leave-last-out", "leave-last-n", "last-session-out", "time-cut", "held-out-users" or "random-rows";
+        the rest are the arguments of the function of that name.
 
     Raises
     ------
@@ -198,6 +198,8 @@ def split_by(dataset: Dataset, spec: Mapping[str, Any]) -> Split:
         if "n" not in options:
             raise ConfigError("the split leave-last-n needs n, the number of interactions held out per user.")
         return leave_last_n(dataset, **options)
+    if name == "random-rows":
+        return random_rows(dataset, **options)
     return time_cut(dataset, **options) if name == "time-cut" else hold_out_users(dataset, **options)
 
 
@@ -207,15 +209,6 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
     "last-session-out": (),
     "time-cut": ("test", "validation"),
     "held-out-users": ("test", "validation", "seed"),
+    "random-rows": ("test", "validation", "seed", "known_items"),
 }
 """The names of the splits, each with its options."""
-
-
-def _asked(dataset: Dataset, history_ends: Int64, target_ends: Int64, name: str) -> Holdout:
-    """The users with a history before and at least one target after; of all others nothing after is visible."""
-    asked = (history_ends > dataset.starts) & (target_ends > history_ends)
-    users = np.flatnonzero(asked)
-    if not len(users):
-        raise DataError(f"no user has interactions on both sides of the {name} cut: change the shares.")
-    view = dataset.until(np.where(asked, dataset.ends, history_ends))
-    return Holdout(view, users, history_ends[users], target_ends[users], name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from segue.data.ragged import offsets_of
 
 Columns = Mapping[str, npt.NDArray[Any]]
 CHUNK = 1 << 22  # rows at a time
@@ -80,3 +82,16 @@ def chunks(rows: int, size: int = CHUNK) -> Iterator[slice]:
     [slice(0, 3, None), slice(3, 5, None)]
     """
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def scatter(columns: Columns, target: npt.NDArray[np.integer[Any]], spools: Sequence[Spool]) -> None:
+    """Append each row (n,) to the spool of its number in `target` (n,), in the order in which the rows stand."""
+    if len(spools) == 1:
+        spools[0].append(columns)
+        return
+    order = np.argsort(target, kind="stable")
+    bounds = offsets_of(np.bincount(target, minlength=len(spools)))
+    for number, spool in enumerate(spools):
+        chosen = order[bounds[number] : bounds[number + 1]]
+        if len(chosen):
+            spool.append({name: values[chosen] for name, values in columns.items()})

@@ -1,0 +1,150 @@
+"""The history of each item: who had it, in the order of time. The transpose of a Dataset's histories of users."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from segue.data.filters import time_order
+from segue.data.ragged import Int64
+from segue.data.spool import Columns, Spool, chunks, scatter
+
+Positions = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+_RANGE = 1 << 20  # interactions sorted at a time: so few that item, time and place mostly fit into one integer
+_MOST_RANGES = 1_000
+
+
+@dataclass(frozen=True, eq=False)
+class ItemHistories:
+    """Who had each item, oldest first: the visible interactions of a Dataset, sorted by item, then time.
+
+    Attributes
+    ----------
+    order
+        (n,) int32 (int64 of more than 2³¹ interactions) positions in the Dataset's arrays; equal times, and all where
+        there are no times, stand by position.
+    offsets
+        (n_items + 2,) int64: the history of item i is `order[offsets[i]:offsets[i + 1]]`; item 0 has none.
+    user_offsets
+        (n_users + 2,) `Dataset.offsets`.
+    all_times, all_ratings
+        `Dataset.times` and `Dataset.ratings`, which `times` and `ratings` are gathered from.
+    """
+
+    order: Positions
+    offsets: Int64
+    user_offsets: Int64
+    all_times: npt.NDArray[np.int64] | None = None
+    all_ratings: npt.NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __repr__(self) -> str:
+        return f"ItemHistories({len(self.offsets) - 2:,} items, {len(self):,} interactions)"
+
+    @property
+    def lengths(self) -> Int64:
+        """(n_items + 1,) number of interactions in each item's history; 0 for item 0."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def users(self) -> npt.NDArray[np.int32]:
+        """(n,) int32 user codes, in the order of `order`."""
+        of_position = np.repeat(np.arange(len(self.user_offsets) - 1, dtype=np.int32), np.diff(self.user_offsets))
+        return of_position[self.order]
+
+    @cached_property
+    def times(self) -> npt.NDArray[np.int64] | None:
+        """(n,) int64 times, in the order of `order`; None without times."""
+        return None if self.all_times is None else self.all_times[self.order]
+
+    @cached_property
+    def ratings(self) -> npt.NDArray[np.float32] | None:
+        """(n,) float32 ratings, in the order of `order`; None without ratings."""
+        return None if self.all_ratings is None else self.all_ratings[self.order]
+
+
+def item_order(items: npt.NDArray[np.int32], times: npt.NDArray[np.int64] | None) -> Positions:
+    """The positions (n,) of interactions, sorted by item, then time, then position.
+
+    >>> item_order(np.array([2, 1, 2], dtype=np.int32), np.array([8, 7, 6]))
+    array([1, 2, 0], dtype=int32)
+    """
+    order = time_order(items, times)
+    return (np.arange(len(items)) if order is None else order).astype(position_type(len(items)), copy=False)
+
+
+def item_order_within(order: Positions, kept: npt.NDArray[np.bool_]) -> Positions:
+    """What `item_order` says once all positions but those `kept` (n,) are taken out, from what it said before (n,).
+
+    >>> item_order_within(np.array([1, 2, 0]), np.array([True, False, True]))
+    array([1, 0], dtype=int32)
+    """
+    moved = np.cumsum(kept, dtype=position_type(len(kept))) - 1
+    return moved[order[kept[order]]]
+
+
+def save_item_order(
+    file: Path, items: npt.NDArray[np.int32], times: npt.NDArray[np.int64] | None, item_counts: Int64
+) -> None:
+    """Write `item_order(items, times)` as a NumPy file, sorted in ranges of items: in memory that stays bounded.
+
+    Parameters
+    ----------
+    file
+        Where to write it; what is needed on the way stands beside its folder for as long.
+    items, times
+        (n,) each, perhaps memory-mapped; times may be None.
+    item_counts
+        (n_items + 1,) interactions of each item.
+    """
+    dtype = position_type(len(items))
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": items.shape}
+    with (
+        tempfile.TemporaryDirectory(prefix=".segue-by-item-", dir=file.parent.parent) as folder,
+        file.open("wb") as out,
+    ):
+        np.lib.format.write_array_header_1_0(out, header)
+        for columns in _ranges(items, times, item_counts, dtype, Path(folder)):
+            order = time_order(columns["item"], columns.get("time"))
+            out.write(np.ascontiguousarray(columns["position"] if order is None else columns["position"][order]).data)
+
+
+def _ranges(
+    items: npt.NDArray[np.int32],
+    times: npt.NDArray[np.int64] | None,
+    item_counts: Int64,
+    dtype: np.dtype[Any],
+    folder: Path,
+) -> Iterator[Columns]:
+    """The interactions, divided into ranges of items small enough to sort; each by position."""
+    size = max(_RANGE, len(items) // _MOST_RANGES)
+    range_of = ((np.cumsum(item_counts) - item_counts) // size).astype(np.int16)
+    timed = {} if times is None else {"time": times}
+    dtypes = {"position": dtype, "item": items.dtype} | {name: values.dtype for name, values in timed.items()}
+    spools = [Spool(folder / str(number), dtypes) for number in range(int(range_of[-1]) + 1)]
+    for part in chunks(len(items)):
+        columns = {"position": np.arange(part.start, part.stop, dtype=dtype), "item": items[part]}
+        columns |= {name: values[part] for name, values in timed.items()}
+        if len(spools) == 1 and part.stop - part.start == len(items):
+            yield columns
+            return
+        scatter(columns, range_of[items[part]], spools)
+    for spool in spools:
+        loaded = spool.load()
+        spool.remove()
+        yield loaded
+
+
+def position_type(n: int) -> np.dtype[Any]:
+    """The smallest type of integer that counts n positions: int32 or int64."""
+    return np.dtype(np.int32 if n <= np.iinfo(np.int32).max else np.int64)
