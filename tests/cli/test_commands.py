@@ -149,6 +149,10 @@ def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) 
         (["--processes", "0"], "--processes: expected 1 or more, found 0"),
         (["--split-n", "2"], "--split-n means nothing to --split leave-last-out"),
         (["--split", "leave-last-n"], "needs --split-n"),
+        (
+            ["--split", "time-cut", "--split-known-items", "true"],
+            "--split-known-items means nothing to --split time-cut",
+        ),
     ],
 )
 def test_train_refuses(words: list[str], message: str, data: Path, tmp_path: Path, complaint: Ask) -> None:
