@@ -79,12 +79,8 @@ def item_order(items: npt.NDArray[np.int32], times: npt.NDArray[np.int64] | None
     >>> item_order(np.array([2, 1, 2], dtype=np.int32), np.array([8, 7, 6]))
     array([1, 2, 0], dtype=int32)
     """
-    by_time = None if times is None else time_order(np.zeros(len(items), dtype=np.int8), times)
-    order = (np.arange(len(items)) if by_time is None else by_time).astype(position_type(len(items)), copy=False)
-    # NumPy sorts integers of 16 bits by counting, which makes two passes several times faster than one over whole codes.
-    for low_bit in range(0, int(items.max(initial=0)).bit_length(), 16):
-        order = order[np.argsort((items[order] >> low_bit).astype(np.uint16), kind="stable")]
-    return order
+    order = time_order(items, times)
+    return (np.arange(len(items)) if order is None else order).astype(position_type(len(items)), copy=False)
 
 
 def item_order_within(order: Positions, kept: npt.NDArray[np.bool_]) -> Positions:
