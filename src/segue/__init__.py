@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
     from segue.models.markov import Markov
+    from segue.models.matrix_factorization import MatrixFactorization
     from segue.models.parsrec import PARSRec
     from segue.models.popularity import Popularity, RecentPopularity
+    from segue.models.rating_bias import GlobalMean, RatingBias
     from segue.models.sasrec import SASRec
     from segue.models.ssept import SSEPT
     from segue.training.config import Training
@@ -48,13 +50,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Dataset": "segue.data.dataset",
+    "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits",
     "ItemHistories": "segue.data.item_histories",
     "Log": "segue.data.reading",
     "Markov": "segue.models.markov",
+    "MatrixFactorization": "segue.models.matrix_factorization",
     "PARSRec": "segue.models.parsrec",
     "Planted": "segue.data.planted",
     "Popularity": "segue.models.popularity",
+    "RatingBias": "segue.models.rating_bias",
     "RecentPopularity": "segue.models.popularity",
     "Recommender": "segue.inference.recommender",
     "SASRec": "segue.models.sasrec",
@@ -87,13 +92,16 @@ _HOMES = {
 __all__ = [
     "SSEPT",
     "Dataset",
+    "GlobalMean",
     "Holdout",
     "ItemHistories",
     "Log",
     "Markov",
+    "MatrixFactorization",
     "PARSRec",
     "Planted",
     "Popularity",
+    "RatingBias",
     "RecentPopularity",
     "Recommender",
     "SASRec",

@@ -23,6 +23,9 @@ _NOTES = """\
   segue explain runs/first --user 42 --basket 50 172 --picture reasons.png
   segue explain runs/first --map drawn.png --truth data/shop.truth.npz"""
 
+_OF_SCORES = "\neffect: the score less the score without that item, session or user."
+_OF_RATINGS = "\neffect: the rating expected, less the one expected without that neighbour."
+
 
 @dataclass(frozen=True)
 class ExplainOptions:
@@ -46,9 +49,9 @@ class ExplainOptions:
     as_of: str | None = None
     """Only history before this moment counts: 2024-03-01, or a number in the Dataset's time unit."""
 
-    by: tuple[Literal["item", "basket", "session", "user"], ...] | None = None
+    by: tuple[Literal["item", "basket", "session", "user", "neighbour"], ...] | None = None
     """What is left out: each item of the history, each of the basket, each earlier session, the user; when not given
-    items, or with a basket all the others that there are."""
+    items, or with a basket all the others that there are. Of a model of ratings: each neighbour."""
 
     measure: Literal["score", "log-probability"] | None = None
     """What an effect is a difference of: the model's score, or the logarithm of its softmax over all items; score when
@@ -97,8 +100,12 @@ def main(argv: Sequence[str]) -> int:
     _check(options)
 
     from segue.inference.loading import load
+    from segue.models.ratings import RatingModel
 
     recommender = load(options.run, device=options.device)
+    of_ratings = isinstance(recommender.model, RatingModel)
+    if of_ratings and (options.map or options.picture):
+        raise ConfigError("--picture and --map draw what was read of histories, and a model of ratings reads none.")
     if options.map is not None:
         return _map(options, recommender)
     if options.picture is not None:
@@ -107,7 +114,8 @@ def main(argv: Sequence[str]) -> int:
     if options.attention:
         return _write(options, recommender.attention(**_person(options)), unit)
     reasons = _reasons(options, recommender, options.item, options.measure or "score")
-    return _write(options, reasons, unit, "\neffect: the score less the score without that item, session or user.")
+    said = _OF_RATINGS if of_ratings else _OF_SCORES
+    return _write(options, reasons, unit, said)
 
 
 def _check(options: ExplainOptions) -> None:

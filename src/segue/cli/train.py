@@ -57,7 +57,8 @@ class ModelOptions:
     """The model."""
 
     name: str = "sasrec"
-    """sasrec, ssept, parsrec, popularity, recent-popularity or markov."""
+    """sasrec, ssept, parsrec, popularity, recent-popularity or markov; for ratings global-mean, rating-bias
+    or matrix-factorization."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ of them is those items' doing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -106,9 +106,7 @@ def steps_of(holdout: Holdout, least: int = 1) -> tuple[Int64, Histories]:
     begins = holdout.history_ends
     ends = np.maximum(begins + least, holdout.target_ends)
     rows, places = rows_of(begins + least, ends), positions(begins + least, ends)
-    return rows, Histories(
-        asked.users[rows], asked.items, asked.starts[rows], places, asked.times, begins[rows], asked.session_offsets
-    )
+    return rows, replace(asked.select(rows), ends=places, baskets=begins[rows])
 
 
 def _some(holdout: Holdout) -> Iterator[Holdout]:

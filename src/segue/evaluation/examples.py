@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from segue.inference.neighbours import gives_reasons
 from segue.inference.recommender import Recommender
 
 _WORTH_SAYING = 0.01
@@ -25,7 +26,8 @@ class Suggestion:
     """The model's score."""
 
     reasons: Sequence[tuple[str, float]] = ()
-    """(history item, how much it added to the score), the strongest first."""
+    """(history item, how much it added to the score), the strongest first; of a model of ratings (who rated the item
+    before, and how high, how much it added)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ def examples_of(
     k
         Items for each user, at most; a smaller catalogue gives fewer.
     reasons
-        Reasons for each item, at most: those history items that added to its score.
+        Reasons for each item, at most: those history items that added to its score, or those earlier ratings of it. A
+        model of ratings that looks at none gives none.
     shown
         Items of the history that are shown, at most.
     exclude_seen
@@ -70,7 +73,8 @@ def examples_of(
     """
     dataset = recommender.dataset
     lists = recommender.recommend(list(users), k=min(k, dataset.n_items), exclude_seen=exclude_seen)
-    why = recommender.explain(lists["user"], lists["item"], top=reasons) if len(lists) else lists.clear()
+    asked = lists if gives_reasons(recommender.model) else lists.clear()
+    why = recommender.explain(asked["user"], asked["item"], top=reasons) if len(asked) else asked
     histories = dataset.histories(dataset.users.require(list(users), "user")).last(shown)
     examples = []
     for row, user in enumerate(users):
@@ -89,4 +93,7 @@ def _reasons(why: pl.DataFrame, user: Any, item: Any) -> list[tuple[str, float]]
         return []
     found = why.filter((why["user"] == user) & (why["item"] == item) & (why["effect"] > 0))
     found = found.filter(pl.col("effect") >= _WORTH_SAYING * pl.col("effect").max())
+    if "rating" in found.columns:
+        said = pl.format("{} (rated it {})", "because", pl.col("rating").round(2))
+        found = found.with_columns(because=said.str.replace(r"\.0\)$", ")"))
     return [(str(because), effect) for because, effect in found.select("because", "effect").iter_rows()]

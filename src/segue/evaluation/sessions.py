@@ -196,12 +196,11 @@ def _completed(questions: Questions, sessions: Histories, exclude_seen: bool) ->
     for step in range(int(sessions.lengths.max())):
         rows = np.flatnonzero(sessions.lengths > step)
         offsets = offsets_of(sessions.lengths[rows] - step)
-        users, starts = asked.users[rows], asked.starts[rows]
-        now = replace(asked, users=users, items=items, starts=starts, ends=ends[rows] + step, baskets=ends[rows])
+        now = replace(asked.select(rows), items=items, ends=ends[rows] + step, baskets=ends[rows])
         found = target_ranks(
             questions.model,
             now,
-            Histories(users, left, offsets[:-1], offsets[1:]),
+            Histories(now.users, left, offsets[:-1], offsets[1:]),
             seen=now if exclude_seen else replace(now, starts=ends[rows]),
             candidates=None if questions.candidates is None else questions.candidates.codes[rows],
         )

@@ -144,7 +144,7 @@ def spread(histories: Histories, room: Int64) -> Histories:
         first, last = np.searchsorted(sessions, histories.starts), np.searchsorted(sessions, histories.ends)
         begins = sessions[positions(first, last)] + moved[rows_of(first, last)]
         sessions = np.unique(np.concatenate([starts, begins, baskets, offsets[-1:]]))
-    return Histories(histories.users, items, starts, histories.ends + moved, None, baskets, sessions)
+    return Histories(histories.users, items, starts, histories.ends + moved, None, baskets, sessions, histories.moments)
 
 
 def in_progress(histories: Histories) -> Histories | None:

@@ -120,7 +120,7 @@ def batches(model: Model, histories: Histories, rows: int, limits: Limits) -> It
     Raises
     ------
     DataError
-        A history is empty.
+        A history is empty, and the model needs an item of each.
     """
     for index in alike(model, histories, rows, limits):
         yield index, model.queries(histories.select(index))
@@ -132,18 +132,18 @@ def alike(model: Model, histories: Histories, rows: int, limits: Limits) -> Iter
     Raises
     ------
     DataError
-        A history is empty.
+        A history is empty, and the model needs an item of each.
     """
     lengths = histories.lengths
     empty = int((lengths == 0).sum())
-    if empty:
+    if empty and model.needs_history:
         raise DataError(f"{empty:,} of {len(histories):,} histories are empty: a model needs an item of each.")
     if model.max_history is not None:
         lengths = np.minimum(lengths, model.max_history)
     order = np.argsort(-lengths, kind="stable")
     first = 0
     while first < len(order):
-        size = max(1, min(rows, limits.tokens // int(lengths[order[first]])))
+        size = max(1, min(rows, limits.tokens // max(1, int(lengths[order[first]]))))
         yield order[first : first + size]
         first += size
 

@@ -11,7 +11,7 @@ from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
 from segue.inference.baskets import spread
 from segue.inference.lists import Rules, Scores, best_lists, list_frame
-from segue.inference.people import People
+from segue.inference.people import People, warn_unrated
 from segue.models.base import Model
 
 
@@ -57,7 +57,7 @@ def completed(
     for step in range(n):
         some = People(people.ids, histories).select(asked)
         found, found_scores = best_lists(model, some, best, shares)
-        codes[asked, step], scores[asked, step], met[asked, step] = found[:, 0], found_scores[:, 0], some.met
+        codes[asked, step], scores[asked, step], met[asked, step] = found[:, 0], found_scores[:, 0], some.met_by(model)
         asked = asked[found[:, 0] > 0]
         if not len(asked):
             break
@@ -65,4 +65,5 @@ def completed(
         histories.items[ends[asked]] = codes[asked, step]
         ends[asked] += 1
         histories = replace(histories, ends=ends)
+    warn_unrated(model, catalogue, codes)
     return list_frame(model, people, catalogue, codes, scores, "step", met)

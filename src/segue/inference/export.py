@@ -18,7 +18,7 @@ from segue.errors import ConfigError, StorageError
 from segue.files import atomic_file, read_json, write_json
 from segue.inference.lists import Rules, Scores, best_lists, list_frame
 from segue.inference.moments import Moment, moment
-from segue.inference.people import People
+from segue.inference.people import People, warn_unrated
 from segue.models.base import Model
 
 Progress = Callable[[int, int], None]
@@ -129,13 +129,18 @@ def write_lists(
         Called with the number of people done and of all.
     """
 
+    listed = np.zeros(model.n_items + 1, dtype=np.bool_)
+
     def lists(part: slice) -> pl.DataFrame:
         some = people.select(part)
         codes, scores = best_lists(model, some, rules, shares)
+        listed[codes] = True
         return list_frame(model, some, dataset.catalogue, codes, scores)
 
     until = None if as_of is None else moment(dataset, as_of)
-    return target.write(len(people), identify(model, dataset, people, rules, until), lists, progress)
+    path = target.write(len(people), identify(model, dataset, people, rules, until), lists, progress)
+    warn_unrated(model, dataset.catalogue, np.flatnonzero(listed))
+    return path
 
 
 def identify(model: Model, dataset: Dataset, people: People, rules: Rules, as_of: int | None) -> dict[str, Any]:

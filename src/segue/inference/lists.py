@@ -18,7 +18,7 @@ from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 from segue.inference.baskets import in_progress
 from segue.inference.batches import LIMITS, Sweep, answering, batches, require_finite, to_device
-from segue.inference.people import People, allowed_items
+from segue.inference.people import People, allowed_items, warn_unrated
 from segue.inference.ranking import check_k, top_k
 from segue.models.base import Model
 
@@ -77,7 +77,7 @@ def best_lists(model: Model, people: People, rules: Rules, shares: Scores) -> tu
     Parameters
     ----------
     model
-        Answers for people with a history or a basket.
+        Answers for people with a history or a basket; for all, if it needs neither.
     people
         n people.
     rules
@@ -93,7 +93,7 @@ def best_lists(model: Model, people: People, rules: Rules, shares: Scores) -> tu
         (n, k) float32.
     """
     rules.check(model.n_items)
-    met = np.flatnonzero(people.met)
+    met = np.flatnonzero(people.met_by(model))
     codes = np.zeros((len(people), rules.k), dtype=np.int64)
     scores = np.zeros((len(people), rules.k), dtype=np.float32)
     if len(met) < len(people):
@@ -144,7 +144,7 @@ def list_frame(
             "item": catalogue.decode(codes[rows, columns]),
             "score": scores[rows, columns],
             place: (columns + 1).astype(np.int32),
-            "model": answered_by(model, people.met[rows] if met is None else met[rows, columns]),
+            "model": answered_by(model, people.met_by(model)[rows] if met is None else met[rows, columns]),
         }
     )
 
@@ -170,6 +170,7 @@ def scores_of(
     EvaluationError
         A score is NaN or infinite.
     """
+    warn_unrated(model, catalogue, items)
     matrix = score_matrix(model, people, items, shares)
     names = catalogue.decode(items)
     return long_scores(model, people, names, matrix) if long else wide_scores(people, names, matrix)
@@ -197,7 +198,7 @@ def long_scores(model: Model, people: People, items: pl.Series, matrix: Scores) 
             "user": people.ids.gather(rows),
             "item": items.gather(np.tile(np.arange(len(items)), len(people))),
             "score": matrix.reshape(-1),
-            "model": answered_by(model, people.met[rows]),
+            "model": answered_by(model, people.met_by(model)[rows]),
         }
     )
 
@@ -210,7 +211,7 @@ def score_matrix(model: Model, people: People, items: Int64, shares: Scores) -> 
     EvaluationError
         A score is NaN or infinite.
     """
-    met = np.flatnonzero(people.met)
+    met = np.flatnonzero(people.met_by(model))
     scores = np.empty((len(people), len(items)), dtype=np.float32)
     if len(met) < len(people):
         scores[:] = shares[items]

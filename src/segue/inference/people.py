@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of
 from segue.data.vocabulary import Vocabulary, as_ids
 from segue.errors import ConfigError, DataError, nearest
+from segue.models.base import Model
+from segue.models.ratings import RatingModel
 
 Unknown = Literal["skip", "popular", "error"]
 """What to do about users whom the Recommender does not know and whose history is not given."""
@@ -46,6 +48,24 @@ class UnknownIdWarning(UserWarning):
         self.ids = ids
 
 
+class UnratedItemWarning(UserWarning):
+    """Some of the items that a model of ratings was asked about have no rating in training.
+
+    Attributes
+    ----------
+    ids
+        Their raw ids.
+    """
+
+    def __init__(self, ids: list[Any]) -> None:
+        what = "item has" if len(ids) == 1 else "items have"
+        super().__init__(
+            f"{len(ids):,} {what} no ratings in training: what is expected of them rests on the user and on what is "
+            f"usual, not on anything known of the item: {listing(ids)}."
+        )
+        self.ids = ids
+
+
 @dataclass(frozen=True, eq=False)
 class People:
     """n people to answer for.
@@ -65,10 +85,15 @@ class People:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def met(self) -> npt.NDArray[np.bool_]:
-        """(n,) whether there is a history or something in the basket; the others are answered by popularity."""
-        return self.histories.lengths > 0
+    def met_by(self, model: Model) -> npt.NDArray[np.bool_]:
+        """(n,) whom the model answers: all, or those with a history or a basket; popularity answers the others."""
+        return (self.histories.lengths > 0) | (not model.needs_history)
+
+    def asked_at(self, when: int | None) -> People:
+        """The same people, asked at one moment; now, for None."""
+        if when is None:
+            return self
+        return People(self.ids, replace(self.histories, moments=np.full(len(self), when, dtype=np.int64)))
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> People:
         """The people at `index`, in its order."""
@@ -221,6 +246,17 @@ def warn_unknown(what: str, ids: pl.Series, consequence: str) -> None:
     """Warn of unknown ids, if there are any."""
     if len(ids):
         warning = UnknownIdWarning(what, ids.unique(maintain_order=True).to_list(), consequence)
+        warnings.warn(warning, stacklevel=_levels_to_caller())
+
+
+def warn_unrated(model: Model, catalogue: Vocabulary, items: Int64) -> None:
+    """Warn of those among item codes, 0 being none, of which a model of ratings knows no rating, if there are any."""
+    if not isinstance(model, RatingModel):
+        return
+    asked = np.unique(items)
+    unrated = asked[model.unrated().cpu().numpy()[asked] & (asked > 0)]
+    if len(unrated):
+        warning = UnratedItemWarning(catalogue.decode(unrated).to_list())
         warnings.warn(warning, stacklevel=_levels_to_caller())
 
 

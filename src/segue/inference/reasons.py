@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,8 @@ from segue.inference.people import Given, People, as_list, known_codes
 from segue.inference.variants import BASKET, ITEM, KINDS, USER, Kind, parts_of
 from segue.models.base import Model
 
-By = Kind | Sequence[Kind]
+By = Kind | Literal["neighbour"] | Sequence[Kind | Literal["neighbour"]]
+"""What reasons are asked for; "neighbour" of models of ratings only, and they have no other."""
 
 
 def asked_pairs(
@@ -115,7 +116,7 @@ def reason_frame(
     Columns: user, item, score, kind, because, position, items, time (if the histories have times), attention (if the
     model has it), effect. Pairs without a history have no rows.
     """
-    met = np.flatnonzero(pairs.met)
+    met = np.flatnonzero(pairs.met_by(model))
     people, items = pairs.select(met), items[met]
     asked = people.histories
     kinds = asked_kinds(model, asked, by)
@@ -153,7 +154,7 @@ def attention_frame(model: Model, dataset: Dataset, people: People) -> pl.DataFr
     ConfigError
         The model has no attention.
     """
-    met = people.select(np.flatnonzero(people.met))
+    met = people.select(np.flatnonzero(people.met_by(model)))
     histories = met.histories
     seen = looks(model, histories) if len(met) else None
     if seen is None:

@@ -17,12 +17,14 @@ from segue.inference.explain import REFERENCES, Measure
 from segue.inference.export import Export, Progress, write_lists
 from segue.inference.lists import Rules, Scores, best_lists, list_frame, most_popular, rules_of, scores_of
 from segue.inference.moments import Moment, moment
-from segue.inference.people import Given, People, Unknown, asked_items, require_one
+from segue.inference.neighbours import check_neighbours, neighbour_frame
+from segue.inference.people import Given, People, Unknown, asked_items, require_one, warn_unrated
 from segue.inference.reasons import By, asked_once, asked_pairs, attention_frame, check_measure, reason_frame
 from segue.inference.similar import similar_items
 from segue.inference.storage import save_recommender
 from segue.models.base import Model
 from segue.models.popularity import popularity
+from segue.models.ratings import RatingModel
 
 
 class Recommender:
@@ -39,9 +41,12 @@ class Recommender:
     empty one). Without users and histories it is the basket of somebody unknown, or of the people whom it names. An
     item counts once. Users nobody knows are answered from their basket instead of being left out.
 
-    People with neither history nor basket are answered by popularity, and the column `model` says so. Unknown ids among
-    known ones are left out, and an `UnknownIdWarning` lists them; if none is known, an UnknownIdError says so (but a
-    history or a basket of which nothing is known counts as empty).
+    People with neither history nor basket are answered by popularity, and the column `model` says so; except by a model
+    of ratings, which expects of somebody unknown what is usual, so that all scores are expected ratings. Items without
+    a rating in training get an `UnratedItemWarning` from such a model, where they are asked for or listed.
+
+    Unknown ids among known ones are left out, and an `UnknownIdWarning` lists them; if none is known, an UnknownIdError
+    says so (but a history or a basket of which nothing is known counts as empty).
 
     Parameters
     ----------
@@ -86,7 +91,7 @@ class Recommender:
         as_of: Moment | None = None,
         unknown: Unknown = "skip",
     ) -> pl.DataFrame:
-        """The k items most likely to come next.
+        """The k items most likely to come next, or with the highest rating expected, if the model is one of ratings.
 
         Parameters
         ----------
@@ -104,16 +109,19 @@ class Recommender:
             Raw ids of items that may not; stronger than `allow`.
         as_of
             Only history before this moment counts (and the basket): a datetime (UTC if it has no zone), a date, either
-            in ISO form, or a number in the Dataset's time unit. The model may have learnt from later interactions.
+            in ISO form, or a number in the Dataset's time unit. The model may have learnt from later interactions; one
+            that looks back at others' ratings looks only at those before it.
         unknown
             Users who are unknown: "skip" those without a basket, with a warning; answer them by "popular" items, or
-            from their baskets; or "error", basket or not.
+            from their baskets, or, if the model is one of ratings, by what it expects of anyone; or "error", basket or
+            not.
 
         Returns
         -------
         DataFrame
-            Columns user, item (raw ids), score, rank (from 1) and model (its name, or "popularity" for people without
-            history and basket, whose scores are shares of all interactions); in the order of the people, best first.
+            Columns user, item (raw ids), score (of a model of ratings, the rating expected), rank (from 1) and model
+            (its name, or "popularity" for people without history and basket, whose scores are shares of all
+            interactions); in the order of the people, best first.
 
         Raises
         ------
@@ -128,6 +136,7 @@ class Recommender:
         people, shares = self._people(users, histories, basket, as_of, unknown)
         rules = rules_of(self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None)
         codes, scores = best_lists(self.model, people, rules, shares)
+        warn_unrated(self.model, self.dataset.catalogue, codes)
         return list_frame(self.model, people, self.dataset.catalogue, codes, scores)
 
     def complete(
@@ -180,7 +189,7 @@ class Recommender:
         unknown: Unknown = "skip",
         long: bool = False,
     ) -> pl.DataFrame:
-        """The scores of given items, seen or not.
+        """The scores of given items, seen or not; of a model of ratings, the ratings expected.
 
         Parameters
         ----------
@@ -243,6 +252,8 @@ class Recommender:
     ) -> pl.DataFrame:
         """Why items were suggested: how much each part of what was read added to the score, by leaving it out.
 
+        Of a model of ratings that looks at an item's earlier ratings: which of them decided what is expected.
+
         Parameters
         ----------
         users, histories, basket, as_of
@@ -254,7 +265,8 @@ class Recommender:
             What is left out, one or several of: "item", each item of the history before the basket; "basket", each
             item of the basket; "session", each earlier session as a whole (a question per session, however long the
             history); "user", the knowledge of who it is (the same question asked for someone unknown). When not given:
-            items, or, where there is a basket, everything but items that the model and the histories have.
+            items, or, where there is a basket, everything but items that the model and the histories have. Of a model
+            of ratings "neighbour", someone who rated the item before, and nothing else.
         measure
             What the effect is a difference of: the "score", or the "log-probability", the logarithm of the softmax
             of the scores of all items. Scores of one history may all be shifted by a constant, log-probabilities not.
@@ -272,10 +284,15 @@ class Recommender:
             has rows: items beyond its longest history had no part in the score. What is all there is (a history of
             one item) is compared with popular items in its place. People without history and basket have no rows.
 
+            Of a model of ratings: columns user, item, score (the rating expected), kind ("neighbour"), because (who
+            rated the item), position (1 = its oldest rating), time (if there are times), rating (what the neighbour
+            gave), attention (mean over heads; null without), decided (the share of the model's regions in which this
+            neighbour is the strongest) and effect. Items without neighbours have no rows.
+
         Raises
         ------
         ConfigError
-            Nothing of what `by` names is there to be left out.
+            Nothing of what `by` names is there to be left out, or a model of ratings looks at no neighbours.
         DataError
             The numbers of people and items differ, and neither is one.
         """
@@ -283,8 +300,14 @@ class Recommender:
         check_measure(measure)
         if top is not None and top < 1:
             raise ConfigError(f"top={top} is a number of reasons: expected 1 or more.")
-        dataset, shares = self._until(as_of)
+        dataset, shares, when = self._until(as_of)
+        if isinstance(self.model, RatingModel):
+            check_neighbours(self.model, by, measure)
+            pairs, codes = asked_pairs(dataset, users, items, histories, basket)
+            warn_unrated(self.model, dataset.catalogue, codes)
+            return neighbour_frame(self.model, dataset, pairs.asked_at(when), codes, top)
         pairs, codes = asked_pairs(dataset, users, items, histories, basket)
+        pairs = pairs.asked_at(when)
         references = most_popular(shares, Rules(REFERENCES))
         return reason_frame(self.model, dataset, pairs, codes, references, by=by, measure=measure, top=top)
 
@@ -316,9 +339,9 @@ class Recommender:
             The model has no attention.
         """
         require_one(users, histories)
-        dataset, _ = self._until(as_of)
+        dataset, _, when = self._until(as_of)
         people, _ = asked_once(dataset, users, histories, basket)
-        return attention_frame(self.model, dataset, people)
+        return attention_frame(self.model, dataset, people.asked_at(when))
 
     def export(
         self,
@@ -380,15 +403,16 @@ class Recommender:
         """Who is asked about, and the popularity that answers for those of whom nothing is known."""
         if histories is not None and as_of is not None:
             raise ConfigError("as_of cuts stored histories; given ones have no times: cut them yourself.")
-        dataset, shares = self._until(as_of)
-        return asked_people(dataset, users, histories, basket, unknown), shares
+        dataset, shares, when = self._until(as_of)
+        return asked_people(dataset, users, histories, basket, unknown).asked_at(when), shares
 
-    def _until(self, as_of: Moment | None) -> tuple[Dataset, Scores]:
-        """What had happened before a moment, and the popularity then."""
+    def _until(self, as_of: Moment | None) -> tuple[Dataset, Scores, int | None]:
+        """What had happened before a moment, the popularity then, and the moment in the Dataset's unit."""
         if as_of is None:
-            return self.dataset, self._shares
-        dataset = self.dataset.before(moment(self.dataset, as_of))
-        return dataset, popularity(dataset)
+            return self.dataset, self._shares, None
+        when = moment(self.dataset, as_of)
+        dataset = self.dataset.before(when)
+        return dataset, popularity(dataset), when
 
     @cached_property
     def _shares(self) -> Scores:

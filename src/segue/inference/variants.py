@@ -218,4 +218,5 @@ class Variants:
             None if cut.times is None else cut.times[where],
             None if cut.baskets is None else moved(every, cut.baskets[row]),
             boundaries,
+            None if cut.moments is None else cut.moments[row],
         )

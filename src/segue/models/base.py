@@ -85,6 +85,9 @@ class Model(nn.Module, ABC):
     personal: ClassVar[bool] = False
     """Whether `queries` depend on who the user is, and not on the history alone."""
 
+    needs_history: ClassVar[bool] = True
+    """Whether there must be a history to answer from; False: even an unknown user without one is answered."""
+
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
         super().__init__()
         self.config = config
@@ -93,7 +96,10 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def queries(self, histories: Histories) -> Tensor:
-        """One query per history, (batch, …): all that is needed to score items. Histories are not empty."""
+        """One query per history, (batch, …): all that is needed to score items.
+
+        Histories are not empty where the model `needs_history`.
+        """
 
     @abstractmethod
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:

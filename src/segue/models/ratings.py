@@ -75,6 +75,8 @@ class RatingModel(Model):
     """A model that predicts the rating that a user gives an item. Histories only say who asks, and when."""
 
     max_history = 1
+    personal = True
+    needs_history = False
 
     @property
     def levels(self) -> tuple[float, ...] | None:
