@@ -75,6 +75,28 @@ def test_a_run_on_last_sessions(data: Path, tmp_path: Path, answer: Ask) -> None
     assert protocol["users"] == 60 < protocol["targets"], "all items of the last session"
 
 
+def test_prepare_as_arerec_does(csv: Path, tmp_path: Path, answer: Ask, complaint: Ask) -> None:
+    words = ["prepare", csv, "--out", tmp_path / "data", "--oldest", 0.5, "--min-per-user", 6, "--rounds", 1]
+    steps = answer(*words, "--first", "users")["steps"]
+    assert steps[1]["step"] == "the oldest 0.5 of the rows"
+    assert steps[1]["interactions"] == steps[0]["interactions"] / 2
+    assert steps[-1]["step"] == "at least 6 per user, 0 per item, rounds: 1, users first"
+    assert "oldest=50.0 is a share" in complaint(2, "prepare", csv, "--out", tmp_path / "x", "--oldest", 50)
+
+
+def test_a_run_on_random_rows(data: Path, tmp_path: Path, answer: Ask) -> None:
+    runs = tmp_path / "markov", tmp_path / "popularity"
+    for run in runs:
+        words = ["train", data, "--out", run, "--model", run.name, "--split", "random-rows"]
+        split = answer(*words, "--split-test", 0.25, "--split-known-items", "true")["split"]
+        assert split == {"name": "random-rows", "test": 0.25, "validation": 0.1, "seed": 0, "known_items": True}
+    asked = answer("evaluate", runs[0], "--k", 5)["protocol"]
+    total = Dataset.open(data).n_interactions
+    assert 0.2 * total < asked["targets"] <= total / 4
+    (found,) = answer("compare", *runs)
+    assert found["users"] == asked["users"]
+
+
 def test_simulate(tmp_path: Path, answer: Ask, complaint: Ask, capsys: pytest.CaptureFixture[str]) -> None:
     found = answer("simulate", "--out", tmp_path / "made", "--users", 70, "--sessions", 3, "--products", 4)
     assert (found["users"], found["sessions"], found["items"]) == (70, 210, 80)
@@ -149,6 +171,10 @@ def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) 
         (["--processes", "0"], "--processes: expected 1 or more, found 0"),
         (["--split-n", "2"], "--split-n means nothing to --split leave-last-out"),
         (["--split", "leave-last-n"], "needs --split-n"),
+        (
+            ["--split", "time-cut", "--split-known-items", "true"],
+            "--split-known-items means nothing to --split time-cut",
+        ),
     ],
 )
 def test_train_refuses(words: list[str], message: str, data: Path, tmp_path: Path, complaint: Ask) -> None:

@@ -69,6 +69,8 @@ def test_counts_by_hand(shop: Dataset) -> None:
     assert (found.lengths.min, found.lengths.mean, found.lengths.median, found.lengths.max) == (2, 8 / 3, 2, 4)
     assert found.short_users == 2
     assert found.repeats == 2 / 8
+    items = found.item_lengths
+    assert (items.min, items.mean, items.median, items.max) == (0, 2, 1.5, 5)
     popularity = found.popularity
     assert (popularity.ranks, popularity.counts) == ((1, 2, 3, 4), (5, 2, 1, 0))
     assert popularity.top_1_percent == popularity.top_10_percent == 5 / 8
@@ -119,6 +121,9 @@ def test_ratings_by_hand(shop: Dataset) -> None:
     assert ratings is not None
     assert ratings.distribution == {"2": 1, "4": 3, "5": 3}
     assert ratings.mean == pytest.approx(29 / 7)
+    assert ratings.deviation == pytest.approx(np.std([5, 4, 4, 4, 2, 5, 5]))
+    assert ratings.deviation_of_users == pytest.approx(np.std([17 / 4, 7 / 2, 5]))
+    assert ratings.deviation_of_items == pytest.approx(np.std([18 / 4, 9 / 2, 2]))
 
 
 @pytest.mark.parametrize(("unit", "per_second"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
@@ -176,6 +181,20 @@ def test_repeats_and_ties_in_pieces_equal_naive_counting(histories: list[list[tu
     assert sum(found.length_histogram.counts) == len(histories)
 
 
+@given(st.lists(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), max_size=7), min_size=1, max_size=8))
+def test_mean_ratings_in_pieces_equal_naive_means(histories: list[list[tuple[int, int]]]) -> None:
+    rows = [(user, item, rating) for user, history in enumerate(histories) for item, rating in history]
+    items, ratings = [[item for item, _ in history] for history in histories], [float(rating) for _, _, rating in rows]
+    dataset = _dataset(items, 4, ratings=ratings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "_CHUNK", 4)
+        found = statistics._mean_ratings(dataset, np.array(ratings, dtype=np.float32))
+    for means, place in zip(found, (0, 1), strict=True):
+        codes = sorted({row[place] for row in rows})
+        expected = [np.mean([row[2] for row in rows if row[place] == code]) for code in codes]
+        np.testing.assert_allclose(means, expected)
+
+
 def test_an_empty_dataset_is_described() -> None:
     found = describe(_dataset([[]], 0, []))
     assert (found.interactions, found.density, found.repeats, found.times) == (0, 0, 0, None)
@@ -188,12 +207,22 @@ def test_json_and_back(shop: Dataset) -> None:
     assert content["sparsity"] == pytest.approx(1 / 3)
     assert content["steps"] == STEPS
     assert content["times"]["days"] == 2.0
+    assert (content["lengths"]["max"], content["item_lengths"]["max"]) == (4, 5)
+    assert content["ratings"]["deviation_of_items"] == pytest.approx(np.std([4.5, 4.5, 2]))
 
 
 def test_for_the_terminal(shop: Dataset) -> None:
     found = describe(shop)
     shown = str(found)
-    for piece in ("33.333%", "1970-01-03 00:00:00 UTC", "Gini", "minimum rating 2", "4.14"):
+    for piece in (
+        "33.333%",
+        "1970-01-03 00:00:00 UTC",
+        "Gini",
+        "minimum rating 2",
+        "4.14",
+        "history length of items",
+        "of the means of items",
+    ):
         assert piece in shown
     stream = io.StringIO()
     Console(file=stream, width=100).print(found)
@@ -234,7 +263,7 @@ def test_real_movielens(real_data: Path) -> None:
     )
     found = describe(dataset)
     assert (found.users, found.items, found.interactions) == (943, 1682, 100_000)
-    assert (found.lengths.min, found.lengths.max, found.popularity.spread.max) == (20, 737, 583)
+    assert (found.lengths.min, found.lengths.max, found.item_lengths.max) == (20, 737, 583)
     assert found.repeats == 0
     assert found.times is not None and found.ratings is not None
     assert found.times.first.startswith("1997-09-20") and found.times.last.startswith("1998-04-22")

@@ -1,7 +1,9 @@
 """What every model must do, whatever it is: one suite, run over the whole registry on a world whose answers are known.
 
 In the small world twelve items follow each other in a circle, a → b → … → l → a, and every user walks a stretch of it
-without coming round. So the next item is certain, and popularity can be counted by hand.
+without coming round. So the next item is certain, and popularity can be counted by hand. `Behaviour` is what all models
+have in common, `NextItemBehaviour` adds what is expected of models of the next item; for models of ratings see
+`behaviour_ratings.py`.
 """
 
 from __future__ import annotations
@@ -78,16 +80,16 @@ class Fitted:
     recommender: Recommender
     sequential: bool
 
-    def ranking(self, *seen: str) -> list[str]:
-        """What must be recommended first; for popularity the whole order, counted by hand."""
+    def best(self, *seen: str) -> set[str]:
+        """What may be recommended first; the popular is counted by hand."""
         if self.sequential:
-            return [after(seen[-1])]
+            return {after(seen[-1])}
         age = 1 - pl.col("time").rank("max") / pl.len()
         weight = pl.lit(1.0) if self.config.name == "popularity" else (-age / 0.1 * np.log(2)).exp()
         frame = self.split.train.to_frame().with_columns(weight=weight)
         counted = frame.group_by("item").agg(pl.col("weight").sum().round(9))
         ordered = counted.sort(["weight", "item"], descending=[True, False])
-        return [item for item in ordered["item"] if item not in seen]
+        return {next(item for item in ordered["item"] if item not in seen)}
 
     def history(self, user: str) -> list[str]:
         """All that a user did in the small world."""
@@ -104,21 +106,13 @@ class Behaviour:
         assert len(lists) == N_USERS
         for user in ("user 000", "user 017", "user 089"):
             first = lists.filter(user=user)["item"].item()
-            assert first == fitted.ranking(*fitted.history(user))[0]
+            assert first in fitted.best(*fitted.history(user))
 
     def test_people_it_has_never_met(self, fitted: Fitted) -> None:
         histories = {"new": ["c", "d", "e"], "newer": ["k", "l"], "one item": ["f"], "all but one": ITEMS[:-1]}
         lists = fitted.recommender.recommend(histories=histories, k=1)
         assert lists["user"].to_list() == list(histories)
-        assert lists["item"].to_list() == [fitted.ranking(*seen)[0] for seen in histories.values()]
-
-    def test_evaluation_finds_what_it_learnt(self, fitted: Fitted) -> None:
-        result = segue.evaluate(fitted.recommender, fitted.split.test, k=1)
-        if fitted.sequential:
-            needed = 0.95 if fitted.config.name == "parsrec" else 1.0  # earlier sessions are a bag without an order
-            assert result.metrics["hr@1"] >= needed
-        else:
-            assert result.metrics["hr@1"] < 1.0
+        assert all(item in fitted.best(*histories[user]) for user, item in lists.select("user", "item").iter_rows())
 
     # ---- what a list may hold -----------------------------------------------------------------------------------
 
@@ -161,34 +155,23 @@ class Behaviour:
         with pytest.raises(UnknownIdError, match="'nobody'"):
             fitted.recommender.recommend("nobody")
 
-    def test_people_without_history_get_what_is_popular(self, fitted: Fitted) -> None:
-        popular = fitted.recommender.dataset.item_counts()
-        best = ITEMS[int(popular[1:].argmax())]
-        lists = fitted.recommender.recommend(histories={"empty": [], "not": ["a"]}, k=1)
-        assert lists["item"][0] == best
-        assert lists["model"].to_list() == ["popularity", fitted.config.name]
-        lists = fitted.recommender.recommend(["user 001", "nobody"], k=1, unknown="popular")
-        assert lists["item"][1] == best and lists["user"][1] == "nobody"
-
-    def test_as_of_is_the_history_until_then(self, fitted: Fitted) -> None:
-        day = datetime(1970, 1, 13, tzinfo=UTC)
-        then = fitted.recommender.recommend("user 010", k=3, as_of=day)
-        given = fitted.recommender.recommend(histories={"user 010": fitted.history("user 010")[:2]}, k=3)
-        assert_frame_equal(then, given, abs_tol=1e-5)
-
     # ---- a session in progress ----------------------------------------------------------------------------------
 
     def test_the_rest_of_a_basket_is_what_would_be_recommended_next(self, fitted: Fitted) -> None:
+        name = fitted.config.name
         baskets: dict[str, list[str]] = {"user 003": ["a", "f"], "user 017": [], "nobody": ["c"], "no one": []}
         with pytest.warns(UnknownIdWarning, match="2 unknown users answered without a history"):
             steps = fitted.recommender.complete(list(baskets), 3, basket=list(baskets.values()))
         assert steps.select("user", "step").rows() == [(user, step) for user in baskets for step in (1, 2, 3)]
-        assert steps["model"].to_list() == [fitted.config.name] * 9 + ["popularity"] + [fitted.config.name] * 2
-        for user, item, score, _, name in steps.iter_rows():
+        assert (
+            steps["model"].to_list()
+            == [name] * 9 + ["popularity" if fitted.recommender.model.needs_history else name] + [name] * 2
+        )
+        for user, item, score, _, answered in steps.iter_rows():
             asked = {"users": user, "basket": baskets[user], "unknown": "popular"}
             best = fitted.recommender.recommend(**asked, k=len(ITEMS))
             assert set(best["item"]) == set(ITEMS) - set(baskets[user])
-            assert np.isclose(best["score"][0], score, atol=1e-5) and best["model"][0] == name
+            assert np.isclose(best["score"][0], score, atol=1e-5) and best["model"][0] == answered
             assert np.isclose(best.filter(item=item)["score"].item(), score, atol=1e-5)
             assert np.isclose(fitted.recommender.score(items=item, **asked)[item].item(), score, atol=1e-5)
             baskets[user].append(item)
@@ -228,7 +211,7 @@ class Behaviour:
             )
         assert torch.allclose(full, cut, atol=1e-5)
 
-    # ---- alike items and reasons --------------------------------------------------------------------------------
+    # ---- alike items --------------------------------------------------------------------------------
 
     def test_similar_items(self, fitted: Fitted) -> None:
         if fitted.recommender.model.item_vectors() is None:
@@ -240,6 +223,53 @@ class Behaviour:
         assert alike["item"].to_list() == ["c"] * 3 + ["a"] * 3
         assert (alike["item"] != alike["similar"]).all()
         assert alike["score"].is_between(-1.0001, 1.0001).all()
+
+    # ---- sameness -----------------------------------------------------------------------------------------------
+
+    def test_the_same_again(self, fitted: Fitted, again: Fitted) -> None:
+        first = fitted.recommender.score()
+        assert_frame_equal(first, fitted.recommender.score(), check_exact=True)
+        assert_frame_equal(first, again.recommender.score(), check_exact=True)
+
+    def test_saved_and_loaded(self, fitted: Fitted, tmp_path: Path) -> None:
+        fitted.recommender.save(tmp_path / "saved")
+        loaded = segue.load(tmp_path / "saved")
+        assert loaded.model.config == fitted.config
+        assert loaded.metadata == fitted.recommender.metadata
+        assert_frame_equal(loaded.score(), fitted.recommender.score(), check_exact=True)
+        assert_frame_equal(loaded.recommend(k=3), fitted.recommender.recommend(k=3), check_exact=True)
+
+    def test_config_as_plain_data_and_back(self, fitted: Fitted) -> None:
+        assert config_from_dict(fitted.config.to_dict()) == fitted.config
+        with pytest.raises(ConfigError, match="has no setting 'nonsense'"):
+            config_from_dict({**fitted.config.to_dict(), "nonsense": 1})
+
+
+class NextItemBehaviour(Behaviour):
+    """What is expected of models of the next item, and of popularity."""
+
+    def test_evaluation_finds_what_it_learnt(self, fitted: Fitted) -> None:
+        result = segue.evaluate(fitted.recommender, fitted.split.test, k=1)
+        if fitted.sequential:
+            needed = 0.95 if fitted.config.name == "parsrec" else 1.0  # earlier sessions are a bag without an order
+            assert result.metrics["hr@1"] >= needed
+        else:
+            assert result.metrics["hr@1"] < 1.0
+
+    def test_people_without_history_get_what_is_popular(self, fitted: Fitted) -> None:
+        popular = fitted.recommender.dataset.item_counts()
+        best = ITEMS[int(popular[1:].argmax())]
+        lists = fitted.recommender.recommend(histories={"empty": [], "not": ["a"]}, k=1)
+        assert lists["item"][0] == best
+        assert lists["model"].to_list() == ["popularity", fitted.config.name]
+        lists = fitted.recommender.recommend(["user 001", "nobody"], k=1, unknown="popular")
+        assert lists["item"][1] == best and lists["user"][1] == "nobody"
+
+    def test_as_of_is_the_history_until_then(self, fitted: Fitted) -> None:
+        day = datetime(1970, 1, 13, tzinfo=UTC)
+        then = fitted.recommender.recommend("user 010", k=3, as_of=day)
+        given = fitted.recommender.recommend(histories={"user 010": fitted.history("user 010")[:2]}, k=3)
+        assert_frame_equal(then, given, abs_tol=1e-5)
 
     def test_reasons_are_differences_of_scores(self, fitted: Fitted) -> None:
         seen = ["b", "c", "d", "e"]
@@ -268,30 +298,14 @@ class Behaviour:
         lone = fitted.recommender.explain(items="b", histories=[["a"]])
         assert lone["effect"].item() > 0
 
-    # ---- sameness -----------------------------------------------------------------------------------------------
-
-    def test_the_same_again(self, fitted: Fitted, again: Fitted) -> None:
-        first = fitted.recommender.score()
-        assert_frame_equal(first, fitted.recommender.score(), check_exact=True)
-        assert_frame_equal(first, again.recommender.score(), check_exact=True)
-
-    def test_saved_and_loaded(self, fitted: Fitted, tmp_path: Path) -> None:
-        fitted.recommender.save(tmp_path / "saved")
-        loaded = segue.load(tmp_path / "saved")
-        assert loaded.model.config == fitted.config
-        assert loaded.metadata == fitted.recommender.metadata
-        assert_frame_equal(loaded.score(), fitted.recommender.score(), check_exact=True)
-        assert_frame_equal(loaded.recommend(k=3), fitted.recommender.recommend(k=3), check_exact=True)
-
-    def test_config_as_plain_data_and_back(self, fitted: Fitted) -> None:
-        assert config_from_dict(fitted.config.to_dict()) == fitted.config
-        with pytest.raises(ConfigError, match="has no setting 'nonsense'"):
-            config_from_dict({**fitted.config.to_dict(), "nonsense": 1})
-
 
 def fit_small_world(config: ModelConfig) -> Fitted:
     """Fit `config` in a few seconds."""
     split = leave_last_out(small_world())
+    return Fitted(config, split, fit(config, split), sequential="popularity" not in config.name)
+
+
+def fit(config: ModelConfig, split: Split) -> Recommender:
+    """Fit `config` on a small world."""
     training = segue.Training(epochs=25, batch_size=16, learning_rate=0.01, validate_every=25, cpu=True)
-    recommender = segue.fit(config, split, training=training, quiet=True)
-    return Fitted(config, split, recommender, sequential="popularity" not in config.name)
+    return segue.fit(config, split, training=training, quiet=True)

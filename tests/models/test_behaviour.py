@@ -5,8 +5,10 @@ from collections.abc import Iterator
 import pytest
 
 from segue.models.base import ModelConfig
+from segue.models.ratings import RatingModel
 from segue.models.registry import MODELS
-from tests.models.behaviour import Behaviour, Fitted, fit_small_world
+from tests.models.behaviour import Fitted, NextItemBehaviour, fit_small_world
+from tests.models.behaviour_ratings import FittedRatings, RatingBehaviour, fit_rated_world
 
 SMALL = {"width": 16, "blocks": 1, "max_length": 6, "dropout": 0.0, "loss": "softmax"}
 CONFIGS = {
@@ -16,6 +18,9 @@ CONFIGS = {
     "popularity": {},
     "recent-popularity": {},
     "markov": {"smoothing": 0.1},
+    "global-mean": {},
+    "rating-bias": {},
+    "matrix-factorization": {"width": 4, "reg": 0.3},
 }
 
 
@@ -24,15 +29,28 @@ def config(name: str) -> ModelConfig:
     return MODELS[name].from_dict(CONFIGS[name])
 
 
-@pytest.fixture(scope="module", params=list(MODELS))
-def fitted(request: pytest.FixtureRequest) -> Iterator[Fitted]:
-    yield fit_small_world(config(request.param))
+def rates(name: str) -> bool:
+    """Whether it is a model of ratings."""
+    return isinstance(config(name).build(2, 3), RatingModel)
 
 
-@pytest.fixture
-def again(fitted: Fitted) -> Fitted:
-    return fit_small_world(fitted.config)
+class TestNextItems(NextItemBehaviour):
+    @pytest.fixture(scope="class", params=[name for name in MODELS if not rates(name)])
+    @classmethod
+    def fitted(cls, request: pytest.FixtureRequest) -> Iterator[Fitted]:
+        yield fit_small_world(config(request.param))
+
+    @pytest.fixture
+    def again(self, fitted: Fitted) -> Fitted:
+        return fit_small_world(fitted.config)
 
 
-class TestBehaviour(Behaviour):
-    pass
+class TestRatings(RatingBehaviour):
+    @pytest.fixture(scope="class", params=[name for name in MODELS if rates(name)])
+    @classmethod
+    def fitted(cls, request: pytest.FixtureRequest) -> Iterator[FittedRatings]:
+        yield fit_rated_world(config(request.param))
+
+    @pytest.fixture
+    def again(self, fitted: Fitted) -> Fitted:
+        return fit_rated_world(fitted.config)

@@ -62,6 +62,8 @@ class Dataset:
     by_item
         (n_interactions,) int32 or int64: the positions of all interactions, visible or not, sorted by item, then time,
         then position; None where nobody has sorted them. What is visible of them is `item_histories`.
+    in_order
+        Whether each user's interactions stand in the order of time; not where a split has drawn single ones.
     """
 
     items: npt.NDArray[np.int32]
@@ -75,6 +77,7 @@ class Dataset:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     session_offsets: Int64 | None = None
     by_item: Positions | None = None
+    in_order: bool = True
 
     def __post_init__(self) -> None:
         if self.ends is None:

@@ -93,6 +93,7 @@ def _by_part(data: Dataset, parts: npt.NDArray[np.int8]) -> tuple[Dataset, Int64
         times=times,
         ratings=None if data.ratings is None else data.ratings[order],
         session_offsets=None,
+        in_order=False,
         by_item=None if data.by_item is None else item_order(items, times),
     )
     return mixed, ends

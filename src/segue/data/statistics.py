@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from segue.data.dataset import Dataset
 
+Floats = npt.NDArray[np.float64]
+
 _CHUNK = 1 << 22  # interactions looked at together, so that memory does not grow with the Dataset
 _PERIODS = 60
 _POINTS = 200
@@ -29,7 +31,6 @@ _POINTS = 200
 class Popularity:
     """How interactions are spread over items."""
 
-    spread: Spread
     top_1_percent: float
     """Share of the interactions that the most popular hundredth of the items has."""
     top_10_percent: float
@@ -63,6 +64,12 @@ class Ratings:
     """How ratings are distributed."""
 
     mean: float
+    deviation: float
+    """Standard deviation of the ratings."""
+    deviation_of_users: float
+    """Standard deviation of the mean ratings of users: how differently they use the scale."""
+    deviation_of_items: float
+    """Standard deviation of the mean ratings of items."""
     distribution: Mapping[str, int]
     """Interactions by rating; by range of ratings where there are more than 20 different ones."""
 
@@ -80,10 +87,12 @@ class Description:
     density: float
     """Interactions per cell of the table of users and items; 1 - density is the sparsity."""
     lengths: Spread
-    """Of the histories."""
+    """Of the histories of users: the number of their interactions."""
     length_histogram: Histogram
     short_users: int
     """Users with fewer than three interactions, who can only be trained on in a leave-last-out split."""
+    item_lengths: Spread
+    """Of the histories of items: the number of their interactions."""
     popularity: Popularity
     repeats: float
     """Share of the interactions whose item the user had taken before."""
@@ -162,10 +171,11 @@ def describe(dataset: Dataset) -> Description:
         lengths=spread_of(lengths),
         length_histogram=histogram_of(lengths),
         short_users=int((lengths < 3).sum()),
+        item_lengths=spread_of(counts),
         popularity=_popularity(counts),
         repeats=repeated / total if total else 0.0,
         times=_times(visible, tied),
-        ratings=_ratings(visible.ratings),
+        ratings=_ratings(visible),
         steps=tuple(visible.metadata.get("steps", ())),
         sessions=None if visible.session_offsets is None else describe_sessions(visible),
     )
@@ -175,13 +185,12 @@ def _popularity(counts: npt.NDArray[np.int64]) -> Popularity:
     ordered = np.sort(counts)[::-1]
     n, total = len(ordered), max(int(ordered.sum()), 1)
     if not n:
-        return Popularity(spread_of(counts), 0.0, 0.0, 0.0, (), ())
+        return Popularity(0.0, 0.0, 0.0, (), ())
     reached = ordered.cumsum()
     # Each item's place from the least popular on, weighted by its count: the area under the Lorenz curve.
     gini = float(2 * (ordered[::-1] * np.arange(1, n + 1)).sum() / (n * total) - (n + 1) / n)
     ranks = np.unique(np.round(np.geomspace(1, n, min(n, _POINTS))).astype(np.int64))
     return Popularity(
-        spread=spread_of(counts),
         top_1_percent=float(reached[max(round(n / 100), 1) - 1] / total),
         top_10_percent=float(reached[max(round(n / 10), 1) - 1] / total),
         gini=max(gini, 0.0),
@@ -241,10 +250,10 @@ def _date(time: int, per_second: int | None) -> str:
     return moment.isoformat(sep=" ")
 
 
-def _ratings(ratings: npt.NDArray[np.float32] | None) -> Ratings | None:
-    if ratings is None:
+def _ratings(dataset: Dataset) -> Ratings | None:
+    if dataset.ratings is None:
         return None
-    given = ratings[~np.isnan(ratings)]
+    given = dataset.ratings[~np.isnan(dataset.ratings)]
     if not len(given):
         return None
     values, counts = np.unique(given, return_counts=True)
@@ -253,7 +262,30 @@ def _ratings(ratings: npt.NDArray[np.float32] | None) -> Ratings | None:
     else:
         counts, edges = np.histogram(given, bins=10)
         names = [f"{low:.3g} to {high:.3g}" for low, high in pairwise(edges.tolist())]
-    return Ratings(float(given.mean(dtype=np.float64)), dict(zip(names, counts.tolist(), strict=True)))
+    of_users, of_items = _mean_ratings(dataset, dataset.ratings)
+    return Ratings(
+        mean=float(given.mean(dtype=np.float64)),
+        deviation=float(given.std(dtype=np.float64)),
+        deviation_of_users=float(of_users.std()),
+        deviation_of_items=float(of_items.std()),
+        distribution=dict(zip(names, counts.tolist(), strict=True)),
+    )
+
+
+def _mean_ratings(dataset: Dataset, ratings: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
+    """The mean ratings of users, and of items, that have any."""
+    sizes = dataset.n_users + 1, dataset.n_items + 1
+    sums, counts = [np.zeros(size) for size in sizes], [np.zeros(size) for size in sizes]
+    for first, last in _whole_users(dataset.offsets):
+        part = slice(int(dataset.offsets[first]), int(dataset.offsets[last]))
+        users = np.repeat(np.arange(first, last), np.diff(dataset.offsets[first : last + 1]))
+        there = ~np.isnan(ratings[part])
+        sides: tuple[npt.NDArray[Any], ...] = users[there], dataset.items[part][there]
+        for side, codes in enumerate(sides):
+            sums[side] += np.bincount(codes, weights=ratings[part][there], minlength=sizes[side])
+            counts[side] += np.bincount(codes, minlength=sizes[side])
+    of_users, of_items = (total[count > 0] / count[count > 0] for total, count in zip(sums, counts, strict=True))
+    return of_users, of_items
 
 
 def _plain(value: Any) -> Any:

@@ -84,7 +84,7 @@ def _spreads(description: Description) -> Table:
 
     rows = [
         row("history length of users", description.lengths),
-        row("interactions of items", description.popularity.spread),
+        row("history length of items", description.item_lengths),
     ]
     if description.sessions is not None:
         rows.append(row("sessions of users", description.sessions.per_user))
@@ -103,7 +103,14 @@ def _duration(days: float) -> str:
 def _rating_table(ratings: Ratings) -> Table:
     total = sum(ratings.distribution.values())
     rows = [(name, f"{count:,}", f"{count / total:.1%}") for name, count in ratings.distribution.items()]
-    return _table(("rating", "interactions", "share"), [*rows, ("mean", f"{ratings.mean:.2f}", "")])
+    summary = {
+        "mean": ratings.mean,
+        "standard deviation": ratings.deviation,
+        "of the means of users": ratings.deviation_of_users,
+        "of the means of items": ratings.deviation_of_items,
+    }
+    rows += [(name, f"{value:.2f}", "") for name, value in summary.items()]
+    return _table(("rating", "interactions", "share"), rows)
 
 
 def _step_table(description: Description) -> Table:

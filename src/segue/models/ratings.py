@@ -7,7 +7,8 @@ as they are.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,6 +70,13 @@ class Neighbours(NamedTuple):
     weights: npt.NDArray[np.float32] | None
     decided: npt.NDArray[np.float32]
     effects: npt.NDArray[np.float32]
+
+
+def joined(parts: Sequence[Neighbours]) -> Neighbours:
+    """One after the other; at least one."""
+    columns: list[Any] = list(zip(*parts, strict=True))
+    whole: list[Any] = [None if column[0] is None else np.concatenate(column) for column in columns]
+    return Neighbours(*whole)
 
 
 class RatingModel(Model):

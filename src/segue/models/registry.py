@@ -16,6 +16,7 @@ _HOMES = {
     "popularity": "segue.models.popularity:Popularity",
     "recent-popularity": "segue.models.popularity:RecentPopularity",
     "markov": "segue.models.markov:Markov",
+    "arerec": "segue.models.arerec:ARERec",
     "global-mean": "segue.models.rating_bias:GlobalMean",
     "rating-bias": "segue.models.rating_bias:RatingBias",
     "matrix-factorization": "segue.models.matrix_factorization:MatrixFactorization",

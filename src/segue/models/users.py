@@ -28,6 +28,6 @@ class UserVectors(nn.Embedding):
         self.known[torch.from_numpy(users).to(self.known.device)] = True
 
     def of(self, users: Tensor) -> Tensor:
-        """Vectors (n, width) of user codes (n,), known or not."""
+        """Vectors (…, width) of user codes (…), known or not."""
         mean = self.weight[self.known].mean(0) if self.known.any() else self.weight[0]
-        return torch.where(self.known[users][:, None], self(users), mean)
+        return torch.where(self.known[users][..., None], self(users), mean)

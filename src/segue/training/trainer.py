@@ -30,6 +30,7 @@ from segue.models.base import Examples, TrainableModel
 from segue.training.batches import plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.config import MAY_CHANGE_ON_RESUME, Training
+from segue.training.optimizers import make_optimizer
 from segue.training.progress import Progress
 from segue.training.validation import Validate
 
@@ -300,18 +301,6 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-def make_optimizer(model: TrainableModel, settings: Training) -> torch.optim.Optimizer:
-    """Adam or AdamW in one fused pass over each parameter."""
-    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(
-        model.parameters(),
-        lr=settings.learning_rate,
-        betas=(0.9, settings.beta2),
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
 
 
 def _generator(*key: int) -> np.random.Generator:
