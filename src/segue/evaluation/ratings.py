@@ -12,7 +12,7 @@ from segue.data.splits import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
 from segue.evaluation.metrics import PER_QUESTION, Floats, combined, summed
-from segue.evaluation.questions import HasModel, lookback_of
+from segue.evaluation.questions import HasModel, look_back_of
 from segue.evaluation.rating_metrics import by_level, calibration, calibration_error, own_metrics
 from segue.evaluation.rating_questions import Answers, RatingQuestions, answers, rating_model
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval
@@ -195,5 +195,5 @@ def _protocol(
         "on_unrated_items": int(model.unrated().cpu().numpy()[questions.items].sum()),
         "on_unknown_users": int(asked.n_targets[unknown].sum()),
         "questions": questions.digest,
-        **lookback_of(model),
+        **look_back_of(model),
     }
