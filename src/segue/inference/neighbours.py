@@ -64,8 +64,8 @@ def neighbour_frame(
 ) -> pl.DataFrame:
     """The neighbours that decided what is expected of pairs of people (p) and item codes (p,).
 
-    Columns: user, item, score, kind, because, position, time (if there are times), rating, attention, decided, effect;
-    pair by pair, the largest effect first, equal ones newest first. Pairs without neighbours have no rows.
+    Columns: user, item, score, kind, because, position, time (if there are times), rating, attention, agreement, decided,
+    effect; pair by pair, the largest effect first, equal ones newest first. Pairs without neighbours have no rows.
 
     Raises
     ------
@@ -104,11 +104,12 @@ def _part(model: RatingModel, dataset: Dataset, pairs: People, items: Int64, top
     }
     if found.times is not None:
         columns["time"] = found.times[order]
-    weights = found.weights
+    weights, agreement = found.weights, found.agreement
     nothing = pl.repeat(None, len(order), dtype=pl.Float32, eager=True)
     columns |= {
         "rating": found.ratings[order],
         "attention": nothing if weights is None else weights[order].mean(axis=1, dtype=np.float64).astype(np.float32),
+        "agreement": nothing if agreement is None else agreement[order],
         "decided": found.decided[order],
         "effect": found.effects[order],
     }

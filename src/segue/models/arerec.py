@@ -63,16 +63,16 @@ class ARERec(ModelConfig):
     biases: bool = True
     """Add how far user and item lie above the mean; not in the published model."""
     neighbour_ratings: bool = True
-    """Add what the neighbours gave: their ratings above their own habits, averaged with the weights of the attention;
-    not in the published model, which knows who rated an item and not how."""
+    """Add what the neighbours gave, above their own habits, times how far the user agrees with each; not in the
+    published model, which knows who rated an item and not how."""
     group: int = 16
     """Ratings of one item that are learnt together, at most: one unit of `batch_size`. What their neighbours bring is
     computed, and dropped, once for all of them."""
-    dropout_user: float = 0.2
-    """Dropout of the vector of the user asked about."""
-    dropout_neighbour: float = 0.2
+    dropout_user: float = 0.3
+    """Dropout of the vectors of the user asked about."""
+    dropout_neighbour: float = 0.3
     """Of the neighbours' vectors."""
-    dropout_item: float = 0.2
+    dropout_item: float = 0.3
     """Of the item's vector."""
     dropout_k_ui: float = 0.5
     """Of the items' local context units."""
@@ -96,6 +96,8 @@ class ARERec(ModelConfig):
     """On the map of its joined heads."""
     l2_output: float = 0.0
     """On the map from regions to levels."""
+    l2_agreement: float = 5e-4
+    """On the vectors that agreement is the product of: those that a step reads."""
 
     def __post_init__(self) -> None:
         if isinstance(self.levels, list):

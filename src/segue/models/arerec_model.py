@@ -34,7 +34,8 @@ _CELLS = 4_000_000
 """Region products that are made at once when ratings are predicted."""
 _GROUP = 64
 _PULL = 3.0
-_USER_STD, _ITEM_STD = 0.4, 0.1
+_USER_STD, _ITEM_STD, _AGREEMENT_STD = 0.4, 0.1, 0.1
+_DOUBT = 5.0
 
 
 class ARERecModel(RatingModel, TrainableModel):
@@ -42,11 +43,12 @@ class ARERecModel(RatingModel, TrainableModel):
 
     With `biases` or `neighbour_ratings` the levels get slope · z besides, where
 
-    z = b_user + b_item + Σ_h g_h Σ_j w_hj (r_j - mean - b'_j)
+    z = b_user + b_item + Σ_j ⟨p_user, q_j⟩ (r_j - mean - b'_j) / √(neighbours + 5)
 
-    and w_hj is the attention over the neighbours j and over nobody, whose rating counts as 0 (so that where nobody is
-    like the user, nobody decides); r_j is what a neighbour gave and b'_j the neighbour's bias. Training begins at the
-    biases of ridge regression, and at slopes and b that make it a normal distribution around mean + z.
+    r_j is what neighbour j gave, b'_j the neighbour's bias, and the product of p and q, which may be negative, says how
+    far the user agrees with the neighbour: an item-based linear autoencoder (Sedhain et al., *AutoRec*, 2015) that
+    never sees the rating it predicts. Training begins at the biases of ridge regression, and at slopes and b that make
+    it a normal distribution around mean + z.
     """
 
     config: ARERec
@@ -81,8 +83,10 @@ class ARERecModel(RatingModel, TrainableModel):
         )
         self.output = nn.Linear(config.region_size, len(config.levels))
         self.user_biases, self.item_biases = nn.Embedding(n_users + 1, 1), nn.Embedding(n_items + 1, 1)
+        if config.neighbour_ratings:
+            self.asks = nn.Embedding(n_users + 1, config.width, sparse=True)
+            self.tells = nn.Embedding(n_users + 1, config.width, sparse=True)
         self.slope = nn.Parameter(torch.zeros(len(config.levels)))
-        self.gain = nn.Parameter(torch.full((config.heads if config.attention else 1,), 0.5))
         self.register_buffer("scale", torch.tensor(config.levels))
         self.register_buffer("raters", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("rated", torch.zeros(0, dtype=torch.uint8))
@@ -98,6 +102,9 @@ class ARERecModel(RatingModel, TrainableModel):
         nn.init.normal_(self.users.weight, std=_USER_STD)
         nn.init.normal_(self.items.weight, std=_ITEM_STD)
         nn.init.normal_(self.output.weight, std=self.config.region_size**-0.5)
+        if self.config.neighbour_ratings:
+            nn.init.normal_(self.asks.weight, std=_AGREEMENT_STD)
+            nn.init.normal_(self.tells.weight, std=_AGREEMENT_STD)
         for layer in (self.output, self.user_biases, self.item_biases):
             nn.init.zeros_(layer.bias if isinstance(layer, nn.Linear) else layer.weight)
         with torch.no_grad():
@@ -156,9 +163,9 @@ class ARERecModel(RatingModel, TrainableModel):
         logits, _ = self.logits(batch)
         asked = batch.levels >= 0
         loss = F.cross_entropy(logits[asked], batch.levels[asked], reduction="sum")
-        return loss + self._penalty() * asked.sum()
+        return loss + self._penalty(batch) * asked.sum()
 
-    def _penalty(self) -> Tensor:
+    def _penalty(self, batch: RatingBatch) -> Tensor:
         config = self.config
         rates = {"output": config.l2_output}
         if config.attention:
@@ -169,6 +176,9 @@ class ARERecModel(RatingModel, TrainableModel):
             if rate:
                 layer = self.output if name == "output" else getattr(self.regions, name)
                 total = total + rate * layer.weight.square().sum()
+        if config.neighbour_ratings and config.l2_agreement:
+            read = self.asks(torch.unique(batch.users)).square().sum() + self.tells(batch.neighbours).square().sum()
+            total = total + config.l2_agreement * read
         return total
 
     def logits(self, batch: RatingBatch) -> tuple[Tensor, Read]:
@@ -178,26 +188,30 @@ class ARERecModel(RatingModel, TrainableModel):
         users = self.dropouts["user"](known)
         neighbours = self.dropouts["neighbour"](self.users(batch.neighbours))
         items = self.dropouts["item"](self.items(batch.items))
-        looked = batch.inside
-        if config.neighbour_ratings:
-            looked = looked.clone()
-            looked[:, :, NOBODY] = True
-        read = self.regions(batch, users, neighbours, items, looked)
+        read = self.regions(batch, users, neighbours, items)
         logits = self.output(self.dropouts["user_rating"](read.regions))
         if config.biases or config.neighbour_ratings:
-            logits = logits + self._above(batch, read.weights)[..., None] * self.slope
+            logits = logits + self._above(batch)[..., None] * self.slope
         return logits, read
 
-    def _above(self, batch: RatingBatch, weights: Tensor) -> Tensor:
+    def _above(self, batch: RatingBatch) -> Tensor:
         """z (u, c): how far above the mean the rating is expected, from biases and what the neighbours gave."""
         above = self.mean.new_zeros(batch.users.shape)
         if self.config.biases:
             above = above + self.user_biases(batch.users)[..., 0] + self.item_biases(batch.items)
         if self.config.neighbour_ratings:
             gave = self.scale[batch.given] - self.mean - self.habits[batch.neighbours][batch.which]
-            gave = torch.where(batch.given >= 0, gave, 0.0)
-            above = above + torch.einsum("uhcw,uw,h->uc", weights, gave, self.gain)
+            counted = batch.inside & (batch.given >= 0)[:, None]
+            said = (self.agreement(batch) * gave[:, None]).masked_fill(~counted, 0.0).sum(dim=2)
+            above = above + said / (counted.sum(dim=2) + _DOUBT).sqrt()
         return above
+
+    def agreement(self, batch: RatingBatch) -> Tensor:
+        """⟨p_user, q_j⟩ (u, c, w): how far users agree with their neighbours; 0 of users unknown."""
+        asks = self.dropouts["user"](self.asks(batch.users)) * self.users.known[batch.users][..., None]
+        tells = self.dropouts["neighbour"](self.tells(batch.neighbours))[batch.which]
+        products: Tensor = asks @ tells.transpose(1, 2)
+        return products
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
@@ -299,6 +313,7 @@ class ARERecModel(RatingModel, TrainableModel):
             ratings=self.scale[batch.given].cpu()[at].numpy(),
             positions=places - index.offsets[items[rows]] + 1,
             times=None if index.times is None else index.times[places],
+            agreement=self.agreement(batch)[:, 0].cpu()[at].numpy() if self.config.neighbour_ratings else None,
             weights=read.weights[:, :, 0].transpose(1, 2).cpu()[at].numpy() if self.config.attention else None,
             decided=decided.cpu()[at].numpy(),
             effects=(expected[:, :1] - expected).cpu()[at].numpy(),

@@ -56,6 +56,9 @@ class Neighbours(NamedTuple):
         (m,) int64, or None without times.
     weights
         (m, heads) float32 attention; over a pair's neighbours they sum to 1. None of a model without attention.
+    agreement
+        (m,) float32 how far the user agrees with the neighbour: its rating counts so many times, against itself where
+        this is below 0. None of a model that does not read what neighbours gave.
     decided
         (m,) float32 the share of the regions of which the neighbour was the strongest.
     effects
@@ -68,6 +71,7 @@ class Neighbours(NamedTuple):
     positions: Int64
     times: Int64 | None
     weights: npt.NDArray[np.float32] | None
+    agreement: npt.NDArray[np.float32] | None
     decided: npt.NDArray[np.float32]
     effects: npt.NDArray[np.float32]
 

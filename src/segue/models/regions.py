@@ -92,7 +92,7 @@ class RegionAttention(nn.Module):
         self.k_iu = nn.Parameter(torch.randn(neighbour_rows, size, device=device) * _STD)
         self.k_ui = nn.Parameter(torch.randn(item_rows, size, device=device) * _STD)
 
-    def forward(self, batch: RatingBatch, users: Tensor, neighbours: Tensor, items: Tensor, looked: Tensor) -> Read:
+    def forward(self, batch: RatingBatch, users: Tensor, neighbours: Tensor, items: Tensor) -> Read:
         """Read the neighbours.
 
         Parameters
@@ -101,11 +101,9 @@ class RegionAttention(nn.Module):
             Says who is whose neighbour.
         users, neighbours, items
             (u, c, width), (m, width) and (u, width) vectors.
-        looked
-            (u, c, w) bool whom the attention is spread over: `batch.inside`, perhaps with nobody besides.
         """
         parts, basis, products = self._profiles(batch, neighbours, items)
-        weights = self._weights(batch, users, neighbours, looked)
+        weights = self._weights(batch, users, neighbours)
         profile = basis[:, None]
         if self.attention:
             for head in range(self.heads):
@@ -151,16 +149,16 @@ class RegionAttention(nn.Module):
         """Local context units (…, region_size, width); only the rows that are read get a gradient."""
         return F.embedding(rows, table, sparse=True).view(*rows.shape, self.region_size, self.width)
 
-    def _weights(self, batch: RatingBatch, users: Tensor, neighbours: Tensor, looked: Tensor) -> Tensor:
+    def _weights(self, batch: RatingBatch, users: Tensor, neighbours: Tensor) -> Tensor:
         """(u, heads, c, w): over those looked at they sum to 1."""
         if not self.attention:
-            return (looked / looked.sum(2, keepdim=True))[:, None]
+            return (batch.inside / batch.inside.sum(2, keepdim=True))[:, None]
         n, c, width = users.shape
         size = width // self.heads
         queries = self.query(users).view(n, c, self.heads, size).transpose(1, 2)
         keys = self.key(neighbours)[batch.which].view(n, -1, self.heads, size).permute(0, 2, 3, 1)
         logits = (queries @ keys) / math.sqrt(size)
-        weights: Tensor = logits.masked_fill(~looked[:, None], -torch.inf).softmax(dim=-1)
+        weights: Tensor = logits.masked_fill(~batch.inside[:, None], -torch.inf).softmax(dim=-1)
         return weights
 
 
