@@ -119,7 +119,7 @@ def test_the_report_shows_calibration_and_the_leak(
         assert main(["evaluate", str(runs[name]), *words]) == 0
         pages[name] = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
     for name in ("learnt", "leaking"):
-        for part in ('id="calibration"', 'id="ranking"', "rmse", "own_ndcg@", "By ratings of the item in training"):
+        for part in ('id="calibration"', 'id="ranking"', "rmse", "own_ndcg@", "By number of ratings of the item"):
             assert part in pages[name], part
         assert (LEAK in pages[name]) is (name == "leaking")
     assert 'id="calibration"' not in pages["popularity"]

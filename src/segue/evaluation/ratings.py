@@ -69,8 +69,8 @@ def evaluate_ratings(
     Returns
     -------
     evaluation
-        The figures, their intervals, per user, by length of history, by the number of ratings that the item has in
-        training, and how well calibrated the model is.
+        The figures, their intervals, per user, by length of history, by the number of ratings of the item that may be
+        learnt from (at the test those of validation are among them), and how well calibrated the model is.
 
     Raises
     ------
