@@ -18,9 +18,9 @@ DATA = {"games": "amazon-games/Video.txt", "beauty": "amazon-beauty/Beauty.txt",
 SESSIONS = "parsrec/synthetic.txt"
 
 
-def dataset(name: str) -> segue.Dataset:
-    """One of the public datasets in the folder that SEGUE_TEST_DATA names, prepared without any filter."""
-    return segue.prepare(_data() / DATA[name], duplicates="keep")
+def dataset(name: str, **filters: Any) -> segue.Dataset:
+    """One of the public datasets in the folder that SEGUE_TEST_DATA names; `filters` as for `segue.prepare`."""
+    return segue.prepare(_data() / DATA[name], duplicates="keep", **filters)
 
 
 def session_dataset() -> segue.Dataset:

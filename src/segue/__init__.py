@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from segue.evaluation.sessions import evaluate_sessions
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
+    from segue.models.arerec import ARERec
     from segue.models.markov import Markov
     from segue.models.matrix_factorization import MatrixFactorization
     from segue.models.parsrec import PARSRec
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "ARERec": "segue.models.arerec",
     "Dataset": "segue.data.dataset",
     "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits",
@@ -93,6 +95,7 @@ _HOMES = {
 # Static, as type checkers and editors want it; a test holds it equal to _HOMES.
 __all__ = [
     "SSEPT",
+    "ARERec",
     "Dataset",
     "GlobalMean",
     "Holdout",

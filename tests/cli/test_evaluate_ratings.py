@@ -21,8 +21,8 @@ Ask = Callable[..., Any]
 LEAK = "looked back as published: histories held the test ratings"
 LEARNT = ["--training.epochs", "4", "--training.learning-rate", "0.05", "--training.keep-every", "2"]
 MODELS = {
-    "learnt": ["level-biases", "--model.lookback", "train", *LEARNT],
-    "leaking": ["level-biases", "--model.lookback", "reference", *LEARNT],
+    "learnt": ["level-biases", "--model.look_back", "train", *LEARNT],
+    "leaking": ["level-biases", "--model.look_back", "reference", *LEARNT],
     "bias": ["rating-bias"],
     "popularity": ["popularity"],
 }
@@ -74,6 +74,14 @@ def test_tables_say_what_is_what(runs: dict[str, Path], capsys: pytest.CaptureFi
     assert capsys.readouterr().out.count(LEAK) == 2, "of the ratings and of the ranking"
 
 
+def test_the_training_says_it_too(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("leaking", "learnt"):
+        words = [*MODELS[name], "--split", "random-rows", "--quiet", "--training.epochs", "1"]
+        data, out = str(runs[name].parent / "data"), str(tmp_path / name)
+        assert main(["train", data, "--out", out, "--model", *words]) == 0
+        assert (LEAK in capsys.readouterr().err) is (name == "leaking")
+
+
 def test_an_epoch_that_was_kept_is_evaluated(runs: dict[str, Path], answer: Ask) -> None:
     second, fourth, best = (
         answer("evaluate", runs["learnt"], *words)["metrics"]["rmse"] for words in (["--epoch", 2], ["--epoch", 4], [])
@@ -111,7 +119,7 @@ def test_the_report_shows_calibration_and_the_leak(
         assert main(["evaluate", str(runs[name]), *words]) == 0
         pages[name] = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
     for name in ("learnt", "leaking"):
-        for part in ('id="calibration"', 'id="ranking"', "rmse", "own_ndcg@", "By ratings of the item in training"):
+        for part in ('id="calibration"', 'id="ranking"', "rmse", "own_ndcg@", "By number of ratings of the item"):
             assert part in pages[name], part
         assert (LEAK in pages[name]) is (name == "leaking")
     assert 'id="calibration"' not in pages["popularity"]

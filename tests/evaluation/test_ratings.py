@@ -13,13 +13,17 @@ import torch
 
 from segue.data.dataset import Dataset
 from segue.data.histories import NOW
-from segue.data.splits import Holdout, Split, hold_out_users, leave_last_n, leave_last_out, time_cut
+from segue.data.splits import Holdout, Split, hold_out_users, leave_last_n, leave_last_out, random_rows, time_cut
 from segue.errors import ConfigError, DataError, EvaluationError, SegueError
 from segue.evaluation.compare import compare
+from segue.evaluation.evaluate import evaluate
 from segue.evaluation.ratings import evaluate_ratings
 from segue.evaluation.result import Evaluation, as_text, side_by_side
+from segue.models.arerec import ARERec
 from segue.models.base import Model
 from segue.models.ratings import Rated
+from segue.training.config import Training
+from segue.training.fit import fit
 from tests.inference.fakes import Table
 from tests.models.rating_models import ItemLevels, ItemLevelsModel, rated_dataset
 
@@ -185,14 +189,24 @@ def test_it_is_saved_printed_and_read(tmp_path: Path) -> None:
 
 def test_the_published_leak_is_said_wherever_figures_are() -> None:
     sentence = "looked back as published: histories held the test ratings"
-    leaking, honest = (evaluate_ratings(fitted(lookback=way), SPLIT.test) for way in ("reference", "train"))
-    assert leaking.protocol["lookback"] == "reference"
+    leaking, honest = (evaluate_ratings(fitted(look_back=way), SPLIT.test) for way in ("reference", "train"))
+    assert leaking.protocol["look_back"] == "reference"
     assert sentence in leaking.describe() and sentence in str(leaking)
     assert sentence in str(leaking.table().title)
     assert sentence in as_text(side_by_side({"first": honest, "second": leaking})).replace("\n", " ")
     assert sentence in str(compare(honest, leaking, resamples=10))
     assert compare(honest, leaking, resamples=10).to_dict()["cautions"]
     assert sentence not in str(honest) + str(compare(honest, honest, resamples=10))
+
+
+def test_the_model_with_the_leak_is_known_by_its_setting() -> None:
+    split = random_rows(DATA)
+    config = ARERec(width=4, look_back="reference", neighbour_ratings=False)
+    model = fit(config, split, training=Training(epochs=1, cpu=True), quiet=True)
+    for found in (evaluate_ratings(model, split.test), evaluate(model, split.test)):
+        assert found.caution == "looked back as published: histories held the test ratings"
+    honest = fit(replace(config, look_back="train"), split, training=Training(epochs=1, cpu=True), quiet=True)
+    assert evaluate_ratings(honest, split.test).caution is None
 
 
 # ---- two models ----------------------------------------------------------------------------------------------------

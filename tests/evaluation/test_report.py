@@ -162,8 +162,8 @@ def test_of_errors_the_least_is_best(tmp_path: Path) -> None:
     data = rated_dataset()
     split = leave_last_n(data, 4)
     models = {}
-    for name, lookback in (("learnt", "train"), ("blank", "reference")):
-        model = ItemLevels(levels=(1, 2, 3, 4, 5), lookback=lookback).build(data.n_users, data.n_items)
+    for name, look_back in (("learnt", "train"), ("blank", "reference")):
+        model = ItemLevels(levels=(1, 2, 3, 4, 5), look_back=look_back).build(data.n_users, data.n_items)
         if name == "learnt":
             model.count(split.train)
         models[name] = evaluate_ratings(model, split.test, k=2)

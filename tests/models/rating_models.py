@@ -25,7 +25,7 @@ class ItemLevels(ModelConfig):
     """The scale; that of the training ratings when not given."""
     probable: bool = True
     """Whether the model tells the probability of each level."""
-    lookback: str | None = None
+    look_back: str | None = None
     """As a model would say that it has looked where it must not."""
 
     def resolved(self, dataset: Dataset) -> ItemLevels:
@@ -79,7 +79,7 @@ class LevelBiases(ModelConfig):
 
     levels: tuple[float, ...] | None = None
     """The scale; that of the training ratings when not given."""
-    lookback: str = "train"
+    look_back: str = "train"
     """As a model would say how it has looked back."""
 
     def resolved(self, dataset: Dataset) -> LevelBiases:

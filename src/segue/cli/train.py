@@ -113,6 +113,10 @@ def _report(recommender: Recommender, options: TrainOptions) -> None:
     found = {f"validation {name}": value for name, value in trained.get("validation", {}).items()}
     shown = {name.replace("_", " "): trained[name] for name in ("epochs", "best_epoch", "seconds") if name in trained}
     write_pairs({"model": recommender.model.config.name, **shown, **found, "run": options.out})
+    if getattr(recommender.model.config, "look_back", None) == "reference":
+        from segue.evaluation.result import LEAK
+
+        note(f"warning: the model {LEAK}, and those of validation. These figures flatter it.")
     note(f"Next: segue evaluate {shlex.quote(options.out)}")
 
 

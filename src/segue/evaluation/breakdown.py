@@ -59,12 +59,12 @@ def by_step(steps: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
 
 
 def by_item_ratings(counts: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
-    """Means over the questions whose items had about as many ratings in training.
+    """Means over the questions whose items have about as many ratings that may be learnt from.
 
     Parameters
     ----------
     counts
-        (n,) ratings in training of the item of each question.
+        (n,) ratings of the item of each question, in the Holdout's training view.
     metrics
         (n,) values by name.
 

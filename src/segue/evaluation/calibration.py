@@ -31,7 +31,7 @@ def calibration_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
     from matplotlib.figure import Figure
 
     probable = {name: found for name, found in evaluations.items() if "level" in found.parts}
-    figure = Figure(figsize=(10.4 if probable else 5.6, 4.4), dpi=130, layout="constrained")
+    figure = Figure(figsize=(10.4, 4.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2 if probable else 1, squeeze=False)[0]
     colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(evaluations)}

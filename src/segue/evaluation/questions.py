@@ -109,7 +109,7 @@ class Questions:
             "exclude_seen": exclude_seen,
             "ties": "against the target",
             "questions": self._digest(targets),
-            **lookback_of(self.model),
+            **look_back_of(self.model),
         }
 
     def _digest(self, targets: Histories) -> str:
@@ -124,10 +124,10 @@ class Questions:
         return digest.hexdigest()[:16]
 
 
-def lookback_of(model: Model) -> dict[str, Any]:
+def look_back_of(model: Model) -> dict[str, Any]:
     """How the model looked back at the histories of items, for the protocol; nothing where there is no such choice."""
-    lookback = getattr(model.config, "lookback", None)
-    return {} if lookback is None else {"lookback": lookback}
+    look_back = getattr(model.config, "look_back", None)
+    return {} if look_back is None else {"look_back": look_back}
 
 
 def _lengths(k: int | Sequence[int], n_items: int, sampled: bool) -> list[int]:

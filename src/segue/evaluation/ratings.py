@@ -12,7 +12,7 @@ from segue.data.splits import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
 from segue.evaluation.metrics import PER_QUESTION, Floats, combined, summed
-from segue.evaluation.questions import HasModel, lookback_of
+from segue.evaluation.questions import HasModel, look_back_of
 from segue.evaluation.rating_metrics import by_level, calibration, calibration_error, own_metrics
 from segue.evaluation.rating_questions import Answers, RatingQuestions, answers, rating_model
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval
@@ -69,8 +69,8 @@ def evaluate_ratings(
     Returns
     -------
     evaluation
-        The figures, their intervals, per user, by length of history, by the number of ratings that the item has in
-        training, and how well calibrated the model is.
+        The figures, their intervals, per user, by length of history, by the number of ratings of the item that may be
+        learnt from (at the test those of validation are among them), and how well calibrated the model is.
 
     Raises
     ------
@@ -195,5 +195,5 @@ def _protocol(
         "on_unrated_items": int(model.unrated().cpu().numpy()[questions.items].sum()),
         "on_unknown_users": int(asked.n_targets[unknown].sum()),
         "questions": questions.digest,
-        **lookback_of(model),
+        **look_back_of(model),
     }

@@ -27,7 +27,7 @@ _OTHER_HEADLINES = (_SESSION_HEADLINES, _RATING_HEADLINES)
 _PARTS = {
     "history_length": "By length of history",
     "popularity": "By popularity of the target",
-    "item_ratings": "By ratings of the item in training",
+    "item_ratings": "By number of ratings of the item",
     "step": "By step",
 }
 

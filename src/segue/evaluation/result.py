@@ -24,6 +24,8 @@ _KIND = "evaluation"
 _PART = "by_"
 RATINGS = "ratings"
 """The task of evaluations of predicted ratings, as their protocol names it."""
+LEAK = "looked back as published: histories held the test ratings"
+"""What is said of a model whose setting `look_back` is "reference"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +130,8 @@ class Evaluation:
     @property
     def caution(self) -> str | None:
         """What a reader must know before believing the figures; None if there is nothing."""
-        if self.protocol.get("lookback") == "reference":
-            return "looked back as published: histories held the test ratings"
+        if self.protocol.get("look_back") == "reference":
+            return LEAK
         return None
 
     @property

@@ -84,7 +84,7 @@ class ARERec(ModelConfig):
     """Of the item's profile."""
     dropout_neighbour_rating: float = 0.0
     """Of the products of both."""
-    dropout_user_rating: float = 0.0
+    dropout_user_rating: float = 0.5
     """Of what is left of them after the maximum."""
     l2_query: float = 0.0
     """Penalty on the squares of the attention's query weights, added to the mean loss."""
@@ -96,7 +96,7 @@ class ARERec(ModelConfig):
     """On the map of its joined heads."""
     l2_output: float = 0.0
     """On the map from regions to levels."""
-    l2_agreement: float = 5e-4
+    l2_agreement: float = 8e-4
     """On the vectors that agreement is the product of: those that a step reads."""
 
     def __post_init__(self) -> None:

@@ -35,8 +35,10 @@ _CELLS = 4_000_000
 """Region products that are made at once when ratings are predicted."""
 _GROUP = 64
 _PULL = 3.0
-_USER_STD, _ITEM_STD, _AGREEMENT_STD = 0.4, 0.1, 0.1
+_USER_STD, _ITEM_STD, _AGREEMENT_STD = 0.4, 0.1, 0.05
 _DOUBT = 5.0
+_AGREEMENT = 4.0
+"""Makes up for vectors that begin small, so that steps of the usual size move them fast enough."""
 
 
 class ARERecModel(RatingModel, TrainableModel):
@@ -44,7 +46,7 @@ class ARERecModel(RatingModel, TrainableModel):
 
     With `biases` or `neighbour_ratings` the levels get slope · z besides, where
 
-    z = b_user + b_item + Σ_j ⟨p_user, q_j⟩ (r_j - mean - b'_j) / √(neighbours + 5)
+    z = b_user + b_item + Σ_j 4 ⟨p_user, q_j⟩ (r_j - mean - b'_j) / √(neighbours + 5)
 
     r_j is what neighbour j gave, b'_j the neighbour's bias, and the product of p and q, which may be negative, says how
     far the user agrees with the neighbour: an item-based linear autoencoder (Sedhain et al., *AutoRec*, 2015) that
@@ -213,10 +215,10 @@ class ARERecModel(RatingModel, TrainableModel):
         return above
 
     def agreement(self, batch: RatingBatch) -> Tensor:
-        """⟨p_user, q_j⟩ (u, c, w): how far users agree with their neighbours; 0 of users unknown."""
+        """4 ⟨p_user, q_j⟩ (u, c, w): how far users agree with their neighbours; 0 of users unknown."""
         asks = self.dropouts["user"](self.asks(batch.users)) * self.users.known[batch.users][..., None]
         tells = self.dropouts["neighbour"](self.tells(batch.neighbours))[batch.which]
-        products: Tensor = asks @ tells.transpose(1, 2)
+        products: Tensor = asks @ tells.transpose(1, 2) * _AGREEMENT
         return products
 
     # ---- answers ------------------------------------------------------------------------------------------------
