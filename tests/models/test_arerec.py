@@ -174,6 +174,7 @@ def test_rate_and_both_scores_agree(shape: dict[str, Any], cells: int, monkeypat
 
 def test_nothing_asked_is_nothing_answered() -> None:
     model, _ = build()
+    model.requires_grad_(False)
     nothing = torch.zeros(0, dtype=torch.long)
     found = model.rate(nothing, nothing, nothing)
     assert found.expected.shape == (0,) and found.probabilities is not None and found.probabilities.shape == (0, 4)
