@@ -21,6 +21,7 @@ CONFIGS = {
     "global-mean": {},
     "rating-bias": {},
     "matrix-factorization": {"width": 4, "reg": 0.3},
+    "arerec": {"width": 8, "levels": (1.0, 2.0, 3.0, 4.0, 5.0), "history_length": 20, "look_back": "past"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -84,11 +85,14 @@ class ARERecModel(RatingModel, TrainableModel):
             {name: getattr(config, f"dropout_{name}") for name in inner},
         )
         self.output = nn.Linear(config.region_size, len(config.levels))
-        self.user_biases, self.item_biases = nn.Embedding(n_users + 1, 1), nn.Embedding(n_items + 1, 1)
+        # Only what is used: several processes wait for a gradient of every parameter there is.
+        if config.biases:
+            self.user_biases, self.item_biases = nn.Embedding(n_users + 1, 1), nn.Embedding(n_items + 1, 1)
         if config.neighbour_ratings:
             self.asks = nn.Embedding(n_users + 1, config.width, sparse=True)
             self.tells = nn.Embedding(n_users + 1, config.width, sparse=True)
-        self.slope = nn.Parameter(torch.zeros(len(config.levels)))
+        if config.biases or config.neighbour_ratings:
+            self.slope = nn.Parameter(torch.zeros(len(config.levels)))
         self.register_buffer("scale", torch.tensor(config.levels))
         self.register_buffer("raters", torch.zeros(0, dtype=torch.int32))
         self.register_buffer("rated", torch.zeros(0, dtype=torch.uint8))
@@ -107,8 +111,10 @@ class ARERecModel(RatingModel, TrainableModel):
         if self.config.neighbour_ratings:
             nn.init.normal_(self.asks.weight, std=_AGREEMENT_STD)
             nn.init.normal_(self.tells.weight, std=_AGREEMENT_STD)
-        for layer in (self.output, self.user_biases, self.item_biases):
-            nn.init.zeros_(layer.bias if isinstance(layer, nn.Linear) else layer.weight)
+        nn.init.zeros_(self.output.bias)
+        if self.config.biases:
+            nn.init.zeros_(self.user_biases.weight)
+            nn.init.zeros_(self.item_biases.weight)
         with torch.no_grad():
             self.items.weight[0] = 0
 
@@ -205,7 +211,7 @@ class ARERecModel(RatingModel, TrainableModel):
             gave = self.scale[batch.given] - self.mean - self.habits[batch.neighbours][batch.which]
             counted = batch.inside & (batch.given >= 0)[:, None]
             said = (self.agreement(batch) * gave[:, None]).masked_fill(~counted, 0.0).sum(dim=2)
-            above = above + said / (counted.sum(dim=2) + _DOUBT).sqrt()
+            above = above + said / (counted.sum(dim=2).to(said) + _DOUBT).sqrt()
         return above
 
     def agreement(self, batch: RatingBatch) -> Tensor:
@@ -247,32 +253,48 @@ class ARERecModel(RatingModel, TrainableModel):
 
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:
         """The probabilities of the levels and their mean; pairs of one item are answered together."""
-        asked = items.cpu().numpy()
-        order = np.argsort(asked, kind="stable")
-        offsets = group_offsets(asked[order], _GROUP)
-        probabilities = torch.empty(len(asked), len(self.levels), device=self.device)
+        asked, people, when = (tensor.cpu().numpy() for tensor in (items, users, moments))
+        order = np.lexsort((when, asked))  # pairs that are asked at about the same time look at the same neighbours
+        asked, people, when = asked[order], people[order], when[order]
+        offsets = group_offsets(asked, _GROUP)
+        starts, ends = offsets[:-1], offsets[1:]
+        probabilities = torch.empty(len(asked), len(self.levels), device=self.device, dtype=self.scale.dtype)
         rows = torch.from_numpy(order).to(self.device)
-        ordered = users.cpu().numpy()[order], moments.cpu().numpy()[order]
-        size = max(1, _CELLS // (_GROUP * self.config.region_size * (self.regions.limit + 1)))
-        for low in range(0, len(offsets) - 1, size):
-            starts, ends = offsets[low : low + size + 1][:-1], offsets[low : low + size + 1][1:]
-            places, real = ragged_places(starts, ends)
-            found = self._probabilities(asked[order][starts], ordered[0][places], ordered[1][places])
-            probabilities[rows[starts[0] : ends[-1]]] = found[torch.from_numpy(real).to(self.device)]
+        for groups in self._portions(asked[starts], when[starts], when[ends - 1], _GROUP):
+            places, real = ragged_places(starts[groups], ends[groups])
+            found = self._probabilities(asked[starts[groups]], people[places], when[places])
+            there = torch.from_numpy(places[real]).to(self.device)
+            probabilities[rows[there]] = found[torch.from_numpy(real).to(self.device)]
         return Rated(probabilities @ self.scale, probabilities)
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Expected ratings (batch, stop - start) of the codes from `start` up to `stop`."""
         asked = queries.cpu().numpy()
         if out is None:
-            out = torch.empty(len(queries), stop - start, device=self.device)
-        size = max(1, _CELLS // (len(queries) * self.config.region_size * (self.regions.limit + 1)))
-        for low in range(start, stop, size):
-            items = np.arange(low, min(low + size, stop))
-            users, moments = (np.broadcast_to(column, (len(items), len(asked))) for column in asked.T)
-            found = self._probabilities(items, users, moments) @ self.scale
-            out[:, low - start : low - start + len(items)] = found.T
+            out = torch.empty(len(queries), stop - start, device=self.device, dtype=self.scale.dtype)
+        if not len(asked):
+            return out
+        items = np.arange(start, stop)
+        first, last = (np.full(len(items), moment) for moment in (asked[:, 1].min(), asked[:, 1].max()))
+        for portion in self._portions(items, first, last, len(asked)):
+            users, moments = (np.broadcast_to(column, (len(portion), len(asked))) for column in asked.T)
+            found = self._probabilities(items[portion], users, moments) @ self.scale
+            out[:, torch.from_numpy(portion).to(self.device)] = found.T.to(out.dtype)
         return out
+
+    def _portions(self, items: Int64, first: Int64, last: Int64, size: int) -> Iterator[Int64]:
+        """Groups (u,) divided into those that are answered at once: of like width, and few where they look at many.
+
+        Each asks about `items`, for up to `size` users, at moments from `first` to `last`.
+        """
+        starts, ends = self.index.windows(np.stack([items, items]), np.stack([first, last]))
+        widths = 1 + ends.max(axis=0) - starts.min(axis=0)
+        order = np.argsort(-widths, kind="stable")
+        low = 0
+        while low < len(order):
+            many = max(1, _CELLS // (size * self.config.region_size * int(widths[order[low]])))
+            yield order[low : low + many]
+            low += many
 
     def _probabilities(self, items: Int64, users: Int64, moments: Int64) -> Tensor:
         """Of the levels (u, c, levels), for items (u,) and users and moments (u, c)."""
@@ -290,7 +312,7 @@ class ARERecModel(RatingModel, TrainableModel):
         size = max(1, _CELLS // (width * width * self.config.region_size))
         found = [
             self._reasons(low, item[low : low + size], user[low : low + size], moment[low : low + size])
-            for low in range(0, len(item), size)
+            for low in range(0, max(len(item), 1), size)
         ]
         return joined(found)
 
@@ -327,9 +349,12 @@ class ARERecModel(RatingModel, TrainableModel):
             saved = state_dict.get(prefix + name)
             if saved is not None:
                 setattr(self, name, getattr(self, name).new_empty(saved.shape))
-        tables = [state_dict[name] for table in ("k_iu", "k_ui") if (name := f"{prefix}regions.{table}") in state_dict]
-        if self.config.contexts == "interaction" and len(tables) == 2:
-            self.regions.make_tables(len(tables[0]), len(tables[1]))
+        names = (f"{prefix}regions.{table}.weight" for table in ("k_iu", "k_ui"))
+        tables = [state_dict[name] for name in names if name in state_dict]
+        sizes = tuple(map(len, tables))
+        # New tables only where the old ones do not fit: an optimizer may hold them.
+        if self.config.contexts == "interaction" and len(sizes) == 2 and sizes != self.regions.sizes:
+            self.regions.make_tables(*sizes)
         self._index = None
         super()._load_from_state_dict(state_dict, prefix, *args)
 

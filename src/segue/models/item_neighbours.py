@@ -125,7 +125,7 @@ class ItemNeighbours:
             users,
             levels,
             distinct.astype(np.int64),
-            which.reshape(len(items), -1),
+            which.reshape(len(items), 1 + places.shape[1]),
             _with_nobody(np.where(real, places + 1, 0), 0),
             _with_nobody(given, -1),
             np.concatenate([~inside.any(axis=2, keepdims=True), inside], axis=2),

@@ -6,7 +6,6 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segue.models.item_neighbours import RatingBatch
@@ -87,10 +86,17 @@ class RegionAttention(nn.Module):
 
     def make_tables(self, neighbour_rows: int, item_rows: int) -> None:
         """New local context units, N(0, 0.01) as published; row 0 is that of nobody."""
-        device = self.query.weight.device if self.attention else None
-        size = self.region_size * self.width
-        self.k_iu = nn.Parameter(torch.randn(neighbour_rows, size, device=device) * _STD)
-        self.k_ui = nn.Parameter(torch.randn(item_rows, size, device=device) * _STD)
+        like, size = next(self.parameters(), torch.empty(0)), self.region_size * self.width
+        # As modules, whose gradients several processes know to be sparse.
+        self.k_iu, self.k_ui = (
+            nn.Embedding.from_pretrained(like.new_empty(rows, size).normal_(std=_STD), freeze=False, sparse=True)
+            for rows in (neighbour_rows, item_rows)
+        )
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many rows the two tables have: K_iu, K_ui."""
+        return self.k_iu.num_embeddings, self.k_ui.num_embeddings
 
     def forward(self, batch: RatingBatch, users: Tensor, neighbours: Tensor, items: Tensor) -> Read:
         """Read the neighbours.
@@ -145,9 +151,10 @@ class RegionAttention(nn.Module):
         always = self.concat.bias.expand(len(neighbours), 1, -1)
         return torch.einsum("mhe,dhe->mhd", values, concat), always
 
-    def _units(self, table: Tensor, rows: Tensor) -> Tensor:
+    def _units(self, table: nn.Embedding, rows: Tensor) -> Tensor:
         """Local context units (…, region_size, width); only the rows that are read get a gradient."""
-        return F.embedding(rows, table, sparse=True).view(*rows.shape, self.region_size, self.width)
+        units: Tensor = table(rows)
+        return units.view(*rows.shape, self.region_size, self.width)
 
     def _weights(self, batch: RatingBatch, users: Tensor, neighbours: Tensor) -> Tensor:
         """(u, heads, c, w): over those looked at they sum to 1."""
@@ -156,7 +163,7 @@ class RegionAttention(nn.Module):
         n, c, width = users.shape
         size = width // self.heads
         queries = self.query(users).view(n, c, self.heads, size).transpose(1, 2)
-        keys = self.key(neighbours)[batch.which].view(n, -1, self.heads, size).permute(0, 2, 3, 1)
+        keys = self.key(neighbours)[batch.which].view(n, batch.which.shape[1], self.heads, size).permute(0, 2, 3, 1)
         logits = (queries @ keys) / math.sqrt(size)
         weights: Tensor = logits.masked_fill(~batch.inside[:, None], -torch.inf).softmax(dim=-1)
         return weights

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segue.models.base import TrainableModel
 from segue.training.config import Training
@@ -62,6 +62,21 @@ class RowAdam(torch.optim.Adam):
         state["exp_avg_sq"][rows] = second
         scale = (second / (1 - beta2**step)).sqrt_().add_(group["eps"])
         parameter[rows] = weights.addcdiv_(first, scale, value=-group["lr"] / (1 - beta1**step))
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
+    """Scale gradients down to this norm, if theirs, taken together, is larger; sparse ones as well."""
+    gradients = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            gradients.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            gradients.append(parameter.grad)
+    total = torch.nn.utils.get_total_norm(gradients)
+    share = (norm / (total + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(share)
 
 
 def make_optimizer(model: TrainableModel, settings: Training) -> torch.optim.Optimizer:

@@ -30,7 +30,7 @@ from segue.models.base import Examples, TrainableModel
 from segue.training.batches import plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.config import MAY_CHANGE_ON_RESUME, Training
-from segue.training.optimizers import make_optimizer
+from segue.training.optimizers import clip_gradients, make_optimizer
 from segue.training.progress import Progress
 from segue.training.validation import Validate
 
@@ -162,7 +162,7 @@ class Trainer:
             self._not_finite(value, step)
         self.accelerator.backward(loss)
         if self.settings.clip_norm:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+            clip_gradients(self.model.parameters(), self.settings.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.step()

@@ -1,0 +1,179 @@
+"""RowAdam: torch's Adam where gradients are dense, a plain loop over rows where they are sparse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from segue.data.splits import random_rows
+from segue.models.arerec import ARERec
+from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from segue.training.fit import fit
+from segue.training.optimizers import RowAdam, clip_gradients
+from segue.training.trainer import Interrupted, Trainer
+from tests.models.rating_models import rated_dataset
+
+from .runs import small_training
+
+RATE, BETAS, EPS = 0.01, (0.9, 0.98), 1e-8
+ROWS, WIDTH = 6, 3
+KINDS = [{}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]
+READ = st.lists(st.lists(st.integers(0, ROWS - 1), max_size=5), min_size=1, max_size=5)
+
+
+def table() -> nn.Embedding:
+    torch.manual_seed(0)
+    return nn.Embedding(ROWS, WIDTH, sparse=True, dtype=torch.float64)
+
+
+def step(layer: nn.Embedding, optimizer: torch.optim.Optimizer, read: list[int], factor: float) -> None:
+    """A step of a loss that reads some rows, a few of them twice."""
+    optimizer.zero_grad(set_to_none=True)
+    targets = factor * torch.arange(len(read) * WIDTH, dtype=torch.float64).view(-1, WIDTH)
+    (layer(torch.tensor(read, dtype=torch.long)) * targets.cos()).pow(2).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_dense_gradients_are_torchs_adam_bit_for_bit(kind: dict[str, Any]) -> None:
+    found, expected = [], []
+    for optimizer_class, weights in ((RowAdam, found), (torch.optim.Adam, expected)):
+        torch.manual_seed(1)
+        layer = nn.Linear(5, 4)
+        optimizer = optimizer_class(layer.parameters(), lr=RATE, betas=BETAS, fused=True, **kind)
+        for number in range(5):
+            optimizer.zero_grad(set_to_none=True)
+            layer(torch.arange(5.0) + number).square().sum().backward()
+            optimizer.step()
+            weights += [parameter.detach().clone() for parameter in layer.parameters()]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@given(READ)
+@settings(max_examples=40, deadline=None)
+def test_sparse_gradients_move_the_rows_that_were_read(kind: dict[str, Any], reads: list[list[int]]) -> None:
+    layer = table()
+    weights = layer.weight.detach().numpy().copy()
+    first, second = np.zeros((ROWS, WIDTH)), np.zeros(ROWS)
+    optimizer = RowAdam(layer.parameters(), lr=RATE, betas=BETAS, eps=EPS, fused=True, **kind)
+    for number, read in enumerate(reads, 1):
+        factors = np.cos(number * np.arange(len(read) * WIDTH).reshape(-1, WIDTH)) ** 2
+        gradients = {row: np.zeros(WIDTH) for row in read}
+        for place, row in enumerate(read):
+            gradients[row] += 2 * factors[place] * weights[row]
+        step(layer, optimizer, read, number)
+        for row, gradient in gradients.items():
+            if kind.get("decoupled_weight_decay"):
+                weights[row] *= 1 - RATE * kind["weight_decay"]
+            else:
+                gradient = gradient + kind.get("weight_decay", 0.0) * weights[row]
+            first[row] = BETAS[0] * first[row] + (1 - BETAS[0]) * gradient
+            second[row] = BETAS[1] * second[row] + (1 - BETAS[1]) * np.mean(gradient**2)
+            size = np.sqrt(second[row] / (1 - BETAS[1] ** number)) + EPS
+            weights[row] -= RATE * first[row] / (1 - BETAS[0] ** number) / size
+        np.testing.assert_allclose(layer.weight.detach().numpy(), weights, rtol=1e-12, atol=1e-15)
+        assert layer.weight.grad is None, "a sparse gradient is used up"
+
+
+def test_rows_that_are_not_read_keep_every_bit() -> None:
+    layer = table()
+    before = layer.weight.detach().clone()
+    optimizer = RowAdam(layer.parameters(), lr=RATE, weight_decay=0.3, decoupled_weight_decay=True)
+    for number in range(4):
+        step(layer, optimizer, [1, 4, 4], number + 1)
+    moved = (layer.weight != before).any(dim=1)
+    assert moved.tolist() == [False, True, False, False, True, False]
+
+
+def test_dense_and_sparse_side_by_side() -> None:
+    layer, dense = table(), nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = RowAdam([*layer.parameters(), dense], lr=RATE, fused=True)
+    (layer(torch.tensor([2])).sum() * dense.sum()).backward()
+    loss = optimizer.step()
+    assert loss is None and (dense != 1).all() and optimizer.state[layer.weight]["exp_avg_sq"].shape == (ROWS, 1)
+
+
+def test_state_is_saved_and_restored(tmp_path: Path) -> None:
+    whole, halves = table(), table()
+    optimizer = RowAdam(whole.parameters(), lr=RATE, fused=True)
+    for number in range(6):
+        step(whole, optimizer, [number % ROWS, 0], number + 1)
+    before = RowAdam(halves.parameters(), lr=RATE, fused=True)
+    for number in range(3):
+        step(halves, before, [number % ROWS, 0], number + 1)
+    save_checkpoint(tmp_path / "state.safetensors", optimizer_tensors(before), {})
+    after = RowAdam(halves.parameters(), lr=RATE, fused=True)
+    restore_optimizer(after, load_checkpoint(tmp_path / "state.safetensors")[0])
+    for number in range(3, 6):
+        step(halves, after, [number % ROWS, 0], number + 1)
+    assert torch.equal(whole.weight, halves.weight)
+    assert all(torch.equal(value, optimizer_tensors(after)[name]) for name, value in optimizer_tensors(optimizer).items())
+
+
+def test_clipping_counts_sparse_gradients_as_they_add_up() -> None:
+    sparse, dense = table(), nn.Parameter(torch.ones(2, dtype=torch.float64))
+    (sparse(torch.tensor([1, 1, 3])).sum() * 3 + dense.sum() * 4).backward()
+    assert sparse.weight.grad is not None and dense.grad is not None
+    gradients = np.concatenate([sparse.weight.grad.to_dense().numpy().ravel(), dense.grad.numpy()])
+    norm = np.sqrt((gradients**2).sum())
+    parameters = [sparse.weight, dense, nn.Parameter(torch.ones(1))]
+    clip_gradients(parameters, 2 * norm)
+    assert torch.equal(dense.grad, torch.full((2,), 4.0, dtype=torch.float64))
+    clip_gradients(parameters, 0.5)
+    clipped = np.concatenate([sparse.weight.grad.to_dense().numpy().ravel(), dense.grad.numpy()])
+    np.testing.assert_allclose(clipped, gradients * 0.5 / norm, rtol=1e-5)
+
+
+def test_clipping_dense_gradients_is_torchs() -> None:
+    torch.manual_seed(0)
+    mine, theirs = ([nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))] for _ in range(2))
+    for parameter, other in zip(mine, theirs, strict=True):
+        parameter.grad = torch.randn_like(parameter)
+        other.grad = parameter.grad.clone()
+    clip_gradients(mine, 0.7)
+    nn.utils.clip_grad_norm_(theirs, 0.7)
+    for parameter, other in zip(mine, theirs, strict=True):
+        assert parameter.grad is not None and other.grad is not None and torch.equal(parameter.grad, other.grad)
+
+
+SHAPES: list[dict[str, Any]] = [{}, {"contexts": "interaction"}, {"contexts": "interaction", "attention": False,
+          "biases": False, "neighbour_ratings": False}]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_an_interrupted_run_ends_with_the_same_bits(
+    tmp_path: Path, shape: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, config = random_rows(rated_dataset(30, 12, 14)), ARERec(width=8, group=4, **shape)
+    training = small_training(batch_size=16, clip_norm=1.0, epochs=3)
+    whole = fit(config, split, training=training, quiet=True, out=tmp_path / "whole")
+    original, taken = Trainer._step, []
+
+    def interrupting(trainer: Trainer, index: Any, number: int) -> float:
+        taken.append(number)
+        if len(taken) == per_epoch + 2:
+            trainer._stop.set()
+        return original(trainer, index, number)
+
+    examples = whole.model.examples(split.train)
+    per_epoch = max(1, round(len(examples.lengths) / training.batch_size))
+    assert per_epoch > 2
+    monkeypatch.setattr(Trainer, "_step", interrupting)
+    with pytest.raises(Interrupted):
+        fit(config, split, training=training, quiet=True, out=tmp_path / "stopped")
+    monkeypatch.setattr(Trainer, "_step", original)
+    fit(config, split, training=training, quiet=True, out=tmp_path / "stopped", resume=True)
+    for name in ("last.safetensors", "best.safetensors"):
+        expected, _ = load_checkpoint(tmp_path / "whole" / name)
+        found, _ = load_checkpoint(tmp_path / "stopped" / name)
+        assert expected.keys() == found.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(tensor, found[key]), (name, key)
