@@ -4,8 +4,9 @@
     python benchmarks/rating_size.py --ratings 2000000        # fewer ratings by as many users, to see what grows
 
 Popularity of items and activity of users fall off as in real logs, ratings are levels from 0.5 to 5 made of biases, a
-few factors and noise. The log is written as Parquet, prepared and cut in time, and one epoch is trained without validation,
-in a process of its own whose peak of memory is reported. The result goes to results/rating_size_<ratings>.json.
+few factors and noise. The log is written as Parquet, prepared and cut in time, and one epoch is trained without
+validation, in a process of its own whose peak of memory is reported. The result goes to
+results/rating_size_<ratings>.json.
 """
 
 from __future__ import annotations

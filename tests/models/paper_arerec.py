@@ -71,7 +71,7 @@ def answer(weights: Weights, config: ARERec, user: int, item: int, entries: Sequ
     logits = linear(weights, "output", regions)
     agreement = np.zeros(len(read))
     if config.neighbour_ratings and known[user]:
-        agreement = np.array([weights["asks.weight"][user] @ weights["tells.weight"][entry.user] for entry in read])
+        agreement = np.array([4 * weights["asks.weight"][user] @ weights["tells.weight"][entry.user] for entry in read])
     if config.biases or config.neighbour_ratings:
         logits = logits + weights["slope"] * above(weights, config, user, item, entries, agreement)
     probabilities = softmax(logits)
@@ -108,9 +108,7 @@ def product(weights: Weights, config: ARERec, item: int, entry: Entry, shares: A
     return (of_neighbour @ vector) * (of_item @ weights["items.weight"][item])
 
 
-def above(
-    weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry], agreement: Array
-) -> float:
+def above(weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry], agreement: Array) -> float:
     """z."""
     z = 0.0
     if config.biases:

@@ -115,7 +115,9 @@ def test_state_is_saved_and_restored(tmp_path: Path) -> None:
     for number in range(3, 6):
         step(halves, after, [number % ROWS, 0], number + 1)
     assert torch.equal(whole.weight, halves.weight)
-    assert all(torch.equal(value, optimizer_tensors(after)[name]) for name, value in optimizer_tensors(optimizer).items())
+    assert all(
+        torch.equal(value, optimizer_tensors(after)[name]) for name, value in optimizer_tensors(optimizer).items()
+    )
 
 
 def test_clipping_counts_sparse_gradients_as_they_add_up() -> None:
