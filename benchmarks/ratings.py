@@ -68,10 +68,11 @@ def split_of(setting: str, seed: int) -> segue.Split:
 def figures(recommender: segue.Recommender, split: segue.Split) -> dict[str, float]:
     """Of the test part."""
     found = segue.evaluate_ratings(recommender, split.test, k=10)
-    ranked = segue.evaluate_ratings(recommender, split.test, k=10, arg_max=True, resamples=0)
-    by_class = {f"{name} by class": ranked.metrics[name] for name in ("own_hr@10", "own_ndcg@10")}
     kept = {name: found.metrics[name] for name in METRICS if name in found.metrics}
-    return {name: round(value, 4) for name, value in (kept | by_class).items()}
+    if "log_loss" in kept:  # there are probabilities
+        ranked = segue.evaluate_ratings(recommender, split.test, k=10, arg_max=True, resamples=0)
+        kept |= {f"{name} by class": ranked.metrics[name] for name in ("own_hr@10", "own_ndcg@10")}
+    return {name: round(value, 4) for name, value in kept.items()}
 
 
 def run(name: str, setting: str, seed: int, runs: Path | None) -> dict[str, Any]:
