@@ -1,4 +1,4 @@
-"""The tables of measured results in README.md, docs/sessions.md and docs/ratings.md, made from benchmarks/results/*.json.
+"""The tables of measured results in README.md and on pages in docs/, made from benchmarks/results/*.json.
 
     python benchmarks/tables.py            # write them between the markers on these pages
     python benchmarks/tables.py --check    # say whether they are there already; exit code 1 if not
