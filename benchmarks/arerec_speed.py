@@ -4,8 +4,8 @@
 
 MovieLens 100K as ARERec's program prepares it (users, then items, with fewer than 20 ratings taken out; a random fifth
 is the test), two local context units per rating, region size 7, width 64, 2 heads, histories of at most 101, batches of
-128 ratings. Peer, measured on one core of the same kind of machine: ARERec's program (commit e46bd9d, TensorFlow), 896 s
-per epoch. The same with shared units stands beside it. The result goes to results/arerec_speed.json.
+128 ratings. Peer, measured on one core of the same kind of machine: ARERec's program (commit e46bd9d, TensorFlow), 896
+s per epoch. The same with shared units stands beside it. The result goes to results/arerec_speed.json.
 """
 
 from __future__ import annotations
