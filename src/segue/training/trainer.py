@@ -23,7 +23,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from segue.errors import StorageError, TrainingError
+from segue.errors import ConfigError, StorageError, TrainingError
 from segue.evaluation.metrics import lower_is_better
 from segue.inference.checkpoint import kept_epoch
 from segue.models.base import Examples, TrainableModel
@@ -102,6 +102,7 @@ class Trainer:
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
+        _check_processes(model, accelerator)
         self.model = model.to(accelerator.device)
         self.wrapped = accelerator.prepare_model(self.model)
         self.optimizer = make_optimizer(self.model, settings)
@@ -301,6 +302,16 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def _check_processes(model: TrainableModel, accelerator: Accelerator) -> None:
+    """Refuse what several GPUs cannot do: their way of adding up gradients, NCCL's, has none for sparse ones."""
+    sparse = any(isinstance(part, torch.nn.Embedding) and part.sparse for part in model.modules())
+    if sparse and accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        raise ConfigError(
+            f"processes={accelerator.num_processes}: {model.config.name} learns with sparse gradients, which several GPUs "
+            "cannot add up. Train in one process, or on the CPU (cpu=True)."
+        )
 
 
 def _generator(*key: int) -> np.random.Generator:
