@@ -108,9 +108,7 @@ def product(weights: Weights, config: ARERec, item: int, entry: Entry, shares: A
     return (of_neighbour @ vector) * (of_item @ weights["items.weight"][item])
 
 
-def above(
-    weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry], agreement: Array
-) -> float:
+def above(weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry], agreement: Array) -> float:
     """z."""
     z = 0.0
     if config.biases:

@@ -14,7 +14,7 @@ import segue
 from segue.data.dataset import Dataset
 from segue.data.splits import random_rows
 from segue.errors import ConfigError, DataError, UnknownIdError
-from segue.inference.people import UnknownIdWarning
+from segue.inference.people import UnknownIdWarning, UnratedItemWarning
 from segue.inference.recommender import Recommender
 from segue.models.arerec import ARERec
 from segue.models.registry import config_from_dict
@@ -93,7 +93,7 @@ def test_data_that_cannot_be_learnt_from() -> None:
         fitted(world(ratings=None))
     with pytest.raises(DataError, match="are 1: with one single level there is nothing to predict"):
         fitted(rated(np.ones_like))
-    with pytest.raises(DataError, match="different values.*matrix-factorization"):
+    with pytest.raises(DataError, match=r"different values.*matrix-factorization"):
         fitted(rated(lambda ratings: np.arange(len(ratings)) % 200))
     with pytest.raises(DataError, match=r"ratings of 4, 5 are none of the 3 levels 1, 2, 3"):
         fitted(world(), levels=(1.0, 2.0, 3.0))
@@ -152,9 +152,9 @@ def test_items_and_users_of_whom_nothing_is_known() -> None:
     data = world()
     data = replace(data, catalogue=type(data.catalogue)([*data.catalogue.ids, 5_000]))
     recommender = fitted(data)
-    with pytest.warns(segue.UnratedItemWarning, match="5000"):
+    with pytest.warns(UnratedItemWarning, match="5000"):
         assert recommender.score(1, 5_000, long=True)["score"].is_between(1, 5).all()
-    with pytest.warns(segue.UnratedItemWarning, match="5000"):
+    with pytest.warns(UnratedItemWarning, match="5000"):
         assert recommender.explain(1, 5_000).is_empty()
     with pytest.warns(UnknownIdWarning, match="77"):
         assert recommender.recommend([1, 77], k=2)["user"].unique().to_list() == [1]

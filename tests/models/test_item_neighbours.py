@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,7 @@ def test_first_not_before(slices: list[list[int]], moment: int) -> None:
 def test_group_offsets(items: list[int], size: int) -> None:
     items = sorted(items)
     offsets = group_offsets(np.array(items, dtype=np.int64), size).tolist()
-    groups = [items[start:end] for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    groups = [items[start:end] for start, end in pairwise(offsets)]
     expected = []
     for item in sorted(set(items)):
         own = [item] * items.count(item)

@@ -64,8 +64,8 @@ def neighbour_frame(
 ) -> pl.DataFrame:
     """The neighbours that decided what is expected of pairs of people (p) and item codes (p,).
 
-    Columns: user, item, score, kind, because, position, time (if there are times), rating, attention, agreement, decided,
-    effect; pair by pair, the largest effect first, equal ones newest first. Pairs without neighbours have no rows.
+    Columns: user, item, score, kind, because, position, time (if there are times), rating, attention, agreement,
+    decided, effect; pair by pair, the largest effect first, equal ones newest first. Pairs without neighbours have no rows.
 
     Raises
     ------

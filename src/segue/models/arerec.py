@@ -120,7 +120,11 @@ class ARERec(ModelConfig):
             )
 
     def _check_choices(self) -> None:
-        choices = {"contexts": get_args(Contexts), "keep": ("newest", "oldest"), "look_back": (None, *get_args(LookBack))}
+        choices = {
+            "contexts": get_args(Contexts),
+            "keep": ("newest", "oldest"),
+            "look_back": (None, *get_args(LookBack)),
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 expected = ", ".join(filter(None, known))

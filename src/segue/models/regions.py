@@ -89,7 +89,7 @@ class RegionAttention(nn.Module):
         like, size = next(self.parameters(), torch.empty(0)), self.region_size * self.width
         # As modules, whose gradients several processes know to be sparse.
         self.k_iu, self.k_ui = (
-            nn.Embedding.from_pretrained(like.new_empty(rows, size).normal_(std=_STD), freeze=False, sparse=True)
+            nn.Embedding(rows, size, sparse=True, _weight=like.new_empty(rows, size).normal_(std=_STD))
             for rows in (neighbour_rows, item_rows)
         )
 

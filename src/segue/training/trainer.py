@@ -23,14 +23,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from segue.errors import ConfigError, StorageError, TrainingError
+from segue.errors import StorageError, TrainingError
 from segue.evaluation.metrics import lower_is_better
 from segue.inference.checkpoint import kept_epoch
 from segue.models.base import Examples, TrainableModel
 from segue.training.batches import plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.config import MAY_CHANGE_ON_RESUME, Training
-from segue.training.optimizers import clip_gradients, make_optimizer
+from segue.training.optimizers import check_processes, clip_gradients, make_optimizer
 from segue.training.progress import Progress
 from segue.training.validation import Validate
 
@@ -102,7 +102,7 @@ class Trainer:
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
-        _check_processes(model, accelerator)
+        check_processes(model, accelerator)
         self.model = model.to(accelerator.device)
         self.wrapped = accelerator.prepare_model(self.model)
         self.optimizer = make_optimizer(self.model, settings)
@@ -302,16 +302,6 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-
-def _check_processes(model: TrainableModel, accelerator: Accelerator) -> None:
-    """Refuse what several GPUs cannot do: their way of adding up gradients, NCCL's, has none for sparse ones."""
-    sparse = any(isinstance(part, torch.nn.Embedding) and part.sparse for part in model.modules())
-    if sparse and accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-        raise ConfigError(
-            f"processes={accelerator.num_processes}: {model.config.name} learns with sparse gradients, which several GPUs "
-            "cannot add up. Train in one process, or on the CPU (cpu=True)."
-        )
 
 
 def _generator(*key: int) -> np.random.Generator:
