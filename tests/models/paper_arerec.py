@@ -71,7 +71,7 @@ def answer(weights: Weights, config: ARERec, user: int, item: int, entries: Sequ
     logits = linear(weights, "output", regions)
     agreement = np.zeros(len(read))
     if config.neighbour_ratings and known[user]:
-        agreement = np.array([weights["asks.weight"][user] @ weights["tells.weight"][entry.user] for entry in read])
+        agreement = np.array([4 * weights["asks.weight"][user] @ weights["tells.weight"][entry.user] for entry in read])
     if config.biases or config.neighbour_ratings:
         logits = logits + weights["slope"] * above(weights, config, user, item, entries, agreement)
     probabilities = softmax(logits)

@@ -65,7 +65,8 @@ def neighbour_frame(
     """The neighbours that decided what is expected of pairs of people (p) and item codes (p,).
 
     Columns: user, item, score, kind, because, position, time (if there are times), rating, attention, agreement,
-    decided, effect; pair by pair, the largest effect first, equal ones newest first. Pairs without neighbours have no rows.
+    decided, effect; pair by pair, the largest effect first, equal ones newest first. Pairs without neighbours have no
+    rows.
 
     Raises
     ------
