@@ -3,9 +3,10 @@
     python benchmarks/rating_size.py                          # 138,000 users, 27,000 items, one epoch
     python benchmarks/rating_size.py --ratings 2000000        # fewer ratings by as many users, to see what grows
 
-Popularity of items and activity of users fall off as in real logs, ratings are levels from 0.5 to 5 made of biases, a few
-factors and noise. The log is written as Parquet, prepared and cut in time, and one epoch is trained without validation,
-in a process of its own whose peak of memory is reported. The result goes to results/rating_size_<ratings>.json.
+Popularity of items and activity of users fall off as in real logs, ratings are levels from 0.5 to 5 made of biases, a
+few factors and noise. The log is written as Parquet, prepared and cut in time, and one epoch is trained without
+validation, in a process of its own whose peak of memory is reported. The result goes to
+results/rating_size_<ratings>.json.
 """
 
 from __future__ import annotations
@@ -54,14 +55,13 @@ def train(folder: str) -> dict[str, float]:
     asked = segue.evaluate_ratings(fitted, split.test, k=10, users=10_000, resamples=0)
     measured = time.perf_counter()
     seconds = fitted.metadata["training"]["seconds_per_epoch"]
-    questions = asked.protocol["targets"]
     return {
         "ratings": split.train.n_interactions,
         "split_seconds": round(divided - opened, 1),
         "seconds_per_epoch": round(seconds, 1),
         "seconds_per_million": round(seconds / split.train.n_interactions * 1e6, 1),
         "before_and_after_seconds": round(trained - divided - seconds, 1),
-        "predictions_per_second": round(questions / (measured - trained)),
+        "predictions_per_second": round(asked.per_user["questions"].sum() / (measured - trained)),
         "rmse": round(asked.metrics["rmse"], 4),
         "parameters": sum(parameter.numel() for parameter in fitted.model.parameters()),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),

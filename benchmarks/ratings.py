@@ -6,12 +6,12 @@
 Two settings. "all": all rows, 20 % of them drawn for the test and 10 % for validation. "published": users, then items,
 with fewer than 20 ratings taken out, once each, and test rows dropped whose item is not in training, as ARERec's
 program (commit e46bd9d) prepares. Seeds draw the split and train the model. Settings and epochs are chosen on
-validation; then everything but the published form is trained again on all but the test. ARERec is measured in its own defaults, with a local
-context unit per rating instead of shared ones ("per rating"), and as published (learning rate 1e-4, batches of 128
-ratings, no biases, no ratings of neighbours), looking back at training only or, with the leak, at everything. Figures
-beside the usual ones: the published metrics HR@10 and NDCG@10 among a user's own test ratings, ranked by the expected
-rating, and by the most probable one as the program does. Results go to results/ratings_all.json and
-results/ratings_published.json.
+validation; then everything but the published form is trained again on all but the test. ARERec is measured in its own
+defaults, with a local context unit per rating instead of shared ones ("per rating"), and as published (learning rate
+1e-4, batches of 128 ratings, no biases, no ratings of neighbours), looking back at training only or, with the leak,
+at everything. Figures beside the usual ones: the published metrics HR@10 and NDCG@10 among a user's own test ratings,
+ranked by the expected rating, and by the most probable one as the program does. Results go to
+results/ratings_all.json and results/ratings_published.json.
 """
 
 from __future__ import annotations

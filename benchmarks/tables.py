@@ -1,4 +1,4 @@
-"""The tables of measured results in README.md and docs/sessions.md, made from benchmarks/results/*.json.
+"""The tables of measured results in README.md, docs/sessions.md and docs/ratings.md, made from benchmarks/results/*.json.
 
     python benchmarks/tables.py            # write them between the markers on these pages
     python benchmarks/tables.py --check    # say whether they are there already; exit code 1 if not
@@ -18,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 SESSIONS = ROOT / "docs" / "sessions.md"
+RATINGS = ROOT / "docs" / "ratings.md"
 
 Result = dict[str, Any]
 
@@ -28,6 +29,13 @@ NAMES = {
     "markov": "Markov",
     "popularity": "Popularity",
     "recent-popularity": "RecentPopularity",
+    "global-mean": "Mean of all ratings",
+    "rating-bias": "User and item bias",
+    "matrix-factorization": "Matrix factorization",
+    "arerec": "ARERec, defaults",
+    "arerec, per rating": "ARERec, context units per rating",
+    "arerec, published": "ARERec as published, training only",
+    "arerec, published with its leak": "ARERec as published, **with its leak**",
 }
 KANG = "Kang & McAuley 2018"
 TIKHONOVICH = "Tikhonovich et al. 2025"
@@ -183,6 +191,72 @@ def epoch_of_parsrec(results: dict[str, Result]) -> Iterator[str]:
     yield made("parsrec_speed.py", [result])
 
 
+def ratings(results: dict[str, Result]) -> str:
+    """The page on ratings: every model on the same test ratings, then the published setting."""
+    parts = []
+    for name, heading, part in (
+        ("ratings_all", "All rows, a random fifth is the test; trained again on the rest", "refit_test"),
+        ("ratings_published", "ARERec's own preparation; as validation chose it, not trained again", "test"),
+    ):
+        if name in results:
+            parts += [f"**{heading}**", rated(results[name], part), made("ratings.py", results[name]["runs"])]
+    return "\n\n".join(parts or ["No results yet: run `benchmarks/ratings.py`."])
+
+
+def rated(result: Result, part: str) -> str:
+    """A row per model, the best expected rating first."""
+    names = {
+        "rmse": "RMSE",
+        "mae": "MAE",
+        "log_loss": "log-loss",
+        "own_hr@10": "HR@10 of own",
+        "own_ndcg@10": "NDCG@10 of own",
+        "own_hr@10 by class": "HR@10 by class",
+    }
+    found = {model: row for model, row in result["summary"].items() if f"{part} rmse" in row}
+    rows = [
+        [NAMES[model], *(mean(row, f"{part} {name}") for name in names), seeds(int(row["seeds"]))]
+        for model, row in sorted(found.items(), key=lambda pair: pair[1][f"{part} rmse"])
+    ]
+    return table(["", *names.values(), ""], rows)
+
+
+def rating_speed(results: dict[str, Result]) -> str:
+    """The page on ratings: seconds per epoch beside the program's, and what large logs take."""
+    parts = []
+    if "arerec_speed" in results:
+        result = results["arerec_speed"]
+        own = result["seconds_per_epoch"]
+        parts += [
+            f"An epoch in the published setting ({result['ratings']:,} ratings, "
+            f"{result['parameters']['per rating'] / 1e6:.0f} million weights) takes {own['per rating']:.1f} s on "
+            f"{cores(result['hardware']['threads'])}; ARERec's program took {result['peer_seconds_per_epoch']} s on a "
+            f"core of the same kind, {result['times_faster']:.0f} times as long. With shared units "
+            f"({result['parameters']['shared'] / 1e6:.1f} million weights) it takes {own['shared']:.1f} s.",
+            made("arerec_speed.py", [result]),
+        ]
+    sizes = [results[name] for name in sorted(results, key=_length_and_name) if name.startswith("rating_size_")]
+    if sizes:
+        heads = ["made ratings", "learnt from", "s per epoch", "s per million", "weights", "peak memory"]
+        rows = [
+            [
+                result["what"].split()[2],
+                f"{result['ratings']:,}",
+                f"{result['seconds_per_epoch']:,.0f}",
+                f"{result['seconds_per_million']:.0f}",
+                f"{result['parameters'] / 1e6:.0f} million",
+                f"{result['peak_gb']:.1f} GB",
+            ]
+            for result in sizes
+        ]
+        parts += [table(heads, rows), made("rating_size.py", sizes)]
+    return "\n\n".join(parts or ["No results yet: run `benchmarks/arerec_speed.py` and `benchmarks/rating_size.py`."])
+
+
+def _length_and_name(name: str) -> tuple[int, str]:
+    return len(name), name
+
+
 def explanations(results: dict[str, Result]) -> str:
     """The page on sessions: each method against what counting reaches, and the aims."""
     if "explanations" not in results:
@@ -294,13 +368,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a page would change")
     parser.add_argument("--readme", type=Path, default=README)
     parser.add_argument("--sessions", type=Path, default=SESSIONS)
+    parser.add_argument("--ratings", type=Path, default=RATINGS)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     results = read_results(arguments.results)
     sessions_page = put_in(arguments.sessions.read_text(encoding="utf-8"), "sessions", sessions(results))
+    ratings_page = put_in(arguments.ratings.read_text(encoding="utf-8"), "ratings", ratings(results))
     wanted = {
         arguments.readme: put_in(arguments.readme.read_text(encoding="utf-8"), "results", render(results)),
         arguments.sessions: put_in(sessions_page, "explanations", explanations(results)),
+        arguments.ratings: put_in(ratings_page, "speed", rating_speed(results)),
     }
     changed = [page for page, text in wanted.items() if page.read_text(encoding="utf-8") != text]
     if arguments.check and changed:

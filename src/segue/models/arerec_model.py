@@ -70,8 +70,8 @@ class ARERecModel(RatingModel, TrainableModel):
         self.dropouts = nn.ModuleDict(
             {name: Dropout(getattr(config, f"dropout_{name}")) for name in ("user", "neighbour", "item", "user_rating")}
         )
-        self.users = UserVectors(n_users, config.width)
-        self.items = nn.Embedding(n_items + 1, config.width)
+        self.users = UserVectors(n_users, config.width, sparse=True)
+        self.items = nn.Embedding(n_items + 1, config.width, sparse=True)
         shared = config.contexts == "shared"
         inner = ("k_ui", "k_iu", "neighbour_profile", "item_profile", "neighbour_rating")
         self.regions = RegionAttention(

@@ -108,48 +108,43 @@ class RegionAttention(nn.Module):
         users, neighbours, items
             (u, c, width), (m, width) and (u, width) vectors.
         """
-        parts, basis, products = self._profiles(batch, neighbours, items)
+        profiles, item = self._profiles(batch, neighbours, items)
         weights = self._weights(batch, users, neighbours)
-        profile = basis[:, None]
+        profile = profiles[:, None, :, -1]
         if self.attention:
             for head in range(self.heads):
-                profile = profile + weights[:, head, :, :, None] * parts[:, None, :, head]
+                profile = profile + weights[:, head, :, :, None] * profiles[:, None, :, head]
         profile = self.dropouts["neighbour_profile"](profile)
-        said = self.dropouts["neighbour_rating"](profile * products[:, None])
+        said = self.dropouts["neighbour_rating"](profile * item[:, None])
         said = said.masked_fill(~batch.inside[..., None], -torch.inf)
         regions, decided = said.max(dim=2)
         empty = (batch.inside[:, :, 1:].sum(2) < self.limit)[..., None]
         return Read(torch.where(empty, regions.clamp(min=0), regions), decided, weights)
 
-    def _profiles(self, batch: RatingBatch, neighbours: Tensor, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a neighbour says in each head (u, w, heads, r) and at any weight (u, w, r), and of the item (u, w, r).
+    def _profiles(self, batch: RatingBatch, neighbours: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """What a neighbour says (u, w, heads + 1, r), in each head and, last, at any weight; and of the item (u, w, r).
 
-        The last is (u, 1, r) where the units of an item are shared by its neighbours.
+        The second is (u, 1, r) where the units of an item are shared by its neighbours.
         """
-        said, always = self._answers(neighbours)
+        said = self._answers(neighbours)
         if self.contexts == "shared":
-            units = self.dropouts["k_iu"](self._units(self.k_iu, batch.neighbours))
-            parts, basis = _along(units, said)[batch.which], _along(units, always)[batch.which]
+            profiles = _along(self.dropouts["k_iu"](self._units(self.k_iu, batch.neighbours)), said)[batch.which]
             item = _along(self.dropouts["k_ui"](self._units(self.k_ui, batch.items)), items[:, None])
         else:
-            units = self.dropouts["k_iu"](self._units(self.k_iu, batch.contexts))
-            parts, basis = _along(units, said[batch.which]), _along(units, always[batch.which])
+            profiles = _along(self.dropouts["k_iu"](self._units(self.k_iu, batch.contexts)), said[batch.which])
             item_units = self.dropouts["k_ui"](self._units(self.k_ui, batch.contexts))
             item = _along(item_units, items[:, None, None])[:, :, 0]
-        return parts, basis[:, :, 0], self.dropouts["item_profile"](item)
+        return profiles, self.dropouts["item_profile"](item)
 
-    def _answers(self, neighbours: Tensor) -> tuple[Tensor, Tensor]:
-        """W_o W_vh n_j (m, heads, width) and, at any weight, the bias of W_o (m, 1, width).
-
-        Without attention there are no heads, and the second is n_j itself.
-        """
+    def _answers(self, neighbours: Tensor) -> Tensor:
+        """W_o W_vh n_j of each head, then the bias of W_o (m, heads + 1, width); n_j (m, 1, width) if unweighed."""
         if not self.attention:
-            return neighbours.new_zeros(len(neighbours), 0, self.width), neighbours[:, None]
+            return neighbours[:, None]
         size = self.width // self.heads
         values = self.value(neighbours).view(-1, self.heads, size)
         concat = self.concat.weight.view(self.width, self.heads, size)
         always = self.concat.bias.expand(len(neighbours), 1, -1)
-        return torch.einsum("mhe,dhe->mhd", values, concat), always
+        return torch.cat([torch.einsum("mhe,dhe->mhd", values, concat), always], dim=1)
 
     def _units(self, table: nn.Embedding, rows: Tensor) -> Tensor:
         """Local context units (…, region_size, width); only the rows that are read get a gradient."""

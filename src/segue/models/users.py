@@ -19,8 +19,8 @@ class UserVectors(nn.Embedding):
 
     known: Tensor
 
-    def __init__(self, n_users: int, width: int) -> None:
-        super().__init__(n_users + 1, width)
+    def __init__(self, n_users: int, width: int, sparse: bool = False) -> None:
+        super().__init__(n_users + 1, width, sparse=sparse)
         self.register_buffer("known", torch.zeros(n_users + 1, dtype=torch.bool))
 
     def trained_on(self, users: Int64) -> None:
