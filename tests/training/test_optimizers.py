@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from segue.data.splits import random_rows
+from segue.errors import ConfigError
 from segue.models.arerec import ARERec
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.fit import fit
-from segue.training.optimizers import RowAdam, clip_gradients
+from segue.training.optimizers import RowAdam, check_processes, clip_gradients
 from segue.training.trainer import Interrupted, Trainer
 from tests.models.rating_models import rated_dataset
 
@@ -144,6 +146,17 @@ def test_clipping_dense_gradients_is_torchs() -> None:
     nn.utils.clip_grad_norm_(theirs, 0.7)
     for parameter, other in zip(mine, theirs, strict=True):
         assert parameter.grad is not None and other.grad is not None and torch.equal(parameter.grad, other.grad)
+
+
+def test_several_gpus_are_refused_before_they_fail() -> None:
+    model = ARERec(width=8, levels=(1, 2), look_back="train", history_length=3).build(2, 2)
+    for processes, device, fine in ((2, "cuda", False), (2, "cpu", True), (1, "cuda", True)):
+        accelerator: Any = SimpleNamespace(num_processes=processes, device=torch.device(device))
+        if fine:
+            check_processes(model, accelerator)
+        else:
+            with pytest.raises(ConfigError, match="several GPUs cannot add up"):
+                check_processes(model, accelerator)
 
 
 SHAPES: list[dict[str, Any]] = [{}, {"contexts": "interaction"}, {"contexts": "interaction", "attention": False,

@@ -14,7 +14,8 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 def alternatives(kind: object) -> tuple[object, ...]:
     """The types that `kind` is a union of; itself when it is none."""
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    # `int | Literal["max"]` is of the second sort.
+    return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
 
 
 def is_switch(kind: object) -> bool:

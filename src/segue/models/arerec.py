@@ -8,7 +8,7 @@ read region by region, and in each region the strongest decides.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from segue.data.dataset import Dataset
 from segue.errors import ConfigError, DataError
 from segue.models.base import ModelConfig
 from segue.models.item_neighbours import LookBack
-from segue.models.rating_scale import scale_of
+from segue.models.rating_scale import MOST_LEVELS, scale_of
 from segue.models.ratings import training_ratings
 from segue.models.regions import Contexts
 
@@ -112,15 +112,31 @@ class ARERec(ModelConfig):
                 raise ConfigError(f"{name}={value}: expected a share from 0 to below 1.")
             if name.startswith("l2") and value < 0:
                 raise ConfigError(f"{name}={value}: expected 0 or more.")
-        if self.levels is not None and (len(self.levels) < 2 or list(self.levels) != sorted(set(self.levels))):
-            raise ConfigError(f"levels={self.levels}: expected two or more numbers, ascending.")
-        if isinstance(self.history_length, int) and self.history_length < 1:
-            raise ConfigError(f"history_length={self.history_length}: expected 1 or more, mean or max.")
+        self._check_choices()
         if self.look_back == "reference" and self.neighbour_ratings:
             raise ConfigError(
                 "look_back='reference' puts the rating that is asked for among those that are read; with "
                 "neighbour_ratings=True the model would copy it. Set neighbour_ratings=False, as published."
             )
+
+    def _check_choices(self) -> None:
+        choices = {
+            "contexts": get_args(Contexts),
+            "keep": ("newest", "oldest"),
+            "look_back": (None, *get_args(LookBack)),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                expected = ", ".join(filter(None, known))
+                raise ConfigError(f"{name}={getattr(self, name)!r}: expected one of {expected}.")
+        length, levels = self.history_length, self.levels
+        if length not in ("mean", "max") and (not isinstance(length, int) or length < 1):
+            raise ConfigError(f"history_length={length!r}: expected a whole number from 1, mean or max.")
+        if levels is not None:
+            if len(levels) < 2 or list(levels) != sorted(set(levels)) or not np.isfinite(levels).all():
+                raise ConfigError(f"levels={levels}: expected two or more numbers, ascending.")
+            if len(levels) > MOST_LEVELS:
+                raise ConfigError(f"levels: {len(levels):,} of them are no scale; expected {MOST_LEVELS} at most.")
 
     def resolved(self, dataset: Dataset) -> Self:
         """With levels, history length and look_back as the visible ratings have them.

@@ -8,8 +8,8 @@ from segue.data.ragged import Int64
 from segue.errors import DataError
 from segue.models.rating_bias import Float64
 
-_MOST = 101
-"""Levels that a scale found in the data may have: 0 to 10 in tenths, or 0 to 100."""
+MOST_LEVELS = 101
+"""Levels that a scale may have: 0 to 10 in tenths, or 0 to 100."""
 
 
 def scale_of(ratings: Float64, levels: tuple[float, ...] | None) -> tuple[float, ...]:
@@ -30,7 +30,7 @@ def scale_of(ratings: Float64, levels: tuple[float, ...] | None) -> tuple[float,
     found, counts = np.unique(ratings, return_counts=True)
     if levels is not None:
         places_on(ratings, levels)
-    elif len(found) > _MOST:
+    elif len(found) > MOST_LEVELS:
         raise DataError(
             f"the ratings take {len(found):,} different values, from {found[0]:g} to {found[-1]:g}: too many for the "
             "levels of a scale. Round them in the log, or predict them with matrix-factorization."

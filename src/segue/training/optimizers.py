@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
+from segue.errors import ConfigError
 from segue.models.base import TrainableModel
 from segue.training.config import Training
 
@@ -89,3 +91,13 @@ def make_optimizer(model: TrainableModel, settings: Training) -> torch.optim.Opt
         decoupled_weight_decay=settings.optimizer == "adamw",
         fused=True,
     )
+
+
+def check_processes(model: TrainableModel, accelerator: Accelerator) -> None:
+    """Refuse what several GPUs cannot do: their way of adding up gradients, NCCL's, has none for sparse ones."""
+    sparse = any(isinstance(part, nn.Embedding) and part.sparse for part in model.modules())
+    if sparse and accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+        raise ConfigError(
+            f"processes={accelerator.num_processes}: {model.config.name} learns with sparse gradients, which several "
+            "GPUs cannot add up. Train in one process, or on the CPU (cpu=True)."
+        )

@@ -30,7 +30,7 @@ from segue.models.base import Examples, TrainableModel
 from segue.training.batches import plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.config import MAY_CHANGE_ON_RESUME, Training
-from segue.training.optimizers import clip_gradients, make_optimizer
+from segue.training.optimizers import check_processes, clip_gradients, make_optimizer
 from segue.training.progress import Progress
 from segue.training.validation import Validate
 
@@ -102,6 +102,7 @@ class Trainer:
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
+        check_processes(model, accelerator)
         self.model = model.to(accelerator.device)
         self.wrapped = accelerator.prepare_model(self.model)
         self.optimizer = make_optimizer(self.model, settings)
