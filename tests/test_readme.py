@@ -22,7 +22,8 @@ from segue.cli.main import main
 from segue.data.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
-README, GUIDE, SESSIONS = ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "sessions.md"
+README = ROOT / "README.md"
+GUIDE, SESSIONS, RATINGS = (ROOT / "docs" / f"{name}.md" for name in ("guide", "sessions", "ratings"))
 TABLES = [sys.executable, str(ROOT / "benchmarks" / "tables.py")]
 
 
@@ -100,6 +101,12 @@ def test_the_page_on_sessions_does_what_it_says(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     run_blocks(SESSIONS)
     assert (tmp_path / "drawn.png").exists()
+
+
+@pytest.mark.slow
+def test_the_page_on_ratings_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_blocks(RATINGS)
 
 
 def test_the_guide_names_every_option_and_no_other() -> None:
