@@ -157,7 +157,7 @@ def test_items_and_users_of_whom_nothing_is_known() -> None:
     with pytest.warns(UnratedItemWarning, match="5000"):
         assert recommender.explain(1, 5_000).is_empty()
     with pytest.warns(UnknownIdWarning, match="77"):
-        assert recommender.recommend([1, 77], k=2)["user"].unique().to_list() == [1]
+        assert recommender.recommend([1, 77], k=2, deny=[5_000])["user"].unique().to_list() == [1]
     with pytest.raises(UnknownIdError):
         recommender.score(1, 6_000)
     anyone = recommender.score(histories=[[]], items=[10, 20], long=True)
