@@ -22,42 +22,83 @@ def left_padded(histories: Sequence[Sequence[int]], length: int) -> Array:
     return matrix
 
 
-def sasrec(weights: Weights, sequences: Array, heads: int, norm: str, feed_forward: str) -> Array:
-    """Hidden states (batch, length, width)."""
+def sasrec(
+    weights: Weights, sequences: Array, heads: int, norm: str, feed_forward: str, times: Array | None = None
+) -> Array:
+    """Hidden states (batch, length, width); `times` stand beside the sequences."""
     table = weights["items.weight"]
     x = table[sequences] * np.sqrt(table.shape[1])
-    return encoder(weights, x, sequences != 0, heads, norm, feed_forward)
+    return encoder(weights, x, sequences != 0, heads, norm, feed_forward, times)
 
 
-def ssept(weights: Weights, sequences: Array, users: Array, heads: int, norm: str, feed_forward: str) -> Array:
+def ssept(
+    weights: Weights,
+    sequences: Array,
+    users: Array,
+    heads: int,
+    norm: str,
+    feed_forward: str,
+    times: Array | None = None,
+) -> Array:
     """Hidden states (batch, length, item_width + user_width); `users` are vectors (batch, user_width)."""
     table = weights["items.weight"]
     item_part = table[sequences] * np.sqrt(table.shape[1])
     user_part = np.repeat(users[:, None], sequences.shape[1], axis=1) * np.sqrt(users.shape[1])
-    return encoder(weights, np.concatenate([item_part, user_part], -1), sequences != 0, heads, norm, feed_forward)
+    x = np.concatenate([item_part, user_part], -1)
+    return encoder(weights, x, sequences != 0, heads, norm, feed_forward, times)
 
 
-def encoder(weights: Weights, x: Array, real: Array, heads: int, norm: str, feed_forward: str) -> Array:
+def encoder(
+    weights: Weights, x: Array, real: Array, heads: int, norm: str, feed_forward: str, times: Array | None = None
+) -> Array:
     keep = real[:, :, None]
-    x = (x + weights["encoder.positions.weight"]) * keep
+    x = (x + weights.get("encoder.positions.weight", 0.0)) * keep
     block = 0
     while f"encoder.blocks.{block}.attention_norm.weight" in weights:
         own = {k.removeprefix(f"encoder.blocks.{block}."): v for k, v in weights.items()}
+        bias = relative_bias(own, real.shape, heads, times)
         if norm == "paper":
             query = layer_norm(own, "attention_norm", x)
-            x = query + attention(own, query, x, real, heads)
+            x = query + attention(own, query, x, real, heads, bias)
             x = layer_norm(own, "feed_forward_norm", x)
             x = x + position_wise(own, x, feed_forward)
         else:
             normed = layer_norm(own, "attention_norm", x)
-            x = x + linear(own, "attention.output", attention(own, normed, normed, real, heads))
-            x = x + position_wise(own, layer_norm(own, "feed_forward_norm", x), feed_forward)
+            part = linear(own, "attention.output", attention(own, normed, normed, real, heads, bias))
+            x = x + part * gate(own, "attention_gate", x, norm)
+            part = position_wise(own, layer_norm(own, "feed_forward_norm", x), feed_forward)
+            x = x + part * gate(own, "feed_forward_gate", x, norm)
         x = x * keep
         block += 1
     return layer_norm(weights, "encoder.final_norm", x)
 
 
-def attention(own: Weights, queries: Array, context: Array, real: Array, heads: int) -> Array:
+def gate(own: Weights, name: str, x: Array, norm: str) -> Array | float:
+    return 1 / (1 + np.exp(-linear(own, name, x))) if norm == "ligr" else 1.0
+
+
+def relative_bias(own: Weights, shape: tuple[int, int], heads: int, times: Array | None) -> Array:
+    """(batch, heads, now, past)."""
+    batch, length = shape
+    bias = np.zeros((batch, heads, length, length))
+    for row, head, now, past in np.ndindex(bias.shape):
+        if past > now:
+            continue
+        if "bias.positions" in own:
+            bias[row, head, now, past] += own["bias.positions"][head, now - past]
+        if "bias.times" in own and times is not None:
+            kind = time_bucket(int(times[row, now] - times[row, past]), int(own["encoder.gap"]))
+            bias[row, head, now, past] += own["bias.times"][head, kind]
+    return bias
+
+
+def time_bucket(between: int, gap: int) -> int:
+    if between <= 0:
+        return 0
+    return min(max(int(np.floor(2 * np.log2(between / gap) + 16.25)), 0), 63)
+
+
+def attention(own: Weights, queries: Array, context: Array, real: Array, heads: int, bias: Array) -> Array:
     width = queries.shape[-1]
     size = width // heads
     q = queries @ own["attention.query.weight"].T + own["attention.query.bias"]
@@ -69,7 +110,7 @@ def attention(own: Weights, queries: Array, context: Array, real: Array, heads: 
             part = slice(head * size, (head + 1) * size)
             for now in np.flatnonzero(real[row]):
                 seen = [past for past in range(now + 1) if real[row, past]]
-                weight = softmax(k[row, seen, part] @ q[row, now, part] / np.sqrt(size))
+                weight = softmax(k[row, seen, part] @ q[row, now, part] / np.sqrt(size) + bias[row, head, now, seen])
                 out[row, now, part] = weight @ v[row, seen, part]
     return out
 
@@ -130,11 +171,15 @@ def gbce(scores: Array, targets: Array, negatives: Array, t: float) -> float:
     return bce(scores, targets, negatives, beta=alpha * (t * (1 - 1 / alpha) + 1 / alpha))
 
 
-def sampled_softmax(scores: Array, targets: Array, negatives: Array) -> float:
+def sampled_softmax(scores: Array, targets: Array, negatives: Array, expected: Array | None = None) -> float:
+    """`expected` (k,): how often each negative is expected to be drawn, for the logQ correction."""
+    weights = np.ones(len(negatives)) if expected is None else 1 / expected
     total = 0.0
     for row, target in enumerate(targets):
-        others = [item for item in negatives if item != target]
-        total -= np.log(softmax(scores[row, [target, *others]])[0])
+        others = sum(
+            w * np.exp(scores[row, item]) for item, w in zip(negatives, weights, strict=True) if item != target
+        )
+        total -= scores[row, target] - np.log(np.exp(scores[row, target]) + others)
     return total
 
 

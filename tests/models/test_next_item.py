@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError, TrainingError
-from segue.models.next_item import NextItemBatch, NextItemExamples, NextItemLoss, Similarity, places
+from segue.models.next_item import NextItemBatch, NextItemExamples, NextItemLoss, places
+from segue.models.similarity import Similarity
 from segue.models.ssept import SSEPT
 from tests.helpers import make_dataset
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from segue.data.histories import Histories
+from segue.models.next_item import NextItemBatch
 from segue.models.sasrec import SASRec, SASRecModel
 from segue.models.ssept import SSEPT, SSEPTModel
 from tests.helpers import make_dataset
@@ -16,12 +19,18 @@ from tests.models import paper
 
 N_USERS, N_ITEMS, MAX_LENGTH = 6, 11, 5
 HISTORIES = [[3], [1, 2], [5, 5, 4, 9], [2, 7, 1, 8, 10], [4, 11, 6, 3, 1, 9, 9, 2], [8, 1, 6, 2, 3, 5, 7]]
+TIMES = [[7], [0, 90], [5, 5, 6, 400], [0, 8, 9, 9, 10**7], [1, 2, 4, 8, 16, 32, 64, 128], [3, 3, 3, 50, 51, 99, 2000]]
 SHAPES: list[dict[str, Any]] = [
     {"norm": "paper", "feed_forward": "relu", "heads": 1},
     {"norm": "paper", "feed_forward": "gelu", "heads": 3, "inner_width": 7},
     {"norm": "pre", "feed_forward": "relu", "heads": 2},
     {"norm": "pre", "feed_forward": "gelu", "heads": 1, "blocks": 3},
     {"norm": "pre", "feed_forward": "swiglu", "heads": 3, "inner_width": 10},
+    {"norm": "ligr", "feed_forward": "swiglu", "heads": 2, "inner_width": 9},
+    {"norm": "paper", "positions": "relative", "heads": 1},
+    {"norm": "pre", "positions": "both", "heads": 3},
+    {"norm": "paper", "time_bias": True, "heads": 2},
+    {"norm": "ligr", "positions": "relative", "time_bias": True, "heads": 1},
 ]
 LOSSES: list[dict[str, Any]] = [
     {"loss": "bce", "negatives": 1},
@@ -29,6 +38,9 @@ LOSSES: list[dict[str, Any]] = [
     {"loss": "gbce", "negatives": 1, "calibration": 0.0},
     {"loss": "gbce", "negatives": 3, "calibration": 0.75},
     {"loss": "sampled-softmax", "negatives": 9},
+    {"loss": "sampled-softmax", "negatives": 9, "logq": True},
+    {"loss": "sampled-softmax", "negatives": 9, "logq": True, "in_batch": 0.5},
+    {"loss": "sampled-softmax", "negatives": 9, "in_batch": 1.0},
     {"loss": "softmax"},
 ]
 PRECISIONS = [pytest.param(torch.float32, 1e-5, id="float32"), pytest.param(torch.float64, 1e-10, id="float64")]
@@ -59,11 +71,31 @@ def randomised(model: Any, dtype: torch.dtype) -> Any:
             parameter.normal_(0.0, 0.3, generator=generator)
             if name.endswith("norm.weight"):
                 parameter.add_(1.0)
+    if model.config.time_bias:
+        model.encoder.gap.fill_(7)
     return model.to(dtype).eval()
 
 
 def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
     return {name: value.numpy().astype(np.float64) for name, value in model.state_dict().items()}
+
+
+def gradients_are_the_papers(model: torch.nn.Module, loss: torch.Tensor, expected: Callable[[], float]) -> None:
+    """Of every parameter, along a random direction, against the difference quotient of the paper's loss."""
+    generator = torch.Generator().manual_seed(11)
+    loss.backward()
+    for name, parameter in model.named_parameters():
+        step = 1e-5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        assert parameter.grad is not None, name
+        with torch.no_grad():
+            values = []
+            for sign in (1, -1):
+                kept = parameter.clone()
+                parameter.add_(sign * step)
+                values.append(expected())
+                parameter.copy_(kept)
+        along = float((parameter.grad * step).sum())
+        assert along == pytest.approx((values[0] - values[1]) / 2, rel=1e-5, abs=1e-12), name
 
 
 def shape_of(model: SASRecModel | SSEPTModel) -> tuple[int, str, str]:
@@ -75,11 +107,17 @@ def paper_user_vectors(model: SSEPTModel, users: np.ndarray) -> np.ndarray:
     return np.stack([table[user] if user in known else table[known].mean(0) for user in users])
 
 
-def paper_hidden(model: SASRecModel | SSEPTModel, histories: list[list[int]], user_vectors: np.ndarray) -> np.ndarray:
+def paper_hidden(
+    model: SASRecModel | SSEPTModel,
+    histories: list[list[int]],
+    user_vectors: np.ndarray,
+    times: list[list[int]] | None = None,
+) -> np.ndarray:
     sequences = paper.left_padded(histories, MAX_LENGTH)
+    beside = None if times is None else paper.left_padded(times, MAX_LENGTH)
     if isinstance(model, SASRecModel):
-        return paper.sasrec(arrays(model), sequences, *shape_of(model))
-    return paper.ssept(arrays(model), sequences, user_vectors, *shape_of(model))
+        return paper.sasrec(arrays(model), sequences, *shape_of(model), beside)
+    return paper.ssept(arrays(model), sequences, user_vectors, *shape_of(model), beside)
 
 
 def paper_scores(model: SASRecModel | SSEPTModel, hidden: np.ndarray, user_vectors: np.ndarray) -> np.ndarray:
@@ -90,7 +128,7 @@ def paper_scores(model: SASRecModel | SSEPTModel, hidden: np.ndarray, user_vecto
         return np.stack([items @ state for items, state in zip(joined, hidden, strict=True)])
     if model.config.similarity == "dot":
         return paper.dot(hidden, table)
-    return paper.cosine(hidden, table, model.config.temperature)
+    return paper.cosine(hidden, table, float(model.similarity.temperature))
 
 
 def close(found: torch.Tensor, expected: Any, tolerance: float) -> None:
@@ -101,6 +139,10 @@ def asked(histories: list[list[int]], users: list[int] | None = None) -> Histori
     return Histories.from_lists(histories, np.array(users or range(1, len(histories) + 1)))
 
 
+def timed(histories: list[list[int]], times: list[list[int]]) -> Histories:
+    return replace(asked(histories), times=np.concatenate([np.array(row, np.int64) for row in times]))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 @pytest.mark.parametrize("shape", SHAPES, ids=named)
@@ -108,8 +150,8 @@ def test_sasrec_scores_are_the_papers(
     shape: dict[str, Any], similarity: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     model = sasrec(dtype, similarity=similarity, temperature=0.3, **shape)
-    queries = model.queries(asked(HISTORIES))
-    newest = paper_hidden(model, HISTORIES, np.empty(0))[:, -1]
+    queries = model.queries(timed(HISTORIES, TIMES))
+    newest = paper_hidden(model, HISTORIES, np.empty(0), TIMES)[:, -1]
     close(model.score_all(queries, 0, N_ITEMS + 1), paper_scores(model, newest, np.empty(0)), tolerance)
 
 
@@ -119,8 +161,8 @@ def test_ssept_scores_are_the_papers(shape: dict[str, Any], dtype: torch.dtype, 
     """Users 5 and 6 were not in training: theirs is the mean vector of the others."""
     model = ssept(dtype, **shape)
     users = paper_user_vectors(model, np.arange(1, 7))
-    newest = paper_hidden(model, HISTORIES, users)[:, -1]
-    scores = model.score_all(model.queries(asked(HISTORIES)), 0, N_ITEMS + 1)
+    newest = paper_hidden(model, HISTORIES, users, TIMES)[:, -1]
+    scores = model.score_all(model.queries(timed(HISTORIES, TIMES)), 0, N_ITEMS + 1)
     close(scores, paper_scores(model, newest, users), tolerance)
 
 
@@ -132,27 +174,58 @@ def test_the_summed_loss_is_the_papers(kind: str, loss: dict[str, Any], dtype: t
         model: SASRecModel | SSEPTModel = ssept(dtype, **loss)
     else:
         model = sasrec(dtype, norm="paper", similarity=kind, temperature=0.3, **loss)
-    dataset = make_dataset(HISTORIES, catalogue=range(1, N_ITEMS + 1))
-    examples = model.examples(dataset)
-    batch = examples.batch(np.array([3, 0, 2, 4]), np.random.default_rng(3))
-    users = batch.users.numpy()
-    lengths = batch.lengths.numpy()
+    batch = batch_of(model)
+    if loss["loss"] == "sampled-softmax":
+        assert set(batch.targets.tolist()) & set(batch.negatives.tolist()), "no hit to mask"
+    close(model(batch), paper_loss(model, batch), tolerance)
+
+
+def batch_of(model: SASRecModel | SSEPTModel) -> NextItemBatch:
+    dataset = make_dataset(HISTORIES, TIMES, catalogue=range(1, N_ITEMS + 1))
+    return model.examples(dataset).batch(np.array([3, 0, 2, 4]), np.random.default_rng(3))
+
+
+def paper_loss(model: SASRecModel | SSEPTModel, batch: NextItemBatch) -> float:
+    config, users, lengths = model.config, batch.users.numpy(), batch.lengths.numpy()
     inputs = [row[:length].tolist() for row, length in zip(batch.items, lengths, strict=True)]
+    times = [TIMES[user - 1][:-1][-MAX_LENGTH:] for user in users] if config.time_bias else None
     vectors = arrays(model)["users.weight"][users] if isinstance(model, SSEPTModel) else np.empty((len(users), 0))
-    padded = paper_hidden(model, inputs, vectors)
+    padded = paper_hidden(model, inputs, vectors, times)
     hidden = np.concatenate([row[-length:] for row, length in zip(padded, lengths, strict=True)])
     scores = paper_scores(model, hidden, np.repeat(vectors, lengths, axis=0))
     targets, negatives = batch.targets.numpy(), batch.negatives.numpy()
-    if loss["loss"] == "bce":
-        expected = paper.bce(scores, targets, negatives)
-    elif loss["loss"] == "gbce":
-        expected = paper.gbce(scores, targets, negatives, loss["calibration"])
-    elif loss["loss"] == "sampled-softmax":
-        assert set(targets) & set(negatives), "no hit to mask"
-        expected = paper.sampled_softmax(scores, targets, negatives)
-    else:
-        expected = paper.full_softmax(scores, targets)
-    close(model(batch), expected, tolerance)
+    if config.loss == "bce":
+        return paper.bce(scores, targets, negatives)
+    if config.loss == "gbce":
+        return paper.gbce(scores, targets, negatives, config.calibration)
+    if config.loss == "sampled-softmax":
+        expected = np.exp(batch.log_counts.numpy().astype(np.float64)) if config.logq else None
+        return paper.sampled_softmax(scores, targets, negatives, expected)
+    return paper.full_softmax(scores, targets)
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"norm": "ligr", "feed_forward": "swiglu", "heads": 2},
+    {"positions": "relative", "heads": 2},
+    {"positions": "both", "time_bias": True},
+    {"norm": "paper", "time_bias": True, "heads": 2},
+    {"loss": "sampled-softmax", "negatives": 9, "logq": True, "in_batch": 0.5},
+]
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"learn_temperature": True}], ids=named)
+def test_the_gradients_of_sasrec_are_the_papers(options: dict[str, Any]) -> None:
+    settings = {"similarity": "cosine", "temperature": 0.3, "loss": "softmax", "heads": 1, **options}
+    model = sasrec(torch.float64, **settings)
+    batch = batch_of(model)
+    gradients_are_the_papers(model, model(batch), lambda: paper_loss(model, batch))
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=named)
+def test_the_gradients_of_ssept_are_the_papers(options: dict[str, Any]) -> None:
+    model = ssept(torch.float64, **{"loss": "softmax", **options})
+    batch = batch_of(model)
+    gradients_are_the_papers(model, model(batch), lambda: paper_loss(model, batch))
 
 
 def test_l2_is_taken_on_the_vectors_that_a_batch_reads() -> None:
@@ -167,6 +240,7 @@ def test_l2_is_taken_on_the_vectors_that_a_batch_reads() -> None:
 MODELS = [
     pytest.param(lambda **settings: sasrec(torch.float64, similarity="cosine", **settings), id="sasrec"),
     pytest.param(lambda **settings: sasrec(torch.float64, norm="paper", **settings), id="sasrec-paper"),
+    pytest.param(lambda **settings: sasrec(torch.float64, norm="ligr", positions="both", **settings), id="sasrec-ligr"),
     pytest.param(lambda **settings: ssept(torch.float64, **settings), id="ssept"),
 ]
 

@@ -11,37 +11,48 @@ from hypothesis import strategies as st
 import segue
 from segue.data.histories import Histories
 from segue.models.base import ModelConfig
+from segue.nn.relative import Positions
 from segue.nn.transformer import CausalAttention, Encoder, Norm
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 7), st.integers(1, 4), st.booleans(), st.integers(0, 1000))
-def test_weights_times_values_are_the_layers_output(length: int, heads: int, output: bool, seed: int) -> None:
+@given(st.integers(1, 7), st.integers(1, 4), st.booleans(), st.sampled_from([None, 1, 5]), st.integers(0, 1000))
+def test_weights_times_values_are_the_layers_output(
+    length: int, heads: int, output: bool, biases: int | None, seed: int
+) -> None:
     torch.manual_seed(seed)
     width, batch = 4 * heads, 5
     layer = CausalAttention(width, heads, 0.0, output).eval()
     queries, context = torch.randn(batch, length, width), torch.randn(batch, length, width)
     newest = torch.randint(length, (batch,))
-    weights = layer.weights(queries, context, newest)
+    bias = None if biases is None else torch.randn(biases, heads, length, length)
+    weights = layer.weights(queries, context, newest, bias)
     assert torch.allclose(weights.sum(-1), torch.ones(batch, heads), atol=1e-6)
     values = layer.key_value(context)[..., width:].view(batch, length, heads, 4)
     mixed = layer.output(torch.einsum("bhl,blhd->bhd", weights, values).reshape(batch, width))
-    assert torch.allclose(mixed, layer(queries, context)[torch.arange(batch), newest], atol=1e-5)
+    assert torch.allclose(mixed, layer(queries, context, bias)[torch.arange(batch), newest], atol=1e-5)
     for row, place in enumerate(newest.tolist()):
         assert not weights[row, :, place + 1 :].any()
 
 
-@pytest.mark.parametrize("norm", ["paper", "pre"])
-def test_every_block_is_asked_with_what_it_reads(norm: Norm) -> None:
+@pytest.mark.parametrize("positions", ["absolute", "both"])
+@pytest.mark.parametrize("norm", ["paper", "pre", "ligr"])
+def test_every_block_is_asked_with_what_it_reads(norm: Norm, positions: Positions) -> None:
     torch.manual_seed(0)
-    encoder = Encoder(8, 6, 3, 2, 8, 0.0, norm, "relu").eval()
+    encoder = Encoder(8, 6, 3, 2, 8, 0.0, norm, "relu", positions, time_bias=positions == "both").eval()
+    for name, parameter in encoder.named_parameters():
+        if ".bias.positions" in name or ".bias.times" in name:
+            torch.nn.init.normal_(parameter)
     x, places = torch.randn(4, 6, 8), torch.arange(6).expand(4, -1)
+    ages = torch.randint(0, 9, (4, 6)).cumsum(1).flip(1)
     newest = torch.tensor([5, 0, 3, 2])
     read: list[torch.Tensor] = []
     for block in encoder.blocks:
-        block.attention.register_forward_hook(lambda layer, given, out: read.append(layer.weights(*given, newest)))
-    encoder(x, places)
-    found = encoder.weights(x, places, newest)
+        block.attention.register_forward_hook(
+            lambda layer, given, out: read.append(layer.weights(*given[:2], newest, given[2]))
+        )
+    encoder(x, places, ages)
+    found = encoder.weights(x, places, newest, ages)
     assert found.shape == (4, 3, 2, 6)
     assert torch.allclose(found, torch.stack(read[:3], dim=1), atol=1e-6)
 

@@ -93,6 +93,24 @@ class Histories:
         matrix[rows, columns] = items
         return matrix
 
+    def ages(self, width: int) -> npt.NDArray[np.int64] | None:
+        """(n, width) int64 how long before the newest item of its row each item of `padded(width)` came, 0 at padding.
+
+        In the unit of `times`; None without them. What stands there from after the moment that is asked about (a
+        session in progress, replayed) counts as of that moment.
+        """
+        if self.times is None:
+            return None
+        cut = self.last(width)
+        rows, columns = rows_of(cut.starts, cut.ends), positions(np.zeros(len(cut), dtype=np.int64), cut.lengths)
+        where = positions(cut.starts, cut.ends)
+        moments = np.full(len(cut), NOW) if self.moments is None else self.moments
+        times = np.minimum(self.times[where], moments[rows])
+        newest = np.minimum(self.times[cut.ends[rows] - 1], moments[rows])
+        matrix = np.zeros((len(self), width), dtype=np.int64)
+        matrix[rows, columns] = newest - times
+        return matrix
+
     def places(self, width: int) -> Int64:
         """(n, width) int64 positions in `items` of what stands in `padded(width)`, -1 where that is padding."""
         cut = self.last(width)

@@ -1,4 +1,4 @@
-"""Negatives: items that a user has not taken, drawn without rejection."""
+"""Negatives: items that a user has not taken, drawn without rejection, and items that a whole batch shares."""
 
 from __future__ import annotations
 
@@ -47,3 +47,39 @@ class Negatives:
         wanted = (users * self.stride)[:, None] + drawn
         before = np.searchsorted(self.keys, wanted.ravel(), side="right").reshape(wanted.shape)
         return drawn + before - self.first[users][:, None] + 1
+
+
+class SharedNegatives:
+    """Draws that all positions of a batch share: some from its targets, the others uniform over the catalogue.
+
+    An item that is often a target is often drawn from the batch (Yi et al. 2019), and the uniform draws reach those
+    that never are: mixed negative sampling (Yang et al. 2020). With u uniform draws, b from the batch and p the share
+    of an item among all targets, it is expected u / n_items + b · p times.
+
+    Parameters
+    ----------
+    counts
+        (n_items + 1,) how often each item is a target in training.
+    k
+        Draws in all.
+    in_batch
+        Share of them that is from the batch, rounded to whole draws.
+    """
+
+    def __init__(self, counts: Int64, k: int, in_batch: float) -> None:
+        self.n_items = len(counts) - 1
+        self.from_batch = round(in_batch * k)
+        self.uniform = k - self.from_batch
+        self.shares = counts / max(int(counts.sum()), 1)
+
+    def draw(self, targets: Int64, generator: np.random.Generator) -> Int64:
+        """Item codes (k,), with repeats; `targets` (n,) are those of the batch."""
+        drawn = generator.integers(1, self.n_items + 1, self.uniform)
+        if not self.from_batch:
+            return drawn
+        return np.concatenate([drawn, generator.choice(targets, self.from_batch)])
+
+    def log_counts(self, items: Int64) -> npt.NDArray[np.float32]:
+        """Logarithms (n,) of how often each of the items (n,) is expected among the draws."""
+        expected = self.uniform / self.n_items + self.from_batch * self.shares[items]
+        return np.log(expected).astype(np.float32)

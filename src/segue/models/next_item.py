@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,8 +14,9 @@ from torch import Tensor
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
-from segue.errors import ConfigError, TrainingError
-from segue.models.negatives import Negatives
+from segue.errors import ConfigError, DataError, TrainingError
+from segue.models.negatives import Negatives, SharedNegatives
+from segue.models.similarity import Similarity
 from segue.nn import losses
 
 LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
@@ -37,6 +39,10 @@ class NextItemBatch(NamedTuple):
         (n,) int64 the item that came after each input.
     negatives
         (n, k) int64 per position, (k,) shared by the batch, or (0,) when the loss needs none.
+    log_counts
+        (k,) float32 logarithm of how often each shared negative is expected among them; (0,) without the correction.
+    ages
+        (b, length) int64 how long before the newest input of its row each came; (0,) where times have no part.
     """
 
     users: Tensor
@@ -45,25 +51,8 @@ class NextItemBatch(NamedTuple):
     where: Tensor
     targets: Tensor
     negatives: Tensor
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """How hidden states meet item vectors: their dot product, or their cosine divided by a temperature.
-
-    Both are a dot product of what `query` and `item` return.
-    """
-
-    name: Literal["dot", "cosine"]
-    temperature: float = 1.0
-
-    def query(self, hidden: Tensor) -> Tensor:
-        """Hidden states (n, width), ready for a dot product."""
-        return hidden if self.name == "dot" else F.normalize(hidden, dim=-1) / self.temperature
-
-    def item(self, vectors: Tensor) -> Tensor:
-        """Item vectors (n, width), ready for a dot product."""
-        return vectors if self.name == "dot" else F.normalize(vectors, dim=-1)
+    log_counts: Tensor
+    ages: Tensor
 
 
 @dataclass(frozen=True)
@@ -82,6 +71,10 @@ class NextItemLoss:
         Size of the catalogue.
     similarity
         Makes scores of hidden states and item vectors.
+    logq
+        Whether sampled softmax corrects for how its negatives are drawn.
+    in_batch
+        Share of its negatives that are drawn from the targets of the batch; the others are uniform over the catalogue.
     """
 
     name: LossName
@@ -89,12 +82,16 @@ class NextItemLoss:
     calibration: float
     n_items: int
     similarity: Similarity
+    logq: bool = False
+    in_batch: float = 0.0
 
     def __post_init__(self) -> None:
         if self.name not in ("bce", "gbce", "sampled-softmax", "softmax"):
             raise ConfigError(f"loss={self.name!r}: expected bce, gbce, sampled-softmax or softmax.")
         if self.negatives < 1:
             raise ConfigError(f"negatives={self.negatives}: expected 1 or more.")
+        if not 0 <= self.in_batch <= 1:
+            raise ConfigError(f"in_batch={self.in_batch}: expected a share from 0 to 1.")
 
     @property
     def per_position(self) -> bool:
@@ -126,7 +123,8 @@ class NextItemLoss:
         target_scores = (query * targets).sum(-1)
         if self.name == "sampled-softmax":
             hits = batch.targets[:, None] == batch.negatives
-            return losses.sampled_softmax(target_scores, query @ negatives.T, hits)
+            log_counts = batch.log_counts if self.logq else None
+            return losses.sampled_softmax(target_scores, query @ negatives.T, hits, log_counts)
         negative_scores = torch.bmm(negatives.view(len(query), self.negatives, -1), query[:, :, None])[:, :, 0]
         if offset is not None:
             target_scores, negative_scores = target_scores + offset, negative_scores + offset[:, None]
@@ -159,14 +157,30 @@ class NextItemExamples:
     random_window
         Probability that a history longer than the window gives a random stretch of it instead of its newest part
         (SSE-PT++, Wu et al. 2020).
+    with_times
+        Whether batches say how old their inputs are.
 
     Raises
     ------
     TrainingError
         No user has two interactions.
+    DataError
+        Times are asked for, and the Dataset has none.
     """
 
-    def __init__(self, dataset: Dataset, max_length: int, loss: NextItemLoss, random_window: float = 0.0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        max_length: int,
+        loss: NextItemLoss,
+        random_window: float = 0.0,
+        with_times: bool = False,
+    ) -> None:
+        if with_times and dataset.times is None:
+            raise DataError(
+                "time_bias=True needs times, and this Dataset has none: prepare it from a log with a column of times, "
+                "or train without."
+            )
         self.dataset = dataset
         self.max_length = max_length
         self.loss = loss
@@ -176,19 +190,32 @@ class NextItemExamples:
             raise TrainingError("no user has two interactions in the training part: there is no next item to learn.")
         self.lengths: Int64 = np.minimum(dataset.lengths[self.users] - 1, max_length)
         self.weights: Int64 = self.lengths
+        self.with_times = with_times
         self.negatives = Negatives(dataset) if loss.per_position else None
+        self.shared = self._shared() if loss.name == "sampled-softmax" else None
 
     def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
         """The windows of the units at `index`, with negatives."""
         users, lengths = self.users[index], self.lengths[index]
         ends = self.dataset.ends[users] - 1 - self._slack(users, lengths, generator)
         starts = ends - lengths
-        inputs = Histories(users, self.dataset.items, starts, ends)
+        inputs = Histories(users, self.dataset.items, starts, ends, self.dataset.times if self.with_times else None)
         width = int(lengths.max())
         zeros = np.zeros(len(index), dtype=np.int64)
         where = positions(zeros, lengths) + rows_of(zeros, lengths) * width
         targets = self.dataset.items[positions(starts + 1, ends + 1)].astype(np.int64)
-        arrays = (users, inputs.padded(width), lengths, where, targets, self._draw(users, lengths, generator))
+        negatives, log_counts = self._draw(users, lengths, targets, generator)
+        ages = inputs.ages(width)
+        arrays = (
+            users,
+            inputs.padded(width),
+            lengths,
+            where,
+            targets,
+            negatives,
+            log_counts,
+            np.zeros(0, dtype=np.int64) if ages is None else ages,
+        )
         return NextItemBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
     def _slack(self, users: Int64, lengths: Int64, generator: np.random.Generator) -> Int64 | int:
@@ -199,12 +226,25 @@ class NextItemExamples:
         moved = generator.random(len(users)) < self.random_window
         return np.where(moved, generator.integers(0, room + 1), 0)
 
-    def _draw(self, users: Int64, lengths: Int64, generator: np.random.Generator) -> Int64:
-        if self.loss.name == "softmax":
-            return np.zeros(0, dtype=np.int64)
+    def _draw(
+        self, users: Int64, lengths: Int64, targets: Int64, generator: np.random.Generator
+    ) -> tuple[Int64, npt.NDArray[np.float32]]:
+        """Negatives, and the logarithms of how often each of them is expected if the loss asks for these."""
+        nothing = np.zeros(0, dtype=np.float32)
+        if self.shared is not None:
+            drawn = self.shared.draw(targets, generator)
+            return drawn, self.shared.log_counts(drawn) if self.loss.logq else nothing
         if self.negatives is None:
-            return generator.integers(1, self.dataset.n_items + 1, self.loss.negatives)
-        return self.negatives.draw(np.repeat(users, lengths), self.loss.negatives, generator)
+            return np.zeros(0, dtype=np.int64), nothing
+        return self.negatives.draw(np.repeat(users, lengths), self.loss.negatives, generator), nothing
+
+    def _shared(self) -> SharedNegatives:
+        """Of popularity, what is a target in an epoch; with random windows, whatever may become one."""
+        shown = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
+        ends = self.dataset.ends[self.users]
+        targets = self.dataset.items[positions(ends - shown, ends)]
+        counts = np.bincount(targets, minlength=self.dataset.n_items + 1)
+        return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch)
 
 
 def places(lengths: Tensor, width: int, max_length: int) -> Tensor:
@@ -218,3 +258,27 @@ def newest_items(histories: Histories, length: int, device: torch.device) -> tup
     lengths = np.minimum(histories.lengths, length)
     items = histories.padded(int(lengths.max()))
     return torch.from_numpy(items).to(device), torch.from_numpy(lengths).to(device)
+
+
+def newest_ages(histories: Histories, width: int, device: torch.device) -> Tensor | None:
+    """How long before the newest item each of `newest_items` (n, width) came; None if no times are known."""
+    ages = histories.ages(width)
+    return None if ages is None else torch.from_numpy(ages).to(device)
+
+
+def usual_gap(dataset: Dataset) -> int:
+    """The median time from one visible interaction of a user to the next, those at the same moment apart; 1 if there
+    is none.
+
+    Of two middle ones the smaller, so that in another unit it is the same time exactly.
+    """
+    assert dataset.times is not None
+    ends = dataset.ends[dataset.lengths > 0]
+    starts = dataset.starts[dataset.lengths > 0]
+    later = positions(starts + 1, ends)
+    gaps = dataset.times[later] - dataset.times[later - 1]
+    gaps = gaps[gaps > 0]
+    if not len(gaps):
+        return 1
+    middle = (len(gaps) - 1) // 2
+    return int(np.partition(gaps, middle)[middle])

@@ -25,10 +25,13 @@ from segue.models.next_item import (
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
-    Similarity,
+    newest_ages,
     newest_items,
     places,
+    usual_gap,
 )
+from segue.models.similarity import Similarity
+from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
 
 
@@ -64,8 +67,18 @@ class SASRec(ModelConfig):
     """How hidden states and item vectors are compared; cosine is divided by the temperature."""
     temperature: float = 0.07
     """Divides the cosine similarity."""
+    learn_temperature: bool = False
+    """Learn the temperature, between 0.01 and 1, from the one given."""
+    logq: bool = False
+    """Correct sampled-softmax for how often each negative is drawn."""
+    in_batch: float = 0.0
+    """Share of the negatives of sampled-softmax drawn from the targets of the batch; the others are uniform."""
     norm: Norm = "pre"
-    """Where layer norms stand: "paper" (queries only) or "pre"."""
+    """Where layer norms stand: "paper" (queries only), "pre", or "ligr" (pre, with gated residuals)."""
+    positions: Positions = "absolute"
+    """Where places are known: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
+    time_bias: bool = False
+    """A bias in the attention by the time between two items; needs times. Histories without them go without it."""
     feed_forward: FeedForwardKind = "relu"
     """Activation of the feed-forward: relu, gelu or swiglu."""
     inner_width: int | None = None
@@ -118,28 +131,46 @@ class SASRecModel(TrainableModel):
             config.dropout,
             config.norm,
             config.feed_forward,
+            config.positions,
+            config.time_bias,
         )
-        self.similarity = Similarity(config.similarity, config.temperature)
-        self.loss = NextItemLoss(config.loss, config.negatives, config.calibration, n_items, self.similarity)
+        self.similarity = Similarity(config.similarity, config.temperature, config.learn_temperature)
+        self.loss = NextItemLoss(
+            config.loss,
+            config.negatives,
+            config.calibration,
+            n_items,
+            self.similarity,
+            config.logq,
+            config.in_batch,
+        )
         self._vectors: Tensor | None = None
         initialise(self)
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
         """One window per user."""
-        return NextItemExamples(dataset, self.config.max_length, self.loss)
+        examples = NextItemExamples(dataset, self.config.max_length, self.loss, with_times=self.config.time_bias)
+        if self.config.time_bias:
+            self.encoder.gap.fill_(usual_gap(dataset))
+        return examples
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
         inputs, scored = self.loss.look_up(self.items.weight, batch)
-        hidden = self.encode(inputs, batch.lengths).flatten(0, 1).index_select(0, batch.where)
+        hidden = (
+            self.encode(inputs, batch.lengths, batch.ages if self.config.time_bias else None)
+            .flatten(0, 1)
+            .index_select(0, batch.where)
+        )
         loss = self.loss(hidden, scored, self.items.weight, batch)
         if self.config.embedding_l2:
             loss = loss + self.config.embedding_l2 * inputs.flatten(0, 1).index_select(0, batch.where).square().sum()
         return loss
 
-    def encode(self, inputs: Tensor, lengths: Tensor) -> Tensor:
-        """Item vectors inputs (b, length, width) with real lengths (b,) → hidden states (b, length, width)."""
-        out: Tensor = self.encoder(*self._read(inputs, lengths))
+    def encode(self, inputs: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Item vectors inputs (b, length, width) with real lengths (b,) and, where times are known, ages (b, length) →
+        hidden states (b, length, width)."""
+        out: Tensor = self.encoder(*self._read(inputs, lengths), ages)
         return out
 
     def _read(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,13 +181,14 @@ class SASRecModel(TrainableModel):
     def queries(self, histories: Histories) -> Tensor:
         """Hidden state (n, width) after the newest item of each history."""
         items, lengths = newest_items(histories, self.config.max_length, self.device)
-        hidden = self.encode(self.items(items), lengths)
+        hidden = self.encode(self.items(items), lengths, newest_ages(histories, items.shape[1], self.device))
         return self.similarity.query(hidden[torch.arange(len(items), device=self.device), lengths - 1])
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""
         items, lengths = newest_items(histories, self.config.max_length, self.device)
-        weights = self.encoder.weights(*self._read(self.items(items), lengths), lengths - 1)
+        ages = newest_ages(histories, items.shape[1], self.device)
+        weights = self.encoder.weights(*self._read(self.items(items), lengths), lengths - 1, ages)
         return Attention(weights, histories.last(self.config.max_length).places(items.shape[1]))
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:

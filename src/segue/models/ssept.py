@@ -25,11 +25,14 @@ from segue.models.next_item import (
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
-    Similarity,
+    newest_ages,
     newest_items,
     places,
+    usual_gap,
 )
+from segue.models.similarity import Similarity
 from segue.models.users import UserVectors
+from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
 
 
@@ -71,8 +74,16 @@ class SSEPT(ModelConfig):
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
     calibration: float = 0.75
     """t of gBCE: 0 = plain BCE, 1 = fully calibrated."""
+    logq: bool = False
+    """Correct sampled-softmax for how often each negative is drawn."""
+    in_batch: float = 0.0
+    """Share of the negatives of sampled-softmax drawn from the targets of the batch; the others are uniform."""
     norm: Norm = "paper"
-    """Where layer norms stand: "paper" (queries only) or "pre"."""
+    """Where layer norms stand: "paper" (queries only), "pre", or "ligr" (pre, with gated residuals)."""
+    positions: Positions = "absolute"
+    """Where places are known: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
+    time_bias: bool = False
+    """A bias in the attention by the time between two items; needs times. Histories without them go without it."""
     feed_forward: FeedForwardKind = "relu"
     """Activation of the feed-forward: relu, gelu or swiglu."""
     inner_width: int | None = None
@@ -114,29 +125,42 @@ class SSEPTModel(TrainableModel):
             config.dropout,
             config.norm,
             config.feed_forward,
+            config.positions,
+            config.time_bias,
         )
-        self.loss = NextItemLoss(config.loss, config.negatives, config.calibration, n_items, Similarity("dot"))
+        self.loss = NextItemLoss(
+            config.loss,
+            config.negatives,
+            config.calibration,
+            n_items,
+            Similarity("dot"),
+            config.logq,
+            config.in_batch,
+        )
         initialise(self)
 
     def examples(self, dataset: Dataset) -> SwappedExamples:
         """One window per user, with SSE."""
         examples = SwappedExamples(dataset, self.config, self.loss)
         self.users.trained_on(examples.users)
+        if self.config.time_bias:
+            self.encoder.gap.fill_(usual_gap(dataset))
         return examples
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
         inputs, scored = self.loss.look_up(self.items.weight, batch)
         users = self.users(batch.users)
-        hidden = self.encode(inputs, users, batch.lengths).flatten(0, 1).index_select(0, batch.where)
+        ages = batch.ages if self.config.time_bias else None
+        hidden = self.encode(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.where)
         item_part, user_part = hidden.tensor_split([self.config.item_width], dim=-1)
         offset = (user_part * users.repeat_interleave(batch.lengths, dim=0)).sum(-1)
         return self.loss(item_part, scored, self.items.weight, batch, offset)
 
-    def encode(self, inputs: Tensor, users: Tensor, lengths: Tensor) -> Tensor:
-        """Item vectors (b, length, item_width), user vectors (b, user_width), lengths (b,) → (b, length, both
-        widths)."""
-        out: Tensor = self.encoder(*self._read(inputs, users, lengths))
+    def encode(self, inputs: Tensor, users: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Item vectors (b, length, item_width), user vectors (b, user_width), lengths (b,) and, where times are known,
+        ages (b, length) → (b, length, both widths)."""
+        out: Tensor = self.encoder(*self._read(inputs, users, lengths), ages)
         return out
 
     def _read(self, inputs: Tensor, users: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,7 +174,7 @@ class SSEPTModel(TrainableModel):
         """(n, item_width + 1): the item part of the newest hidden state, and what the user part adds to every score."""
         items, lengths = newest_items(histories, self.config.max_length, self.device)
         users = self.users.of(torch.from_numpy(histories.users).to(self.device))
-        hidden = self.encode(self.items(items), users, lengths)
+        hidden = self.encode(self.items(items), users, lengths, newest_ages(histories, items.shape[1], self.device))
         newest = hidden[torch.arange(len(items), device=self.device), lengths - 1]
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
         return torch.cat([item_part, (user_part * users).sum(-1, keepdim=True)], dim=-1)
@@ -159,7 +183,8 @@ class SSEPTModel(TrainableModel):
         """What the newest item of each history looks at, itself included."""
         items, lengths = newest_items(histories, self.config.max_length, self.device)
         users = self.users.of(torch.from_numpy(histories.users).to(self.device))
-        weights = self.encoder.weights(*self._read(self.items(items), users, lengths), lengths - 1)
+        ages = newest_ages(histories, items.shape[1], self.device)
+        weights = self.encoder.weights(*self._read(self.items(items), users, lengths), lengths - 1, ages)
         return Attention(weights, histories.last(self.config.max_length).places(items.shape[1]))
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
@@ -180,7 +205,7 @@ class SwappedExamples(NextItemExamples):
     """Next-item examples whose ids are swapped at random: stochastic shared embeddings."""
 
     def __init__(self, dataset: Dataset, config: SSEPT, loss: NextItemLoss) -> None:
-        super().__init__(dataset, config.max_length, loss, config.random_window)
+        super().__init__(dataset, config.max_length, loss, config.random_window, config.time_bias)
         self.config = config
         self.everything: Int64 = np.arange(1, dataset.n_items + 1)
 

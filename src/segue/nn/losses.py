@@ -47,8 +47,12 @@ def gbce(targets: Tensor, negatives: Tensor, n_items: int, calibration: float) -
     return -(beta * F.logsigmoid(targets).sum() + F.logsigmoid(-negatives).sum())
 
 
-def sampled_softmax(targets: Tensor, negatives: Tensor, hits: Tensor) -> Tensor:
-    """Cross-entropy of the target among itself and the negatives.
+def sampled_softmax(targets: Tensor, negatives: Tensor, hits: Tensor, log_counts: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the target among itself and the negatives, with the logQ correction if `log_counts` are given.
+
+    With it, exp(score) of each negative is divided by how often that item is expected among them (Bengio & Senécal
+    2008; Yi et al. 2019), so that over the draws the sum of the negatives is that of all other items, and the more
+    negatives, the nearer the loss is to the full softmax. The target is not drawn, and is not corrected.
 
     Parameters
     ----------
@@ -58,7 +62,11 @@ def sampled_softmax(targets: Tensor, negatives: Tensor, hits: Tensor) -> Tensor:
         (n, k) scores of the negatives.
     hits
         (n, k) bool: the negative is the target; it is left out.
+    log_counts
+        (k,) logarithms of how often each negative is expected among the k.
     """
+    if log_counts is not None:
+        negatives = negatives - log_counts
     negatives = negatives.masked_fill(hits, float("-inf"))
     return (torch.logaddexp(targets, torch.logsumexp(negatives, dim=1)) - targets).sum()
 

@@ -1,4 +1,4 @@
-"""The causal self-attention encoder of SASRec and SSE-PT, as published and in the pre-norm form.
+"""The causal self-attention encoder of SASRec and SSE-PT, as published, in the pre-norm form and with gated residuals.
 
 Histories stand oldest first from column 0, with padding *behind* the newest item. A causal mask is then all that is
 needed: no item ever looks at padding, and what is computed at padding is never read.
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from segue.errors import ConfigError
 from segue.nn.dropout import Dropout
+from segue.nn.relative import Positions, RelativeBias, time_buckets
 
-Norm = Literal["paper", "pre"]
+Norm = Literal["paper", "pre", "ligr"]
 FeedForwardKind = Literal["relu", "gelu", "swiglu"]
 
 EPSILON = 1e-8
@@ -68,27 +69,31 @@ class CausalAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width) if output else nn.Identity()
 
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """queries, context (batch, length, width) → (batch, length, width)."""
+    def forward(self, queries: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
+        """queries, context (batch, length, width) → (batch, length, width).
+
+        `bias` (batch or 1, heads, length, length) is added to the scores of each place (third) for each other.
+        """
         batch, length, width = queries.shape
         shape = (batch, length, self.heads, width // self.heads)
         q = self.query(queries).view(shape).transpose(1, 2)  # (batch, heads, length, width / heads)
         k, v = (part.reshape(shape).transpose(1, 2) for part in self.key_value(context).chunk(2, dim=-1))
         if self.training and self.dropout.rate and q.device.type == "cpu":
-            mixed = self._attend(q, k, v)
+            mixed = self._attend(q, k, v, bias)
         else:
             rate = self.dropout.rate if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
+            mask = None if bias is None else bias.to(q.dtype).masked_fill(_future(length, q.device), float("-inf"))
+            mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=rate, is_causal=mask is None)
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
-    def weights(self, queries: Tensor, context: Tensor, newest: Tensor) -> Tensor:
+    def weights(self, queries: Tensor, context: Tensor, newest: Tensor, bias: Tensor | None = None) -> Tensor:
         """What `forward` weighs the context with at one place, which the fused kernel does not give back.
 
         Parameters
         ----------
-        queries, context
-            (batch, length, width), as of `forward`.
+        queries, context, bias
+            As of `forward`.
         newest
             (batch,) int64: the place that looks; it sees itself and what came before.
 
@@ -102,17 +107,25 @@ class CausalAttention(nn.Module):
         q = self.query(queries[rows, newest]).view(batch, self.heads, 1, size)
         k = self.key_value(context)[..., :width].view(batch, length, self.heads, size).transpose(1, 2)
         scores = (q @ k.transpose(2, 3)).squeeze(2) / math.sqrt(size)
+        if bias is not None:
+            scores = scores + bias.expand(batch, -1, -1, -1)[rows, :, newest]
         future = torch.arange(length, device=context.device) > newest[:, None]
         out: Tensor = scores.masked_fill(future[:, None], float("-inf")).softmax(-1)
         return out
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """Attention step by step: torch's own is slower on a CPU when the weights are dropped out."""
-        length = q.shape[2]
-        future = torch.ones(length, length, dtype=torch.bool).triu_(1)
-        scores = (q @ k.transpose(2, 3)).div_(math.sqrt(q.shape[3])).masked_fill_(future, float("-inf"))
+        scores = (q @ k.transpose(2, 3)).div_(math.sqrt(q.shape[3]))
+        if bias is not None:
+            scores = scores + bias
+        scores = scores.masked_fill_(_future(q.shape[2], q.device), float("-inf"))
         out: Tensor = self.dropout(scores.softmax(-1)) @ v
         return out
+
+
+def _future(length: int, device: torch.device) -> Tensor:
+    """(length, length) bool: whether the second place comes after the first."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).triu_(1)
 
 
 class Block(nn.Module):
@@ -121,41 +134,90 @@ class Block(nn.Module):
     `norm="paper"`, as in the code of Kang & McAuley (2018): the query is the layer-normed input, keys and values
     come from the input as it is, and the residual adds the *normed* query; the feed-forward reads, and is added to,
     the layer norm of that. `norm="pre"`: both sub-layers read a layer norm of their input and are added to the input
-    itself, with an output projection after the heads.
+    itself, with an output projection after the heads. `norm="ligr"`: the same, with each sub-layer's part weighed by a
+    gate, x + σ(W x + b) ⊙ f(norm(x)) (LiGR, Borisyuk et al. 2025, as in eSASRec, Tikhonovich et al. 2025, whose
+    feed-forward is `swiglu`).
+
+    Parameters
+    ----------
+    width, heads, inner, dropout, norm, feed_forward
+        As of `Encoder`.
+    bias
+        What the attention knows of places and times.
     """
 
     def __init__(
-        self, width: int, heads: int, inner: int, dropout: float, norm: Norm, feed_forward: FeedForwardKind
+        self,
+        width: int,
+        heads: int,
+        inner: int,
+        dropout: float,
+        norm: Norm,
+        feed_forward: FeedForwardKind,
+        bias: RelativeBias | None = None,
     ) -> None:
         super().__init__()
         self.norm = norm
         self.attention_norm = nn.LayerNorm(width, eps=EPSILON)
-        self.attention = CausalAttention(width, heads, dropout, output=norm == "pre")
+        self.attention = CausalAttention(width, heads, dropout, output=norm != "paper")
         self.feed_forward_norm = nn.LayerNorm(width, eps=EPSILON)
         self.feed_forward = FeedForward(width, inner, feed_forward, dropout)
-        self.dropout = Dropout(dropout if norm == "pre" else 0.0)
+        self.dropout = Dropout(0.0 if norm == "paper" else dropout)
+        self.attention_gate = nn.Linear(width, width) if norm == "ligr" else None
+        self.feed_forward_gate = nn.Linear(width, width) if norm == "ligr" else None
+        self.bias = bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (batch, length, width) → (batch, length, width)."""
+    def forward(self, x: Tensor, buckets: Tensor | None = None) -> Tensor:
+        """x (batch, length, width), buckets (batch, length, length) of the times between items → like x."""
         normed = self.attention_norm(x)
+        bias = self._bias(x, buckets)
         if self.norm == "paper":
-            x = self.feed_forward_norm(normed + self.attention(normed, x))
+            x = self.feed_forward_norm(normed + self.attention(normed, x, bias))
             return x + self.feed_forward(x)  # type: ignore[no-any-return]
-        x = x + self.dropout(self.attention(normed, normed))
-        return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]
+        x = x + _gated(self.attention_gate, x, self.dropout(self.attention(normed, normed, bias)))
+        return x + _gated(self.feed_forward_gate, x, self.feed_forward(self.feed_forward_norm(x)))
 
-    def weights(self, x: Tensor, newest: Tensor) -> Tensor:
-        """x (batch, length, width) → attention weights (batch, heads, length) of the places `newest` (batch,)."""
+    def weights(self, x: Tensor, newest: Tensor, buckets: Tensor | None = None) -> Tensor:
+        """x and buckets as in `forward` → attention weights (batch, heads, length) of the places `newest` (batch,)."""
         normed = self.attention_norm(x)
-        found: Tensor = self.attention.weights(normed, x if self.norm == "paper" else normed, newest)
+        context = x if self.norm == "paper" else normed
+        found: Tensor = self.attention.weights(normed, context, newest, self._bias(x, buckets))
         return found
+
+    def _bias(self, x: Tensor, buckets: Tensor | None) -> Tensor | None:
+        return None if self.bias is None else self.bias(x.shape[1], buckets)
+
+
+def _gated(gate: nn.Linear | None, x: Tensor, part: Tensor) -> Tensor:
+    """What a sub-layer that read x adds to it."""
+    return part if gate is None else gate(x).sigmoid() * part
 
 
 class Encoder(nn.Module):
     """Positions, dropout, blocks and a final layer norm.
 
-    Positions count back from the newest item: it always has the last row of the table, as in the left-padded original.
+    Absolute positions count back from the newest item: it always has the last row of the table, as in the left-padded
+    original.
+
+    Parameters
+    ----------
+    width, max_length, blocks, heads, inner, dropout
+        Sizes; `inner` is the width inside the feed-forward.
+    norm, feed_forward
+        What the blocks are made of.
+    positions
+        "absolute": a table added to the inputs; "relative": a bias in every attention; or "both".
+    time_bias
+        Whether every attention has a bias by the time between two items.
+
+    Attributes
+    ----------
+    gap
+        () int64 the usual time from one item to the next, from which the buckets of times are counted; only with
+        `time_bias`.
     """
+
+    gap: Tensor
 
     def __init__(
         self,
@@ -167,31 +229,58 @@ class Encoder(nn.Module):
         dropout: float,
         norm: Norm,
         feed_forward: FeedForwardKind,
+        positions: Positions = "absolute",
+        time_bias: bool = False,
     ) -> None:
         super().__init__()
         self.max_length = max_length
-        self.positions = nn.Embedding(max_length, width)
+        self.time_bias = time_bias
+        self.positions = None if positions == "relative" else nn.Embedding(max_length, width)
         self.dropout = Dropout(dropout)
-        self.blocks = nn.ModuleList(Block(width, heads, inner, dropout, norm, feed_forward) for _ in range(blocks))
-        self.final_norm = nn.LayerNorm(width, eps=EPSILON)
+        relative = positions != "absolute"
 
-    def forward(self, x: Tensor, places: Tensor) -> Tensor:
-        """x (batch, length, width) inputs, places (batch, length) int64 rows of the position table → like x."""
-        x = self.dropout(x + self.positions(places))
+        def block() -> Block:
+            bias = RelativeBias(heads, max_length, relative, time_bias) if relative or time_bias else None
+            return Block(width, heads, inner, dropout, norm, feed_forward, bias)
+
+        self.blocks = nn.ModuleList(block() for _ in range(blocks))
+        self.final_norm = nn.LayerNorm(width, eps=EPSILON)
+        if time_bias:
+            self.register_buffer("gap", torch.ones((), dtype=torch.int64))
+
+    def forward(self, x: Tensor, places: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Hidden states like x.
+
+        Parameters
+        ----------
+        x
+            (batch, length, width) inputs.
+        places
+            (batch, length) int64 rows of the position table.
+        ages
+            (batch, length) int64 how long before the newest item of its row each came; None: times are not known, and
+            have no part in the attention.
+        """
+        x, buckets = self._start(x, places, ages)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, buckets)
         out: Tensor = self.final_norm(x)
         return out
 
-    def weights(self, x: Tensor, places: Tensor, newest: Tensor) -> Tensor:
-        """x and places as in `forward` → attention weights (batch, blocks, heads, length) of the places `newest`
+    def weights(self, x: Tensor, places: Tensor, newest: Tensor, ages: Tensor | None = None) -> Tensor:
+        """x, places and ages as in `forward` → attention weights (batch, blocks, heads, length) of the places `newest`
         (batch,)."""
-        x = self.dropout(x + self.positions(places))
+        x, buckets = self._start(x, places, ages)
         found = []
         for block in self.blocks:
-            found.append(block.weights(x, newest))  # type: ignore[operator]
-            x = block(x)
+            found.append(block.weights(x, newest, buckets))  # type: ignore[operator]
+            x = block(x, buckets)
         return torch.stack(found, dim=1)
+
+    def _start(self, x: Tensor, places: Tensor, ages: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What the first block reads, and the buckets of times that all of them read."""
+        buckets = time_buckets(ages, self.gap) if self.time_bias and ages is not None else None
+        return self.dropout(x if self.positions is None else x + self.positions(places)), buckets
 
 
 def check_sizes(width: int, heads: int, blocks: int, max_length: int, dropout: float) -> None:
