@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from segue.errors import TrainingError
-from segue.models.negatives import Negatives
+from segue.models.negatives import Negatives, SharedNegatives
 from tests.helpers import make_dataset
 
 N_ITEMS = 7
@@ -48,3 +48,32 @@ def test_a_user_with_every_item_is_named() -> None:
     dataset = make_dataset({"ann": ["tea"], "bob": ["milk", "tea", "milk"]})
     with pytest.raises(TrainingError, match=r"user 'bob' has taken every item .* use loss='softmax'"):
         Negatives(dataset)
+
+
+# ---- negatives that a batch shares ----------------------------------------------------------------------------------
+
+COUNTS = np.array([0, 6, 0, 1, 3])  # of items 1 … 4
+
+
+@pytest.mark.parametrize("in_batch", [0.0, 0.5, 0.7, 1.0])
+def test_shared_draws_come_as_often_as_is_said(in_batch: float) -> None:
+    shared = SharedNegatives(COUNTS, 10, in_batch)
+    generator = np.random.default_rng(0)
+    targets = np.repeat(np.arange(5), COUNTS)  # a batch of everything that there is
+    rounds = 4000
+    drawn = np.concatenate([shared.draw(targets, generator) for _ in range(rounds)])
+    assert len(drawn) == 10 * rounds
+    seen = np.bincount(drawn, minlength=5)
+    uniform, from_batch = shared.uniform, shared.from_batch
+    assert (uniform, from_batch) == (10 - round(10 * in_batch), round(10 * in_batch))
+    for item in range(1, 5):
+        expected = uniform / 4 + from_batch * COUNTS[item] / 10
+        assert abs(seen[item] / rounds - expected) < 5 * np.sqrt(max(expected, 0.01) / rounds)
+        if expected:
+            assert shared.log_counts(np.array([item]))[0] == pytest.approx(np.log(expected), abs=1e-6)
+
+
+def test_what_is_from_the_batch_is_a_target_of_the_batch() -> None:
+    shared = SharedNegatives(COUNTS, 40, 0.5)
+    drawn = shared.draw(np.array([3, 3, 4]), np.random.default_rng(0))
+    assert set(drawn[:20]) == {1, 2, 3, 4} and set(drawn[20:]) == {3, 4}

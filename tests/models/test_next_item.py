@@ -100,6 +100,29 @@ def test_each_loss_gets_the_negatives_that_it_needs(name: str, shape: tuple[int,
         assert not set(batch.negatives[2:].flatten().tolist()) & {1, 2, 3, 4}
 
 
+@settings(deadline=None)
+@given(LISTS, st.integers(1, 4), st.sampled_from([0.0, 0.4, 1.0]), st.booleans(), st.integers(0, 99))
+def test_shared_negatives_know_how_often_they_are_expected(
+    histories: list[list[int]], max_length: int, in_batch: float, windowed: bool, seed: int
+) -> None:
+    wanted = NextItemLoss("sampled-softmax", 10, 0.75, N_ITEMS, Similarity("dot"), logq=True, in_batch=in_batch)
+    examples = NextItemExamples(dataset_of(histories), max_length, wanted, random_window=0.5 * windowed)
+    batch = examples.batch(np.arange(len(examples.users)), np.random.default_rng(seed))
+    # What is a target in an epoch, or, where windows wander, may be one.
+    targets = [item for row in histories for item in (row[1:] if windowed else row[1:][-max_length:])]
+    n_batch = round(10 * in_batch)
+    for item, found in zip(batch.negatives.tolist(), batch.log_counts.tolist(), strict=True):
+        expected = (10 - n_batch) / N_ITEMS + n_batch * targets.count(item) / len(targets)
+        assert found == pytest.approx(np.log(expected), abs=1e-5)
+    assert set(batch.negatives[10 - n_batch :].tolist()) <= set(batch.targets.tolist())
+
+
+@pytest.mark.parametrize("in_batch", [-0.1, 1.5])
+def test_an_impossible_share_of_negatives_is_named(in_batch: float) -> None:
+    with pytest.raises(ConfigError, match=f"in_batch={in_batch}: expected a share from 0 to 1"):
+        NextItemLoss("sampled-softmax", 4, 0.75, N_ITEMS, Similarity("dot"), in_batch=in_batch)
+
+
 def test_a_batch_is_decided_by_the_generator() -> None:
     examples = NextItemExamples(dataset_of([list(range(1, 20))] * 4), 5, loss("bce", 2), random_window=0.5)
     first, again, other = (examples.batch(np.arange(4), np.random.default_rng(seed)) for seed in (1, 1, 2))

@@ -128,7 +128,9 @@ def paper_scores(model: SASRecModel | SSEPTModel, hidden: np.ndarray, user_vecto
         return np.stack([items @ state for items, state in zip(joined, hidden, strict=True)])
     if model.config.similarity == "dot":
         return paper.dot(hidden, table)
-    return paper.cosine(hidden, table, float(model.similarity.temperature))
+    return paper.cosine(
+        hidden, table, float(torch.as_tensor(model.similarity.temperature, dtype=torch.float64).detach())
+    )
 
 
 def close(found: torch.Tensor, expected: Any, tolerance: float) -> None:

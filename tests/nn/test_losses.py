@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -50,3 +52,48 @@ def test_a_negative_that_is_the_target_counts_for_nothing() -> None:
     assert loss.item() == 0 and targets.grad is not None and targets.grad.item() == 0
     one = losses.sampled_softmax(torch.tensor([1.0]), torch.tensor([[1.0, 1.0]]), torch.tensor([[True, False]]))
     assert one.item() == pytest.approx(math.log(2))
+
+
+# ---- the logQ correction --------------------------------------------------------------------------------------------
+
+PROPOSAL = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64)
+SCORES = torch.tensor([[0.3, -1.0, 2.0, 0.5], [1.5, 0.2, -0.7, 0.1]], dtype=torch.float64)
+TARGETS = torch.tensor([2, 0])
+
+
+def sampled(scores: torch.Tensor, drawn: torch.Tensor, log_counts: torch.Tensor | None) -> torch.Tensor:
+    targets = TARGETS[: len(scores)]
+    own = scores[torch.arange(len(scores)), targets]
+    return losses.sampled_softmax(own, scores[:, drawn], drawn == targets[:, None], log_counts)
+
+
+def test_over_all_possible_draws_the_corrected_negatives_are_all_other_items() -> None:
+    """exp(loss) is 1 + Σ exp(s_j) / exp(s_target) over the negatives: its mean over the draws, each weighed by its
+    chance, is that of the full softmax, and so is its gradient. Two draws are uniform and one from the proposal."""
+    uniform = torch.full((4,), 0.25, dtype=torch.float64)
+    chances = [uniform, uniform, PROPOSAL]
+    expected_counts = 2 * uniform + PROPOSAL
+    scores = SCORES[:1].clone().requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    for draws in itertools.product(range(4), repeat=3):
+        drawn = torch.tensor(draws)
+        chance = math.prod(float(own[item]) for own, item in zip(chances, draws, strict=True))
+        total = total + chance * sampled(scores, drawn, expected_counts[drawn].log()).exp()
+    full = (scores.logsumexp(1) - scores[0, TARGETS[0]]).exp().sum()
+    torch.testing.assert_close(total, full)
+    found, wanted = (torch.autograd.grad(value, scores)[0] for value in (total, full))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_with_many_negatives_the_corrected_loss_is_the_full_softmax() -> None:
+    generator = np.random.default_rng(0)
+    n = 400_000
+    drawn = torch.from_numpy(generator.choice(4, n, p=PROPOSAL.numpy()))
+    scores = SCORES.clone().requires_grad_()
+    loss = sampled(scores, drawn, (n * PROPOSAL[drawn]).log())
+    full = torch.nn.functional.cross_entropy(scores, TARGETS, reduction="sum")
+    assert loss.item() == pytest.approx(full.item(), abs=5e-3)
+    found, wanted = (torch.autograd.grad(value, scores)[0] for value in (loss, full))
+    torch.testing.assert_close(found, wanted, atol=5e-3, rtol=0)
+    uncorrected = sampled(SCORES, drawn, None)
+    assert uncorrected.item() > full.item() + 1

@@ -1,0 +1,84 @@
+"""Times between items fall into buckets that do not depend on the unit, and biases go where they belong."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segue.nn.relative import BUCKETS, RelativeBias, time_buckets
+from segue.nn.transformer import Encoder
+from tests.models import paper
+
+ROWS = st.lists(st.lists(st.integers(0, 10**9), min_size=4, max_size=4), min_size=1, max_size=4)
+
+
+def buckets_of(rows: list[list[int]], gap: int, unit: int = 1) -> torch.Tensor:
+    times = torch.tensor(rows) * unit
+    return time_buckets(times[:, -1:] - times, torch.tensor(gap * unit))
+
+
+@settings(deadline=None)
+@given(ROWS, st.integers(1, 10**6))
+def test_buckets_are_those_of_a_plain_loop_in_any_order_of_times(rows: list[list[int]], gap: int) -> None:
+    found = buckets_of(rows, gap)
+    for row, now, past in np.ndindex(*found.shape):
+        exact = 2 * np.log2(max(rows[row][now] - rows[row][past], 1e-9) / gap) + 16.25
+        if abs(exact - round(exact)) > 1e-4:  # where float32 may round to the other side
+            assert found[row, now, past] == paper.time_bucket(rows[row][now] - rows[row][past], gap)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 10**5), min_size=3, max_size=3), min_size=1, max_size=4), st.integers(1, 10**3))
+def test_the_unit_of_the_times_does_not_matter(rows: list[list[int]], gap: int) -> None:
+    """Days, as coarse times often are, in seconds and in nanoseconds: some of the longest int64 can hold."""
+    days = buckets_of(rows, gap)
+    assert torch.equal(buckets_of(rows, gap, 86_400), days)
+    if max(map(max, rows)) < 10**4:
+        assert torch.equal(buckets_of(rows, gap, 86_400 * 10**9), days)
+
+
+def test_borders_do_not_lie_where_coarse_times_do() -> None:
+    """Twice the gap is one bucket, in every unit, and four times the gap two doublings further."""
+    times = [[0, 1, 2, 4, 8]]
+    for unit in (1, 7, 1000, 86_400, 10**9):
+        assert buckets_of(times, 1, unit)[0].diagonal().tolist() == [0] * 5
+        assert buckets_of(times, 1, unit)[0, :, 0].tolist() == [0, 16, 18, 20, 22]
+
+
+def test_the_longest_and_the_shortest_times_have_the_outer_buckets() -> None:
+    assert buckets_of([[0, 10**15]], 1)[0, 1, 0] == BUCKETS - 1
+    assert buckets_of([[0, 1]], 10**9)[0, 1, 0] == 0
+    assert buckets_of([[5, 0]], 1)[0, 1, 0] == 0  # a row out of order
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.integers(1, 3), st.booleans(), st.booleans(), st.booleans())
+def test_the_bias_is_that_of_a_plain_loop(length: int, heads: int, positions: bool, times: bool, known: bool) -> None:
+    layer = RelativeBias(heads, 6, positions, times)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    buckets = torch.randint(0, BUCKETS, (3, length, length))
+    found = layer(length, buckets if known else None)
+    if not positions and not (times and known):
+        assert found is None
+        return
+    found = found.expand(3, -1, -1, -1)
+    for row, head, now, past in np.ndindex(*found.shape):
+        if past <= now:
+            expected = layer.positions[head, now - past].item() if layer.positions is not None else 0.0
+            if layer.times is not None and known:
+                expected += layer.times[head, buckets[row, now, past]].item()
+            assert abs(found[row, head, now, past].item() - expected) < 1e-6
+
+
+def test_without_options_an_encoder_has_the_parameters_it_always_had() -> None:
+    plain = Encoder(8, 6, 1, 2, 8, 0.0, "pre", "relu").state_dict()
+    assert not [name for name in plain if "bias." in name or "gate" in name or "gap" in name]
+    full = Encoder(8, 6, 1, 2, 8, 0.0, "ligr", "relu", "relative", True).state_dict()
+    added = {"blocks.0.bias.positions", "blocks.0.bias.times", "gap"} | {
+        f"blocks.0.{part}_gate.{name}" for part in ("attention", "feed_forward") for name in ("weight", "bias")
+    }
+    assert full.keys() - plain.keys() == added
+    assert plain.keys() - full.keys() == {"positions.weight"}
