@@ -88,12 +88,12 @@ def add_run(name: str, what: str, run: dict[str, Any], key: tuple[str, ...] = ("
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over seeds of each model's test metrics."""
+    """Mean and standard deviation over seeds of each model's metrics."""
     found: dict[str, dict[str, float]] = {}
     for model in dict.fromkeys(run["model"] for run in runs):
         rows = [run for run in runs if run["model"] == model]
         figures: dict[str, float] = {"seeds": len(rows)}
-        for part in ("test", "refit_test"):
+        for part in ("validation", "test", "refit_test"):
             for metric in rows[0].get(part, {}):
                 values = [row[part][metric] for row in rows]
                 figures[f"{part} {metric}"] = round(statistics.mean(values), 4)

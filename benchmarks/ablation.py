@@ -1,0 +1,102 @@
+"""What each option of SASRec is worth: its defaults with one option changed at a time, on one of the public datasets.
+
+    python benchmarks/ablation.py --data ml-100k --variant defaults ligr logq --seeds 0 1 2 --epochs 60
+
+Every variant is trained until validation stops it, or for `--epochs`; the epoch is chosen on the validation targets
+(the last but one item of each user), and so should be whatever is concluded: `test` is measured with that model, and
+with `--refit` `refit_test` after training again, for the chosen number of epochs, on everything but the last item.
+All items are ranked, seen ones left out. Runs are added to results/ablation_<data>.json as they end.
+
+Variants with times are left out where the data has none (Beauty, Games), unless they are asked for by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import common
+
+import segue
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "bce": {"loss": "bce", "negatives": 1},
+    "gbce": {"loss": "gbce", "negatives": 128},
+    "softmax": {"loss": "softmax"},
+    "dot": {"similarity": "dot"},
+    "temperature-0.05": {"temperature": 0.05},
+    "learn-temperature": {"learn_temperature": True},
+    "logq": {"logq": True},
+    "in-batch": {"in_batch": 0.5},
+    "in-batch-logq": {"in_batch": 0.5, "logq": True},
+    "paper-norm": {"norm": "paper"},
+    "ligr": {"norm": "ligr"},
+    "swiglu": {"feed_forward": "swiglu"},
+    "ligr-swiglu-wide": {"norm": "ligr", "feed_forward": "swiglu", "inner_width": 256},
+    "relative": {"positions": "relative"},
+    "both-positions": {"positions": "both"},
+    "time": {"time_bias": True},
+    "relative-time": {"positions": "relative", "time_bias": True},
+    "heads-2": {"heads": 2},
+    "blocks-4": {"blocks": 4},
+    "ligr-blocks-4": {"norm": "ligr", "blocks": 4},
+    "dropout-0.2": {"dropout": 0.2},
+    "dropout-0.5": {"dropout": 0.5},
+    "width-128": {"width": 128},
+    "length-200": {"max_length": 200},
+}
+METRICS = ("ndcg@10", "hr@10")
+
+
+def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> dict[str, Any]:
+    """Train one variant with one seed, and measure it."""
+    config = dataclasses.replace(segue.SASRec(), **VARIANTS[name])
+    training = segue.Training(epochs=epochs, validation_users=None, seed=seed)
+    chosen = segue.fit(config, split, training=training, quiet=True)
+    notes = chosen.metadata["training"]
+    result: dict[str, Any] = {
+        "model": name,
+        "seed": seed,
+        "changed": VARIANTS[name],
+        "config": config.to_dict(),
+        "epochs_at_most": epochs,
+        "validation": {metric: round(notes["validation"][metric], 4) for metric in METRICS},
+    }
+    models = {"test": chosen}
+    if refit:
+        again = segue.Training(epochs=notes["best_epoch"], patience=None, seed=seed)
+        models["refit_test"] = segue.fit(config, split.refit, training=again, quiet=True)
+    for part, model in models.items():
+        found = segue.evaluate(model, split.test, k=10)
+        result[part] = {metric: round(found[metric], 4) for metric in METRICS}
+        result[f"{part}_intervals"] = {metric: found.intervals[metric] for metric in METRICS}
+    return result | {"training": notes, "protocol": dict(found.protocol), **common.provenance()}
+
+
+def possible(name: str, split: segue.Split) -> bool:
+    """Whether the data has what the variant needs."""
+    return split.dataset.times is not None or not VARIANTS[name].get("time_bias")
+
+
+def main() -> None:
+    """Run what is asked for; each run is kept as it ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=common.DATA, default="ml-100k")
+    parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="all that the data allows when not given")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=200, help="at most; validation chooses among them")
+    parser.add_argument("--refit", action="store_true", help="measure the second training as well")
+    arguments = parser.parse_args()
+    split = segue.leave_last_out(common.dataset(arguments.data))
+    what = f"{common.DATA[arguments.data]}: SASRec() with one option changed; leave-last-out, all items ranked"
+    for name in arguments.variant or [name for name in VARIANTS if possible(name, split)]:
+        for seed in arguments.seeds:
+            result = run(name, seed, split, arguments.epochs, arguments.refit)
+            print(name, seed, result["validation"], result["test"], result.get("refit_test", ""), flush=True)
+            common.add_run(f"ablation_{arguments.data}", what, result)
+
+
+if __name__ == "__main__":
+    main()
