@@ -49,8 +49,10 @@ def seen_by(index: ItemNeighbours, rows: list[Row], item: int, user: int, moment
     own = [place for place, row in enumerate(rows) if row[0] == item]
     if index.look_back == "past":
         own = [place for place in own if rows[place][2] < moment]
-    own = own[-index.limit :] if index.keep == "newest" else own[: index.limit]
-    return [place for place in own if index.look_back != "train" or rows[place][1] != user]
+    most = index.limit + (index.look_back == "train")
+    own = own[-most:] if index.keep == "newest" else own[:most]
+    own = [place for place in own if index.look_back != "train" or rows[place][1] != user]
+    return own[-index.limit :] if index.keep == "newest" else own[: index.limit]
 
 
 @given(
