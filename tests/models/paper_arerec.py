@@ -52,8 +52,11 @@ def neighbours(config: ARERec, history: Sequence[Entry], user: int, moment: int)
     """Whom somebody who rates the item looks at."""
     assert isinstance(config.history_length, int)
     seen = [entry for entry in history if config.look_back != "past" or entry.time < moment]
-    seen = seen[-config.history_length :] if config.keep == "newest" else seen[: config.history_length]
-    return [entry for entry in seen if config.look_back != "train" or entry.user != user]
+    limit = config.history_length
+    most = limit + (config.look_back == "train")
+    seen = seen[-most:] if config.keep == "newest" else seen[:most]
+    seen = [entry for entry in seen if config.look_back != "train" or entry.user != user]
+    return seen[-limit:] if config.keep == "newest" else seen[:limit]
 
 
 def answer(weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry]) -> Answer:
@@ -66,6 +69,9 @@ def answer(weights: Weights, config: ARERec, user: int, item: int, entries: Sequ
         [product(weights, config, item, entry, shares[:, place]) for place, entry in enumerate(read)]
     )  # (n, regions)
     regions = products.max(axis=0)
+    winners = products.argmax(axis=0)
+    if len(entries) < config.history_length:
+        winners = winners[regions >= 0]
     if len(entries) < config.history_length:
         regions = np.maximum(regions, 0.0)
     logits = linear(weights, "output", regions)
@@ -75,7 +81,7 @@ def answer(weights: Weights, config: ARERec, user: int, item: int, entries: Sequ
     if config.biases or config.neighbour_ratings:
         logits = logits + weights["slope"] * above(weights, config, user, item, entries, agreement)
     probabilities = softmax(logits)
-    decided = np.bincount(products.argmax(axis=0), minlength=len(read)) / config.region_size
+    decided = np.bincount(winners, minlength=len(read)) / config.region_size
     return Answer(logits, probabilities, float(probabilities @ weights["scale"]), shares, agreement, decided)
 
 

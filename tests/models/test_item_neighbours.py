@@ -49,8 +49,10 @@ def seen_by(index: ItemNeighbours, rows: list[Row], item: int, user: int, moment
     own = [place for place, row in enumerate(rows) if row[0] == item]
     if index.look_back == "past":
         own = [place for place in own if rows[place][2] < moment]
-    own = own[-index.limit :] if index.keep == "newest" else own[: index.limit]
-    return [place for place in own if index.look_back != "train" or rows[place][1] != user]
+    most = index.limit + (index.look_back == "train")
+    own = own[-most:] if index.keep == "newest" else own[:most]
+    own = [place for place in own if index.look_back != "train" or rows[place][1] != user]
+    return own[-index.limit :] if index.keep == "newest" else own[: index.limit]
 
 
 @given(
@@ -95,10 +97,12 @@ def test_a_batch_holds_whom_each_rating_looks_at(
 @settings(max_examples=150, deadline=None)
 def test_windows_are_slices_of_the_history(rows: list[Row], look_back: LookBack, limit: int, keep: Any) -> None:
     index, rows = index_of(rows, look_back, limit, keep)
+    # One more where one may be the asked user's own.
+    wide = replace(index, look_back="reference", limit=limit + 1) if look_back == "train" else index
     items, moments = np.meshgrid(np.arange(N_ITEMS + 1), np.arange(-1, LAST + 2))
     starts, ends = index.windows(items, moments)
     for item, moment, start, end in zip(*(array.ravel() for array in (items, moments, starts, ends)), strict=True):
-        assert list(range(start, end)) == seen_by(index, rows, item, 0, moment)
+        assert list(range(start, end)) == seen_by(wide, rows, item, 0, moment)
     assert index.counts.tolist() == [sum(row[0] == item for row in rows) for item in range(N_ITEMS + 1)]
 
 

@@ -90,14 +90,18 @@ class ItemNeighbours:
         return np.diff(self.offsets)
 
     def windows(self, items: Int64, moments: Int64) -> tuple[Int64, Int64]:
-        """Where what counts begins and ends, for items and moments of the same shape."""
+        """Where what counts begins and ends, for items and moments of the same shape.
+
+        With "train" there is one more than may count, since one of them may be the asked user's own.
+        """
+        most = self.limit + (self.look_back == "train")
         starts, ends = self.offsets[items], self.offsets[items + 1]
         if self.look_back == "past":
             assert self.times is not None
             ends = first_not_before(self.times, starts, ends, moments)
         if self.keep == "newest":
-            return np.maximum(starts, ends - self.limit), ends
-        return starts, np.minimum(ends, starts + self.limit)
+            return np.maximum(starts, ends - most), ends
+        return starts, np.minimum(ends, starts + most)
 
     def batch(self, items: Int64, users: Int64, levels: Int64, moments: Int64) -> RatingBatch:
         """What groups of ratings look at.
@@ -118,6 +122,7 @@ class ItemNeighbours:
         inside = (places[:, None] >= starts[:, :, None]) & (places[:, None] < ends[:, :, None]) & real[:, None]
         if self.look_back == "train":
             inside &= raters[:, None] != users[:, :, None]
+            inside = self._at_most(inside)
         distinct, which = np.unique(_with_nobody(raters, NOBODY), return_inverse=True)
         given = np.where(real, self.levels[places].astype(np.int64) if len(self.levels) else 0, -1)
         arrays = (
@@ -131,6 +136,12 @@ class ItemNeighbours:
             np.concatenate([~inside.any(axis=2, keepdims=True), inside], axis=2),
         )
         return RatingBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+    def _at_most(self, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """The first or last `limit` of each row (u, c, w)."""
+        if self.keep == "oldest":
+            return inside & (inside.cumsum(axis=2) <= self.limit)
+        return inside & (inside[:, :, ::-1].cumsum(axis=2)[:, :, ::-1] <= self.limit)
 
 
 class RatingExamples:

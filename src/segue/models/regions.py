@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segue.models.item_neighbours import RatingBatch
+from segue.models.item_neighbours import NOBODY, RatingBatch
 from segue.nn.dropout import Dropout
 
 Contexts = Literal["shared", "interaction"]
@@ -24,7 +24,7 @@ class Read(NamedTuple):
     regions
         (u, c, region_size) the strongest product of each region.
     decided
-        (u, c, region_size) int64 column of the neighbour that it is of.
+        (u, c, region_size) int64 column of the neighbour that it is of; that of nobody where an empty place decides.
     weights
         (u, heads, c, w) attention; without attention the same for all neighbours looked at.
     """
@@ -119,7 +119,8 @@ class RegionAttention(nn.Module):
         said = said.masked_fill(~batch.inside[..., None], -torch.inf)
         regions, decided = said.max(dim=2)
         empty = (batch.inside[:, :, 1:].sum(2) < self.limit)[..., None]
-        return Read(torch.where(empty, regions.clamp(min=0), regions), decided, weights)
+        held = empty & (regions < 0)
+        return Read(regions.masked_fill(held, 0.0), decided.masked_fill(held, NOBODY), weights)
 
     def _profiles(self, batch: RatingBatch, neighbours: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """What a neighbour says (u, w, heads + 1, r), in each head and, last, at any weight; and of the item (u, w, r).
