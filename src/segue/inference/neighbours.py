@@ -118,7 +118,7 @@ def _part(model: RatingModel, dataset: Dataset, pairs: People, items: Int64, top
 
 
 def _order(found: Neighbours, top: int | None) -> Int64:
-    """Places of the neighbours to be shown: pair by pair, the strongest effect, up or down, first; equal ones newest first."""
+    """Places of the neighbours to be shown: pair by pair, the strongest effect first; equal ones newest first."""
     order = np.lexsort((-found.positions, -np.abs(found.effects), found.rows))
     if top is None:
         return order
