@@ -4,13 +4,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format bench bench-peers clean
 
 help:
 	@echo "make demo    train, compare and explain recommenders on made data (a minute or two)"
 	@echo "make test    everything that has to pass: style, types, tests"
 	@echo "make lint    style and types only"
 	@echo "make format  put the code into the one style"
+	@echo "make bench   our speed and accuracy on public data in the folder SEGUE_TEST_DATA (minutes)"
+	@echo "make bench-peers  the same beside rivals, each in an environment of its own (an hour)"
 	@echo "make setup   the development environment in .venv"
 	@echo "make clean   remove .venv and caches"
 
@@ -30,6 +32,22 @@ lint: .venv/.dev-ready
 format: .venv/.dev-ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# One core each, as the figures in the docs; all cores: make THREADS=2 bench-peers
+THREADS ?= 1
+PEERS := OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/peers/run.py
+
+bench: .venv/.dev-ready
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/notebook.py
+	$(PEERS) --data ml-100k --peer segue segue-notebook
+
+# Where an epoch takes minutes the number of epochs is fixed, and nothing is chosen.
+bench-peers: .venv/.dev-ready
+	$(PEERS) --install --peer rectools-bce replay-sasrec recommenders-sasrec
+	$(PEERS) --data ml-100k --peer segue segue-notebook rectools-bce rectools-softmax replay-sasrec recommenders-sasrec
+	$(PEERS) --data games --check 0 --epochs 6 --peer segue-notebook rectools-bce
+	$(PEERS) --data games --check 0 --epochs 10 --peer recommenders-sasrec
+	$(PEERS) --data games --check 10 --epochs 20 --peer segue
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

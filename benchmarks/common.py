@@ -82,9 +82,10 @@ def add_run(name: str, what: str, run: dict[str, Any], key: tuple[str, ...] = ("
     """Add one run to `results/<name>.json`, replacing an earlier one with the same key, and sum up all."""
     path = RESULTS / f"{name}.json"
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
-    runs = [other for other in runs if any(other[part] != run[part] for part in key)]
+    runs = [other for other in runs if any(other.get(part) != run[part] for part in key)]
     runs = sorted([*runs, run], key=lambda one: [str(one[part]) for part in key])
-    write(name, {"what": what, "summary": summary(runs), "runs": runs})
+    by_model = {"summary": summary(runs)} if all("model" in one for one in runs) else {}
+    write(name, {"what": what, **by_model, "runs": runs})
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from segue.errors import SegueError
     from segue.evaluation.compare import compare
     from segue.evaluation.evaluate import evaluate
+    from segue.evaluation.lists import evaluate_lists
     from segue.evaluation.ratings import evaluate_ratings
     from segue.evaluation.sessions import evaluate_sessions
     from segue.inference.loading import load
@@ -76,6 +77,7 @@ _HOMES = {
     "compare": "segue.evaluation.compare",
     "describe": "segue.data.statistics",
     "evaluate": "segue.evaluation.evaluate",
+    "evaluate_lists": "segue.evaluation.lists",
     "evaluate_ratings": "segue.evaluation.ratings",
     "evaluate_sessions": "segue.evaluation.sessions",
     "fit": "segue.training.fit",
@@ -120,6 +122,7 @@ __all__ = [
     "compare",
     "describe",
     "evaluate",
+    "evaluate_lists",
     "evaluate_ratings",
     "evaluate_sessions",
     "fit",

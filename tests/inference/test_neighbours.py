@@ -101,6 +101,7 @@ class MeanOfOthers(RatingModel):
             whole[:, 3],
             whole[:, 4],
             np.repeat(table[:, 5:6], heads, axis=1).astype(np.float32) if heads else None,
+            2 * table[:, 5].astype(np.float32) if heads else None,
             table[:, 5].astype(np.float32),
             table[:, 6].astype(np.float32),
         )
@@ -138,7 +139,7 @@ def test_as_of_is_the_moment_at_which_the_model_is_asked() -> None:
     assert answers.score("dan", "tea", as_of=35)["tea"].item() == 4.0
     assert answers.score(["dan", "cy"], "tea", as_of=36, long=True)["score"].to_list() == [pytest.approx(10 / 3), 4.0]
     assert answers.score("dan", "tea", as_of=5, long=True).rows() == [("dan", "tea", 3.0, "mean-of-others")]
-    assert answers.explain("dan", "tea", as_of=35)["because"].to_list() == ["ann", "bob"]
+    assert answers.explain("dan", "tea", as_of=35)["because"].to_list() == ["bob", "ann"]
     with_basket = answers.score("dan", "tea", basket=["oats"], as_of=35)
     assert with_basket["tea"].item() == 4.0, "the moment is kept where a basket is laid behind the history"
     steps = answers.complete("dan", 2, basket=["oats"], deny=["milk"], as_of=35)
@@ -202,15 +203,16 @@ def test_an_explained_item_without_ratings_is_named() -> None:
 def test_reasons_by_hand() -> None:
     found = recommender().explain("dan", ["tea", "oats"])
     assert found.columns == [
-        *("user", "item", "score", "kind", "because", "position", "time", "rating", "attention", "decided", "effect")
+        *("user", "item", "score", "kind", "because", "position", "time"),
+        *("rating", "attention", "agreement", "decided", "effect"),
     ]
-    mean, third = pytest.approx(10 / 3), pytest.approx(1 / 3)
+    mean, third, twice = pytest.approx(10 / 3), pytest.approx(1 / 3), pytest.approx(2 / 3)
     assert found.rows() == [
-        ("dan", "tea", mean, "neighbour", "ann", 1, 10, 5.0, third, third, pytest.approx(10 / 3 - 2.5)),
-        ("dan", "tea", mean, "neighbour", "bob", 2, 30, 3.0, third, third, pytest.approx(10 / 3 - 3.5)),
-        ("dan", "tea", mean, "neighbour", "cy", 3, 35, 2.0, third, third, pytest.approx(10 / 3 - 4)),
-        ("dan", "oats", 2.5, "neighbour", "cy", 2, 60, 4.0, 0.5, 0.5, 1.5),
-        ("dan", "oats", 2.5, "neighbour", "bob", 1, 40, 1.0, 0.5, 0.5, -1.5),
+        ("dan", "tea", mean, "neighbour", "ann", 1, 10, 5.0, third, twice, third, pytest.approx(10 / 3 - 2.5)),
+        ("dan", "tea", mean, "neighbour", "cy", 3, 35, 2.0, third, twice, third, pytest.approx(10 / 3 - 4)),
+        ("dan", "tea", mean, "neighbour", "bob", 2, 30, 3.0, third, twice, third, pytest.approx(10 / 3 - 3.5)),
+        ("dan", "oats", 2.5, "neighbour", "cy", 2, 60, 4.0, 0.5, 1.0, 0.5, 1.5),
+        ("dan", "oats", 2.5, "neighbour", "bob", 1, 40, 1.0, 0.5, 1.0, 0.5, -1.5),
     ]
 
 
@@ -225,7 +227,7 @@ def test_top_pairs_and_people() -> None:
     ]
     assert_frame_equal(best, whole.group_by("user", "item", maintain_order=True).head(1).select(best.columns))
     unknown = answers.explain(items="tea", histories=[[]])
-    assert unknown["because"].to_list() == ["ann", "bob", "cy"]
+    assert unknown["because"].to_list() == ["ann", "cy", "bob"]
     assert len(answers.explain("dan", "tea", by=["neighbour"])) == 3
     with pytest.warns(UnknownIdWarning, match="'nobody'"):
         assert answers.explain(["nobody", "dan"], "tea")["user"].unique().to_list() == ["dan"]
@@ -307,7 +309,7 @@ def test_the_command_prints_neighbours(saved: Path, capsys: pytest.CaptureFixtur
     rows = json.loads(capsys.readouterr().out)
     assert [(row["kind"], row["because"], row["rating"]) for row in rows] == [
         ("neighbour", "ann", 5.0),
-        ("neighbour", "bob", 3.0),
+        ("neighbour", "cy", 2.0),
     ]
     assert main([*words, "--by", "neighbour"]) == 0
     printed = capsys.readouterr()

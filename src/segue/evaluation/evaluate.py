@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from segue.data.histories import Histories
+from segue.data.ragged import Int64
 from segue.data.splits import Holdout
 from segue.evaluation import metrics as measure
 from segue.evaluation.breakdown import by_history_length, by_popularity
@@ -84,24 +87,63 @@ def evaluate(
     ranks = target_ranks(
         model, histories, targets, exclude_seen=exclude_seen, candidates=None if drawn is None else drawn.codes
     )
+    codes = top_k(model, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and drawn is None else None
+    protocol = questions.protocol(targets, exclude_seen)
+    return measured(model.config.name, asked, targets, ranks, codes, ks, protocol, resamples, seed)
+
+
+def measured(
+    name: str,
+    asked: Holdout,
+    targets: Histories,
+    ranks: Int64,
+    lists: Int64 | None,
+    ks: list[int],
+    protocol: dict[str, Any],
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    """The Evaluation of given ranks and lists.
+
+    Parameters
+    ----------
+    name
+        Who answered.
+    asked
+        n users.
+    targets
+        Of these users, distinct within a row, end to end (m).
+    ranks
+        (m,) int64 rank of each target, `n_items + 1` where it cannot be recommended.
+    lists
+        (n, largest of `ks`) int64 recommended item codes, 0 = none; not measured when None.
+    ks
+        Lengths of the lists, ascending.
+    protocol
+        What was asked.
+    resamples, seed
+        As in `evaluate`.
+    """
     found = measure.user_metrics(ranks, targets.lengths, ks)
     counts = asked.training_view().item_counts()
     overall: dict[str, float] = {}
-    if lists and drawn is None:
-        codes, _ = top_k(model, histories, max(ks), exclude_seen=exclude_seen)
-        found |= {f"novelty@{k}": measure.novelty(codes[:, :k], counts) for k in ks}
-        overall |= {f"coverage@{k}": measure.coverage(codes[:, :k], model.n_items) for k in ks}
-        overall |= {f"gini@{k}": measure.gini(codes[:, :k], model.n_items) for k in ks}
-    best = np.minimum.reduceat(ranks, targets.starts)
-    frame = {"user": asked.dataset.users.decode(asked.users), "history": histories.lengths, "rank": best}
+    if lists is not None:
+        n_items = asked.dataset.n_items
+        found |= {f"novelty@{k}": measure.novelty(lists[:, :k], counts) for k in ks}
+        overall |= {f"coverage@{k}": measure.coverage(lists[:, :k], n_items) for k in ks}
+        overall |= {f"gini@{k}": measure.gini(lists[:, :k], n_items) for k in ks}
+    best, lengths = np.minimum.reduceat(ranks, targets.starts), asked.histories().lengths
+    frame = {"user": asked.dataset.users.decode(asked.users), "history": lengths, "rank": best}
     return Evaluation(
-        model=model.config.name,
-        metrics={name: float(values.mean()) for name, values in found.items()} | overall,
-        intervals={name: bootstrap_interval(values, resamples, seed) for name, values in found.items() if resamples},
+        model=name,
+        metrics={metric: float(values.mean()) for metric, values in found.items()} | overall,
+        intervals={
+            metric: bootstrap_interval(values, resamples, seed) for metric, values in found.items() if resamples
+        },
         per_user=pl.DataFrame(frame | found),
         parts={
-            "history_length": by_history_length(histories.lengths, found),
+            "history_length": by_history_length(lengths, found),
             "popularity": by_popularity(targets.items.astype(np.int64), ranks, counts, ks),
         },
-        protocol=questions.protocol(targets, exclude_seen),
+        protocol=protocol,
     )

@@ -90,38 +90,49 @@ class Questions:
         if isinstance(drawn, int):
             drawn = sample_candidates(asked, drawn, by=by, seed=seed, from_history=from_history)
         drawn = None if drawn is None else drawn.of(asked.users)
-        ks = _lengths(k, model.n_items if drawn is None else drawn.n + 1, drawn is not None)
+        ks = lengths_of(k, model.n_items if drawn is None else drawn.n + 1, drawn is not None)
         _check(model, asked)
         return cls(model, asked, drawn, ks, None if users is None else seed)
 
     def protocol(self, targets: Histories, exclude_seen: bool) -> dict[str, Any]:
         """What was asked, as plain data; `targets` are distinct within a row."""
-        drawn = self.candidates
-        return {
-            "split": self.holdout.name,
-            "users": len(self.holdout),
-            "users_drawn_from_seed": self.users_seed,
-            "targets": len(targets.items),
-            "items": self.holdout.dataset.n_items,
-            "candidates": "all" if drawn is None else drawn.n,
-            "drawn_by": None if drawn is None else drawn.by,
-            "drawn_from_seed": None if drawn is None else drawn.seed,
-            "exclude_seen": exclude_seen,
-            "ties": "against the target",
-            "questions": self._digest(targets),
-            **look_back_of(self.model),
-        }
+        asked = protocol_of(self.holdout, targets, exclude_seen, self.candidates, self.users_seed)
+        return {**asked, **look_back_of(self.model)}
 
-    def _digest(self, targets: Histories) -> str:
-        """16 hexadecimal digits that differ when users, lengths of histories, targets, their order or candidates do."""
-        digest = hashlib.sha256()
-        arrays: list[Int64] = [self.holdout.users, self.holdout.histories().lengths, targets.lengths]
-        arrays.append(targets.items.astype(np.int64))
-        if self.candidates is not None:
-            arrays.append(self.candidates.codes)
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
+
+def protocol_of(
+    holdout: Holdout,
+    targets: Histories,
+    exclude_seen: bool,
+    candidates: Candidates | None = None,
+    users_seed: int | None = None,
+) -> dict[str, Any]:
+    """What is asked of whoever answers, as plain data: `targets` are distinct within a row."""
+    return {
+        "split": holdout.name,
+        "users": len(holdout),
+        "users_drawn_from_seed": users_seed,
+        "targets": len(targets.items),
+        "items": holdout.dataset.n_items,
+        "candidates": "all" if candidates is None else candidates.n,
+        "drawn_by": None if candidates is None else candidates.by,
+        "drawn_from_seed": None if candidates is None else candidates.seed,
+        "exclude_seen": exclude_seen,
+        "ties": "against the target",
+        "questions": _digest(holdout, targets, candidates),
+    }
+
+
+def _digest(holdout: Holdout, targets: Histories, candidates: Candidates | None) -> str:
+    """16 hexadecimal digits that differ when users, lengths of histories, targets, their order or candidates do."""
+    digest = hashlib.sha256()
+    arrays: list[Int64] = [holdout.users, holdout.histories().lengths, targets.lengths]
+    arrays.append(targets.items.astype(np.int64))
+    if candidates is not None:
+        arrays.append(candidates.codes)
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 def look_back_of(model: Model) -> dict[str, Any]:
@@ -130,8 +141,8 @@ def look_back_of(model: Model) -> dict[str, Any]:
     return {} if look_back is None else {"look_back": look_back}
 
 
-def _lengths(k: int | Sequence[int], n_items: int, sampled: bool) -> list[int]:
-    """The distinct lengths of lists, ascending, each checked."""
+def lengths_of(k: int | Sequence[int], n_items: int, sampled: bool = False) -> list[int]:
+    """The distinct lengths of lists, ascending, each checked against the number of items that are ranked."""
     ks = sorted({k} if isinstance(k, int) else set(k))
     if not ks:
         raise ConfigError("no length of list was given: expected one k or more, such as k=(5, 10).")
@@ -144,9 +155,14 @@ def _lengths(k: int | Sequence[int], n_items: int, sampled: bool) -> list[int]:
     return ks
 
 
-def _check(model: Model, holdout: Holdout) -> None:
+def check_asked(holdout: Holdout) -> None:
+    """Raise an EvaluationError if there is nobody to ask."""
     if not len(holdout):
         raise EvaluationError("the Holdout has no users: there is nothing to evaluate.")
+
+
+def _check(model: Model, holdout: Holdout) -> None:
+    check_asked(holdout)
     if model.n_items != holdout.dataset.n_items:
         raise EvaluationError(
             f"the model knows {model.n_items:,} items and the Holdout's Dataset has {holdout.dataset.n_items:,}: the "

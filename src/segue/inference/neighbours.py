@@ -65,7 +65,7 @@ def neighbour_frame(
     """The neighbours that decided what is expected of pairs of people (p) and item codes (p,).
 
     Columns: user, item, score, kind, because, position, time (if there are times), rating, attention, agreement,
-    decided, effect; pair by pair, the largest effect first, equal ones newest first. Pairs without neighbours have no
+    decided, effect; pair by pair, the strongest effect first, equal ones newest first. Pairs without neighbours have no
     rows.
 
     Raises
@@ -118,8 +118,8 @@ def _part(model: RatingModel, dataset: Dataset, pairs: People, items: Int64, top
 
 
 def _order(found: Neighbours, top: int | None) -> Int64:
-    """Places of the neighbours to be shown: pair by pair, the largest effect first, equal ones newest first."""
-    order = np.lexsort((-found.positions, -found.effects, found.rows))
+    """Places of the neighbours to be shown: pair by pair, the strongest effect first; equal ones newest first."""
+    order = np.lexsort((-found.positions, -np.abs(found.effects), found.rows))
     if top is None:
         return order
     rows = found.rows[order]
