@@ -84,3 +84,10 @@ def test_models_say_what_they_look_at(config: ModelConfig) -> None:
 
 def test_models_without_attention_say_so() -> None:
     assert segue.Popularity().build(2, 3).attention(Histories.from_lists([[1]])) is None
+
+
+@pytest.mark.parametrize("setting", ["norm", "feed_forward", "positions"])
+@pytest.mark.parametrize("config", [segue.SASRec, segue.SSEPT])
+def test_an_encoder_of_no_known_kind_is_named(config: type[ModelConfig], setting: str) -> None:
+    with pytest.raises(segue.errors.ConfigError, match=f"{setting}='absolut'"):
+        config(**{setting: "absolut"})

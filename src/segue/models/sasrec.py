@@ -2,7 +2,10 @@
 
 The defaults are not the paper's: they are what does well today (`SASRec.as_published()` gives the paper's). What
 differs, and its source: pre-norm blocks; sampled softmax over shared negatives instead of one negative (Klenitskiy &
-Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023); normalised vectors with a temperature.
+Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023); normalised vectors with a temperature. Further options, off by
+default: gated residuals (LiGR, Borisyuk et al. 2025); attention that knows places and times (HSTU, Zhai et al., ICML
+2024); the logQ correction (Yi et al., RecSys 2019), negatives from the batch (Yang et al., WWW 2020), and a temperature
+that is learnt (CLIP, Radford et al., ICML 2021).
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from segue.models.next_item import (
 )
 from segue.models.similarity import Similarity
 from segue.nn.relative import Positions
-from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
+from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_kinds, check_sizes, initialise
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class SASRec(ModelConfig):
 
     def __post_init__(self) -> None:
         check_sizes(self.width, self.heads, self.blocks, self.max_length, self.dropout)
+        check_kinds(self.norm, self.feed_forward, self.positions)
         if self.temperature <= 0:
             raise ConfigError(f"temperature={self.temperature}: expected a number above 0.")
 

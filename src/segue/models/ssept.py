@@ -33,7 +33,7 @@ from segue.models.next_item import (
 from segue.models.similarity import Similarity
 from segue.models.users import UserVectors
 from segue.nn.relative import Positions
-from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_sizes, initialise
+from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_kinds, check_sizes, initialise
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,7 @@ class SSEPT(ModelConfig):
 
     def __post_init__(self) -> None:
         check_sizes(self.item_width + self.user_width, self.heads, self.blocks, self.max_length, self.dropout)
+        check_kinds(self.norm, self.feed_forward, self.positions)
         for name in ("swap_user", "swap_item", "swap_target", "random_window"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected a probability from 0 to 1.")

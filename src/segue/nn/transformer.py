@@ -7,13 +7,13 @@ needed: no item ever looks at padding, and what is computed at padding is never 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segue.errors import ConfigError
+from segue.errors import ConfigError, nearest
 from segue.nn.dropout import Dropout
 from segue.nn.relative import Positions, RelativeBias, time_buckets
 
@@ -281,6 +281,14 @@ class Encoder(nn.Module):
         """What the first block reads, and the buckets of times that all of them read."""
         buckets = time_buckets(ages, self.gap) if self.time_bias and ages is not None else None
         return self.dropout(x if self.positions is None else x + self.positions(places)), buckets
+
+
+def check_kinds(norm: str, feed_forward: str, positions: str) -> None:
+    """Raise a ConfigError when there is no encoder of this kind."""
+    kinds = {"norm": (norm, Norm), "feed_forward": (feed_forward, FeedForwardKind), "positions": (positions, Positions)}
+    for name, (value, known) in kinds.items():
+        if value not in get_args(known):
+            raise ConfigError(f"{name}={value!r}: {nearest(value, get_args(known))}")
 
 
 def check_sizes(width: int, heads: int, blocks: int, max_length: int, dropout: float) -> None:
