@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from segue.files import write_manifest
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
 from segue.models.sasrec import SASRec
+from segue.models.ssept import SSEPT
 from tests.inference.fakes import random_dataset
 
 
@@ -53,6 +55,25 @@ def test_round_trip(saved: Path) -> None:
     assert loaded.metadata == {"note": "for a test", "figures": {"hr@10": 0.5}}
     assert_frame_equal(loaded.score(), markov().score(), check_exact=True)
     assert not loaded.model.training
+
+
+@pytest.mark.parametrize("kind", [SASRec, SSEPT])
+def test_a_model_from_before_some_settings_is_what_it_was(
+    tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the defaults of these settings have become since."""
+    data = random_dataset(20, 12, 6)
+    whole = Recommender(kind().build(data.n_users, data.n_items).eval(), data)
+    whole.save(tmp_path / "old")
+    settings = whole.model.config.to_dict()
+    assert {"positions", "time_bias", "logq", "in_batch"} <= kind.formerly.keys() <= settings.keys()
+    seal(tmp_path / "old", model={key: value for key, value in settings.items() if key not in kind.formerly})
+    from_dict = kind.from_dict.__func__
+    changed = {"positions": "both", "time_bias": True}
+    monkeypatch.setattr(kind, "from_dict", classmethod(lambda cls, given: from_dict(cls, {**changed, **given})))
+    loaded = segue.load(tmp_path / "old")
+    assert loaded.model.config == whole.model.config
+    assert_frame_equal(loaded.score(), whole.score(), check_exact=True)
 
 
 def test_a_run_folder_is_opened_too(tmp_path: Path) -> None:

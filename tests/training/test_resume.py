@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from segue.errors import ConfigError, StorageError
+from segue.models.sasrec import SASRec
 from segue.training.checkpoint import load_checkpoint, save_checkpoint
 from segue.training.fit import fit
 from segue.training.trainer import Interrupted, Trainer
@@ -90,11 +91,11 @@ def test_resume_refuses_another_run(tmp_path: Path) -> None:
         fit(small_model(), small_split(), training=changed, out=tmp_path / "run", resume=True)
 
 
-def test_a_run_from_before_a_setting_goes_on_with_its_default(tmp_path: Path) -> None:
+def test_a_run_from_before_a_setting_goes_on_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "run" / "last.safetensors"
     fit(small_model(), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
     tensors, note = load_checkpoint(file)
-    for setting in ("logq", "in_batch", "positions", "time_bias", "learn_temperature"):
+    for setting in SASRec.formerly:
         del note["identity"]["model"][setting]
     save_checkpoint(file, tensors, note)
     with pytest.raises(StorageError, match=r"another model\.logq: False there, True here"):

@@ -29,6 +29,8 @@ class ModelConfig(ABC):
     name: ClassVar[str]
     metric: ClassVar[str] = "ndcg@10"
     """The validation metric that chooses the best epoch where the options of the training name none."""
+    formerly: ClassVar[Mapping[str, Any]] = {}
+    """Of settings that came later, what they are in files from before: not the default, if that has changed since."""
 
     def resolved(self, dataset: Dataset) -> Self:
         """The same settings, with what they leave to the data filled in from the visible interactions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from segue.models.similarity import Similarity
 from segue.nn import losses
 
 LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
+
+FORMERLY: dict[str, Any] = {"logq": False, "in_batch": 0.0, "positions": "absolute", "time_bias": False}
+"""What the encoder and the loss were before these settings existed, as `ModelConfig.formerly` asks."""
 
 
 class NextItemBatch(NamedTuple):

@@ -61,6 +61,8 @@ def config_class(name: str) -> type[ModelConfig]:
 def config_from_dict(settings: Mapping[str, Any]) -> ModelConfig:
     """The inverse of `ModelConfig.to_dict`: the config that `settings["name"]` and the other settings describe.
 
+    The settings may be those of a file from before some others existed; these are as they were then.
+
     Raises
     ------
     ConfigError
@@ -69,4 +71,5 @@ def config_from_dict(settings: Mapping[str, Any]) -> ModelConfig:
     name = settings.get("name")
     if not isinstance(name, str):
         raise ConfigError(f"a model needs a name: expected name = one of {', '.join(MODELS)}.")
-    return config_class(name).from_dict(settings)
+    found = config_class(name)
+    return found.from_dict({**found.formerly, **settings})

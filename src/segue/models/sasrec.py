@@ -11,9 +11,9 @@ that is learnt (CLIP, Radford et al., ICML 2021).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from segue.data.histories import Histories
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
+    FORMERLY,
     LossName,
     NextItemBatch,
     NextItemExamples,
@@ -49,6 +50,7 @@ class SASRec(ModelConfig):
     """
 
     name: ClassVar[str] = "sasrec"
+    formerly: ClassVar[Mapping[str, Any]] = {**FORMERLY, "learn_temperature": False}
 
     width: int = 64
     """Width of the item vectors and of the hidden states."""

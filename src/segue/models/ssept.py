@@ -8,8 +8,9 @@ newest part.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from segue.data.ragged import Int64
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
+    FORMERLY,
     LossName,
     NextItemBatch,
     NextItemExamples,
@@ -47,6 +49,7 @@ class SSEPT(ModelConfig):
     """
 
     name: ClassVar[str] = "ssept"
+    formerly: ClassVar[Mapping[str, Any]] = FORMERLY
 
     item_width: int = 50
     """Width of the item vectors."""

@@ -244,9 +244,8 @@ class Trainer:
             self.best, _ = load_checkpoint(self.folder / "best.safetensors")
 
     def _same_run(self, other: dict[str, Any]) -> None:
-        # A setting that the run knew nothing of is at its default: it came later.
-        defaults = {"model": type(self.model.config)().to_dict()}
-        mine, theirs = _flat(self.identity), _flat(defaults) | _flat(other)
+        formerly = {"model": dict(self.model.config.formerly)}
+        mine, theirs = _flat(self.identity), _flat(formerly) | _flat(other)
         for key in sorted(mine.keys() | theirs.keys()):
             if key.removeprefix("training.") not in MAY_CHANGE_ON_RESUME and mine.get(key) != theirs.get(key):
                 values = "" if key == "dataset" else f": {theirs.get(key)!r} there, {mine.get(key)!r} here"
