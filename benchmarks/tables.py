@@ -214,8 +214,11 @@ def rated(result: Result) -> str:
         "own_hr@10 by class": "HR@10 by class",
     }
     rows = [
-        [NAMES[model], *(mean(row, name) for name in ("refit_test rmse", *(f"test {name}" for name in names)))]
-        + [seeds(int(row["seeds"]))]
+        [
+            NAMES[model],
+            *(mean(row, name) for name in ("refit_test rmse", *(f"test {name}" for name in names))),
+            seeds(int(row["seeds"])),
+        ]
         for model, row in sorted(result["summary"].items(), key=lambda pair: pair[1]["test rmse"])
     ]
     return table(["", "RMSE, trained again", *names.values(), ""], rows)
