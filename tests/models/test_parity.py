@@ -71,7 +71,7 @@ def randomised(model: Any, dtype: torch.dtype) -> Any:
             parameter.normal_(0.0, 0.3, generator=generator)
             if name.endswith("norm.weight"):
                 parameter.add_(1.0)
-    if model.config.time_bias:
+    if getattr(model.config, "time_bias", False):
         model.encoder.gap.fill_(7)
     return model.to(dtype).eval()
 

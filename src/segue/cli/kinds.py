@@ -89,7 +89,9 @@ def written(kind: object, value: str | None, words: deque[str]) -> str | None:
         return _list(inner, value, words)
     if value is None:
         value = words.popleft() if words else None
-    optional = type(None) in alternatives(kind) and str not in alternatives(kind)
+    parts = alternatives(kind)
+    named = any(typing.get_origin(part) is Literal and value in typing.get_args(part) for part in parts)
+    optional = type(None) in parts and str not in parts and not named
     return "null" if optional and value is not None and value.lower() == "none" else value
 
 
