@@ -112,7 +112,7 @@ class RatingBehaviour(Behaviour):
         joined = reasons.join(ratings, on=["item", "because"], how="left")
         assert (joined["rating"] == joined["given"]).all() and (joined["because"] != "user 001").all()
         for _, part in reasons.group_by("item"):
-            assert part["effect"].is_sorted(descending=True)
+            assert part["effect"].abs().is_sorted(descending=True)
 
     def test_users_who_are_unknown_and_named_in_a_basket(self, fitted: FittedRatings) -> None:
         with pytest.warns(UnknownIdWarning, match="answered without a history"):
