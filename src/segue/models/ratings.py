@@ -133,11 +133,7 @@ class RatingModel(Model):
         asked = items.reshape(-1)
         parts = [slice(low, low + _PAIRS) for low in range(0, len(asked), _PAIRS)]
         found = [self.rate(users[part], asked[part], moments[part]).expected for part in parts]
-        return torch.cat(found).view(items.shape) if found else self.blank(items)
-
-    def blank(self, items: Tensor) -> Tensor:
-        """No scores of no items, in the shape of `items`."""
-        return torch.zeros(items.shape, device=items.device)
+        return torch.cat(found).view(items.shape) if found else torch.zeros(items.shape, device=items.device)
 
 
 class TrainingRatings(NamedTuple):
