@@ -128,18 +128,16 @@ def against_rectools(heading: str, runs: list[Result]) -> Iterator[str]:
     own, other, ours = (only(runs, name) for name in ("segue-notebook", "rectools-bce", "segue"))
     if not own or not other or own["threads"] != other["threads"]:
         return
+    lists = [run["recommended_users_per_second"] for run in (own, other)]
     rows = [
         compared("seconds per epoch", own["seconds_per_epoch"], other["seconds_per_epoch"]),
-        compared(
-            "users/s, lists of ten", *(run["recommended_users_per_second"] for run in (own, other)), per_second=True
-        ),
+        compared("users/s, lists of ten", lists[0], lists[1], per_second=True),
     ]
     if "curve" in other:
         best = max(other["curve"], key=lambda row: row[NDCG])
         for run, what in ((own, ""), (ours, ", by SASRec()")):
-            seconds = reached(run["curve"], best[NDCG]) if run and "curve" in run else None
-            if seconds is not None:
-                rows.append(compared(f"seconds to RecTools' best NDCG@10{what}", seconds, best["seconds"]))
+            if run and "curve" in run:
+                rows.append(until(f"seconds to RecTools' best NDCG@10{what}", run["curve"], best))
     yield f"**{heading}: segue and RecTools, one configuration**"
     yield table(["", "segue", "RecTools", "times as fast"], rows, texts=[0])
 
@@ -150,9 +148,9 @@ def against_microsoft(heading: str, runs: list[Result]) -> Iterator[str]:
     if not own or not other or own["threads"] != other["threads"]:
         return
     rows = [compared("seconds per epoch", own["seconds_per_epoch"], other["seconds_per_epoch"])]
-    sampled = [run.get("sampled_users_per_second") for run in (own, other)]
-    if all(sampled):
-        rows.append(compared("users/s, evaluated among 100 sampled items", *sampled, per_second=True))
+    sampled, theirs = (run.get("sampled_users_per_second") for run in (own, other))
+    if sampled and theirs:
+        rows.append(compared("users/s, evaluated among 100 sampled items", sampled, theirs, per_second=True))
     yield f"**{heading}: segue and Microsoft's SASREC, one configuration**"
     yield table(["", "segue", "Microsoft's", "times as fast"], rows, texts=[0])
 
@@ -161,6 +159,12 @@ def compared(what: str, own: float, other: float, per_second: bool = False) -> l
     """A row of seconds, or of what is done per second."""
     ratio = own / other if per_second else other / own
     return [what, number(own), number(other), f"{number(ratio)} ×"]
+
+
+def until(what: str, rows: list[dict[str, float]], best: dict[str, float]) -> list[str]:
+    """A row of the seconds of a curve to the other's best look."""
+    seconds = reached(rows, best[NDCG])
+    return [what, "never", number(best["seconds"]), ""] if seconds is None else compared(what, seconds, best["seconds"])
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------
