@@ -67,7 +67,7 @@ def digest(shown: dict[str, Any]) -> str:
 
 def figure_of(shown: dict[str, dict[str, list[dict[str, float]]]]) -> Figure:
     """A panel per dataset and one legend."""
-    figure = Figure(figsize=(max(6.4, 5.2 * len(shown)), 4.9), dpi=130, layout="constrained")
+    figure = Figure(figsize=(max(6.4, 5.2 * len(shown)), 5.0), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (data, by_system) in zip(panels, shown.items(), strict=True):
         for peer, rows in by_system.items():
@@ -76,7 +76,7 @@ def figure_of(shown: dict[str, dict[str, list[dict[str, float]]]]) -> Figure:
     panels[0].set_ylabel("NDCG@10 on validation")
     handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     order = [label for peer in SYSTEMS if (label := plain(peer)) in handles]
-    columns = 3 if len(shown) == 1 else 4
+    columns = 2 * len(shown) if len(shown) < 3 else 5
     figure.legend([handles[label] for label in order], order, loc="outside lower center", ncols=columns, frameon=False)
     return figure
 

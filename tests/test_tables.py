@@ -120,6 +120,32 @@ def test_ratios_compare_one_configuration(results: Path) -> None:
     ]
 
 
+def test_the_best_other_is_published_or_was_run(results: Path) -> None:
+    summary = {
+        "seeds": 1,
+        "test ndcg@10": 0.05,
+        "test hr@10": 0.1,
+        "refit_test ndcg@10": 0.06,
+        "refit_test hr@10": 0.11,
+    }
+    ours = {"summary": {"sasrec": summary}, "runs": [{"model": "sasrec", **PROVENANCE}]}
+    for data in ("beauty", "ml-100k"):
+        (results / f"full_ranking_{data}.json").write_text(json.dumps(ours))
+    row = "| Amazon Beauty | .0600 | .1100 |  | .0531 | .0921 | *SASRec, sampled softmax, Tikhonovich et al. 2025* |"
+    assert row in rows(results, README)
+    assert "| MovieLens 100K | .0600 | .1100 |  | .0800 | .1600 | RecTools, notebook's setting |" in rows(
+        results, README
+    )
+    rival = peer("rectools-bce", 0.055, 1.0, None)
+    (results / "peers_beauty.json").write_text(json.dumps({"runs": [rival]}))
+    assert "| Amazon Beauty | .0600 | .1100 |  | .0550 | .1100 | RecTools, notebook's setting |" in rows(
+        results, README
+    )
+    rival["refit_test"]["ndcg@10"] = 0.05
+    (results / "peers_beauty.json").write_text(json.dumps({"runs": [rival]}))
+    assert row in rows(results, README)
+
+
 def test_what_is_never_reached_is_said(results: Path) -> None:
     path = results / "peers_ml-100k.json"
     runs = json.loads(path.read_text())["runs"]
