@@ -123,16 +123,15 @@ class SASRec(ModelConfig):
         )
 
     def resolved(self, dataset: Dataset) -> Self:
-        """The same settings, with the loss and the length that suit the data where none is given."""
-        return replace(
-            self,
-            max_length=self.max_length or usual_length(dataset),
-            loss=self.loss or ("softmax" if dataset.n_items <= _SMALL_CATALOGUE else "sampled-softmax"),
-        )
+        """The same settings, with the length and the loss that suit the data where none is given."""
+        return replace(self, max_length=self.max_length or usual_length(dataset), loss=self._loss(dataset.n_items))
 
     def build(self, n_users: int, n_items: int) -> SASRecModel:
-        """A new module with random weights; the settings must be `resolved`."""
-        return SASRecModel(self, n_users, n_items)
+        """A new module with random weights; `max_length` must be `resolved`."""
+        return SASRecModel(replace(self, loss=self._loss(n_items)), n_users, n_items)
+
+    def _loss(self, n_items: int) -> LossName:
+        return self.loss or ("softmax" if n_items <= _SMALL_CATALOGUE else "sampled-softmax")
 
 
 class SASRecModel(TrainableModel):
@@ -147,7 +146,7 @@ class SASRecModel(TrainableModel):
     def __init__(self, config: SASRec, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         if config.max_length is None or config.loss is None:
-            raise ConfigError("these settings leave max_length or loss to the data: use resolved().")
+            raise ConfigError("these settings leave max_length to the data: use resolved().")
         self.max_length = config.max_length
         self.max_history = config.max_length
         self.items = nn.Embedding(n_items + 1, config.width)
