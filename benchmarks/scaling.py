@@ -54,7 +54,8 @@ def measure(axes: dict[str, list[Point]], chosen: Sequence[str], seconds: float,
         for point in axes[axis]:
             begun, load = time.perf_counter(), common.machine()["load_before"]
             asked = replace(point, seconds=seconds, seed=seed)
-            row = {axis: getattr(point, axis), "loss": point.loss} | in_own_process(asked)
+            row = {axis: getattr(point, axis), "loss": point.loss, "precision": point.precision}
+            row |= in_own_process(asked)
             found[axis].append(row | {"load_before": load, "took_seconds": round(time.perf_counter() - begun, 1)})
             print(json.dumps(found[axis][-1]), flush=True)
     return found

@@ -55,9 +55,11 @@ class Point:
     """Shared negatives, or all items."""
     targets: int = 4_096
     """Targets per step, which are as many real inputs."""
+    users: int | None = None
+    """Histories that are made; when not given, as many as four steps need."""
     interactions: int | None = None
     """Make a log of so many interactions, with histories of all lengths, and prepare it; when not given, histories of
-    one length, as many as some steps need."""
+    one length are made."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where it runs."""
     precision: Literal["no", "bf16"] = "no"
@@ -65,7 +67,7 @@ class Point:
     recommend: bool = False
     """Also recommend ten items to all users."""
     seconds: float = 3.0
-    """How long steps are measured, after a few that are not; at least two steps."""
+    """How long steps are measured, after a few that are not: at least two steps, or one that takes very long."""
     seed: int = 0
     """Of the made log, the weights and the training."""
 
@@ -131,9 +133,11 @@ def trained(point: Point, dataset: segue.Dataset) -> tuple[Trainer, dict[str, An
     accelerator = Accelerator(cpu=settings.cpu, mixed_precision=settings.precision)
     trainer = Trainer(model, examples, settings, None, None, {}, accelerator)
     trainer.wrapped.train()
+    begun = time.perf_counter()
     counted = matrix_operations(trainer, batches[0])
-    _steps(trainer, batches, point.seconds / 3, least=0)
-    seconds, terms = _steps(trainer, batches, point.seconds, least=2)
+    very_long = time.perf_counter() - begun > 10 * point.seconds
+    _steps(trainer, batches, 0 if very_long else point.seconds / 3, least=0)
+    seconds, terms = _steps(trainer, batches, point.seconds, least=1 if very_long else 2)
     generator = np.random.default_rng(point.seed)
     begun = time.perf_counter()
     examples.batch(batches[0], generator)
@@ -260,9 +264,9 @@ def _status(name: str) -> float:
 
 
 def made_histories(point: Point) -> segue.Dataset:
-    """Histories of one length, of four steps at least, made directly as the arrays of a Dataset."""
+    """Histories of one length, made directly as the arrays of a Dataset."""
     rng = np.random.default_rng(point.seed)
-    users = 4 * max(1, round(point.targets / point.length))
+    users = point.users or 4 * max(1, round(point.targets / point.length))
     drawn = popular_items(rng, users * (point.length + 1), point.items)
     lengths = np.full(users + 1, point.length + 1)
     lengths[0] = 0

@@ -13,14 +13,15 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+import scaling_tables
+from cells import Result, cores, decimal, made, mean, seeds, table
 
 ROOT = Path(__file__).resolve().parent.parent
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 SESSIONS = ROOT / "docs" / "sessions.md"
 RATINGS = ROOT / "docs" / "ratings.md"
-
-Result = dict[str, Any]
+SCALING = ROOT / "docs" / "scaling.md"
 
 NAMES = {
     "sasrec": "SASRec",
@@ -294,59 +295,6 @@ def explained(result: Result) -> Iterator[str]:
     )
 
 
-# ---- cells ---------------------------------------------------------------------------------------------------------
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: texts to the left, the columns between to the right."""
-    marks = ["---", *("---:" for _ in heads[1:-1]), "---"]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, marks, *rows))
-
-
-def mean(row: Result, metric: str) -> str:
-    """Mean over seeds, ± the standard deviation where seeds differ."""
-    if metric not in row:
-        return ""
-    deviation = row.get(f"{metric} sd", 0.0)
-    return decimal(row[metric]) + (f" ± {decimal(deviation)}" if deviation else "")
-
-
-def decimal(value: float) -> str:
-    """Four digits behind the point and none before it: .0531."""
-    return f"{value:.4f}".removeprefix("0")
-
-
-def seeds(count: int) -> str:
-    """In words."""
-    return "one seed" if count == 1 else f"{count} seeds"
-
-
-def cores(count: int) -> str:
-    """In words."""
-    return "one core" if count == 1 else f"{count} cores"
-
-
-def made(script: str, runs: Sequence[Result]) -> str:
-    """What made it, on what, when."""
-    machines = sorted({hardware(run) for run in runs})
-    dates = sorted({run["date"] for run in runs})
-    versions = sorted({f"segue {run['versions']['segue']}" + torch_of(run) for run in runs})
-    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return f"<sub>`benchmarks/{script}` · {'; '.join(machines)} · {'; '.join(versions)} · {when}</sub>"
-
-
-def torch_of(run: Result) -> str:
-    """Its PyTorch, where it had one."""
-    return f", PyTorch {run['versions']['torch']}" if "torch" in run["versions"] else ""
-
-
-def hardware(run: Result) -> str:
-    """The machine in a few words."""
-    machine = run["hardware"]
-    used = f", {machine['threads']} used" if "threads" in machine else ""
-    return f"{machine['cpu']}, {machine['cores']} cores{used}"
-
-
 # ---- the pages -----------------------------------------------------------------------------------------------------
 
 
@@ -372,12 +320,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", type=Path, default=README)
     parser.add_argument("--sessions", type=Path, default=SESSIONS)
     parser.add_argument("--ratings", type=Path, default=RATINGS)
+    parser.add_argument("--scaling", type=Path, default=SCALING)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args(argv)
     results = read_results(arguments.results)
     sessions_page = put_in(arguments.sessions.read_text(encoding="utf-8"), "sessions", sessions(results))
     ratings_page = put_in(arguments.ratings.read_text(encoding="utf-8"), "ratings", ratings(results))
+    scaling_page = put_in(arguments.scaling.read_text(encoding="utf-8"), "scaling", scaling_tables.measured(results))
     wanted = {
+        arguments.scaling: put_in(scaling_page, "on paper", scaling_tables.on_paper(results)),
         arguments.readme: put_in(arguments.readme.read_text(encoding="utf-8"), "results", render(results)),
         arguments.sessions: put_in(sessions_page, "explanations", explanations(results)),
         arguments.ratings: put_in(ratings_page, "speed", rating_speed(results)),
