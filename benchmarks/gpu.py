@@ -38,7 +38,7 @@ AXES: dict[str, list[Point]] = {
         for items in (10_000, 100_000, 1_000_000, 10_000_000)
     ],
 }
-TRIAL = Point(length=16, items=2_000, targets=512)
+TRIAL = Point(length=16, items=100, targets=64)
 SMALL: dict[str, list[Point]] = {
     "length": [TRIAL],
     "width": [replace(TRIAL, width=width, heads=width // WIDTH_OF_A_HEAD) for width in (64, 128)],

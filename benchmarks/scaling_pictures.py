@@ -57,8 +57,12 @@ def figure_of(result: dict[str, Any]) -> Figure:
     speeds = [row["tokens_per_second"] for rows in result["axes"].values() for row in rows["points"] if _done(row)]
     for above in panels[0]:
         above.set_ylim(min(speeds) / 1.8, max(speeds) * 1.8)
+    highest = max(below.get_ylim()[1] for below in panels[1])
+    lowest = min(below.get_ylim()[0] for below in panels[1])
+    for below in panels[1]:
+        below.set_ylim(lowest, highest)
     panels[0][0].set_ylabel("tokens per second", fontsize=10)
-    panels[1][0].set_ylabel("memory of a step", fontsize=10)
+    panels[1][0].set_ylabel("memory added", fontsize=10)
     return figure
 
 
@@ -102,6 +106,7 @@ def _finish(above: Axes, below: Axes, name: str) -> None:
     for axes in (above, below):
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.margins(x=0.1)  # room for the shares beside the first and the last point
         axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.7)
         axes.spines[["top", "right"]].set_visible(False)
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
