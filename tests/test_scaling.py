@@ -12,8 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import scaling_pictures
-import scaling_tables
 import steps
+from pages import scaling as scaling_tables
 
 POINT = steps.Point(length=8, width=16, items=50, targets=64, seconds=0.0)
 

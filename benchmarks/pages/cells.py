@@ -1,16 +1,39 @@
-"""What the tables of measured results are made of."""
+"""What the tables of all pages share: rows, cells, and the line that says what made a table."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 Result = dict[str, Any]
 
+DATA = {"beauty": "Amazon Beauty", "games": "Amazon Games", "ml-100k": "MovieLens 100K"}
+MODELS = {
+    "sasrec": "SASRec",
+    "ssept": "SSE-PT",
+    "parsrec": "PARSRec",
+    "markov": "Markov",
+    "popularity": "Popularity",
+    "recent-popularity": "RecentPopularity",
+}
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: texts to the left, the columns between to the right."""
-    marks = ["---", *("---:" for _ in heads[1:-1]), "---"]
+
+def read_results(folder: Path) -> dict[str, Result]:
+    """Every result by the name of its file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def none_yet(*scripts: str) -> str:
+    """What stands where results are still to be made."""
+    return "No results yet: run " + " and ".join(f"`benchmarks/{script}`" for script in scripts) + "."
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[int] = (0, -1)) -> str:
+    """A Markdown table: columns of text, by their place, to the left, figures to the right."""
+    left = {place % len(heads) for place in texts}
+    marks = ["---" if place in left else "---:" for place in range(len(heads))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, marks, *rows))
 
 
@@ -25,6 +48,11 @@ def mean(row: Result, metric: str) -> str:
 def decimal(value: float) -> str:
     """Four digits behind the point and none before it: .0531."""
     return f"{value:.4f}".removeprefix("0")
+
+
+def number(value: float) -> str:
+    """Three digits that count, or all of those before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def seeds(count: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cells import Result, cores, made, table
+from pages.cells import Result, cores, made, none_yet, table
 
 AXES = {
     "length": "items per history",
@@ -19,7 +19,7 @@ MANY, ITEMS, PER_USER = 10**9, 10**7, 50
 def measured(results: dict[str, Result]) -> str:
     """The page on scaling: the picture, and a table for each axis."""
     if "scaling" not in results:
-        return "No results yet: run `benchmarks/scaling.py`."
+        return none_yet("scaling.py")
     result = results["scaling"]
     base = result["base"]
     parts = [
@@ -61,7 +61,7 @@ def on_paper(results: dict[str, Result]) -> str:
     """The page on scaling: a billion interactions and ten million items, from the points measured."""
     axes = results["scaling"]["axes"] if "scaling" in results else {}
     if not {"width", "items", "interactions"} <= axes.keys():
-        return "No results yet: run `benchmarks/scaling.py`."
+        return none_yet("scaling.py")
     users, largest = MANY // PER_USER, axes["interactions"]["points"][-1]
     speed = max(row["products_gflops"] for row in axes["items"]["points"]) * 1e9
     rows = [
