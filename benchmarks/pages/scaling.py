@@ -54,7 +54,7 @@ def axis_table(axis: str, points: Sequence[Result]) -> str:
         ]
         for row in points
     ]
-    return table(heads, rows)
+    return table(heads, rows, texts=(0, 1) if several else (0,))
 
 
 def on_paper(results: dict[str, Result]) -> str:
@@ -80,7 +80,7 @@ def on_paper(results: dict[str, Result]) -> str:
         cells = [duration(2 * asked * 2 * ITEMS * width / speed) for width in (64, 128)]
         rows.append([f"ranking the targets of {whom}, at least", *cells])
     heads = ["10⁹ interactions, 10⁷ items, " + cores(axes["items"]["hardware"]["threads"]), "width 64", "width 128"]
-    return table(heads, rows)
+    return table(heads, rows, texts=(0,))
 
 
 def seconds_at(axes: dict[str, Result], loss: str, width: int) -> float:
