@@ -89,7 +89,7 @@ def measured(point: Point) -> dict[str, Any]:
     """All that is measured at one point, in this process."""
     keep_buffers()
     dtype = torch.bfloat16 if point.precision == "bf16" else torch.float32
-    size = 1_024 if point.device == "cpu" else 8_192
+    size = 8_192 if point.device != "cpu" else 1_024 if dtype == torch.float32 else 128  # CPUs may emulate bfloat16
     peak = common.speed_of_products(size, point.device, dtype)
     dataset, found = made_histories(point), {}
     if point.interactions:
