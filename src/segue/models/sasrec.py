@@ -162,7 +162,7 @@ class SASRecModel(TrainableModel):
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
-        inputs, scored = self.loss.look_up(self.items.weight, batch)
+        inputs, scored = self.loss.look_up(self.items, batch)
         hidden = (
             self.encode(inputs, batch.lengths, batch.ages if self.config.time_bias else None)
             .flatten(0, 1)

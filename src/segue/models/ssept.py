@@ -153,7 +153,7 @@ class SSEPTModel(TrainableModel):
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
-        inputs, scored = self.loss.look_up(self.items.weight, batch)
+        inputs, scored = self.loss.look_up(self.items, batch)
         users = self.users(batch.users)
         ages = batch.ages if self.config.time_bias else None
         hidden = self.encode(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.where)
