@@ -100,6 +100,12 @@ class NextItemLoss:
         """Whether every position has negatives of its own, outside its user's history."""
         return self.name in ("bce", "gbce")
 
+    def rows_read(self, targets: int) -> int | None:
+        """How many item vectors a step with so many targets reads, repeats counted; None: the whole table."""
+        if self.name == "softmax":
+            return None
+        return 2 * targets + self.negatives * (targets if self.per_position else 1)
+
     def __call__(
         self, hidden: Tensor, vectors: Tensor, table: Tensor, batch: NextItemBatch, offset: Tensor | None = None
     ) -> Tensor:

@@ -160,6 +160,11 @@ class SASRecModel(TrainableModel):
             self.encoder.gap.fill_(usual_gap(dataset))
         return examples
 
+    def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
+        """Of the item table: inputs, targets and negatives."""
+        rows = self.loss.rows_read(terms)
+        return {} if rows is None else {self.items: rows}
+
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
         inputs, scored = self.loss.look_up(self.items, batch)

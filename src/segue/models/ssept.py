@@ -151,6 +151,11 @@ class SSEPTModel(TrainableModel):
             self.encoder.gap.fill_(usual_gap(dataset))
         return examples
 
+    def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
+        """Of the users' table one row per unit; of the item table inputs, targets and negatives."""
+        rows = self.loss.rows_read(terms)
+        return {self.users: units} | ({} if rows is None else {self.items: rows})
+
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
         inputs, scored = self.loss.look_up(self.items, batch)

@@ -109,7 +109,7 @@ class _SampledSoftmax(torch.autograd.Function):
         # The highest share is 1 / Σ exp(negatives - highest).
         behind = (highest - shares.amax(1).log()).masked_fill_(nothing, -torch.inf) - targets
         ctx.save_for_backward(shares, behind.sigmoid())
-        return F.softplus(behind).sum()
+        return -F.logsigmoid(-behind).sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
