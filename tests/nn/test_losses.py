@@ -41,9 +41,7 @@ def test_gbce_is_exact_at_both_ends_of_calibration() -> None:
 def test_losses_stay_finite_where_a_sigmoid_would_not() -> None:
     targets, negatives = torch.tensor([-200.0, 200.0]), torch.tensor([[200.0], [-200.0]])
     assert losses.bce(targets, negatives).item() == pytest.approx(400.0)
-    assert losses.sampled_softmax(targets, negatives, NO_HITS).item() == pytest.approx(
-        400.0
-    )
+    assert losses.sampled_softmax(targets, negatives, NO_HITS).item() == pytest.approx(400.0)
 
 
 def test_a_negative_that_is_the_target_counts_for_nothing() -> None:
@@ -52,7 +50,9 @@ def test_a_negative_that_is_the_target_counts_for_nothing() -> None:
     loss = losses.sampled_softmax(targets, torch.tensor([[1.0, 1.0]]), hit.nonzero(as_tuple=True))
     loss.backward()
     assert loss.item() == 0 and targets.grad is not None and targets.grad.item() == 0
-    one = losses.sampled_softmax(torch.tensor([1.0]), torch.tensor([[1.0, 1.0]]), (torch.tensor([0]), torch.tensor([0])))
+    one = losses.sampled_softmax(
+        torch.tensor([1.0]), torch.tensor([[1.0, 1.0]]), (torch.tensor([0]), torch.tensor([0]))
+    )
     assert one.item() == pytest.approx(math.log(2))
 
 

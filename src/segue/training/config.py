@@ -91,6 +91,16 @@ class Training:
 
 
 MAY_CHANGE_ON_RESUME = frozenset(
-    {"epochs", "patience", "trackers", "save_every_steps", "save_every", "keep_every", "cpu", "watch_test", "row_updates"}
+    {
+        "epochs",
+        "patience",
+        "trackers",
+        "save_every_steps",
+        "save_every",
+        "keep_every",
+        "cpu",
+        "watch_test",
+        "row_updates",
+    }
 )
 """Options that a resumed run may set anew without becoming another run."""

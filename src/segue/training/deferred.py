@@ -31,9 +31,10 @@ class DeferredTable:
     weight
         The table (rows, width), of an embedding with `sparse=True`, whose hook before a call is `before_reading`.
     optimizer
-        Holds the state of these weights, which is saved and restored as that of other parameters: step (), exp_avg and exp_avg_sq (rows, width); weights_at and moments_at (rows,), the step up to which those of
-        each row have gone; waits (PERIOD + 1,), by how many first moment / √second moment a row has fallen behind that
-        was last read so many steps ago.
+        Holds the state of these weights, which is saved and restored as that of other parameters: step (), exp_avg and
+        exp_avg_sq (rows, width); weights_at and moments_at (rows,), the step up to which those of each row have gone;
+        waits (PERIOD + 1,), by how many first moment / √second moment a row has fallen behind that was last read so
+        many steps ago.
     group
         Which of its groups has their options: lr, betas, eps.
     """
