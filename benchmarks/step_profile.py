@@ -1,4 +1,4 @@
-"""Where the time of one of SASRec's training steps goes, and what share of the machine's matrix-product peak it reaches.
+"""Where the time of one of SASRec's training steps goes, and what share of the machine's peak it reaches.
 
     OMP_NUM_THREADS=1 python benchmarks/step_profile.py --setting notebook     # benchmarks/notebook.py's, on Games
     OMP_NUM_THREADS=1 python benchmarks/step_profile.py --setting defaults

@@ -107,7 +107,8 @@ class DeferredTable:
     @property
     def group(self) -> dict[str, Any]:
         """The options; a state that is restored brings others."""
-        return self._optimizer.param_groups[self._group]
+        found: dict[str, Any] = self._optimizer.param_groups[self._group]
+        return found
 
     @property
     def _shrinking(self) -> float:
@@ -126,7 +127,8 @@ class DeferredTable:
 
     def _begun(self) -> dict[str, Any]:
         """The state, made where there is none; that of an Adam that moved all rows at once is up to date."""
-        state, weight = self._optimizer.state[self.weight], self.weight
+        weight = self.weight
+        state: dict[str, Any] = self._optimizer.state[weight]
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
