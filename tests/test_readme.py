@@ -1,4 +1,4 @@
-"""What the README and the guide show is run as it stands there, and the README's figures are those of the results.
+"""What the README and the guide show is run as it stands there, and all figures and curves are those of the results.
 
 Blocks marked `sh` and `python` are run, in their order, in one folder; `bash` blocks are only shown (they install,
 download or take long).
@@ -23,8 +23,10 @@ from segue.data.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-GUIDE, SESSIONS, RATINGS = (ROOT / "docs" / f"{name}.md" for name in ("guide", "sessions", "ratings"))
-TABLES = [sys.executable, str(ROOT / "benchmarks" / "tables.py")]
+GUIDE, SESSIONS, RATINGS, BENCHMARKS = (
+    ROOT / "docs" / f"{name}.md" for name in ("guide", "sessions", "ratings", "benchmarks")
+)
+TABLES, CURVES = ([sys.executable, str(ROOT / "benchmarks" / f"{name}.py")] for name in ("tables", "curves"))
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
@@ -143,12 +145,17 @@ def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
 
 
 def test_a_changed_figure_is_noticed_and_put_right(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    text = README.read_text(encoding="utf-8")
-    readme.write_text(text.replace("20,000,000 ratings", "30,000,000 ratings"), encoding="utf-8")
-    words = [*TABLES, "--readme", str(readme)]
+    page = tmp_path / "benchmarks.md"
+    text = BENCHMARKS.read_text(encoding="utf-8")
+    page.write_text(text.replace("20,000,000 ratings", "30,000,000 ratings"), encoding="utf-8")
+    words = [*TABLES, "--benchmarks", str(page)]
     done = subprocess.run([*words, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "benchmarks/tables.py" in done.stderr
     subprocess.run(words, check=True)
-    assert readme.read_text(encoding="utf-8") == text
+    assert page.read_text(encoding="utf-8") == text
+
+
+def test_the_picture_of_the_curves_shows_the_results() -> None:
+    done = subprocess.run([*CURVES, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -110,9 +110,9 @@ COLUMNS = (
 def table(runs: list[dict[str, Any]]) -> str:
     """A Markdown table of runs, the best first."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    for run in sorted(runs, key=lambda run: -_tested(run)[NDCG]):
-        tested = _tested(run)
-        figures = [f"{tested[name]:.4f} [{low:.4f}, {high:.4f}]" for name, (low, high) in tested["intervals"].items()]
+    for run in sorted(runs, key=lambda run: -tested(run)[NDCG]):
+        found = tested(run)
+        figures = [f"{found[name]:.4f} [{low:.4f}, {high:.4f}]" for name, (low, high) in found["intervals"].items()]
         cells = [
             f"{run['peer']} ({run['protocol']}, {run['threads']} threads)",
             *figures,
@@ -128,5 +128,6 @@ def table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _tested(run: dict[str, Any]) -> dict[str, Any]:
+def tested(run: dict[str, Any]) -> dict[str, Any]:
+    """A run's test figures: those of the second training, where there was one."""
     return run.get("refit_test") or run["test"]

@@ -72,7 +72,10 @@ class Watch(lightning.Callback):
 
     def _recommend(self, part: Part) -> np.ndarray:
         k = self.job.request.k
-        found = self.model.recommend(part.users, dataset_of(part.log), k=k, filter_viewed=True)
+        # A few users have nothing but items that RecTools did not train on: they get no list, which counts as a miss.
+        found = self.model.recommend(
+            part.users, dataset_of(part.log), k=k, filter_viewed=True, on_unsupported_targets="ignore"
+        )
         codes = np.zeros((len(part.users), k), dtype=np.int64)
         rows = np.searchsorted(part.users, found[Columns.User].to_numpy())
         codes[rows, found[Columns.Rank].to_numpy() - 1] = found[Columns.Item].to_numpy()

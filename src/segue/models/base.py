@@ -147,10 +147,13 @@ class Examples(Protocol):
         (n,) how long each unit is: batches hold units of like length.
     weights
         (n,) number of terms that each unit adds to the loss; the trainer divides the summed loss by their sum.
+    usual_batch
+        How many units, on average, make a step where the options of the training name no number.
     """
 
     lengths: npt.NDArray[np.int64]
     weights: npt.NDArray[np.int64]
+    usual_batch: int
 
     def batch(self, index: npt.NDArray[np.int64], generator: np.random.Generator) -> Any:
         """A tuple of tensors for the units at `index`, all randomness taken from `generator`."""

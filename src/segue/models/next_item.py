@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -19,9 +20,14 @@ from segue.models.similarity import Similarity
 from segue.nn import losses
 
 LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
+Windows = Literal["newest", "all"]
 
 FORMERLY: dict[str, Any] = {"logq": False, "in_batch": 0.0, "positions": "absolute", "time_bias": False}
 """What the encoder and the loss were before these settings existed, as `ModelConfig.formerly` asks."""
+
+
+_TARGETS_PER_STEP = 3
+"""Times the square root of all targets."""
 
 
 class NextItemBatch(NamedTuple):
@@ -155,16 +161,19 @@ class NextItemLoss:
 
 
 class NextItemExamples:
-    """One unit per user with at least two visible interactions: a window of the history and its shift by one.
+    """Windows of the histories of users with at least two visible interactions, each with its shift by one.
 
     Parameters
     ----------
     dataset
         The training view.
     max_length
-        Inputs per window.
+        Inputs per window, at most.
     loss
         Says which negatives are needed.
+    windows
+        "newest": one window per user, the newest part of the history. "all": as many as it takes for every interaction
+        but the first to be a target once; counted from the newest, so that only the oldest may be short.
     random_window
         Probability that a history longer than the window gives a random stretch of it instead of its newest part
         (SSE-PT++, Wu et al. 2020).
@@ -186,6 +195,7 @@ class NextItemExamples:
         loss: NextItemLoss,
         random_window: float = 0.0,
         with_times: bool = False,
+        windows: Windows = "newest",
     ) -> None:
         if with_times and dataset.times is None:
             raise DataError(
@@ -196,11 +206,18 @@ class NextItemExamples:
         self.max_length = max_length
         self.loss = loss
         self.random_window = random_window
-        self.users: Int64 = np.flatnonzero(dataset.lengths >= 2)
-        if not len(self.users):
+        users = np.flatnonzero(dataset.lengths >= 2)
+        if not len(users):
             raise TrainingError("no user has two interactions in the training part: there is no next item to learn.")
-        self.lengths: Int64 = np.minimum(dataset.lengths[self.users] - 1, max_length)
+        targets = dataset.lengths[users] - 1
+        counts = -(-targets // max_length) if windows == "all" else np.ones_like(users)
+        later = positions(np.zeros_like(counts), counts) * max_length  # targets of the user's newer windows
+        self.users: Int64 = np.repeat(users, counts)
+        self.ends: Int64 = dataset.ends[self.users] - 1 - later
+        self.lengths: Int64 = np.minimum(np.repeat(targets, counts) - later, max_length)
         self.weights: Int64 = self.lengths
+        # Both the steps of an epoch and what each learns from grow with the data.
+        self.usual_batch = max(1, round(_TARGETS_PER_STEP * len(self.users) / math.sqrt(self.weights.sum())))
         self.with_times = with_times
         self.negatives = Negatives(dataset) if loss.per_position else None
         self.shared = self._shared() if loss.name == "sampled-softmax" else None
@@ -208,7 +225,7 @@ class NextItemExamples:
     def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
         """The windows of the units at `index`, with negatives."""
         users, lengths = self.users[index], self.lengths[index]
-        ends = self.dataset.ends[users] - 1 - self._slack(users, lengths, generator)
+        ends = self.ends[index] - self._slack(users, lengths, generator)
         starts = ends - lengths
         inputs = Histories(users, self.dataset.items, starts, ends, self.dataset.times if self.with_times else None)
         width = int(lengths.max())
@@ -252,7 +269,7 @@ class NextItemExamples:
     def _shared(self) -> SharedNegatives:
         """Of popularity, what is a target in an epoch; with random windows, whatever may become one."""
         shown = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
-        ends = self.dataset.ends[self.users]
+        ends = self.ends + 1
         targets = self.dataset.items[positions(ends - shown, ends)]
         counts = np.bincount(targets, minlength=self.dataset.n_items + 1)
         return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch)
@@ -275,6 +292,13 @@ def newest_ages(histories: Histories, width: int, device: torch.device) -> Tenso
     """How long before the newest item each of `newest_items` (n, width) came; None if no times are known."""
     ages = histories.ages(width)
     return None if ages is None else torch.from_numpy(ages).to(device)
+
+
+def usual_length(dataset: Dataset) -> int:
+    """As many items as hold nine of ten visible histories whole, rounded up to tens, from 50 to 200."""
+    lengths = dataset.lengths[dataset.lengths > 0]
+    longest = np.quantile(lengths, 0.9) if len(lengths) else 0
+    return int(np.clip(math.ceil(longest / 10) * 10, 50, 200))
 
 
 def usual_gap(dataset: Dataset) -> int:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.errors import ConfigError
+from segue.errors import ConfigError, nearest
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
     FORMERLY,
@@ -29,14 +29,19 @@ from segue.models.next_item import (
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
+    Windows,
     newest_ages,
     newest_items,
     places,
     usual_gap,
+    usual_length,
 )
 from segue.models.similarity import Similarity
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_kinds, check_sizes, initialise
+
+_SMALL_CATALOGUE = 5_000
+"""Up to so many items the full softmax costs little more than a sampled one."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class SASRec(ModelConfig):
     """
 
     name: ClassVar[str] = "sasrec"
-    formerly: ClassVar[Mapping[str, Any]] = {**FORMERLY, "learn_temperature": False}
+    formerly: ClassVar[Mapping[str, Any]] = {**FORMERLY, "learn_temperature": False, "windows": "newest"}
 
     width: int = 64
     """Width of the item vectors and of the hidden states."""
@@ -58,12 +63,16 @@ class SASRec(ModelConfig):
     """Number of transformer blocks."""
     heads: int = 1
     """Attention heads; must divide the width."""
-    max_length: int = 50
-    """How many of a user's newest items are read."""
+    max_length: int | None = None
+    """How many of a user's newest items are read. When not given, as many as hold nine of ten histories whole, from 50
+    to 200."""
+    windows: Windows = "all"
+    """What of a longer history is learnt from: its "newest" window alone, or "all" of it, window by window."""
     dropout: float = 0.3
     """Dropout of inputs, attention weights and feed-forward layers."""
-    loss: LossName = "sampled-softmax"
-    """bce, gbce, sampled-softmax or softmax."""
+    loss: LossName | None = None
+    """bce, gbce, sampled-softmax or softmax. When not given, softmax for a catalogue of up to 5,000 items, and
+    sampled-softmax for a larger one."""
     negatives: int = 512
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
     calibration: float = 0.75
@@ -92,8 +101,10 @@ class SASRec(ModelConfig):
     """L2 penalty on the item vectors that a batch reads."""
 
     def __post_init__(self) -> None:
-        check_sizes(self.width, self.heads, self.blocks, self.max_length, self.dropout)
+        check_sizes(self.width, self.heads, self.blocks, self.max_length or 1, self.dropout)
         check_kinds(self.norm, self.feed_forward, self.positions)
+        if self.windows not in get_args(Windows):
+            raise ConfigError(f"windows={self.windows!r}: {nearest(self.windows, get_args(Windows))}")
         if self.temperature <= 0:
             raise ConfigError(f"temperature={self.temperature}: expected a number above 0.")
 
@@ -104,14 +115,23 @@ class SASRec(ModelConfig):
             width=width,
             dropout=dropout,
             max_length=max_length,
+            windows="newest",
             loss="bce",
             negatives=1,
             similarity="dot",
             norm="paper",
         )
 
+    def resolved(self, dataset: Dataset) -> Self:
+        """The same settings, with the loss and the length that suit the data where none is given."""
+        return replace(
+            self,
+            max_length=self.max_length or usual_length(dataset),
+            loss=self.loss or ("softmax" if dataset.n_items <= _SMALL_CATALOGUE else "sampled-softmax"),
+        )
+
     def build(self, n_users: int, n_items: int) -> SASRecModel:
-        """A new module with random weights."""
+        """A new module with random weights; the settings must be `resolved`."""
         return SASRecModel(self, n_users, n_items)
 
 
@@ -126,6 +146,9 @@ class SASRecModel(TrainableModel):
 
     def __init__(self, config: SASRec, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
+        if config.max_length is None or config.loss is None:
+            raise ConfigError("these settings leave max_length or loss to the data: use resolved().")
+        self.max_length = config.max_length
         self.max_history = config.max_length
         self.items = nn.Embedding(n_items + 1, config.width)
         self.encoder = Encoder(
@@ -154,8 +177,11 @@ class SASRecModel(TrainableModel):
         initialise(self)
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
-        """One window per user."""
-        examples = NextItemExamples(dataset, self.config.max_length, self.loss, with_times=self.config.time_bias)
+        """The windows that the settings ask for."""
+        config = self.config
+        examples = NextItemExamples(
+            dataset, self.max_length, self.loss, with_times=config.time_bias, windows=config.windows
+        )
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
         return examples
@@ -186,21 +212,21 @@ class SASRecModel(TrainableModel):
 
     def _read(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder is given: inputs (b, length, width) and places (b, length)."""
-        where = places(lengths, inputs.shape[1], self.config.max_length)
+        where = places(lengths, inputs.shape[1], self.max_length)
         return inputs * math.sqrt(self.config.width), where
 
     def queries(self, histories: Histories) -> Tensor:
         """Hidden state (n, width) after the newest item of each history."""
-        items, lengths = newest_items(histories, self.config.max_length, self.device)
+        items, lengths = newest_items(histories, self.max_length, self.device)
         hidden = self.encode(self.items(items), lengths, newest_ages(histories, items.shape[1], self.device))
         return self.similarity.query(hidden[torch.arange(len(items), device=self.device), lengths - 1])
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""
-        items, lengths = newest_items(histories, self.config.max_length, self.device)
+        items, lengths = newest_items(histories, self.max_length, self.device)
         ages = newest_ages(histories, items.shape[1], self.device)
         weights = self.encoder.weights(*self._read(self.items(items), lengths), lengths - 1, ages)
-        return Attention(weights, histories.last(self.config.max_length).places(items.shape[1]))
+        return Attention(weights, histories.last(self.max_length).places(items.shape[1]))
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Scores (batch, stop - start) of the codes from `start` up to `stop`."""

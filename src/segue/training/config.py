@@ -14,15 +14,16 @@ class Training:
 
     Examples
     --------
-    >>> Training(epochs=20, patience=3).batch_size
-    128
+    >>> Training(epochs=20, batch_size=64).batch_size
+    64
     """
 
     epochs: int = 200
     """Passes over the training examples at most; early stopping usually ends sooner."""
-    batch_size: int = 128
-    """Average number of examples (users, for SASRec) per step; batches hold examples of like length and about
-    the same number of targets."""
+    batch_size: int | None = None
+    """Average number of examples (windows of histories, for SASRec) per step; batches hold examples of like length and
+    about the same number of targets. When not given, what suits the model's examples: for SASRec and SSE-PT as many
+    as have 3·√n targets, with n targets in all; for other models 128."""
     learning_rate: float = 1e-3
     """Step size after the warm-up."""
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -76,8 +77,9 @@ class Training:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validate_every", "save_every", "keep_every"):
-            if (getattr(self, name) or 0) < 1 and not (name == "keep_every" and self.keep_every is None):
-                raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value}: expected 1 or more.")
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate={self.learning_rate}: expected a number above 0.")
         if self.row_updates not in ("auto", "always", "never"):

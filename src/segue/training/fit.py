@@ -106,6 +106,7 @@ def fit(
         if isinstance(model, TrainableModel):
             run = _Run(settings, folder, Progress(quiet), facts)
             notes = run.fit(model, train, chosen, resume, watched)
+            settings = run.settings
             if refit and isinstance(data, Split):
                 again = _new(config, data.refit, settings.seed)
                 assert isinstance(again, TrainableModel)
@@ -162,10 +163,11 @@ class _Run:
         identity = {"model": config, "dataset": train.fingerprint}
         validate = None if validation is None else validation_of(model, settings, validation, watched)
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator, self.until)
+        self.settings = trainer.settings
         if resume and self.folder is not None and (self.folder / "last.safetensors").is_file():
             trainer.resume()
         if self.folder is not None and accelerator.is_main_process:
-            write_json(self.folder / "run.json", {**self.facts, "training": settings.to_dict()})
+            write_json(self.folder / "run.json", {**self.facts, "training": self.settings.to_dict()})
         try:
             state = trainer.run(self.progress, self._record(trainer))
         finally:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -95,11 +95,12 @@ class Trainer:
         until: int | None = None,
     ) -> None:
         self.examples = examples
-        self.settings = settings
+        self.batch_size = settings.batch_size or examples.usual_batch
+        self.settings = replace(settings, batch_size=self.batch_size)
         self.validate = validate
         self.folder = folder
         # As it is read back: a tuple becomes a list.
-        self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": settings.to_dict()}))
+        self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
         deferred = tables_to_defer(model, examples, settings, accelerator.device.type)
@@ -132,7 +133,7 @@ class Trainer:
     def _epoch(self, progress: Progress) -> None:
         state, seed = self.state, self.settings.seed
         batches = plan_epoch(
-            self.examples.lengths, self.examples.weights, self.settings.batch_size, _generator(seed, state.epoch)
+            self.examples.lengths, self.examples.weights, self.batch_size, _generator(seed, state.epoch)
         )
         progress.start_epoch(state.epoch + 1, self.until, len(batches), state.step)
         started = time.perf_counter() - state.seconds
@@ -179,7 +180,7 @@ class Trainer:
     def _learning_rate(self) -> float:
         """That of the step in progress: rising over the warm-up, then as the schedule says."""
         settings = self.settings
-        per_epoch = max(1, round(len(self.examples.lengths) / settings.batch_size))
+        per_epoch = max(1, round(len(self.examples.lengths) / self.batch_size))
         done, warm = self.state.epoch * per_epoch + self.state.step, settings.warmup_steps
         if done < warm:
             return settings.learning_rate * (done + 1) / warm

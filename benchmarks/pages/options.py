@@ -1,0 +1,108 @@
+"""The ablation: SASRec's defaults with one option changed at a time, from results/ablation_<data>.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from typing import Any
+
+from pages.cells import DATA, Result, decimal, made, none_yet, table
+
+SHAZEER, HSTU = "Shazeer 2020", "HSTU, Zhai et al. 2024"
+SASREC = "SASRec, Kang & McAuley 2018"
+SOURCES: dict[object, str] = {  # option, or option and value → what paper it is from
+    ("loss", "bce"): SASREC,
+    ("loss", "gbce"): "gSASRec, Petrov & Macdonald 2023",
+    ("loss", "softmax"): "Klenitskiy & Vasilev 2023",
+    ("similarity", "dot"): SASREC,
+    ("norm", "paper"): SASREC,
+    ("norm", "ligr"): "LiGR, Borisyuk et al. 2025; eSASRec, Tikhonovich et al. 2025",
+    ("feed_forward", "swiglu"): SHAZEER,
+    ("positions", "relative"): HSTU,
+    ("positions", "both"): HSTU,
+    "time_bias": HSTU,
+    "logq": "Bengio & Senécal 2008; Yi et al. 2019",
+    "in_batch": "Yang et al. 2020",
+    "learn_temperature": "CLIP, Radford et al. 2021",
+}
+PARTS = ("validation", "test")
+METRIC = "ndcg@10"
+DEFAULTS = "defaults"
+
+Variants = dict[str, list[Result]]
+"""The runs of each variant on one dataset."""
+
+
+def ablation(results: dict[str, Result]) -> str:
+    """A row per variant: NDCG@10 on each dataset, and its distance to the defaults; best validation first."""
+    found = {data: by_variant(results[f"ablation_{data}"]["runs"]) for data in DATA if f"ablation_{data}" in results}
+    if not found:
+        return none_yet("ablation.py")
+    names = dict.fromkeys(name for variants in found.values() for name in variants)
+    rows = []
+    for name in sorted(names, key=lambda name: gain(name, found), reverse=True):
+        of_name = [variants.get(name, []) for variants in found.values()]
+        cells = [figure(variants, name, part) for variants in found.values() for part in PARTS]
+        told = next(runs for runs in of_name if runs)[0]["changed"]
+        rows.append([changed(told), *cells, " / ".join(str(len(runs)) for runs in of_name), source(told)])
+    heads = [f"{DATA[data]}: {part}" for data in found for part in PARTS]
+    parts = [table(["", *heads, "seeds", "source"], rows)]
+    for data, variants in found.items():
+        parts.append(made(f"ablation.py --data {data}", [run for runs in variants.values() for run in runs]))
+    return "\n\n".join(parts)
+
+
+def by_variant(runs: list[Result]) -> Variants:
+    """The runs of each variant, in their order."""
+    found: Variants = {}
+    for run in runs:
+        found.setdefault(run["model"], []).append(run)
+    return found
+
+
+def differences(variants: Variants, name: str, part: str) -> list[float]:
+    """Variant less defaults, for each seed that both were run with for at most as many epochs."""
+    plain = {(run["seed"], run["epochs_at_most"]): run[part][METRIC] for run in variants.get(DEFAULTS, [])}
+    keys = [(run, (run["seed"], run["epochs_at_most"])) for run in variants.get(name, [])]
+    return [run[part][METRIC] - plain[key] for run, key in keys if key in plain]
+
+
+def gain(name: str, found: dict[str, Variants]) -> float:
+    """What validation gains over the defaults, as a share of theirs, in the mean over the datasets that know both."""
+    shares = []
+    for variants in found.values():
+        there = differences(variants, name, "validation")
+        if there:
+            plain = statistics.mean(run["validation"][METRIC] for run in variants[DEFAULTS])
+            shares.append(statistics.mean(there) / plain)
+    return statistics.mean(shares) if shares else -math.inf
+
+
+def figure(variants: Variants, name: str, part: str) -> str:
+    """The mean over seeds; in brackets the mean difference to the defaults, ± its standard deviation over seeds."""
+    if name not in variants:
+        return ""
+    value = decimal(statistics.mean(run[part][METRIC] for run in variants[name]))
+    there = differences(variants, name, part)
+    if name == DEFAULTS or not there:
+        return value
+    spread = f" ± {decimal(statistics.stdev(there))}" if len(there) > 1 else ""
+    return f"{value} ({signed(statistics.mean(there))}{spread})"
+
+
+def signed(value: float) -> str:
+    """With its sign: +.0012."""
+    return ("−" if value < 0 else "+") + decimal(abs(value))
+
+
+def changed(options: dict[str, Any]) -> str:
+    """As one writes it in Python."""
+    words = ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
+    return f"`{words.replace('true', 'True').replace('false', 'False')}`" if options else "**defaults**"
+
+
+def source(options: dict[str, Any]) -> str:
+    """The papers of the options that are not mere sizes."""
+    found = [SOURCES.get(name) or SOURCES.get((name, value)) for name, value in options.items()]
+    return "; ".join(dict.fromkeys(text for text in found if text))

@@ -1,0 +1,84 @@
+"""The page on ratings: models beside each other, and how fast they are."""
+
+from __future__ import annotations
+
+from pages.cells import Result, cores, made, mean, none_yet, seeds, table
+
+NAMES = {
+    "global-mean": "Mean of all ratings",
+    "rating-bias": "User and item bias",
+    "matrix-factorization": "Matrix factorization",
+    "arerec": "ARERec, defaults",
+    "arerec, per rating": "ARERec, context units per rating",
+    "arerec, published": "ARERec as published, training only",
+    "arerec, published with its leak": "ARERec as published, **with its leak**",
+}
+
+
+def ratings(results: dict[str, Result]) -> str:
+    """The page on ratings: every model on the same test ratings, then the published setting."""
+    parts = []
+    for name, heading in (
+        ("ratings_all", "All rows, a random fifth is the test"),
+        ("ratings_published", "ARERec's own preparation, a random fifth is the test"),
+    ):
+        if name in results:
+            parts += [f"**{heading}**", rated(results[name]), made("ratings.py", results[name]["runs"])]
+    return "\n\n".join(parts or [none_yet("ratings.py")])
+
+
+def rated(result: Result) -> str:
+    """A row per model as validation chose it, the best expected rating first, and its RMSE trained again."""
+    names = {
+        "rmse": "RMSE",
+        "mae": "MAE",
+        "log_loss": "log-loss",
+        "own_hr@10": "HR@10 of own",
+        "own_ndcg@10": "NDCG@10 of own",
+        "own_hr@10 by class": "HR@10 by class",
+    }
+    rows = [
+        [
+            NAMES[model],
+            *(mean(row, name) for name in ("refit_test rmse", *(f"test {name}" for name in names))),
+            seeds(int(row["seeds"])),
+        ]
+        for model, row in sorted(result["summary"].items(), key=lambda pair: pair[1]["test rmse"])
+    ]
+    return table(["", "RMSE, trained again", *names.values(), ""], rows)
+
+
+def rating_speed(results: dict[str, Result]) -> str:
+    """The page on ratings: seconds per epoch beside the program's, and what large logs take."""
+    parts = []
+    if "arerec_speed" in results:
+        result = results["arerec_speed"]
+        own = result["seconds_per_epoch"]
+        parts += [
+            f"An epoch in the published setting ({result['ratings']:,} ratings, "
+            f"{result['parameters']['per rating'] / 1e6:.0f} million weights) takes {own['per rating']:.1f} s on "
+            f"{cores(result['hardware']['threads'])}; ARERec's program took {result['peer_seconds_per_epoch']} s on a "
+            f"core of the same kind, {result['times_faster']:.0f} times as long. With shared units "
+            f"({result['parameters']['shared'] / 1e6:.1f} million weights) it takes {own['shared']:.1f} s.",
+            made("arerec_speed.py", [result]),
+        ]
+    sizes = [results[name] for name in sorted(results, key=_length_and_name) if name.startswith("rating_size_")]
+    if sizes:
+        heads = ["made ratings", "learnt from", "s per epoch", "s per million", "weights", "peak memory"]
+        rows = [
+            [
+                result["what"].split()[2],
+                f"{result['ratings']:,}",
+                f"{result['seconds_per_epoch']:,.0f}",
+                f"{result['seconds_per_million']:.0f}",
+                f"{result['parameters'] / 1e6:.0f} million",
+                f"{result['peak_gb']:.1f} GB",
+            ]
+            for result in sizes
+        ]
+        parts += [table(heads, rows), made("rating_size.py", sizes)]
+    return "\n\n".join(parts or [none_yet("arerec_speed.py", "rating_size.py")])
+
+
+def _length_and_name(name: str) -> tuple[int, str]:
+    return len(name), name

@@ -1,0 +1,239 @@
+"""Rivals beside segue: how good, how fast, ratios, settings; from results/peers_<data>.json."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pages.cells import DATA, Result, decimal, made, none_yet, number, table
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "peers"))
+from judge import NDCG, reached, tested
+
+SYSTEMS = {
+    "segue": "**segue**, SASRec()",
+    "segue-notebook": "**segue**, notebook's setting",
+    "rectools-bce": "RecTools, notebook's setting",
+    "rectools-softmax": "RecTools, full softmax",
+    "rectools-ligr": "RecTools, eSASRec",
+    "replay-sasrec": "RePlay, full softmax",
+    "recommenders-sasrec": "Microsoft's SASREC",
+    "recommenders-ssept": "Microsoft's SSEPT",
+    "recbole-sasrec": "RecBole, defaults",
+}
+PICTURE = "![Validation NDCG@10 of each system against its seconds of training](images/peers-curves.png)"
+OWN_SETTINGS = (
+    "width",
+    "max_length",
+    "blocks",
+    "heads",
+    "dropout",
+    "loss",
+    "negatives",
+    "similarity",
+    "temperature",
+    "norm",
+    "batch_size",
+    "learning_rate",
+)
+"""Which of segue's settings are shown; the result has all."""
+
+
+def runs_by_data(results: dict[str, Result]) -> dict[str, list[Result]]:
+    """The runs on each dataset, those with the best test figures first."""
+    found = {data: results[f"peers_{data}"]["runs"] for data in DATA if f"peers_{data}" in results}
+    return {data: sorted(runs, key=lambda run: -tested(run)[NDCG]) for data, runs in found.items()}
+
+
+def side_by_side(results: dict[str, Result]) -> str:
+    """Two tables per dataset: how good, and how fast."""
+    parts = [part for data, runs in runs_by_data(results).items() for part in of(data, runs)]
+    return "\n\n".join(parts or [none_yet("peers/run.py")])
+
+
+def of(data: str, runs: list[Result]) -> Iterator[str]:
+    """The tables of one dataset."""
+    yield f"**{DATA[data]}: how good**"
+    rows = [
+        [named(run, runs), *(estimate(run, metric) for metric in ("ndcg@10", "hr@10")), epochs(run)] for run in runs
+    ]
+    yield table(["", "NDCG@10 [95 %]", "HR@10 [95 %]", "epochs"], rows)
+    yield f"**{DATA[data]}: how fast, and how large**"
+    yield speeds(runs)
+    yield made(f"peers/run.py --data {data}", runs)
+
+
+def speeds(runs: list[Result]) -> str:
+    """A row per run, the shortest epoch first."""
+    heads = ["", "s per epoch", "s to 95 % of its best", "users/s, lists", "users/s, sampled", "MB, training", "MB"]
+    rows = [
+        [
+            named(run, runs),
+            number(run["seconds_per_epoch"]),
+            optional(run.get("seconds_to_95_percent")),
+            number(run["recommended_users_per_second"]),
+            optional(run.get("sampled_users_per_second")),
+            f"{run['peak_memory_training'] / 1e6:,.0f}",
+            f"{run['peak_memory'] / 1e6:,.0f}",
+        ]
+        for run in sorted(runs, key=lambda run: run["seconds_per_epoch"])
+    ]
+    return table(heads, rows, texts=[0])
+
+
+def at_a_glance(results: dict[str, Result]) -> Iterator[str]:
+    """One dataset's systems, the shortest epoch first: Games, or whichever there is."""
+    found = runs_by_data(results)
+    for data in sorted(found, key=lambda data: data != "games")[:1]:
+        runs = [run for run in found[data] if run is only(found[data], run["peer"])]
+        rows = [
+            [
+                SYSTEMS[run["peer"]],
+                number(run["seconds_per_epoch"]),
+                number(run["recommended_users_per_second"]),
+                optional(run.get("sampled_users_per_second")),
+                f"{run['peak_memory'] / 1e6:,.0f} MB",
+            ]
+            for run in sorted(runs, key=lambda run: run["seconds_per_epoch"])
+        ]
+        heads = [DATA[data], "seconds per epoch", "users/s, lists of ten", "users/s, sampled evaluation", "memory"]
+        yield table(heads, rows, texts=[0])
+        yield made(f"peers/run.py --data {data}", runs)
+
+
+def best_others(results: dict[str, Result]) -> dict[str, tuple[str, str, str]]:
+    """Of each dataset the rival with the highest NDCG@10: its name, NDCG@10 and HR@10."""
+    found = {}
+    for data, runs in runs_by_data(results).items():
+        for run in [run for run in runs if not run["peer"].startswith("segue")][:1]:
+            figures = tested(run)
+            found[data] = (SYSTEMS[run["peer"]], decimal(figures["ndcg@10"]), decimal(figures["hr@10"]))
+    return found
+
+
+# ---- ratios ----------------------------------------------------------------------------------------------------------
+
+
+def ratios(results: dict[str, Result]) -> str:
+    """Against RecTools and against Microsoft's, where both sides were run with as many threads."""
+    found = runs_by_data(results)
+    parts = [part for data, runs in found.items() for part in against_rectools(DATA[data], runs)]
+    parts += [part for data, runs in found.items() for part in against_microsoft(DATA[data], runs)]
+    return "\n\n".join(parts or [none_yet("peers/run.py")])
+
+
+def against_rectools(heading: str, runs: list[Result]) -> Iterator[str]:
+    """The same configuration in both."""
+    own, other, ours = (only(runs, name) for name in ("segue-notebook", "rectools-bce", "segue"))
+    if not own or not other or own["threads"] != other["threads"]:
+        return
+    lists = [run["recommended_users_per_second"] for run in (own, other)]
+    rows = [
+        compared("seconds per epoch", own["seconds_per_epoch"], other["seconds_per_epoch"]),
+        compared("users/s, lists of ten", lists[0], lists[1], per_second=True),
+    ]
+    if "curve" in other:
+        best = max(other["curve"], key=lambda row: row[NDCG])
+        for run, what in ((own, ""), (ours, ", by SASRec()")):
+            if run and "curve" in run:
+                rows.append(until(f"seconds to RecTools' best NDCG@10{what}", run["curve"], best))
+    yield f"**{heading}: segue and RecTools, one configuration**"
+    yield table(["", "segue", "RecTools", "times as fast"], rows, texts=[0])
+
+
+def against_microsoft(heading: str, runs: list[Result]) -> Iterator[str]:
+    """The notebook's setting in both, and its own way to evaluate."""
+    own, other = only(runs, "segue-notebook"), only(runs, "recommenders-sasrec")
+    if not own or not other or own["threads"] != other["threads"]:
+        return
+    rows = [compared("seconds per epoch", own["seconds_per_epoch"], other["seconds_per_epoch"])]
+    sampled, theirs = (run.get("sampled_users_per_second") for run in (own, other))
+    if sampled and theirs:
+        rows.append(compared("users/s, evaluated among 100 sampled items", sampled, theirs, per_second=True))
+    yield f"**{heading}: segue and Microsoft's SASREC, one configuration**"
+    yield table(["", "segue", "Microsoft's", "times as fast"], rows, texts=[0])
+
+
+def compared(what: str, own: float, other: float, per_second: bool = False) -> list[str]:
+    """A row of seconds, or of what is done per second."""
+    ratio = own / other if per_second else other / own
+    return [what, number(own), number(other), f"{number(ratio)} ×"]
+
+
+def until(what: str, rows: list[dict[str, float]], best: dict[str, float]) -> list[str]:
+    """A row of the seconds of a curve to the other's best look."""
+    seconds = reached(rows, best[NDCG])
+    return [what, "never", number(best["seconds"]), ""] if seconds is None else compared(what, seconds, best["seconds"])
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+def settings(results: dict[str, Result]) -> str:
+    """What each system was told, and its versions; one row where it was told the same on all datasets."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for data, runs in runs_by_data(results).items():
+        for run in runs:
+            given = run["settings"]
+            if run["peer"].startswith("segue"):
+                given = {name: given[name] for name in OWN_SETTINGS if name in given}
+            told = ", ".join(f"{name} {value}" for name, value in given.items())
+            versions = [f"{name} {version}" for name, version in run["peer_versions"].items() if name != "numpy"]
+            places = rows.setdefault((run["peer"], told, ", ".join(versions)), [])
+            places += [DATA[data]] if DATA[data] not in places else []
+    order = sorted(rows, key=lambda key: list(SYSTEMS).index(key[0]))
+    told_all = [[SYSTEMS[peer], ", ".join(rows[peer, told, used]), told, used] for peer, told, used in order]
+    if not told_all:
+        return none_yet("peers/run.py")
+    return table(["", "data", "settings", "versions"], told_all, texts=range(4))
+
+
+def pictures(results: dict[str, Result]) -> str:
+    """The picture of `curves.py`, where there are curves."""
+    runs = [run for runs in runs_by_data(results).values() for run in runs if "curve" in run]
+    return f"{PICTURE}\n\n{made('curves.py', runs)}" if runs else none_yet("peers/run.py")
+
+
+# ---- cells -----------------------------------------------------------------------------------------------------------
+
+
+def only(runs: list[Result], peer: str) -> Result | None:
+    """The run that stands for a system: one whose epoch was chosen rather than a fixed number of epochs, first seed."""
+    found = [run for run in runs if run["peer"] == peer]
+    return min(
+        found,
+        key=lambda run: (run["threads"], run["protocol"] == "fixed", "refit_test" not in run, run["seed"]),
+        default=None,
+    )
+
+
+def named(run: Result, runs: list[Result]) -> str:
+    """The system; its threads and seed where they tell two runs apart."""
+    same = [other for other in runs if other["peer"] == run["peer"]]
+    parts = [SYSTEMS[run["peer"]]]
+    if len({other["threads"] for other in runs}) > 1:
+        parts.append(f"{run['threads']} threads")
+    if len({other["seed"] for other in same}) > 1:
+        parts.append(f"seed {run['seed']}")
+    return ", ".join(parts)
+
+
+def epochs(run: Result) -> str:
+    """How many, and who chose."""
+    if run["protocol"] == "fixed":
+        return f"{run['epochs']}, fixed"
+    again = "" if "refit_test" in run else ", not trained again"
+    return f"{run['epochs']} of {run['curve'][-1]['epoch']:.0f}{again}"
+
+
+def estimate(run: Result, metric: str) -> str:
+    """A test metric with its interval."""
+    figures = tested(run)
+    low, high = figures["intervals"][metric]
+    return f"{decimal(figures[metric])} [{decimal(low)}, {decimal(high)}]"
+
+
+def optional(value: float | None) -> str:
+    """A number, or nothing."""
+    return "" if value is None else number(value)

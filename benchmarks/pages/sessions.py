@@ -1,0 +1,76 @@
+"""The page on sessions: models beside each other, what an epoch costs, what explanations are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pages.cells import MODELS, Result, cores, made, mean, none_yet, seeds, table
+
+
+def sessions(results: dict[str, Result]) -> str:
+    """The page on sessions: every model on the same sessions, and what an epoch of PARSRec costs."""
+    if "sessions" not in results:
+        return none_yet("sessions.py")
+    result = results["sessions"]
+    names = ("sess_prec@10", "step_hr@10", "step_ndcg@10")
+    heads = ["", *(f"{name}, {what}" for what in ("all items", "99 sampled") for name in names), ""]
+    rows = [
+        [
+            MODELS[model],
+            *(mean(row, f"test {way} {name}") for way in ("all", "sampled") for name in names),
+            seeds(int(row["seeds"])),
+        ]
+        for model, row in sorted(result["summary"].items(), key=lambda pair: -pair[1]["test all step_ndcg@10"])
+    ]
+    rows.append(["*PARSRec's program*", "", "", "", "*.74*", "*.74*", "*.51*", "*its plot, epoch 45*"])
+    parts = [table(heads, rows), made("sessions.py", result["runs"])]
+    return "\n\n".join([*parts, *epoch_of_parsrec(results)])
+
+
+def epoch_of_parsrec(results: dict[str, Result]) -> Iterator[str]:
+    """Seconds per epoch in the published setting, and how many the matrix products alone need."""
+    if "parsrec_speed" not in results:
+        return
+    result = results["parsrec_speed"]
+    yield (
+        f"An epoch in the published setting (full softmax) takes {result['seconds_per_epoch']:.1f} s on "
+        f"{cores(result['hardware']['threads'])}, that of PARSRec's program {result['peer']['seconds_per_epoch']} s "
+        f"on a core of the same kind, {result['times_faster']} times as long. Its "
+        f"{result['teraflop_per_epoch']:.2f} · 10¹² floating-point operations alone need "
+        f"{result['seconds_at_peak']:.0f} s here at the speed of a large matrix product."
+    )
+    yield made("parsrec_speed.py", [result])
+
+
+def explanations(results: dict[str, Result]) -> str:
+    """The page on sessions: each method against what counting reaches, and the aims."""
+    if "explanations" not in results:
+        return none_yet("explanations.py")
+    runs = results["explanations"]["runs"]
+    return "\n\n".join([*(part for run in runs for part in explained(run)), made("explanations.py", runs)])
+
+
+def explained(result: Result) -> Iterator[str]:
+    """One run: what it is, and its table."""
+    found, cost = result["agreement"], result["deletion"]
+    methods = ["leave-one-out", "attention", "co-occurrence"]
+    rows = [
+        [f"{what}, group {group + 1}", *(f"{found[name][key][group]:.2f}" for name in methods), bar]
+        for key, what, bar in (
+            ("rank", f"rank correlation, {result['pairs']['related']} pairs", "≥ 0.85"),
+            ("linear", f"linear correlation, {result['pairs']['all']} pairs", "≥ 0.65"),
+        )
+        for group in (0, 1)
+    ]
+    signs = [f"{found[name]['signs']} of {found[name]['differing']}" for name in methods]
+    rows.append(["pairs that differ, right sign", *signs, "4 of 4"])
+    for place, what in enumerate(("the strongest item", "the stronger half")):
+        found_ratios = [cost[name]["ratios"][place] for name in methods[:2]]
+        ratios = ["none at random" if ratio is None else f"{ratio:.1f} ×" for ratio in found_ratios]
+        rows.append([f"fall without {what}, against random", *ratios, "", "≥ 2 ×" if place == 0 else ""])
+    heads = [result["data"], "leave-one-out", "attention", "co-occurrence (ceiling)", "aim for the better"]
+    yield table(heads, rows)
+    yield (
+        f"{result['steps']:,} steps of {result['sessions']:,} test sessions. A linear probe tells the two groups apart "
+        f"by the user vectors with an AUC of {result['separation_auc']:.3f} (aim: 0.95)."
+    )

@@ -1,0 +1,138 @@
+"""How fast segue is by itself: the notebook's setting, a training step by its parts, limits, and the data's way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pages.cells import Result, cores, decimal, made, none_yet, number, table
+
+
+def step(results: dict[str, Result]) -> str:
+    """Where the time of a training step goes: a row per part, the largest first, a column per setting."""
+    if "step_profile" not in results:
+        return none_yet("step_profile.py")
+    profiles = results["step_profile"]["profiles"]
+    largest = {
+        name: max(one["shares"].get(name, 0.0) for one in profiles) for one in profiles for name in one["shares"]
+    }
+    rows = [
+        [name, *(f"{100 * one['shares'][name]:.0f} %" if name in one["shares"] else "" for one in profiles)]
+        for name in sorted(largest, key=lambda name: -largest[name])
+    ]
+    rows.append(["milliseconds per step", *(number(1e3 * one["seconds_per_step"]) for one in profiles)])
+    return "\n\n".join(
+        [
+            table(["", *(one["name"] for one in profiles)], rows, texts=[0]),
+            made("step_profile.py", [results["step_profile"]]),
+        ]
+    )
+
+
+def limits(results: dict[str, Result]) -> str:
+    """Top-k against the bare product, and the memory of a full softmax against that of the weights."""
+    if "limits" not in results:
+        return none_yet("limits.py")
+    result = results["limits"]
+    heads = ["best items of all: users × items", "width", "k", "seconds", "product and top-k alone", "times"]
+    rows = [
+        [
+            f"{one['users']:,} × {one['items']:,}",
+            str(one["width"]),
+            str(one["k"]),
+            number(one["seconds"]),
+            number(one["bare_seconds"]),
+            f"{one['seconds'] / one['bare_seconds']:.2f}",
+        ]
+        for one in result["top_k"]
+    ]
+    parts = [table(heads, rows, texts=[])]
+    heads = ["full softmax, one step: items", "width", "peak memory", "weights, gradients, optimizer", "times"]
+    rows = [
+        [
+            f"{one['items']:,}",
+            str(one["width"]),
+            f"{one['peak_bytes'] / 1e6:,.0f} MB",
+            f"{one['state_bytes'] / 1e6:,.0f} MB",
+            f"{one['peak_bytes'] / one['state_bytes']:.2f}",
+        ]
+        for one in result["full_softmax"]
+    ]
+    return "\n\n".join([*parts, table(heads, rows, texts=[]), made("limits.py", [result])])
+
+
+def alone(results: dict[str, Result]) -> str:
+    """The notebook's setting, and how long data takes on its way in and out."""
+    parts: list[str] = []
+    notebooks = [results[name] for name in sorted(results) if name.startswith("notebook_")]
+    if notebooks:
+        parts += notebook(notebooks)
+    for name, of in (("prepare", preparation), ("session_file", reading_sessions), ("simulate", simulation)):
+        if name in results:
+            parts += of(results[name])
+    return "\n\n".join(parts or [none_yet("notebook.py")])
+
+
+def notebook(notebooks: Sequence[Result]) -> Iterator[str]:
+    """Ours on each number of threads beside the peer's."""
+    peer = notebooks[0]["peer"]
+    heads = ["", *(f"segue, {cores(one['hardware']['threads'])}" for one in notebooks), "recommenders 1.2.1, one core"]
+    users, items = notebooks[0]["full_evaluation_shape"]
+    lines: list[tuple[str, list[str], str]] = [
+        ("seconds per epoch", [f"{one['seconds_per_epoch']:.1f}" for one in notebooks], str(peer["seconds_per_epoch"])),
+        (
+            "NDCG@10 after 10 epochs",
+            [decimal(one["sampled"]["ndcg@10"]) for one in notebooks],
+            decimal(peer["ndcg@10"]),
+        ),
+        ("HR@10 after 10 epochs", [decimal(one["sampled"]["hr@10"]) for one in notebooks], decimal(peer["hr@10"])),
+        (
+            "users evaluated per second, 100 items each",
+            [f"{one['sampled_users_per_second']:,}" for one in notebooks],
+            str(peer["evaluated_users_per_second"]),
+        ),
+        (
+            f"seconds to rank {users:,} users × {items:,} items",
+            [f"{one['full_evaluation_seconds']['ranks']:.1f}" for one in notebooks],
+            "",
+        ),
+    ]
+    yield "**Speed: the setting of Microsoft's SASRec notebook, on Amazon Games**"
+    yield table(heads, [[what, *ours, theirs] for what, ours, theirs in lines])
+    yield (
+        made("notebook.py", notebooks)
+        + " Microsoft's `recommenders` (TensorFlow 2.15) was measured before, on the same kind of machine."
+    )
+
+
+def preparation(result: Result) -> Iterator[str]:
+    """One line."""
+    options = result["options"]
+    yield "**Speed: `segue prepare`**"
+    yield (
+        f"{options['rows']:,} ratings in a CSV file, {options['k_core']}-core: {result['seconds']:.0f} s, "
+        f"{result['peak_mb']:,} MB of memory at most."
+    )
+    yield made("prepare.py", [result])
+
+
+def reading_sessions(result: Result) -> Iterator[str]:
+    """One line."""
+    sizes = result["sizes"]
+    yield "**Speed: a session file**"
+    yield (
+        f"PARSRec's `synthetic.txt` ({sizes['sessions']:,} sessions, {sizes['interactions']:,} interactions) read, "
+        f"prepared, opened and split: {result['seconds']:.2f} s. Its own script turns the file into a binary one in "
+        f"{result['reference']['cpu_seconds']} s of CPU time."
+    )
+    yield made("session_file.py", [result])
+
+
+def simulation(result: Result) -> Iterator[str]:
+    """One line."""
+    options, written = result["options"], result["written"]
+    yield "**Speed: `segue simulate`**"
+    yield (
+        f"{written['sessions']:,} sessions of {options['users']:,} users, {options['items']:,} items, to Parquet: "
+        f"{result['seconds']:.0f} s, {result['peak_mb']:,} MB of memory at most."
+    )
+    yield made("simulate.py", [result])

@@ -1,0 +1,214 @@
+"""The tables of the pages, made from results whose figures are known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
+PROVENANCE = {
+    "date": "2026-11-22",
+    "versions": {"segue": "0.1.0", "torch": "2.13.0"},
+    "hardware": {"cpu": "a CPU", "cores": 2, "threads": 1},
+}
+
+
+def peer(name: str, ndcg: float, seconds: float, curve: list[float] | None, **more: Any) -> dict[str, Any]:
+    """A run of a rival: `curve` has the NDCG@10 of looks after 2, 4, … epochs; without one it had a fixed length."""
+    looks = [
+        {"epoch": 2 * place, "seconds": 2 * place * seconds, "ndcg@10": value, "hr@10": 2 * value}
+        for place, value in enumerate(curve or [], 1)
+    ]
+    chosen = {"curve": looks, "seconds_to_95_percent": 1.0} if curve else {}
+    return {
+        "peer": name,
+        "seed": 0,
+        "threads": 1,
+        "protocol": "chosen, trained again" if curve else "fixed",
+        "epochs": 2,
+        "refit_test": {"ndcg@10": ndcg, "hr@10": 2 * ndcg, "intervals": {"ndcg@10": [0.01, 0.2], "hr@10": [0.02, 0.4]}},
+        "seconds_per_epoch": seconds,
+        "recommended_users_per_second": 100 / seconds,
+        "sampled_users_per_second": None,
+        "peak_memory_training": 5e8,
+        "peak_memory": 6e8,
+        "settings": {"width": 100, "dropout": 0.1},
+        "peer_versions": {"python": "3.11", name.partition("-")[0]: "1.0"},
+        **chosen,
+        **PROVENANCE,
+        **more,
+    }
+
+
+def variant(name: str, seed: int, validation: float, test: float, **changed: Any) -> dict[str, Any]:
+    """A run of the ablation."""
+    part = {"validation": {"ndcg@10": validation}, "test": {"ndcg@10": test}}
+    return {"model": name, "seed": seed, "changed": changed, "epochs_at_most": 60, **part, **PROVENANCE}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder of results."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    runs = [
+        peer("segue", 0.1, 0.5, [0.04, 0.1]),
+        peer("segue-notebook", 0.07, 1.0, [0.04, 0.06], sampled_users_per_second=4_000.0),
+        peer("rectools-bce", 0.08, 8.0, [0.02, 0.05, 0.04]),
+        peer("recommenders-sasrec", 0.06, 12.0, None, sampled_users_per_second=20.0),
+    ]
+    (folder / "peers_ml-100k.json").write_text(json.dumps({"runs": runs}))
+    variants = [
+        *(variant("defaults", seed, 0.1 + seed / 100, 0.09) for seed in (0, 1)),
+        *(variant("bce", seed, 0.08 + seed / 100, 0.05 + seed / 50, loss="bce", negatives=1) for seed in (0, 1)),
+        variant("logq", 1, 0.112, 0.091, logq=True),
+        variant("heads-2", 2, 0.2, 0.2, heads=2),
+    ]
+    (folder / "ablation_ml-100k.json").write_text(json.dumps({"runs": variants}))
+    return folder
+
+
+def made(script: str, results: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of benchmarks/ on these results."""
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--results", str(results), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def rows(results: Path, page: Path) -> list[str]:
+    """The page's rows of tables, after its tables were made anew."""
+    pages = {name: results.parent / f"{name}.md" for name in ("readme", "sessions", "ratings", "benchmarks")}
+    for name, copy in pages.items():
+        shutil.copy(README if name == "readme" else ROOT / "docs" / f"{name}.md", copy)
+    done = made("tables.py", results, *(word for name, copy in pages.items() for word in (f"--{name}", str(copy))))
+    assert done.returncode == 0, done.stderr
+    name = "readme" if page == README else page.stem
+    return [line for line in pages[name].read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+
+
+def test_rivals_stand_beside_segue(results: Path) -> None:
+    found = rows(results, PAGE)
+    good = found.index("|  | NDCG@10 [95 %] | HR@10 [95 %] | epochs |")
+    assert found[good + 2 : good + 6] == [
+        "| **segue**, SASRec() | .1000 [.0100, .2000] | .2000 [.0200, .4000] | 2 of 4 |",
+        "| RecTools, notebook's setting | .0800 [.0100, .2000] | .1600 [.0200, .4000] | 2 of 6 |",
+        "| **segue**, notebook's setting | .0700 [.0100, .2000] | .1400 [.0200, .4000] | 2 of 4 |",
+        "| Microsoft's SASREC | .0600 [.0100, .2000] | .1200 [.0200, .4000] | 2, fixed |",
+    ]
+    assert "| Microsoft's SASREC | 12.0 |  | 8.33 | 20.0 | 500 | 600 |" in found
+
+
+def test_ratios_compare_one_configuration(results: Path) -> None:
+    found = rows(results, PAGE)
+    first = found.index("|  | segue | RecTools | times as fast |")
+    assert found[first + 2 : first + 6] == [
+        "| seconds per epoch | 1.00 | 8.00 | 8.00 × |",
+        "| users/s, lists of ten | 100 | 12.5 | 8.00 × |",
+        "| seconds to RecTools' best NDCG@10 | 3.00 | 32.0 | 10.7 × |",  # .05 is half-way from .04 to .06
+        "| seconds to RecTools' best NDCG@10, by SASRec() | 1.20 | 32.0 | 26.7 × |",
+    ]
+    first = found.index("|  | segue | Microsoft's | times as fast |")
+    assert found[first + 2 : first + 4] == [
+        "| seconds per epoch | 1.00 | 12.0 | 12.0 × |",
+        "| users/s, evaluated among 100 sampled items | 4,000 | 20.0 | 200 × |",
+    ]
+
+
+def test_the_best_other_is_published_or_was_run(results: Path) -> None:
+    summary = {
+        "seeds": 1,
+        "test ndcg@10": 0.05,
+        "test hr@10": 0.1,
+        "refit_test ndcg@10": 0.06,
+        "refit_test hr@10": 0.11,
+    }
+    ours = {"summary": {"sasrec": summary}, "runs": [{"model": "sasrec", **PROVENANCE}]}
+    for data in ("beauty", "ml-100k"):
+        (results / f"full_ranking_{data}.json").write_text(json.dumps(ours))
+    row = "| Amazon Beauty | .0600 | .1100 |  | .0531 | .0921 | *SASRec, sampled softmax, Tikhonovich et al. 2025* |"
+    assert row in rows(results, README)
+    assert "| MovieLens 100K | .0600 | .1100 |  | .0800 | .1600 | RecTools, notebook's setting |" in rows(
+        results, README
+    )
+    rival = peer("rectools-bce", 0.055, 1.0, None)
+    (results / "peers_beauty.json").write_text(json.dumps({"runs": [rival]}))
+    assert "| Amazon Beauty | .0600 | .1100 |  | .0550 | .1100 | RecTools, notebook's setting |" in rows(
+        results, README
+    )
+    rival["refit_test"]["ndcg@10"] = 0.05
+    (results / "peers_beauty.json").write_text(json.dumps({"runs": [rival]}))
+    assert row in rows(results, README)
+
+
+def test_what_is_never_reached_is_said(results: Path) -> None:
+    path = results / "peers_ml-100k.json"
+    runs = json.loads(path.read_text())["runs"]
+    runs[2]["curve"][0]["ndcg@10"] = 0.5
+    path.write_text(json.dumps({"runs": runs}))
+    assert "| seconds to RecTools' best NDCG@10, by SASRec() | never | 16.0 |  |" in rows(results, PAGE)
+
+
+def test_variants_are_compared_with_the_defaults_of_the_same_seeds(results: Path) -> None:
+    found = rows(results, PAGE)
+    first = found.index("|  | MovieLens 100K: validation | MovieLens 100K: test | seeds | source |")
+    assert found[first + 2 :][:4] == [
+        "| `logq=True` | .1120 (+.0020) | .0910 (+.0010) | 1 | Bengio & Senécal 2008; Yi et al. 2019 |",
+        "| **defaults** | .1050 | .0900 | 2 |  |",
+        '| `loss="bce", negatives=1` | .0850 (−.0200 ± .0000) | .0600 (−.0300 ± .0141) | 2 '
+        "| SASRec, Kang & McAuley 2018 |",
+        "| `heads=2` | .2000 | .2000 | 1 |  |",  # no defaults with its seed
+    ]
+
+
+def test_the_readme_shows_the_shortest_epoch_first(results: Path) -> None:
+    found = rows(results, README)
+    first = found.index(
+        "| MovieLens 100K | seconds per epoch | users/s, lists of ten | users/s, sampled evaluation | memory |"
+    )
+    assert [row.split(" | ")[1] for row in found[first + 2 : first + 6]] == ["0.50", "1.00", "8.00", "12.0"]
+
+
+def test_a_step_is_shown_by_its_parts_and_against_the_machine(results: Path) -> None:
+    profiles = [
+        {"name": "Games", "seconds_per_step": 0.05, "shares": {"loss": 0.25, "attention": 0.5}},
+        {"name": "Beauty", "seconds_per_step": 0.02, "shares": {"loss": 0.75}},
+    ]
+    top_k = {"users": 1_000, "items": 20_000, "width": 64, "k": 10, "seconds": 0.6, "bare_seconds": 0.5}
+    memory = {"items": 1_000_000, "width": 64, "peak_bytes": 1.5e9, "state_bytes": 1.2e9}
+    (results / "step_profile.json").write_text(json.dumps({"profiles": profiles, **PROVENANCE}))
+    (results / "limits.json").write_text(json.dumps({"top_k": [top_k], "full_softmax": [memory], **PROVENANCE}))
+    found = rows(results, PAGE)
+    first = found.index("|  | Games | Beauty |")
+    assert found[first + 2 : first + 5] == [
+        "| loss | 25 % | 75 % |",
+        "| attention | 50 % |  |",
+        "| milliseconds per step | 50.0 | 20.0 |",
+    ]
+    assert "| 1,000 × 20,000 | 64 | 10 | 0.60 | 0.50 | 1.20 |" in found
+    assert "| 1,000,000 | 64 | 1,500 MB | 1,200 MB | 1.25 |" in found
+
+
+def test_pages_can_be_made_before_anything_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    assert not [row for row in rows(tmp_path / "results", README) if "NDCG" in row]
+    assert made("curves.py", tmp_path / "results", "--check").returncode == 0
+
+
+def test_a_picture_of_other_results_is_noticed(results: Path, tmp_path: Path) -> None:
+    picture = ("--out", str(tmp_path / "curves.png"))
+    assert made("curves.py", results, *picture, "--check").returncode == 1
+    assert made("curves.py", results, *picture).returncode == 0
+    assert made("curves.py", results, *picture, "--check").returncode == 0
+    path = results / "peers_ml-100k.json"
+    runs = json.loads(path.read_text())["runs"]
+    runs[0]["curve"][0]["ndcg@10"] = 0.05
+    path.write_text(json.dumps({"runs": runs}))
+    done = made("curves.py", results, *picture, "--check")
+    assert done.returncode == 1
+    assert "benchmarks/curves.py" in done.stderr
