@@ -149,7 +149,7 @@ def tables_to_defer(model: TrainableModel, examples: Examples, settings: Trainin
     """
     if settings.row_updates == "never":
         return []
-    steps = max(1, round(len(examples.lengths) / settings.batch_size))
+    steps = max(1, round(len(examples.lengths) / (settings.batch_size or examples.usual_batch)))
     read = model.rows_read(-(-len(examples.lengths) // steps), -(-int(examples.weights.sum()) // steps))
     if settings.row_updates == "always":
         return list(read)
