@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from segue.nn import losses
 
+NO_HITS = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+
 
 @pytest.mark.parametrize(("positions", "items", "width"), [(1, 2, 3), (50, 17, 8), (120, 300, 4)])
 def test_full_softmax_is_a_log_softmax_with_its_gradients(positions: int, items: int, width: int) -> None:
@@ -39,18 +41,18 @@ def test_gbce_is_exact_at_both_ends_of_calibration() -> None:
 def test_losses_stay_finite_where_a_sigmoid_would_not() -> None:
     targets, negatives = torch.tensor([-200.0, 200.0]), torch.tensor([[200.0], [-200.0]])
     assert losses.bce(targets, negatives).item() == pytest.approx(400.0)
-    assert losses.sampled_softmax(targets, negatives, torch.zeros(2, 1, dtype=torch.bool)).item() == pytest.approx(
-        400.0
-    )
+    assert losses.sampled_softmax(targets, negatives, NO_HITS).item() == pytest.approx(400.0)
 
 
 def test_a_negative_that_is_the_target_counts_for_nothing() -> None:
     targets = torch.tensor([1.0], requires_grad=True)
     hit = torch.tensor([[True, True]])
-    loss = losses.sampled_softmax(targets, torch.tensor([[1.0, 1.0]]), hit)
+    loss = losses.sampled_softmax(targets, torch.tensor([[1.0, 1.0]]), hit.nonzero(as_tuple=True))
     loss.backward()
     assert loss.item() == 0 and targets.grad is not None and targets.grad.item() == 0
-    one = losses.sampled_softmax(torch.tensor([1.0]), torch.tensor([[1.0, 1.0]]), torch.tensor([[True, False]]))
+    one = losses.sampled_softmax(
+        torch.tensor([1.0]), torch.tensor([[1.0, 1.0]]), (torch.tensor([0]), torch.tensor([0]))
+    )
     assert one.item() == pytest.approx(math.log(2))
 
 
@@ -64,7 +66,7 @@ TARGETS = torch.tensor([2, 0])
 def sampled(scores: torch.Tensor, drawn: torch.Tensor, log_counts: torch.Tensor | None) -> torch.Tensor:
     targets = TARGETS[: len(scores)]
     own = scores[torch.arange(len(scores)), targets]
-    return losses.sampled_softmax(own, scores[:, drawn], drawn == targets[:, None], log_counts)
+    return losses.sampled_softmax(own, scores[:, drawn], losses.shared_hits(targets, drawn), log_counts)
 
 
 def test_over_all_possible_draws_the_corrected_negatives_are_all_other_items() -> None:

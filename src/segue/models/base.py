@@ -172,6 +172,10 @@ class TrainableModel(Model):
             There is nothing to learn from.
         """
 
+    def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
+        """Tables of which a step reads single rows, and how many, with so many units and terms of the loss."""
+        return {}
+
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
         """The summed loss of a batch made by `examples(...).batch`, a scalar."""

@@ -9,8 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
@@ -107,6 +106,12 @@ class NextItemLoss:
         """Whether every position has negatives of its own, outside its user's history."""
         return self.name in ("bce", "gbce")
 
+    def rows_read(self, targets: int) -> int | None:
+        """How many item vectors a step with so many targets reads, repeats counted; None: the whole table."""
+        if self.name == "softmax":
+            return None
+        return 2 * targets + self.negatives * (targets if self.per_position else 1)
+
     def __call__(
         self, hidden: Tensor, vectors: Tensor, table: Tensor, batch: NextItemBatch, offset: Tensor | None = None
     ) -> Tensor:
@@ -131,23 +136,26 @@ class NextItemLoss:
         targets, negatives = self.similarity.item(vectors).tensor_split([len(batch.targets)])
         target_scores = (query * targets).sum(-1)
         if self.name == "sampled-softmax":
-            hits = batch.targets[:, None] == batch.negatives
+            hits = losses.shared_hits(batch.targets, batch.negatives)
             log_counts = batch.log_counts if self.logq else None
             return losses.sampled_softmax(target_scores, query @ negatives.T, hits, log_counts)
-        negative_scores = torch.bmm(negatives.view(len(query), self.negatives, -1), query[:, :, None])[:, :, 0]
+        if self.negatives == 1:
+            negative_scores = (query * negatives).sum(-1, keepdim=True)
+        else:
+            negative_scores = torch.bmm(negatives.view(len(query), self.negatives, -1), query[:, :, None])[:, :, 0]
         if offset is not None:
             target_scores, negative_scores = target_scores + offset, negative_scores + offset[:, None]
         if self.name == "bce":
             return losses.bce(target_scores, negative_scores)
         return losses.gbce(target_scores, negative_scores, self.n_items, self.calibration)
 
-    def look_up(self, table: Tensor, batch: NextItemBatch) -> tuple[Tensor, Tensor]:
+    def look_up(self, table: nn.Embedding, batch: NextItemBatch) -> tuple[Tensor, Tensor]:
         """Vectors of the inputs (b, length, width), and of targets and negatives (…, width).
 
-        One lookup for all of them: each costs a gradient as large as the table.
+        One lookup for all of them: each costs a gradient as large as the table, or one sorting of the rows read.
         """
         scored = [] if self.name == "softmax" else [batch.targets, batch.negatives.flatten()]
-        vectors = F.embedding(torch.cat([batch.items.flatten(), *scored]), table)
+        vectors = table(torch.cat([batch.items.flatten(), *scored]))
         inputs = vectors[: batch.items.numel()].view(*batch.items.shape, -1)
         return inputs, vectors[batch.items.numel() :]
 

@@ -181,9 +181,14 @@ class SASRecModel(TrainableModel):
             self.encoder.gap.fill_(usual_gap(dataset))
         return examples
 
+    def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
+        """Of the item table: inputs, targets and negatives."""
+        rows = self.loss.rows_read(terms)
+        return {} if rows is None else {self.items: rows}
+
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
-        inputs, scored = self.loss.look_up(self.items.weight, batch)
+        inputs, scored = self.loss.look_up(self.items, batch)
         hidden = (
             self.encode(inputs, batch.lengths, batch.ages if self.config.time_bias else None)
             .flatten(0, 1)

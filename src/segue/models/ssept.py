@@ -151,9 +151,14 @@ class SSEPTModel(TrainableModel):
             self.encoder.gap.fill_(usual_gap(dataset))
         return examples
 
+    def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
+        """Of the users' table one row per unit; of the item table inputs, targets and negatives."""
+        rows = self.loss.rows_read(terms)
+        return {self.users: units} | ({} if rows is None else {self.items: rows})
+
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
-        inputs, scored = self.loss.look_up(self.items.weight, batch)
+        inputs, scored = self.loss.look_up(self.items, batch)
         users = self.users(batch.users)
         ages = batch.ages if self.config.time_bias else None
         hidden = self.encode(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.where)

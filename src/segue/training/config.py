@@ -32,6 +32,9 @@ class Training:
     """Weight decay of the optimizer."""
     beta2: float = 0.98
     """Second-moment decay of Adam (0.98 as in SASRec)."""
+    row_updates: Literal["auto", "always", "never"] = "auto"
+    """Whether the optimizer moves only those rows of a table that a step reads, and makes up for the others when they
+    are next read: "auto" on the CPU, where the table is large and nothing decays. The results differ by rounding."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from zero."""
     schedule: Literal["constant", "linear"] = "constant"
@@ -79,6 +82,8 @@ class Training:
                 raise ConfigError(f"{name}={value}: expected 1 or more.")
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate={self.learning_rate}: expected a number above 0.")
+        if self.row_updates not in ("auto", "always", "never"):
+            raise ConfigError(f"row_updates={self.row_updates!r}: expected auto, always or never.")
         if self.schedule not in ("constant", "linear"):
             raise ConfigError(f"schedule={self.schedule!r}: expected constant or linear.")
 
@@ -88,6 +93,16 @@ class Training:
 
 
 MAY_CHANGE_ON_RESUME = frozenset(
-    {"epochs", "patience", "trackers", "save_every_steps", "save_every", "keep_every", "cpu", "watch_test"}
+    {
+        "epochs",
+        "patience",
+        "trackers",
+        "save_every_steps",
+        "save_every",
+        "keep_every",
+        "cpu",
+        "watch_test",
+        "row_updates",
+    }
 )
 """Options that a resumed run may set anew without becoming another run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any, overload
 
 import torch
@@ -10,8 +11,12 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from segue.errors import ConfigError
-from segue.models.base import TrainableModel
+from segue.models.base import Examples, TrainableModel
 from segue.training.config import Training
+from segue.training.deferred import DeferredTable
+
+_WORTH = 12
+"""Rows of a table for each that a step reads, from which on it is faster to move only those."""
 
 
 class RowAdam(torch.optim.Adam):
@@ -21,7 +26,48 @@ class RowAdam(torch.optim.Adam):
     `embedding(…, sparse=True)` leaves it, only the rows of the gradient are touched: their weights, their first
     moments, and one second moment per row, the mean over the row's squares. Rows that no step reads keep what they
     have, without decay. So a table costs a step what it reads, and its state a little more than its own size.
+
+    A table given to `defer` costs as little, and is moved as a dense gradient would have moved it: see `deferred.py`.
     """
+
+    def defer(self, table: nn.Embedding) -> None:
+        """From now on the table has sparse gradients, and what Adam does to rows that are not read waits.
+
+        Raises
+        ------
+        ConfigError
+            There is weight decay, which cannot wait.
+        """
+        table.sparse = True
+        for place, group in enumerate(self.param_groups):
+            if any(table.weight is parameter for parameter in group["params"]):
+                if group["weight_decay"]:
+                    raise ConfigError(
+                        f"weight_decay={group['weight_decay']}: rows that a step does not read decay too. Train with "
+                        'row_updates="never", or without weight decay.'
+                    )
+                self._deferred[table.weight] = DeferredTable(table.weight, self, place)
+                table.register_forward_pre_hook(self._deferred[table.weight].before_reading)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a saved state; tables that were deferred there and are not here are brought up to date."""
+        super().load_state_dict(state_dict)
+        for place, group in enumerate(self.param_groups):
+            for parameter in group["params"]:
+                if "waits" in self.state[parameter] and parameter not in self._deferred:
+                    with torch.no_grad():
+                        DeferredTable(parameter, self, place).settle()
+                    for name in ("waits", "weights_at", "moments_at"):
+                        del self.state[parameter][name]
+
+    def settle(self) -> None:
+        """Bring all deferred tables up to date, to be read in any way."""
+        for table in self._deferred.values():
+            table.settle()
+
+    @cached_property
+    def _deferred(self) -> dict[Tensor, DeferredTable]:
+        return {}
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -40,7 +86,10 @@ class RowAdam(torch.optim.Adam):
                     parameter.grad = None
         loss: float | None = super().step(closure)
         for group, parameter, gradient in rows:
-            self._step_rows(group, parameter, gradient)
+            if parameter in self._deferred:
+                self._deferred[parameter].step(gradient)
+            else:
+                self._step_rows(group, parameter, gradient)
         return loss
 
     def _step_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
@@ -81,7 +130,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
         gradient.mul_(share)
 
 
-def make_optimizer(model: TrainableModel, settings: Training) -> torch.optim.Optimizer:
+def make_optimizer(model: TrainableModel, settings: Training) -> RowAdam:
     """Adam or AdamW for all parameters of a model."""
     return RowAdam(
         model.parameters(),
@@ -91,6 +140,22 @@ def make_optimizer(model: TrainableModel, settings: Training) -> torch.optim.Opt
         decoupled_weight_decay=settings.optimizer == "adamw",
         fused=True,
     )
+
+
+def tables_to_defer(model: TrainableModel, examples: Examples, settings: Training, device: str) -> list[nn.Embedding]:
+    """The tables whose rows are to be moved when they are read, as `row_updates` says.
+
+    Bringing a row up to date costs some ten times what Adam takes for a row of a whole table.
+    """
+    if settings.row_updates == "never":
+        return []
+    steps = max(1, round(len(examples.lengths) / (settings.batch_size or examples.usual_batch)))
+    read = model.rows_read(-(-len(examples.lengths) // steps), -(-int(examples.weights.sum()) // steps))
+    if settings.row_updates == "always":
+        return list(read)
+    if device != "cpu" or settings.weight_decay:
+        return []
+    return [table for table, rows in read.items() if rows * _WORTH < table.num_embeddings]
 
 
 def check_processes(model: TrainableModel, accelerator: Accelerator) -> None:

@@ -30,7 +30,7 @@ from segue.models.base import Examples, TrainableModel
 from segue.training.batches import plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.config import MAY_CHANGE_ON_RESUME, Training
-from segue.training.optimizers import check_processes, clip_gradients, make_optimizer
+from segue.training.optimizers import check_processes, clip_gradients, make_optimizer, tables_to_defer
 from segue.training.progress import Progress
 from segue.training.validation import Validate
 
@@ -103,10 +103,15 @@ class Trainer:
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
+        deferred = tables_to_defer(model, examples, settings, accelerator.device.type)
+        for table in deferred:
+            table.sparse = True  # before several processes look how gradients are to be added up
         check_processes(model, accelerator)
         self.model = model.to(accelerator.device)
         self.wrapped = accelerator.prepare_model(self.model)
         self.optimizer = make_optimizer(self.model, settings)
+        for table in deferred:
+            self.optimizer.defer(table)
         self.state = State()
         self.best: dict[str, Tensor] = {}
         self._best_saved = True
@@ -143,6 +148,7 @@ class Trainer:
                 self._save_last()
             if stop:
                 raise Interrupted
+        self.optimizer.settle()
         row = {"epoch": state.epoch + 1.0, "loss": state.loss_sum / len(batches), "seconds": state.seconds}
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         self._end_epoch(row)

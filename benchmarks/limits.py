@@ -1,0 +1,161 @@
+"""Two limits: top-k beside the bare arithmetic it needs, and the memory of a full-softmax step beside its parameters.
+
+    OMP_NUM_THREADS=1 python benchmarks/limits.py
+
+Top-k: `top_k` over all items with seen items hidden, for 20 items per user, against nothing but `torch.mm` and
+`torch.topk` on the same shapes and in the same chunks; the best process time of some runs, which take turns. Memory: a
+training step of SASRec with one million items of width 64 and full softmax, in a process of its own: by how much its
+peak rises from just before the model is made, against the bytes of parameters, their gradients and Adam's two moments.
+Both are to stay below 1.5. The result goes to results/limits.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import common
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+import segue
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.vocabulary import Vocabulary
+from segue.inference.batches import LIMITS
+from segue.inference.ranking import top_k
+from segue.memory import keep_buffers
+from segue.models.base import Model
+from segue.training.trainer import Trainer
+
+SHAPES = {"games": (2048, 23_715), "beauty": (1024, 57_289), "a million": (128, 1_000_000)}
+WIDTH, K, SEEN, RUNS = 64, 20, 9, 3
+USERS, BATCH, ITEMS, LENGTH = 64, 32, 1_000_000, 8
+
+
+class Vectors(Model):
+    """Queries that are there already, so that nothing but scoring and ranking takes time."""
+
+    max_history = 1
+
+    def __init__(self, users: int, items: int) -> None:
+        super().__init__(None, users, items)  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(0)
+        self.users = torch.randn(users + 1, WIDTH, generator=generator)
+        self.items = torch.randn(items + 1, WIDTH, generator=generator)
+
+    def queries(self, histories: Histories) -> torch.Tensor:
+        """(n, width)."""
+        return self.users[torch.from_numpy(histories.users)]
+
+    def score_all(self, queries: torch.Tensor, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        """(n, stop - start)."""
+        return torch.mm(queries, self.items[start:stop].T, out=out)
+
+    def score_items(self, queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Is not asked for."""
+        raise NotImplementedError
+
+
+def bare(model: Vectors) -> None:
+    """The matrix products and the top-k, in the chunks of `top_k`, and nothing else."""
+    columns = model.n_items + 1
+    width = min(columns, LIMITS.chunk_items)
+    rows = max(1, min(LIMITS.histories, LIMITS.buffer_bytes // (4 * width)))
+    buffer = torch.empty(rows * width)
+    for first in range(1, model.n_users + 1, rows):
+        queries = model.users[first : first + rows]
+        for start in range(0, columns, width):
+            stop = min(start + width, columns)
+            scores = buffer[: len(queries) * (stop - start)].view(len(queries), -1)
+            torch.mm(queries, model.items[start:stop].T, out=scores)
+            scores.topk(K)
+
+
+def ranking(users: int, items: int) -> dict[str, float]:
+    """Seconds of both ways for so many users and items, and their ratio."""
+    model = Vectors(users, items)
+    generator = np.random.default_rng(0)
+    ends = SEEN * np.arange(1, users + 1)
+    seen = generator.integers(1, items + 1, SEEN * users).astype(np.int32)
+    histories = Histories(np.arange(1, users + 1), seen, ends - SEEN, ends)
+    seconds: dict[str, list[float]] = {"top_k": [], "bare": []}
+    for _ in range(RUNS):
+        for name, run in (("top_k", lambda: top_k(model, histories, K)), ("bare", lambda: bare(model))):
+            begun = time.process_time()
+            with torch.inference_mode():
+                run()
+            seconds[name].append(time.process_time() - begun)
+    best = {name: min(found) for name, found in seconds.items()}
+    return {
+        "users": users,
+        "items": items,
+        **{f"{name}_seconds": round(value, 3) for name, value in best.items()},
+        "ratio": round(best["top_k"] / best["bare"], 2),
+    }
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def memory_of_a_step() -> dict[str, float]:
+    """Two full-softmax steps; to be run in a process of its own."""
+    keep_buffers()
+    generator = np.random.default_rng(0)
+    offsets = np.concatenate([[0], np.arange(USERS + 1) * LENGTH])
+    items = generator.integers(1, ITEMS + 1, USERS * LENGTH).astype(np.int32)
+    dataset = Dataset(items, offsets, Vocabulary(range(USERS)), Vocabulary(range(ITEMS)))
+    torch.mm(torch.rand(512, 512), torch.rand(512, 512))
+    accelerator = Accelerator(cpu=True)
+    before = peak_bytes()
+    model = segue.SASRec(width=WIDTH, loss="softmax").build(USERS, ITEMS)
+    training = segue.Training(batch_size=BATCH, cpu=True)
+    trainer = Trainer(model, model.examples(dataset), training, None, None, {}, accelerator)
+    model.train()
+    for step in range(2):
+        trainer._step(np.arange(BATCH) + BATCH * step, step)
+    needed = 4 * sum(4 * parameter.numel() for parameter in model.parameters())
+    used = peak_bytes() - before
+    return {
+        "items": ITEMS,
+        "width": WIDTH,
+        "targets_per_step": BATCH * (LENGTH - 1),
+        "parameters_gradients_moments_mb": round(needed / 2**20),
+        "peak_mb": round(used / 2**20),
+        "ratio": round(used / needed, 2),
+    }
+
+
+def main() -> None:
+    """Measure both, and write them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memory", action="store_true", help="the memory of a step alone, in this process")
+    if parser.parse_args().memory:
+        print(json.dumps(memory_of_a_step()))
+        return
+    keep_buffers()
+    ranked = {name: ranking(*shape) for name, shape in SHAPES.items()}
+    child = subprocess.run(
+        [sys.executable, __file__, "--memory"], check=True, capture_output=True, text=True, env=os.environ
+    )
+    result = {
+        "what": "top_k over the bare matrix product and top-k; peak memory of a full-softmax step over its parameters",
+        "highest_ratio_allowed": 1.5,
+        "top_k": ranked,
+        "memory": json.loads(child.stdout.splitlines()[-1]),
+        **common.provenance(),
+    }
+    print(common.write("limits", result).read_text())
+
+
+if __name__ == "__main__":
+    main()
