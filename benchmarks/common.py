@@ -21,6 +21,10 @@ RESULTS = Path(__file__).parent / "results"
 DATA = {"games": "amazon-games/Video.txt", "beauty": "amazon-beauty/Beauty.txt", "ml-100k": "ml-100k/u.data"}
 SESSIONS = "parsrec/synthetic.txt"
 
+NOTEBOOK = segue.SASRec.as_published(width=100, dropout=0.1, max_length=50)
+"""The setting of Microsoft's notebook, but for the optimizer's: one-negative BCE, two blocks, one head."""
+NOTEBOOK_BATCH = 128
+
 
 def dataset(name: str, **filters: Any) -> segue.Dataset:
     """One of the public datasets in the folder that SEGUE_TEST_DATA names; `filters` as for `segue.prepare`."""

@@ -33,9 +33,7 @@ from segue.training.batches import plan_epoch
 from segue.training.trainer import Trainer
 
 CONFIGS = {
-    "notebook": segue.SASRec(
-        width=100, dropout=0.1, loss="bce", negatives=1, similarity="dot", norm="paper", max_length=50
-    ),
+    "notebook": common.NOTEBOOK,
     "defaults": segue.SASRec(),
 }
 MODULES: dict[type[nn.Module], str] = {
@@ -114,12 +112,12 @@ def main() -> None:
     setting = parser.parse_args().setting
     keep_buffers()
     config, train = CONFIGS[setting], segue.leave_last_out(common.dataset("games")).train
-    chosen = segue.Training(batch_size=128, cpu=True)
+    chosen = segue.Training(batch_size=common.NOTEBOOK_BATCH if setting == "notebook" else None, cpu=True)
     torch.manual_seed(0)
     model = config.build(train.n_users, train.n_items)
     examples = model.examples(train)
     trainer = Trainer(model, examples, chosen, None, None, {}, Accelerator(cpu=True))
-    plan = plan_epoch(examples.lengths, examples.weights, 128, np.random.default_rng(0))
+    plan = plan_epoch(examples.lengths, examples.weights, trainer.batch_size, np.random.default_rng(0))
     model.train()
     best = np.full(STEPS, np.inf)
     for repeat in range(4):
