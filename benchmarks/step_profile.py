@@ -95,16 +95,6 @@ def profiled(trainer: Trainer, plan: list[Any]) -> tuple[dict[str, float], list[
     ]
 
 
-def peak() -> float:
-    """Floating-point operations per second of a large matrix product, the best of some."""
-    left, right, seconds = torch.rand(1024, 1024), torch.rand(1024, 1024), []
-    for _ in range(20):
-        begun = time.process_time()
-        torch.mm(left, right)
-        seconds.append(time.process_time() - begun)
-    return 2 * 1024**3 / min(seconds)
-
-
 def main() -> None:
     """Profile one setting, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -129,7 +119,7 @@ def main() -> None:
     with FlopCounterMode(display=False) as counter:
         for step in range(STEPS):
             trainer._step(plan[step], step)
-    flops, fastest = counter.get_total_flops() / STEPS, peak()
+    flops, fastest = counter.get_total_flops() / STEPS, common.speed_of_products()
     shares, operators = profiled(trainer, plan)
     padded = sum(len(batch) * int(examples.lengths[batch].max()) for batch in plan)
     result = {
