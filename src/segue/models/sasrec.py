@@ -81,7 +81,7 @@ class SASRec(ModelConfig):
     """Divides the cosine similarity."""
     learn_temperature: bool = False
     """Learn the temperature, between 0.01 and 1, from the one given."""
-    logq: bool = False
+    logq: bool = True
     """Correct sampled-softmax for how often each negative is drawn."""
     in_batch: float = 0.0
     """Share of the negatives of sampled-softmax drawn from the targets of the batch; the others are uniform."""
