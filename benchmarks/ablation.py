@@ -7,7 +7,8 @@ Every variant is trained until validation stops it, or for `--epochs`; the epoch
 with `--refit` `refit_test` after training again, for the chosen number of epochs, on everything but the last item.
 All items are ranked, seen ones left out. Runs are added to results/ablation_<data>.json as they end.
 
-Variants with times are left out where the data has none (Beauty, Games), unless they are asked for by name.
+Variants are left out where the data has no times for them (Beauty, Games), and where they change nothing, unless they
+are asked for by name.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bce": {"loss": "bce", "negatives": 1},
     "gbce": {"loss": "gbce", "negatives": 128},
     "softmax": {"loss": "softmax"},
+    "sampled-softmax": {"loss": "sampled-softmax"},
     "dot": {"similarity": "dot"},
     "temperature-0.05": {"temperature": 0.05},
     "learn-temperature": {"learn_temperature": True},
-    "logq": {"logq": True},
+    "no-logq": {"logq": False},
     "in-batch": {"in_batch": 0.5},
-    "in-batch-logq": {"in_batch": 0.5, "logq": True},
+    "newest-window": {"windows": "newest"},
     "paper-norm": {"norm": "paper"},
     "ligr": {"norm": "ligr"},
     "swiglu": {"feed_forward": "swiglu"},
@@ -53,9 +55,8 @@ METRICS = ("ndcg@10", "hr@10")
 def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> dict[str, Any]:
     """Train one variant with one seed, and measure it."""
     config = dataclasses.replace(segue.SASRec(), **VARIANTS[name])
-    training = segue.Training(epochs=epochs, validation_users=None, seed=seed)
-    chosen = segue.fit(config, split, training=training, quiet=True)
-    notes = chosen.metadata["training"]
+    chosen = segue.fit(config, split, training=segue.Training(epochs=epochs, seed=seed), quiet=True)
+    notes, batch_size = chosen.metadata["training"], chosen.metadata["options"]["batch_size"]
     result: dict[str, Any] = {
         "model": name,
         "seed": seed,
@@ -66,7 +67,7 @@ def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> d
     }
     models = {"test": chosen}
     if refit:
-        again = segue.Training(epochs=notes["best_epoch"], patience=None, seed=seed)
+        again = segue.Training(epochs=notes["best_epoch"], batch_size=batch_size, patience=None, seed=seed)
         models["refit_test"] = segue.fit(config, split.refit, training=again, quiet=True)
     for part, model in models.items():
         found = segue.evaluate(model, split.test, k=10)
@@ -76,8 +77,14 @@ def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> d
 
 
 def possible(name: str, split: segue.Split) -> bool:
-    """Whether the data has what the variant needs."""
-    return split.dataset.times is not None or not VARIANTS[name].get("time_bias")
+    """Whether the data has what the variant needs, and the variant is another model there than the defaults."""
+    changed = VARIANTS[name]
+    if split.dataset.times is None and changed.get("time_bias"):
+        return False
+    usual = segue.SASRec().resolved(split.dataset)
+    other = dataclasses.replace(usual, **changed)
+    sampled = other.loss == "sampled-softmax"
+    return name == "defaults" or (other != usual and (sampled or not changed.keys() <= {"logq", "in_batch"}))
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ SOURCES: dict[object, str] = {  # option, or option and value → what paper it 
     ("loss", "bce"): SASREC,
     ("loss", "gbce"): "gSASRec, Petrov & Macdonald 2023",
     ("loss", "softmax"): "Klenitskiy & Vasilev 2023",
+    ("loss", "sampled-softmax"): "Klenitskiy & Vasilev 2023",
+    ("windows", "newest"): SASREC,
     ("similarity", "dot"): SASREC,
     ("norm", "paper"): SASREC,
     ("norm", "ligr"): "LiGR, Borisyuk et al. 2025; eSASRec, Tikhonovich et al. 2025",

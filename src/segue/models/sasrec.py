@@ -1,11 +1,12 @@
 """SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018), and its better-performing relatives.
 
 The defaults are not the paper's: they are what does well today (`SASRec.as_published()` gives the paper's). What
-differs, and its source: pre-norm blocks; sampled softmax over shared negatives instead of one negative (Klenitskiy &
-Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023); normalised vectors with a temperature. Further options, off by
-default: gated residuals (LiGR, Borisyuk et al. 2025); attention that knows places and times (HSTU, Zhai et al., ICML
-2024); the logQ correction (Yi et al., RecSys 2019), negatives from the batch (Yang et al., WWW 2020), and a temperature
-that is learnt (CLIP, Radford et al., ICML 2021).
+differs, and its source: pre-norm blocks; a softmax over all items, or over shared negatives where they are many,
+instead of one negative (Klenitskiy & Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023), with the logQ correction
+(Yi et al., RecSys 2019); normalised vectors with a temperature; all windows of a long history instead of its newest.
+Further options, off by default: gated residuals (LiGR, Borisyuk et al. 2025); attention that knows places and times
+(HSTU, Zhai et al., ICML 2024); negatives from the batch (Yang et al., WWW 2020), and a temperature that is learnt
+(CLIP, Radford et al., ICML 2021).
 """
 
 from __future__ import annotations
