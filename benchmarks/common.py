@@ -8,14 +8,22 @@ import json
 import os
 import platform
 import statistics
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import segue
+
+if TYPE_CHECKING:
+    import torch
 
 RESULTS = Path(__file__).parent / "results"
 DATA = {"games": "amazon-games/Video.txt", "beauty": "amazon-beauty/Beauty.txt", "ml-100k": "ml-100k/u.data"}
 SESSIONS = "parsrec/synthetic.txt"
+
+NOTEBOOK = segue.SASRec.as_published(width=100, dropout=0.1, max_length=50)
+"""The setting of Microsoft's notebook, but for the optimizer's: one-negative BCE, two blocks, one head."""
+NOTEBOOK_BATCH = 128
 
 
 def dataset(name: str, **filters: Any) -> segue.Dataset:
@@ -70,6 +78,31 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def speed_of_products(
+    size: int = 1024, device: str = "cpu", dtype: torch.dtype | None = None, repeats: int = 20
+) -> float:
+    """Floating-point operations per second of a product of two size × size matrices, the best of some."""
+    import torch
+
+    left, right = (torch.rand(size, size, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(repeats):
+        settle(device)
+        begun = time.perf_counter()
+        torch.mm(left, right)
+        settle(device)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * size**3 / min(seconds)
+
+
+def settle(device: str) -> None:
+    """Wait until a GPU has done what it was told to; before that no clock says anything."""
+    import torch
+
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
 def write(name: str, result: dict[str, Any]) -> Path:
     """Write `results/<name>.json`."""
     RESULTS.mkdir(exist_ok=True)
@@ -78,10 +111,16 @@ def write(name: str, result: dict[str, Any]) -> Path:
     return path
 
 
+def read(name: str) -> dict[str, Any]:
+    """What `results/<name>.json` holds; nothing where there is none."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return found
+
+
 def add_run(name: str, what: str, run: dict[str, Any], key: tuple[str, ...] = ("model", "seed")) -> None:
     """Add one run to `results/<name>.json`, replacing an earlier one with the same key, and sum up all."""
-    path = RESULTS / f"{name}.json"
-    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = read(name).get("runs", [])
     runs = [other for other in runs if any(other.get(part) != run[part] for part in key)]
     runs = sorted([*runs, run], key=lambda one: [str(one[part]) for part in key])
     by_model = {"summary": summary(runs)} if all("model" in one for one in runs) else {}

@@ -25,18 +25,21 @@ CONFIGS = {
 
 def run(name: str, seed: int, split: segue.Split) -> dict[str, object]:
     """Fit one model with one seed, once for each of the two figures."""
-    config, training = CONFIGS[name], segue.Training(validation_users=None, seed=seed)
-    chosen = segue.fit(config, split, training=training)
-    epochs = chosen.metadata["training"].get("best_epoch", 1)
-    again = segue.Training(epochs=epochs, patience=None, seed=seed)
-    refitted = segue.fit(config, split.refit, training=again)
-    result: dict[str, object] = {"model": name, "seed": seed, "config": config.to_dict()}
+    config = CONFIGS[name]
+    chosen = segue.fit(config, split, training=segue.Training(seed=seed), quiet=True)
+    notes, batch_size = chosen.metadata["training"], chosen.metadata["options"]["batch_size"]
+    again = segue.Training(epochs=notes.get("best_epoch", 1), batch_size=batch_size, patience=None, seed=seed)
+    refitted = segue.fit(config, split.refit, training=again, quiet=True)
+    result: dict[str, object] = {"model": name, "seed": seed, "config": chosen.model.config.to_dict()}
     for part, fitted in (("test", chosen), ("refit_test", refitted)):
         found = segue.evaluate(fitted, split.test, k=10)
+        sampled = segue.evaluate(fitted, split.test, k=10, candidates=100, resamples=0)
         result[part] = {metric: round(found[metric], 4) for metric in ("ndcg@10", "hr@10", "coverage@10")}
         result[f"{part}_intervals"] = {metric: found.intervals[metric] for metric in ("ndcg@10", "hr@10")}
+        result[f"{part}_sampled_100"] = {metric: round(sampled[metric], 4) for metric in ("ndcg@10", "hr@10")}
     return result | {
-        "training": chosen.metadata["training"],
+        "training": notes,
+        "options": chosen.metadata["options"],
         "protocol": dict(found.protocol),
         **common.provenance(),
     }

@@ -27,7 +27,13 @@ CONFIGS = {
 def run(name: str, seed: int, split: segue.Split, epochs: int) -> dict[str, object]:
     """Fit one model with one seed, and measure it."""
     training = segue.Training(
-        epochs=epochs, validate_every=5, patience=4, validation_candidates=100, validation_users=None, seed=seed
+        epochs=epochs,
+        batch_size=128,
+        validate_every=5,
+        patience=4,
+        validation_candidates=100,
+        validation_users=None,
+        seed=seed,
     )
     config = CONFIGS[name]
     fitted = segue.fit(config, split, training=training)

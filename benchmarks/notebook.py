@@ -25,18 +25,8 @@ def main() -> None:
     """Train ten epochs, evaluate, and write the result."""
     hardware = common.machine() | {"threads": torch.get_num_threads()}
     split = segue.leave_last_out(common.dataset("games"))
-    config = segue.SASRec(
-        width=100,
-        max_length=50,
-        blocks=2,
-        heads=1,
-        dropout=0.1,
-        loss="bce",
-        negatives=1,
-        similarity="dot",
-        norm="paper",
-    )
-    training = segue.Training(epochs=10, batch_size=128, learning_rate=1e-3, patience=None)
+    config = common.NOTEBOOK
+    training = segue.Training(epochs=10, batch_size=common.NOTEBOOK_BATCH, learning_rate=1e-3, patience=None)
     fitted = segue.fit(config, split.train, training=training)
     asked = split.test.sample(10_000, seed=0)
     began = time.perf_counter()

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 
 import common
 import torch
@@ -39,17 +38,6 @@ def flops(split: segue.Split) -> float:
     return 3 * 2.0 * (catalogue + asking + answering + linear + moving + users)
 
 
-def speed_of_products() -> float:
-    """Floating-point operations per second of a large matrix product, the best of some."""
-    left, right = torch.rand(1024, 1024), torch.rand(1024, 1024)
-    seconds = []
-    for _ in range(20):
-        begun = time.perf_counter()
-        torch.mm(left, right)
-        seconds.append(time.perf_counter() - begun)
-    return 2 * 1024**3 / min(seconds)
-
-
 def main() -> None:
     """Train some epochs without validation, and write what one takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,9 +46,9 @@ def main() -> None:
     hardware = common.machine() | {"threads": torch.get_num_threads()}
     split = segue.last_session_out(common.session_dataset())
     training = segue.Training(epochs=epochs, batch_size=256, clip_norm=30.0, beta2=0.999)
-    before = speed_of_products()
+    before = common.speed_of_products()
     epoch = segue.fit(CONFIG, split.train, training=training).metadata["training"]["seconds_per_epoch"]
-    peak = statistics.mean([before, speed_of_products()])
+    peak = statistics.mean([before, common.speed_of_products()])
     result = {
         "what": f"PARSRec in its published setting on {common.SESSIONS}, seconds per epoch",
         "seconds_per_epoch": round(epoch, 1),

@@ -33,9 +33,7 @@ from segue.training.batches import plan_epoch
 from segue.training.trainer import Trainer
 
 CONFIGS = {
-    "notebook": segue.SASRec(
-        width=100, dropout=0.1, loss="bce", negatives=1, similarity="dot", norm="paper", max_length=50
-    ),
+    "notebook": common.NOTEBOOK,
     "defaults": segue.SASRec(),
 }
 MODULES: dict[type[nn.Module], str] = {
@@ -97,16 +95,6 @@ def profiled(trainer: Trainer, plan: list[Any]) -> tuple[dict[str, float], list[
     ]
 
 
-def peak() -> float:
-    """Floating-point operations per second of a large matrix product, the best of some."""
-    left, right, seconds = torch.rand(1024, 1024), torch.rand(1024, 1024), []
-    for _ in range(20):
-        begun = time.process_time()
-        torch.mm(left, right)
-        seconds.append(time.process_time() - begun)
-    return 2 * 1024**3 / min(seconds)
-
-
 def main() -> None:
     """Profile one setting, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,12 +102,12 @@ def main() -> None:
     setting = parser.parse_args().setting
     keep_buffers()
     config, train = CONFIGS[setting], segue.leave_last_out(common.dataset("games")).train
-    chosen = segue.Training(batch_size=128, cpu=True)
+    chosen = segue.Training(batch_size=common.NOTEBOOK_BATCH if setting == "notebook" else None, cpu=True)
     torch.manual_seed(0)
     model = config.build(train.n_users, train.n_items)
     examples = model.examples(train)
     trainer = Trainer(model, examples, chosen, None, None, {}, Accelerator(cpu=True))
-    plan = plan_epoch(examples.lengths, examples.weights, 128, np.random.default_rng(0))
+    plan = plan_epoch(examples.lengths, examples.weights, trainer.batch_size, np.random.default_rng(0))
     model.train()
     best = np.full(STEPS, np.inf)
     for repeat in range(4):
@@ -131,7 +119,7 @@ def main() -> None:
     with FlopCounterMode(display=False) as counter:
         for step in range(STEPS):
             trainer._step(plan[step], step)
-    flops, fastest = counter.get_total_flops() / STEPS, peak()
+    flops, fastest = counter.get_total_flops() / STEPS, common.speed_of_products()
     shares, operators = profiled(trainer, plan)
     padded = sum(len(batch) * int(examples.lengths[batch].max()) for batch in plan)
     result = {

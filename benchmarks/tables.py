@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pages import accuracy, options, ratings, rivals, sessions, speed
+from pages import accuracy, options, ratings, rivals, scaling, sessions, speed
 from pages.cells import Result, none_yet, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,7 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
         {"sessions": sessions.sessions, "explanations": sessions.explanations},
     ),
     "ratings": (DOCS / "ratings.md", {"ratings": ratings.ratings, "speed": ratings.rating_speed}),
+    "scaling": (DOCS / "scaling.md", {"scaling": scaling.measured, "on paper": scaling.on_paper}),
     "benchmarks": (
         DOCS / "benchmarks.md",
         {

@@ -7,6 +7,7 @@ Each stretch between two looks at the model is a run resumed exactly where it st
 from __future__ import annotations
 
 import csv
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,22 +17,16 @@ import numpy as np
 import polars as pl
 from handover import Job, Log, Part
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import common
+
 import segue
 
-CONFIGS = {
-    "defaults": segue.SASRec(),
-    "notebook": segue.SASRec(
-        width=100,
-        max_length=50,
-        blocks=2,
-        heads=1,
-        dropout=0.1,
-        loss="bce",
-        negatives=1,
-        similarity="dot",
-        norm="paper",
-    ),
+SETTINGS: dict[str, tuple[segue.SASRec, int | None]] = {
+    "defaults": (segue.SASRec(), None),
+    "notebook": (common.NOTEBOOK, common.NOTEBOOK_BATCH),
 }
+"""Model and size of a batch; None as the data says."""
 
 
 def dataset_of(log: Log) -> segue.Dataset:
@@ -45,14 +40,14 @@ class Trained:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job, self.folder = job, folder
-        self.config = CONFIGS[job.request.setting]
+        self.config, self.batch_size = SETTINGS[job.request.setting]
         self.data = dataset_of(job.request.train)
 
     def train(self) -> segue.Recommender:
         """Train as long as asked, looking where asked."""
         done = 0
         for end in self.job.request.checks:
-            training = segue.Training(epochs=end, patience=None, seed=self.job.request.seed)
+            training = segue.Training(epochs=end, batch_size=self.batch_size, patience=None, seed=self.job.request.seed)
             fitted = segue.fit(self.config, self.data, training=training, out=self.folder, resume=done > 0, quiet=True)
             with (self.folder / "metrics.csv").open() as lines:
                 rows = list(csv.DictReader(lines))[done:]
@@ -87,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Trained(job, Path(folder) / "run")
         fitted = run.train()
-    shown = {**run.config.to_dict(), **fitted.metadata["options"]}
+    shown = {**fitted.model.config.to_dict(), **fitted.metadata["options"]}
     speed = round(sampled_speed(fitted, run.data), 1)
     job.finish(shown, ["segue", "torch", "numpy"], sampled_evaluation_users_per_second=speed)
 

@@ -61,7 +61,7 @@ def _epochs(games: int, beauty: int, movies: int) -> dict[str, int]:
 
 
 PEERS = {
-    "segue": Peer(None, "defaults", _epochs(40, 80, 80), 10),
+    "segue": Peer(None, "defaults", _epochs(30, 60, 40), 5),
     "segue-notebook": Peer(None, "notebook", _epochs(12, 12, 100), 4),
     "rectools-bce": Peer("rectools", "bce", _epochs(6, 12, 100), 2),
     "rectools-softmax": Peer("rectools", "softmax", _epochs(4, 12, 40), 2),

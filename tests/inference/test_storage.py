@@ -63,7 +63,7 @@ def test_a_model_from_before_some_settings_is_what_it_was(
 ) -> None:
     """Whatever the defaults of these settings have become since."""
     data = random_dataset(20, 12, 6)
-    whole = Recommender(kind().build(data.n_users, data.n_items).eval(), data)
+    whole = Recommender(kind(**kind.formerly).build(data.n_users, data.n_items).eval(), data)
     whole.save(tmp_path / "old")
     settings = whole.model.config.to_dict()
     assert {"positions", "time_bias", "logq", "in_batch"} <= kind.formerly.keys() <= settings.keys()

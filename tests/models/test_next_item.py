@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError, TrainingError
 from segue.models.next_item import NextItemBatch, NextItemExamples, NextItemLoss, places
+from segue.models.sasrec import SASRec
 from segue.models.similarity import Similarity
 from segue.models.ssept import SSEPT
 from tests.helpers import make_dataset
@@ -56,6 +57,47 @@ def test_inputs_and_targets_are_the_newest_window_and_its_shift(
         history = histories[user - 1][-max_length - 1 :]
         assert (inputs, targets) == (history[:-1], history[1:])
     assert examples.weights[index].sum() == sum(len(targets) for _, _, targets in rows)
+
+
+@settings(deadline=None)
+@given(LISTS, st.integers(1, 6))
+def test_all_windows_together_ask_once_for_whatever_came_next(histories: list[list[int]], max_length: int) -> None:
+    examples = NextItemExamples(dataset_of(histories), max_length, loss(), windows="all")
+    expected = []
+    for user, history in enumerate(histories, 1):
+        for end in range(len(history) - 1, 0, -max_length):
+            start = max(0, end - max_length)
+            expected.append((user, history[start:end], history[start + 1 : end + 1]))
+    batch = examples.batch(np.arange(len(examples.users)), np.random.default_rng(0))
+    assert windows(batch) == expected
+
+
+def test_items_of_older_windows_count_as_targets_when_negatives_are_corrected() -> None:
+    wanted = NextItemLoss("sampled-softmax", 4, 0.75, N_ITEMS, Similarity("dot"), logq=True, in_batch=1.0)
+    found = []
+    for kind in ("newest", "all"):
+        examples = NextItemExamples(dataset_of([[7, 8, 8, 9, 10]]), 2, wanted, windows=kind)
+        assert examples.shared is not None
+        found.append(examples.shared.shares[7:11].tolist())
+    assert found == [[0, 0, 0.5, 0.5], [0, 0.5, 0.25, 0.25]]
+
+
+@pytest.mark.parametrize(("users", "length", "expected"), [(100, 26, 6), (4, 2, 6), (10_000, 5, 150)])
+def test_a_usual_batch_has_three_times_the_root_of_all_targets(users: int, length: int, expected: int) -> None:
+    examples = NextItemExamples(dataset_of([list(range(1, length + 1))] * users), 50, loss())
+    assert examples.usual_batch == expected
+
+
+@pytest.mark.parametrize(("n_items", "expected"), [(5_000, "softmax"), (5_001, "sampled-softmax")])
+def test_sasrec_without_a_loss_takes_the_one_that_the_catalogue_allows(n_items: int, expected: str) -> None:
+    assert SASRec(width=2).build(1, n_items).config.loss == expected
+    assert SASRec(width=2).resolved(make_dataset([[1]], catalogue=range(n_items))).loss == expected
+    assert SASRec(width=2, loss="bce").build(1, n_items).config.loss == "bce"
+
+
+def test_windows_of_another_kind_are_refused() -> None:
+    with pytest.raises(ConfigError, match="windows='oldest'"):
+        SASRec(windows="oldest")  # type: ignore[arg-type]
 
 
 @settings(deadline=None)

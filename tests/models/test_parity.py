@@ -51,7 +51,8 @@ def named(settings: dict[str, Any]) -> str:
 
 
 def sasrec(dtype: torch.dtype, **settings: Any) -> SASRecModel:
-    config = SASRec(**{"width": 12, "max_length": MAX_LENGTH, "similarity": "dot", "dropout": 0.4, **settings})
+    usual = {"width": 12, "max_length": MAX_LENGTH, "windows": "newest", "similarity": "dot", "dropout": 0.4}
+    config = SASRec(**{**usual, **settings})
     return randomised(config.build(N_USERS, N_ITEMS), dtype)
 
 

@@ -30,7 +30,7 @@ N_ITEMS = 9
 ITEMS = [[1, 2, 3, 4, 5], [6, 7, 8], [2], [9, 1, 1, 3]]
 TIMES = [[0, 10, 10, 500, 501], [3, 4, 90], [7], [0, 1000, 1001, 5000]]
 CONFIGS = [
-    pytest.param(SASRec(width=8, heads=2, max_length=3, time_bias=True), id="sasrec"),
+    pytest.param(SASRec(width=8, heads=2, max_length=3, windows="newest", time_bias=True), id="sasrec"),
     pytest.param(SSEPT(item_width=4, user_width=4, max_length=3, time_bias=True, loss="softmax"), id="ssept"),
 ]
 ROWS = st.lists(st.lists(st.integers(0, 50), max_size=6).map(sorted), min_size=1, max_size=6)

@@ -294,13 +294,6 @@ def newest_ages(histories: Histories, width: int, device: torch.device) -> Tenso
     return None if ages is None else torch.from_numpy(ages).to(device)
 
 
-def usual_length(dataset: Dataset) -> int:
-    """As many items as hold nine of ten visible histories whole, rounded up to tens, from 50 to 200."""
-    lengths = dataset.lengths[dataset.lengths > 0]
-    longest = np.quantile(lengths, 0.9) if len(lengths) else 0
-    return int(np.clip(math.ceil(longest / 10) * 10, 50, 200))
-
-
 def usual_gap(dataset: Dataset) -> int:
     """The median time from one visible interaction of a user to the next, those at the same moment apart; 1 if there
     is none.

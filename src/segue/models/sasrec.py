@@ -34,7 +34,6 @@ from segue.models.next_item import (
     newest_items,
     places,
     usual_gap,
-    usual_length,
 )
 from segue.models.similarity import Similarity
 from segue.nn.relative import Positions
@@ -63,9 +62,8 @@ class SASRec(ModelConfig):
     """Number of transformer blocks."""
     heads: int = 1
     """Attention heads; must divide the width."""
-    max_length: int | None = None
-    """How many of a user's newest items are read. When not given, as many as hold nine of ten histories whole, from 50
-    to 200."""
+    max_length: int = 50
+    """How many of a user's newest items are read."""
     windows: Windows = "all"
     """What of a longer history is learnt from: its "newest" window alone, or "all" of it, window by window."""
     dropout: float = 0.3
@@ -83,7 +81,7 @@ class SASRec(ModelConfig):
     """Divides the cosine similarity."""
     learn_temperature: bool = False
     """Learn the temperature, between 0.01 and 1, from the one given."""
-    logq: bool = False
+    logq: bool = True
     """Correct sampled-softmax for how often each negative is drawn."""
     in_batch: float = 0.0
     """Share of the negatives of sampled-softmax drawn from the targets of the batch; the others are uniform."""
@@ -101,7 +99,7 @@ class SASRec(ModelConfig):
     """L2 penalty on the item vectors that a batch reads."""
 
     def __post_init__(self) -> None:
-        check_sizes(self.width, self.heads, self.blocks, self.max_length or 1, self.dropout)
+        check_sizes(self.width, self.heads, self.blocks, self.max_length, self.dropout)
         check_kinds(self.norm, self.feed_forward, self.positions)
         if self.windows not in get_args(Windows):
             raise ConfigError(f"windows={self.windows!r}: {nearest(self.windows, get_args(Windows))}")
@@ -123,16 +121,15 @@ class SASRec(ModelConfig):
         )
 
     def resolved(self, dataset: Dataset) -> Self:
-        """The same settings, with the loss and the length that suit the data where none is given."""
-        return replace(
-            self,
-            max_length=self.max_length or usual_length(dataset),
-            loss=self.loss or ("softmax" if dataset.n_items <= _SMALL_CATALOGUE else "sampled-softmax"),
-        )
+        """The same settings, with the loss named."""
+        return self._for_catalogue(dataset.n_items)
 
     def build(self, n_users: int, n_items: int) -> SASRecModel:
-        """A new module with random weights; the settings must be `resolved`."""
-        return SASRecModel(self, n_users, n_items)
+        """A new module with random weights."""
+        return SASRecModel(self._for_catalogue(n_items), n_users, n_items)
+
+    def _for_catalogue(self, n_items: int) -> Self:
+        return replace(self, loss=self.loss or ("softmax" if n_items <= _SMALL_CATALOGUE else "sampled-softmax"))
 
 
 class SASRecModel(TrainableModel):
@@ -146,9 +143,7 @@ class SASRecModel(TrainableModel):
 
     def __init__(self, config: SASRec, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
-        if config.max_length is None or config.loss is None:
-            raise ConfigError("these settings leave max_length or loss to the data: use resolved().")
-        self.max_length = config.max_length
+        assert config.loss is not None
         self.max_history = config.max_length
         self.items = nn.Embedding(n_items + 1, config.width)
         self.encoder = Encoder(
@@ -180,7 +175,7 @@ class SASRecModel(TrainableModel):
         """The windows that the settings ask for."""
         config = self.config
         examples = NextItemExamples(
-            dataset, self.max_length, self.loss, with_times=config.time_bias, windows=config.windows
+            dataset, self.config.max_length, self.loss, with_times=config.time_bias, windows=config.windows
         )
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
@@ -212,21 +207,21 @@ class SASRecModel(TrainableModel):
 
     def _read(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder is given: inputs (b, length, width) and places (b, length)."""
-        where = places(lengths, inputs.shape[1], self.max_length)
+        where = places(lengths, inputs.shape[1], self.config.max_length)
         return inputs * math.sqrt(self.config.width), where
 
     def queries(self, histories: Histories) -> Tensor:
         """Hidden state (n, width) after the newest item of each history."""
-        items, lengths = newest_items(histories, self.max_length, self.device)
+        items, lengths = newest_items(histories, self.config.max_length, self.device)
         hidden = self.encode(self.items(items), lengths, newest_ages(histories, items.shape[1], self.device))
         return self.similarity.query(hidden[torch.arange(len(items), device=self.device), lengths - 1])
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""
-        items, lengths = newest_items(histories, self.max_length, self.device)
+        items, lengths = newest_items(histories, self.config.max_length, self.device)
         ages = newest_ages(histories, items.shape[1], self.device)
         weights = self.encoder.weights(*self._read(self.items(items), lengths), lengths - 1, ages)
-        return Attention(weights, histories.last(self.max_length).places(items.shape[1]))
+        return Attention(weights, histories.last(self.config.max_length).places(items.shape[1]))
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
