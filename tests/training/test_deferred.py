@@ -146,7 +146,7 @@ def test_weight_decay_cannot_wait() -> None:
 HISTORIES = [np.random.default_rng(user).integers(1, 60, 4 + user % 9).tolist() for user in range(40)]
 CONFIGS: list[Any] = [
     SASRec(width=8, max_length=6, loss="bce", negatives=1),
-    SASRec(width=8, max_length=6, negatives=5),
+    SASRec(width=8, max_length=6, loss="sampled-softmax", negatives=5),
     SSEPT(item_width=4, user_width=4, max_length=6),
 ]
 
@@ -204,5 +204,5 @@ def test_only_large_tables_are_deferred(monkeypatch: pytest.MonkeyPatch) -> None
     always, never = (Training(batch_size=8, row_updates=way) for way in ("always", "never"))
     assert tables_to_defer(model, examples, always, "cuda") == [model.users, model.items]
     assert tables_to_defer(model, examples, never, "cpu") == []
-    whole = SASRec(width=8, loss="softmax").build(40, 10**4)
+    whole = SASRec(width=8, max_length=6, loss="softmax").build(40, 10**4)
     assert tables_to_defer(whole, examples, always, "cpu") == []
