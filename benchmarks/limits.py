@@ -117,7 +117,7 @@ def memory_of_a_step() -> dict[str, float]:
     torch.mm(torch.rand(512, 512), torch.rand(512, 512))
     accelerator = Accelerator(cpu=True)
     before = peak_bytes()
-    model = segue.SASRec(width=WIDTH, loss="softmax").build(USERS, ITEMS)
+    model = segue.SASRec(width=WIDTH, max_length=50, loss="softmax").build(USERS, ITEMS)
     training = segue.Training(batch_size=BATCH, cpu=True)
     trainer = Trainer(model, model.examples(dataset), training, None, None, {}, accelerator)
     model.train()

@@ -101,7 +101,8 @@ def main() -> None:
     parser.add_argument("--setting", choices=CONFIGS, default="notebook")
     setting = parser.parse_args().setting
     keep_buffers()
-    config, train = CONFIGS[setting], segue.leave_last_out(common.dataset("games")).train
+    train = segue.leave_last_out(common.dataset("games")).train
+    config = CONFIGS[setting].resolved(train)
     chosen = segue.Training(batch_size=common.NOTEBOOK_BATCH if setting == "notebook" else None, cpu=True)
     torch.manual_seed(0)
     model = config.build(train.n_users, train.n_items)

@@ -36,9 +36,10 @@ def short_period(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def table(sparse: bool) -> tuple[nn.Embedding, RowAdam]:
+    """The eps is next to none: where it stands is the one thing in which a deferred table differs."""
     torch.manual_seed(0)
     layer = nn.Embedding(ROWS, WIDTH, dtype=torch.float64)
-    optimizer = RowAdam(layer.parameters(), lr=0.01, betas=(0.9, 0.98), fused=True)
+    optimizer = RowAdam(layer.parameters(), lr=0.01, betas=(0.9, 0.98), eps=1e-16, fused=True)
     if sparse:
         optimizer.defer(layer)
     return layer, optimizer
@@ -61,11 +62,13 @@ def test_what_is_read_and_what_comes_out_is_adams(reads: list[list[int]]) -> Non
     late, now = table(True), table(False)
     for number, read in enumerate(reads):
         found, expected = step(*late, read, number), step(*now, read, number)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
     late[1].settle()
-    torch.testing.assert_close(late[0].weight, now[0].weight, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(late[0].weight, now[0].weight, rtol=1e-6, atol=1e-7)
     for name in ("exp_avg", "exp_avg_sq"):
-        torch.testing.assert_close(late[1].state[late[0].weight][name], now[1].state[now[0].weight][name])
+        torch.testing.assert_close(
+            late[1].state[late[0].weight][name], now[1].state[now[0].weight][name], rtol=1e-6, atol=1e-7
+        )
 
 
 def test_rows_that_are_not_read_wait() -> None:
@@ -129,7 +132,7 @@ def test_a_state_may_be_taken_up_by_the_other_way(was_sparse: bool) -> None:
     for number, read in enumerate(reads[8:], 8):
         step(*rest, read, number)
     rest[1].settle()
-    torch.testing.assert_close(rest[0].weight, whole[0].weight, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(rest[0].weight, whole[0].weight, rtol=1e-6, atol=1e-7)
 
 
 def test_weight_decay_cannot_wait() -> None:
@@ -143,7 +146,7 @@ def test_weight_decay_cannot_wait() -> None:
 HISTORIES = [np.random.default_rng(user).integers(1, 60, 4 + user % 9).tolist() for user in range(40)]
 CONFIGS: list[Any] = [
     SASRec(width=8, max_length=6, loss="bce", negatives=1),
-    SASRec(width=8, max_length=6, negatives=5),
+    SASRec(width=8, max_length=6, loss="sampled-softmax", negatives=5),
     SSEPT(item_width=4, user_width=4, max_length=6),
 ]
 
@@ -201,5 +204,5 @@ def test_only_large_tables_are_deferred(monkeypatch: pytest.MonkeyPatch) -> None
     always, never = (Training(batch_size=8, row_updates=way) for way in ("always", "never"))
     assert tables_to_defer(model, examples, always, "cuda") == [model.users, model.items]
     assert tables_to_defer(model, examples, never, "cpu") == []
-    whole = SASRec(width=8, loss="softmax").build(40, 10**4)
+    whole = SASRec(width=8, max_length=6, loss="softmax").build(40, 10**4)
     assert tables_to_defer(whole, examples, always, "cpu") == []
