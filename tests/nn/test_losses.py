@@ -13,20 +13,40 @@ from segue.nn import losses
 NO_HITS = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("piece", [1, 7, 10_000], ids="{}-items-at-once".format)
 @pytest.mark.parametrize(("positions", "items", "width"), [(1, 2, 3), (50, 17, 8), (120, 300, 4)])
-def test_full_softmax_is_a_log_softmax_with_its_gradients(positions: int, items: int, width: int) -> None:
-    """The last shape is worked on in many pieces: far more items than the vectors are wide."""
+def test_full_softmax_is_a_log_softmax_with_its_gradients(
+    positions: int, items: int, width: int, piece: int, normalise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segue.nn.full_softmax._CHUNK_BYTES", 8 * positions * piece)
     generator = torch.Generator().manual_seed(positions)
     vectors = torch.randn(positions, width, generator=generator, dtype=torch.float64, requires_grad=True)
-    table = torch.randn(items, width, generator=generator, dtype=torch.float64, requires_grad=True)
+    table = torch.randn(items + 1, width, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(1, items + 1, (positions,), generator=generator)
-    loss = losses.full_softmax(vectors, table, targets)
-    gradients = torch.autograd.grad(loss, [vectors, table])
-    naive = -(vectors @ table.T).log_softmax(1)[torch.arange(positions), targets - 1].sum()
-    expected = torch.autograd.grad(naive, [vectors, table])
+    loss = losses.full_softmax(vectors, table, targets, normalise)
+    gradients = torch.autograd.grad(3 * loss, [vectors, table])
+    shown = F.normalize(table[1:], dim=1) if normalise else table[1:]
+    naive = -(vectors @ shown.T).log_softmax(1)[torch.arange(positions), targets - 1].sum()
+    expected = torch.autograd.grad(3 * naive, [vectors, table])
     assert loss.item() == pytest.approx(naive.item(), rel=1e-12)
     for found, wanted in zip(gradients, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_full_softmax_without_gradients_and_with_scores_far_apart() -> None:
+    vectors, table = torch.tensor([[1000.0], [-1000.0]]), torch.tensor([[50.0], [1.0], [0.0]])
+    loss = losses.full_softmax(vectors, table, torch.tensor([1, 1]))
+    assert loss.item() == 1000.0
+    assert not loss.requires_grad
+
+
+def test_gradients_of_the_full_softmax_are_given_once() -> None:
+    table = torch.ones(3, 2, requires_grad=True)
+    loss = losses.full_softmax(torch.ones(1, 2), table, torch.tensor([1]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="before"):
+        loss.backward()
 
 
 def test_gbce_is_exact_at_both_ends_of_calibration() -> None:

@@ -132,7 +132,7 @@ class NextItemLoss:
         """
         query = self.similarity.query(hidden)
         if self.name == "softmax":
-            return losses.full_softmax(query, self.similarity.item(table[1:]), batch.targets)
+            return losses.full_softmax(query, table, batch.targets, normalise=self.similarity.name == "cosine")
         targets, negatives = self.similarity.item(vectors).tensor_split([len(batch.targets)])
         target_scores = (query * targets).sum(-1)
         if self.name == "sampled-softmax":

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segue.nn.full_softmax import full_softmax as full_softmax
+
 
 def bce(targets: Tensor, negatives: Tensor) -> Tensor:
     """Binary cross-entropy: targets are ones, negatives zeros (Kang & McAuley 2018, equation 7).
@@ -116,19 +118,3 @@ class _SampledSoftmax(torch.autograd.Function):
         shares, missed = ctx.saved_tensors
         missed = missed * gradient
         return -missed, shares * missed[:, None], None, None, None
-
-
-def full_softmax(vectors: Tensor, items: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the target among all items, without ever holding positions × items scores.
-
-    Parameters
-    ----------
-    vectors
-        (n, width) one vector per position.
-    items
-        (n_items, width) vectors of the items with codes 1 … n_items.
-    targets
-        (n,) int64 item codes.
-    """
-    chunks = torch.nn.LinearCrossEntropyOptions()
-    return F.linear_cross_entropy(vectors, items, targets - 1, reduction="sum", options=chunks)

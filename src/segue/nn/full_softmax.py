@@ -1,0 +1,98 @@
+"""Cross-entropy of targets among the whole catalogue, in pieces: neither positions × items scores nor a second item
+table is ever held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_CHUNK_BYTES = 32 << 20
+"""Scores that are held at once: few enough to be worked on in the cache of a large processor."""
+_EPSILON = 1e-12
+
+
+def full_softmax(vectors: Tensor, table: Tensor, targets: Tensor, normalise: bool = False) -> Tensor:
+    """The summed loss log Σ exp(vectors · items) - vectors · target, the sum over all items.
+
+    The items are taken piece by piece. Where they fit into one, their scores are made once; otherwise once for the sum,
+    and once more for the gradients, which are made here and kept until they are asked for. So a step needs, besides the
+    gradient of the table, little more than what it is given.
+
+    Parameters
+    ----------
+    vectors
+        (n, width) one vector per position.
+    table
+        (n_items + 1, width) vectors of the items; row 0 is nobody's and has no part.
+    targets
+        (n,) int64 rows of the table.
+    normalise
+        Whether each item's vector is divided by its length.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        vectors = vectors.to(table.dtype)
+        loss: Tensor = _FullSoftmax.apply(vectors, table, targets, normalise)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _FullSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, table: Tensor, targets: Tensor, normalise: bool) -> Tensor:
+        pieces = list(_pieces(vectors, table))
+        totals, kept = [], None
+        for piece in pieces:
+            kept, total = _softmax(vectors @ _items(table[piece], normalise)[0].T)
+            totals.append(total)
+        total = torch.stack(totals).logsumexp(0)
+        wanted = (vectors * _items(table[targets], normalise)[0]).sum(1)
+        ctx.gradients = None
+        if any(ctx.needs_input_grad):
+            of_vectors, of_table = torch.zeros_like(vectors), torch.zeros_like(table)
+            for piece, own in zip(pieces, totals, strict=True):
+                items, lengths = _items(table[piece], normalise)
+                if len(pieces) > 1 or kept is None:
+                    kept = _softmax(vectors @ items.T)[0].mul_((own - total).exp_()[:, None])
+                inside = torch.nonzero((targets >= piece.start) & (targets < piece.stop))[:, 0]
+                kept[inside, targets[inside] - piece.start] -= 1
+                of_vectors.addmm_(kept, items)
+                torch.mm(kept.T, vectors, out=of_table[piece])
+                if lengths is not None:
+                    along = (items * of_table[piece]).sum(1, keepdim=True)
+                    of_table[piece].addcmul_(items, along, value=-1).div_(lengths)
+            ctx.gradients = of_vectors, of_table
+        return (total - wanted).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients of the full softmax are made once, and were asked for before.")
+        of_vectors, of_table = ctx.gradients
+        ctx.gradients = None
+        return of_vectors.mul_(gradient), of_table.mul_(gradient), None, None
+
+
+def _pieces(vectors: Tensor, table: Tensor) -> Iterator[slice]:
+    """Slices of the table without row 0."""
+    size = max(1, _CHUNK_BYTES // (table.element_size() * max(len(vectors), 1)))
+    return (slice(first, min(first + size, len(table))) for first in range(1, len(table), size))
+
+
+def _items(rows: Tensor, normalise: bool) -> tuple[Tensor, Tensor | None]:
+    """Vectors of some items, and the lengths (n, 1) that they were divided by."""
+    if not normalise:
+        return rows, None
+    lengths = rows.norm(dim=1, keepdim=True).clamp_min_(_EPSILON)
+    return rows / lengths, lengths
+
+
+def _softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax of each row, in place of the scores where that is possible, and log Σ exp of each (n,).
+
+    The highest share is 1 / Σ exp(score - highest); this exponential is twice as fast as torch.exp.
+    """
+    highest = scores.amax(1)
+    shares = torch.softmax(scores, 1, out=scores)
+    return shares, highest - shares.amax(1).log()
