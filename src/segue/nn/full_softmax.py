@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 16 << 20
 """Scores that are held at once: few enough to be worked on in the cache of a large processor."""
 _EPSILON = 1e-12
 
