@@ -175,23 +175,28 @@ def test_the_readme_shows_the_shortest_epoch_first(results: Path) -> None:
 
 
 def test_a_step_is_shown_by_its_parts_and_against_the_machine(results: Path) -> None:
-    profiles = [
-        {"name": "Games", "seconds_per_step": 0.05, "shares": {"loss": 0.25, "attention": 0.5}},
-        {"name": "Beauty", "seconds_per_step": 0.02, "shares": {"loss": 0.75}},
-    ]
-    top_k = {"users": 1_000, "items": 20_000, "width": 64, "k": 10, "seconds": 0.6, "bare_seconds": 0.5}
-    memory = {"items": 1_000_000, "width": 64, "peak_bytes": 1.5e9, "state_bytes": 1.2e9}
-    (results / "step_profile.json").write_text(json.dumps({"profiles": profiles, **PROVENANCE}))
-    (results / "limits.json").write_text(json.dumps({"top_k": [top_k], "full_softmax": [memory], **PROVENANCE}))
+    step = {"steps_per_epoch": 1_200, "gigaflop_per_step": 0.5, "share_of_peak": 0.251, "padding": 0.0104, **PROVENANCE}
+    shares = {"notebook": {"loss": 0.25, "attention": 0.5}, "defaults": {"loss": 0.75}}
+    for name, seconds in (("notebook", 0.05), ("defaults", 0.02)):
+        profile = {"seconds_per_step": seconds, "shares": shares[name], **step}
+        (results / f"step_profile_{name}.json").write_text(json.dumps(profile))
+    top_k = {"users": 1_000, "items": 20_000, "top_k_seconds": 0.6, "bare_seconds": 0.5, "ratio": 1.2}
+    memory = {"items": 1_000_000, "width": 64, "targets_per_step": 1_024, "peak_mb": 1_500, "ratio": 1.25}
+    memory["parameters_gradients_moments_mb"] = 1_200
+    (results / "limits.json").write_text(json.dumps({"top_k": {"some": top_k}, "memory": memory, **PROVENANCE}))
     found = rows(results, PAGE)
-    first = found.index("|  | Games | Beauty |")
-    assert found[first + 2 : first + 5] == [
+    first = found.index("| Amazon Games | setting of the notebook | SASRec() |")
+    assert found[first + 2 : first + 9] == [
         "| loss | 25 % | 75 % |",
         "| attention | 50 % |  |",
-        "| milliseconds per step | 50.0 | 20.0 |",
+        "| milliseconds of CPU per step | 50.0 | 20.0 |",
+        "| steps per epoch | 1,200 | 1,200 |",
+        "| gigaflop of matrix products per step | 0.50 | 0.50 |",
+        "| share of the machine's fastest matrix product | 25 % | 25 % |",
+        "| inputs that are padding | 1.0 % | 1.0 % |",
     ]
-    assert "| 1,000 × 20,000 | 64 | 10 | 0.60 | 0.50 | 1.20 |" in found
-    assert "| 1,000,000 | 64 | 1,500 MB | 1,200 MB | 1.25 |" in found
+    assert "| 1,000 users × 20,000 items | 0.60 | 0.50 | 1.20 |" in found
+    assert "| 1,000,000 items, width 64, 1,024 targets | 1,500 MiB | 1,200 MiB | 1.25 |" in found
 
 
 def test_pages_can_be_made_before_anything_was_measured(tmp_path: Path) -> None:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from pages.cells import Result, cores, decimal, made, none_yet, number, table
+
+SETTINGS = {"notebook": "setting of the notebook", "defaults": "SASRec()"}
 
 
 def step(results: dict[str, Result]) -> str:
     """Where the time of a training step goes: a row per part, the largest first, a column per setting."""
-    if "step_profile" not in results:
+    profiles = {name: results[f"step_profile_{name}"] for name in SETTINGS if f"step_profile_{name}" in results}
+    if not profiles:
         return none_yet("step_profile.py")
-    profiles = results["step_profile"]["profiles"]
-    largest = {
-        name: max(one["shares"].get(name, 0.0) for one in profiles) for one in profiles for name in one["shares"]
-    }
+    shares = [one["shares"] for one in profiles.values()]
+    largest = {part: max(one.get(part, 0.0) for one in shares) for one in shares for part in one}
     rows = [
-        [name, *(f"{100 * one['shares'][name]:.0f} %" if name in one["shares"] else "" for one in profiles)]
-        for name in sorted(largest, key=lambda name: -largest[name])
+        [part, *(f"{100 * one[part]:.0f} %" if part in one else "" for one in shares)]
+        for part in sorted(largest, key=lambda part: -largest[part])
     ]
-    rows.append(["milliseconds per step", *(number(1e3 * one["seconds_per_step"]) for one in profiles)])
-    return "\n\n".join(
-        [
-            table(["", *(one["name"] for one in profiles)], rows, texts=[0]),
-            made("step_profile.py", [results["step_profile"]]),
-        ]
-    )
+    facts: list[tuple[str, Callable[[Result], str]]] = [
+        ("milliseconds of CPU per step", lambda one: number(1e3 * one["seconds_per_step"])),
+        ("steps per epoch", lambda one: f"{one['steps_per_epoch']:,}"),
+        ("gigaflop of matrix products per step", lambda one: f"{one['gigaflop_per_step']:.2f}"),
+        ("share of the machine's fastest matrix product", lambda one: f"{100 * one['share_of_peak']:.0f} %"),
+        ("inputs that are padding", lambda one: f"{100 * one['padding']:.1f} %"),
+    ]
+    rows += [[name, *(of(one) for one in profiles.values())] for name, of in facts]
+    parts = [table(["Amazon Games", *(SETTINGS[name] for name in profiles)], rows, texts=[0])]
+    return "\n\n".join([*parts, made("step_profile.py", list(profiles.values()))])
 
 
 def limits(results: dict[str, Result]) -> str:
@@ -33,31 +37,26 @@ def limits(results: dict[str, Result]) -> str:
     if "limits" not in results:
         return none_yet("limits.py")
     result = results["limits"]
-    heads = ["best items of all: users × items", "width", "k", "seconds", "product and top-k alone", "times"]
+    heads = ["top 20 of all, seen items hidden", "seconds of CPU", "product and top-k alone", "times"]
     rows = [
         [
-            f"{one['users']:,} × {one['items']:,}",
-            str(one["width"]),
-            str(one["k"]),
-            number(one["seconds"]),
-            number(one["bare_seconds"]),
-            f"{one['seconds'] / one['bare_seconds']:.2f}",
+            f"{one['users']:,} users × {one['items']:,} items",
+            f"{one['top_k_seconds']:.2f}",
+            f"{one['bare_seconds']:.2f}",
+            f"{one['ratio']:.2f}",
         ]
-        for one in result["top_k"]
+        for one in result["top_k"].values()
     ]
-    parts = [table(heads, rows, texts=[])]
-    heads = ["full softmax, one step: items", "width", "peak memory", "weights, gradients, optimizer", "times"]
-    rows = [
-        [
-            f"{one['items']:,}",
-            str(one["width"]),
-            f"{one['peak_bytes'] / 1e6:,.0f} MB",
-            f"{one['state_bytes'] / 1e6:,.0f} MB",
-            f"{one['peak_bytes'] / one['state_bytes']:.2f}",
-        ]
-        for one in result["full_softmax"]
+    parts = [table(heads, rows, texts=[0])]
+    one = result["memory"]
+    heads = ["full softmax, one step", "peak memory", "weights, gradients, moments", "times"]
+    row = [
+        f"{one['items']:,} items, width {one['width']}, {one['targets_per_step']:,} targets",
+        f"{one['peak_mb']:,} MiB",
+        f"{one['parameters_gradients_moments_mb']:,} MiB",
+        f"{one['ratio']:.2f}",
     ]
-    return "\n\n".join([*parts, table(heads, rows, texts=[]), made("limits.py", [result])])
+    return "\n\n".join([*parts, table(heads, [row], texts=[0]), made("limits.py", [result])])
 
 
 def alone(results: dict[str, Result]) -> str:
