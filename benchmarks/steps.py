@@ -31,7 +31,6 @@ from segue.data.ragged import Int64, offsets_of
 from segue.data.vocabulary import Vocabulary
 from segue.memory import keep_buffers
 from segue.models.sasrec import SASRecModel
-from segue.nn import losses
 from segue.training.batches import plan_epoch
 from segue.training.trainer import Trainer
 
@@ -176,20 +175,12 @@ def _steps(trainer: Trainer, batches: Sequence[Int64], seconds: float, least: in
 def matrix_operations(trainer: Trainer, index: Int64) -> dict[str, int]:
     """Floating-point operations of a step, forward and backward, by operator of a matrix product.
 
-    Products of attention are counted in full, though half of each is masked; what a loss computes a second time to save
-    memory is not counted.
+    Products of attention are counted in full, though half of each is masked, and so are the scores that a full softmax
+    over a large catalogue makes a second time to save memory.
     """
-    few = torch.ones(2, 2)
-    losses.full_softmax(few, few, torch.tensor([1, 2]))  # torch registers its operator with the first use
-    known = {torch.ops.torch_nn._linear_cross_entropy_batch_chunked: _operations_of_full_softmax}
-    with FlopCounterMode(display=False, custom_mapping=known) as counter:
+    with FlopCounterMode(display=False) as counter:
         trainer._step(index, 0)
     return {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
-
-
-def _operations_of_full_softmax(vectors: Sequence[int], items: Sequence[int], *_: Any, **__: Any) -> int:
-    """Scores, and the gradients of both factors: all made in the forward pass of torch's chunked cross-entropy."""
-    return 3 * 2 * vectors[0] * vectors[1] * items[0]
 
 
 def attention_kernel(counted: dict[str, int]) -> str:

@@ -33,8 +33,16 @@ def small_split(n_users: int = 60, n_items: int = 20, seed: int = 1) -> Split:
 
 def small_model(**changes: object) -> SASRec:
     """A model that trains in no time, with dropout and negatives so that randomness matters."""
-    settings = {"width": 8, "blocks": 1, "max_length": 6, "dropout": 0.2, "loss": "bce", "negatives": 2, **changes}
-    return SASRec(**settings)  # type: ignore[arg-type]
+    settings = {
+        "width": 8,
+        "blocks": 1,
+        "max_length": 6,
+        "windows": "newest",
+        "dropout": 0.2,
+        "loss": "bce",
+        "negatives": 2,
+    }
+    return SASRec(**{**settings, **changes})  # type: ignore[arg-type]
 
 
 def small_training(**changes: object) -> Training:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,14 +94,17 @@ def test_resume_refuses_another_run(tmp_path: Path) -> None:
 
 def test_a_run_from_before_a_setting_goes_on_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "run" / "last.safetensors"
-    fit(small_model(), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
+    then: dict[str, Any] = dict(SASRec.formerly)
+    fit(small_model(**then), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
     tensors, note = load_checkpoint(file)
-    for setting in SASRec.formerly:
+    for setting in then:
         del note["identity"]["model"][setting]
     save_checkpoint(file, tensors, note)
     with pytest.raises(StorageError, match=r"another model\.logq: False there, True here"):
-        fit(small_model(logq=True), small_split(), training=small_training(), out=tmp_path / "run", resume=True)
-    longer = fit(small_model(), small_split(), training=small_training(), out=tmp_path / "run", resume=True, quiet=True)
+        now = small_model(**{**then, "logq": True})
+        fit(now, small_split(), training=small_training(), out=tmp_path / "run", resume=True)
+    old = small_model(**then)
+    longer = fit(old, small_split(), training=small_training(), out=tmp_path / "run", resume=True, quiet=True)
     assert longer.metadata["training"]["epochs"] == 4
 
 

@@ -57,7 +57,7 @@ class _FullSoftmax(torch.autograd.Function):
                     kept = _softmax(vectors @ items.T)[0].mul_((own - total).exp_()[:, None])
                 inside = torch.nonzero((targets >= piece.start) & (targets < piece.stop))[:, 0]
                 kept[inside, targets[inside] - piece.start] -= 1
-                of_vectors.addmm_(kept, items)
+                torch.addmm(of_vectors, kept, items, out=of_vectors)
                 torch.mm(kept.T, vectors, out=of_table[piece])
                 if lengths is not None:
                     along = (items * of_table[piece]).sum(1, keepdim=True)
