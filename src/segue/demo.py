@@ -102,7 +102,7 @@ class Demo:
             patience=6,
             seed=self.seed,
         )
-        configs = (Popularity(), RecentPopularity(), Markov(), SASRec(max_length=50, dropout=0.2, loss="softmax"))
+        configs = (Popularity(), RecentPopularity(), Markov(), SASRec(dropout=0.2))
         with _one_thread():
             return {
                 config.name: fit(config, split, training=training, out=self.out / "runs" / config.name, quiet=quiet)

@@ -268,6 +268,9 @@ class NextItemExamples:
 
     def _shared(self) -> SharedNegatives:
         """Of popularity, what is a target in an epoch; with random windows, whatever may become one."""
+        if not self.loss.in_batch:  # then none of it counts
+            nothing = np.zeros(self.dataset.n_items + 1, dtype=np.int64)
+            return SharedNegatives(nothing, self.loss.negatives, 0.0)
         shown = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
         ends = self.ends + 1
         targets = self.dataset.items[positions(ends - shown, ends)]
