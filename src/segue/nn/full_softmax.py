@@ -3,7 +3,6 @@ table is ever held."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -41,20 +40,19 @@ def full_softmax(vectors: Tensor, table: Tensor, targets: Tensor, normalise: boo
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, table: Tensor, targets: Tensor, normalise: bool) -> Tensor:
-        pieces = list(_pieces(vectors, table))
-        totals, kept = [], None
-        for piece in pieces:
-            kept, total = _softmax(vectors @ _items(table[piece], normalise)[0].T)
-            totals.append(total)
-        total = torch.stack(totals).logsumexp(0)
+        pieces, scores = _pieces(vectors, table)
+        totals = vectors.new_empty(len(pieces), len(vectors))
+        for piece, own in zip(pieces, totals, strict=True):
+            kept = _softmax(vectors, _items(table[piece], normalise)[0], scores, own)
+        total = totals.logsumexp(0)
         wanted = (vectors * _items(table[targets], normalise)[0]).sum(1)
         ctx.gradients = None
         if any(ctx.needs_input_grad):
             of_vectors, of_table = torch.zeros_like(vectors), torch.zeros_like(table)
             for piece, own in zip(pieces, totals, strict=True):
                 items, lengths = _items(table[piece], normalise)
-                if len(pieces) > 1 or kept is None:
-                    kept = _softmax(vectors @ items.T)[0].mul_((own - total).exp_()[:, None])
+                if len(pieces) > 1:
+                    kept = _softmax(vectors, items, scores).mul_((own - total).exp_()[:, None])
                 inside = torch.nonzero((targets >= piece.start) & (targets < piece.stop))[:, 0]
                 kept[inside, targets[inside] - piece.start] -= 1
                 torch.addmm(of_vectors, kept, items, out=of_vectors)
@@ -74,10 +72,12 @@ class _FullSoftmax(torch.autograd.Function):
         return of_vectors.mul_(gradient), of_table.mul_(gradient), None, None
 
 
-def _pieces(vectors: Tensor, table: Tensor) -> Iterator[slice]:
-    """Slices of the table without row 0."""
-    size = max(1, _CHUNK_BYTES // (table.element_size() * max(len(vectors), 1)))
-    return (slice(first, min(first + size, len(table))) for first in range(1, len(table), size))
+def _pieces(vectors: Tensor, table: Tensor) -> tuple[list[slice], Tensor]:
+    """Slices of the table without row 0, and room for the scores of the largest: one buffer for all of them, as many
+    that come and go leave holes in memory."""
+    size = min(max(1, _CHUNK_BYTES // (table.element_size() * max(len(vectors), 1))), max(len(table) - 1, 1))
+    pieces = [slice(first, min(first + size, len(table))) for first in range(1, len(table), size)]
+    return pieces, vectors.new_empty(len(vectors) * size)
 
 
 def _items(rows: Tensor, normalise: bool) -> tuple[Tensor, Tensor | None]:
@@ -88,11 +88,14 @@ def _items(rows: Tensor, normalise: bool) -> tuple[Tensor, Tensor | None]:
     return rows / lengths, lengths
 
 
-def _softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """The softmax of each row, in place of the scores where that is possible, and log Σ exp of each (n,).
+def _softmax(vectors: Tensor, items: Tensor, room: Tensor, total: Tensor | None = None) -> Tensor:
+    """The softmax (n, items) of each position's scores, in `room`; log Σ exp of them is written into `total` (n,).
 
     The highest share is 1 / Σ exp(score - highest); this exponential is twice as fast as torch.exp.
     """
+    scores = torch.mm(vectors, items.T, out=room[: len(vectors) * len(items)].view(len(vectors), len(items)))
     highest = scores.amax(1)
     shares = torch.softmax(scores, 1, out=scores)
-    return shares, highest - shares.amax(1).log()
+    if total is not None:
+        torch.sub(highest, shares.amax(1).log_(), out=total)
+    return shares
