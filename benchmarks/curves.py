@@ -22,7 +22,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pages.cells import DATA, Result, number, read_results
 from pages.rivals import NDCG, SYSTEMS, only, runs_by_data
 from PIL import Image
@@ -93,6 +93,8 @@ def draw(axes: Axes, peer: str, rows: list[dict[str, float]]) -> None:
 def finish(axes: Axes, title: str) -> None:
     """Seconds as a logarithm: what matters is how many times as long it takes."""
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value).removesuffix(".0")))
     axes.set_ylim(bottom=0)
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
