@@ -61,7 +61,8 @@ def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> d
         "model": name,
         "seed": seed,
         "changed": VARIANTS[name],
-        "config": config.to_dict(),
+        "config": chosen.model.config.to_dict(),
+        "options": chosen.metadata["options"],
         "epochs_at_most": epochs,
         "validation": {metric: round(notes["validation"][metric], 4) for metric in METRICS},
     }

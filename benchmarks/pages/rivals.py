@@ -93,11 +93,17 @@ def at_a_glance(results: dict[str, Result]) -> Iterator[str]:
                 number(run["seconds_per_epoch"]),
                 number(run["recommended_users_per_second"]),
                 optional(run.get("sampled_users_per_second")),
-                f"{run['peak_memory'] / 1e6:,.0f} MB",
+                f"{run['peak_memory_training'] / 1e6:,.0f} MB",
             ]
             for run in sorted(runs, key=lambda run: run["seconds_per_epoch"])
         ]
-        heads = [DATA[data], "seconds per epoch", "users/s, lists of ten", "users/s, sampled evaluation", "memory"]
+        heads = [
+            DATA[data],
+            "seconds per epoch",
+            "users/s, lists of ten",
+            "users/s, sampled evaluation",
+            "memory, training",
+        ]
         yield table(heads, rows, texts=[0])
         yield made(f"peers/run.py --data {data}", runs)
 

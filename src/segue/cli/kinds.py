@@ -38,6 +38,8 @@ def metavar(kind: object) -> str | None:
     for part in alternatives(kind):
         if isinstance(part, type) and part in _WORDS:
             return _WORDS[part]
+        if typing.get_origin(part) is Literal and part is not kind:
+            return "{" + ",".join(map(str, typing.get_args(part))) + "}"
     return None
 
 

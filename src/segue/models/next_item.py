@@ -31,7 +31,7 @@ _TARGETS_PER_STEP = 3
 
 
 class NextItemBatch(NamedTuple):
-    """The histories of b users, cut to one window each, with n targets in all.
+    """b windows of histories, with n targets in all; a user may have several.
 
     Attributes
     ----------

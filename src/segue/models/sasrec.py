@@ -117,6 +117,7 @@ class SASRec(ModelConfig):
             windows="newest",
             loss="bce",
             negatives=1,
+            logq=False,
             similarity="dot",
             norm="paper",
         )

@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _CHUNK_BYTES = 16 << 20
 """Scores that are held at once: few enough to be worked on in the cache of a large processor."""
+_FEWEST = 1_024
+"""Items in a piece, at least: many positions make the scores more, not the pieces."""
 _EPSILON = 1e-12
 
 
@@ -33,30 +36,32 @@ def full_softmax(vectors: Tensor, table: Tensor, targets: Tensor, normalise: boo
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors = vectors.to(table.dtype)
-        loss: Tensor = _FullSoftmax.apply(vectors, table, targets, normalise)  # type: ignore[no-untyped-call]
+        wanted = torch.is_grad_enabled()
+        loss: Tensor = _FullSoftmax.apply(vectors, table, targets, normalise, wanted)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vectors: Tensor, table: Tensor, targets: Tensor, normalise: bool) -> Tensor:
-        pieces, scores = _pieces(vectors, table)
-        totals = vectors.new_empty(len(pieces), len(vectors))
-        for piece, own in zip(pieces, totals, strict=True):
-            kept = _softmax(vectors, _items(table[piece], normalise)[0], scores, own)
-        total = totals.logsumexp(0)
+    def forward(ctx: Any, vectors: Tensor, table: Tensor, targets: Tensor, normalise: bool, graded: bool) -> Tensor:
+        pieces, room = _pieces(vectors, table)
+        total = vectors.new_full((len(vectors),), -torch.inf)
+        for piece in pieces:
+            shares, own = _softmax(vectors, _items(table[piece], normalise)[0], room)
+            total = torch.logaddexp(total, own)
         wanted = (vectors * _items(table[targets], normalise)[0]).sum(1)
         ctx.gradients = None
-        if any(ctx.needs_input_grad):
+        if graded and any(ctx.needs_input_grad):
             of_vectors, of_table = torch.zeros_like(vectors), torch.zeros_like(table)
-            for piece, own in zip(pieces, totals, strict=True):
+            for piece in pieces:
                 items, lengths = _items(table[piece], normalise)
                 if len(pieces) > 1:
-                    kept = _softmax(vectors, items, scores).mul_((own - total).exp_()[:, None])
+                    shares, own = _softmax(vectors, items, room)
+                    shares.mul_((own - total).exp_()[:, None])
                 inside = torch.nonzero((targets >= piece.start) & (targets < piece.stop))[:, 0]
-                kept[inside, targets[inside] - piece.start] -= 1
-                torch.addmm(of_vectors, kept, items, out=of_vectors)
-                torch.mm(kept.T, vectors, out=of_table[piece])
+                shares[inside, targets[inside] - piece.start] -= 1
+                torch.addmm(of_vectors, shares, items, out=of_vectors)
+                torch.mm(shares.T, vectors, out=of_table[piece])
                 if lengths is not None:
                     along = (items * of_table[piece]).sum(1, keepdim=True)
                     of_table[piece].addcmul_(items, along, value=-1).div_(lengths)
@@ -64,18 +69,20 @@ class _FullSoftmax(torch.autograd.Function):
         return (total - wanted).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
             raise RuntimeError("the gradients of the full softmax are made once, and were asked for before.")
         of_vectors, of_table = ctx.gradients
         ctx.gradients = None
-        return of_vectors.mul_(gradient), of_table.mul_(gradient), None, None
+        return of_vectors.mul_(gradient), of_table.mul_(gradient), None, None, None
 
 
 def _pieces(vectors: Tensor, table: Tensor) -> tuple[list[slice], Tensor]:
     """Slices of the table without row 0, and room for the scores of the largest: one buffer for all of them, as many
     that come and go leave holes in memory."""
-    size = min(max(1, _CHUNK_BYTES // (table.element_size() * max(len(vectors), 1))), max(len(table) - 1, 1))
+    size = max(_FEWEST, _CHUNK_BYTES // (table.element_size() * max(len(vectors), 1)))
+    size = min(size, max(len(table) - 1, 1))
     pieces = [slice(first, min(first + size, len(table))) for first in range(1, len(table), size)]
     return pieces, vectors.new_empty(len(vectors) * size)
 
@@ -88,14 +95,12 @@ def _items(rows: Tensor, normalise: bool) -> tuple[Tensor, Tensor | None]:
     return rows / lengths, lengths
 
 
-def _softmax(vectors: Tensor, items: Tensor, room: Tensor, total: Tensor | None = None) -> Tensor:
-    """The softmax (n, items) of each position's scores, in `room`; log Σ exp of them is written into `total` (n,).
+def _softmax(vectors: Tensor, items: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax (n, items) of each position's scores, in `room`, and log Σ exp of them (n,).
 
     The highest share is 1 / Σ exp(score - highest); this exponential is twice as fast as torch.exp.
     """
     scores = torch.mm(vectors, items.T, out=room[: len(vectors) * len(items)].view(len(vectors), len(items)))
     highest = scores.amax(1)
     shares = torch.softmax(scores, 1, out=scores)
-    if total is not None:
-        torch.sub(highest, shares.amax(1).log_(), out=total)
-    return shares
+    return shares, highest - shares.amax(1).log_()

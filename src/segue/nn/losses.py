@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from segue.nn.full_softmax import full_softmax as full_softmax
 
@@ -72,6 +73,8 @@ def sampled_softmax(
         (k,) logarithms of how often each negative is expected among the k.
     """
     with torch.autocast(negatives.device.type, enabled=False):
+        if negatives.dtype in (torch.bfloat16, torch.float16):
+            negatives = negatives.float()  # sums over many items, and differences of what is nearly equal
         loss: Tensor = _SampledSoftmax.apply(targets.to(negatives.dtype), negatives, *hits, log_counts)  # type: ignore[no-untyped-call]
     return loss
 
@@ -114,6 +117,7 @@ class _SampledSoftmax(torch.autograd.Function):
         return -F.logsigmoid(-behind).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         shares, missed = ctx.saved_tensors
         missed = missed * gradient

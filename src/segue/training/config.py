@@ -34,7 +34,8 @@ class Training:
     """Second-moment decay of Adam (0.98 as in SASRec)."""
     row_updates: Literal["auto", "always", "never"] = "auto"
     """Whether the optimizer moves only those rows of a table that a step reads, and makes up for the others when they
-    are next read: "auto" on the CPU, where the table is large and nothing decays. The results differ by rounding."""
+    are next read: "auto" on the CPU, where the table is large and nothing decays. The results differ by rounding, and a
+    little where gradients are as small as Adam's eps."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from zero."""
     schedule: Literal["constant", "linear"] = "constant"

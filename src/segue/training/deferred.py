@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 PERIOD = 256
 """After so many steps all rows are brought up to date: the multiples of longer waits need not be kept."""
+_SETTLED_AT_ONCE = 16_384
+"""Rows that are copied when all are brought up to date."""
 
 
 class DeferredTable:
@@ -74,10 +76,14 @@ class DeferredTable:
     def settle(self) -> None:
         """Bring all rows, weights and moments, up to date."""
         state, (beta1, beta2) = self._begun(), self.group["betas"]
-        self._caught_up(torch.arange(len(self.weight), device=self.weight.device))
-        gap = float(state["step"]) - state["moments_at"][:, None]
-        state["exp_avg"].mul_(beta1**gap)
-        state["exp_avg_sq"].mul_(beta2**gap)
+        if bool((state["moments_at"] == state["step"]).all()):
+            return
+        for first in range(0, len(self.weight), _SETTLED_AT_ONCE):
+            part = slice(first, min(first + _SETTLED_AT_ONCE, len(self.weight)))
+            self._caught_up(torch.arange(part.start, part.stop, device=self.weight.device))
+            gap = float(state["step"]) - state["moments_at"][part, None]
+            state["exp_avg"][part].mul_(beta1**gap)
+            state["exp_avg_sq"][part].mul_(beta2**gap)
         state["moments_at"].copy_(state["weights_at"])
 
     def before_reading(self, table: nn.Module, read: tuple[Tensor, ...]) -> None:

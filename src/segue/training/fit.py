@@ -102,7 +102,7 @@ def fit(
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
             check_validation(model, settings, chosen, watched)
-        facts = {} if folder is None else run_facts(config, everything, spec, refit)
+        facts = {} if folder is None else run_facts(config.resolved(train), everything, spec, refit)
         if isinstance(model, TrainableModel):
             run = _Run(settings, folder, Progress(quiet), facts)
             notes = run.fit(model, train, chosen, resume, watched)
@@ -116,6 +116,7 @@ def fit(
             if folder is not None and _is_main():
                 write_json(folder / "run.json", facts)
             model.count(data.refit if refit and isinstance(data, Split) else train)
+    _leave_together()
     metadata: dict[str, Any] = {
         "split": spec,
         "refit": refit,
@@ -174,7 +175,8 @@ class _Run:
             self.progress.close()
         if accelerator.is_main_process:
             self._draw(state)
-        accelerator.end_training()
+        for tracker in accelerator.trackers:
+            tracker.finish()
         return _notes(state)
 
     def _accelerator(self, config: dict[str, Any]) -> Accelerator:
@@ -261,6 +263,13 @@ def _best_epoch(history: list[dict[str, float]], metric: str) -> int:
     measured = [row for row in history if metric in row]
     choose = min if lower_is_better(metric) else max
     return int(choose(measured, key=lambda row: row[metric])["epoch"])
+
+
+def _leave_together() -> None:
+    """Several processes part only when all trainings are over: who parts early and meets anew may wait forever."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _is_main() -> bool:

@@ -9,6 +9,7 @@ from typing import Any, overload
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from segue.errors import ConfigError
 from segue.models.base import Examples, TrainableModel
@@ -47,7 +48,8 @@ class RowAdam(torch.optim.Adam):
                         'row_updates="never", or without weight decay.'
                     )
                 self._deferred[table.weight] = DeferredTable(table.weight, self, place)
-                table.register_forward_pre_hook(self._deferred[table.weight].before_reading)
+                hook = table.register_forward_pre_hook(self._deferred[table.weight].before_reading)
+                self._undo.append((table, hook))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state; tables that were deferred there and are not here are brought up to date."""
@@ -65,9 +67,22 @@ class RowAdam(torch.optim.Adam):
         for table in self._deferred.values():
             table.settle()
 
+    def release(self) -> None:
+        """Bring all deferred tables up to date, and leave them as they were before: the model forgets the optimizer."""
+        self.settle()
+        for table, hook in self._undo:
+            hook.remove()
+            table.sparse = False
+        self._undo.clear()
+        self._deferred.clear()
+
     @cached_property
     def _deferred(self) -> dict[Tensor, DeferredTable]:
         return {}
+
+    @cached_property
+    def _undo(self) -> list[tuple[nn.Embedding, RemovableHandle]]:
+        return []
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -145,7 +160,8 @@ def make_optimizer(model: TrainableModel, settings: Training) -> RowAdam:
 def tables_to_defer(model: TrainableModel, examples: Examples, settings: Training, device: str) -> list[nn.Embedding]:
     """The tables whose rows are to be moved when they are read, as `row_updates` says.
 
-    Bringing a row up to date costs some ten times what Adam takes for a row of a whole table.
+    Bringing a row up to date costs some ten times what Adam takes for a row of a whole table, and all of them are
+    brought up to date at the end of each epoch.
     """
     if settings.row_updates == "never":
         return []
@@ -155,7 +171,8 @@ def tables_to_defer(model: TrainableModel, examples: Examples, settings: Trainin
         return list(read)
     if device != "cpu" or settings.weight_decay:
         return []
-    return [table for table, rows in read.items() if rows * _WORTH < table.num_embeddings]
+    sizes = {table: table.num_embeddings for table in read}
+    return [table for table, size in sizes.items() if _WORTH * (read[table] * steps + size) < size * steps]
 
 
 def check_processes(model: TrainableModel, accelerator: Accelerator) -> None:

@@ -126,6 +126,7 @@ class Trainer:
                 self._epoch(progress)
                 if on_epoch and self.accelerator.is_main_process:
                     on_epoch(self.state.history)
+        self.optimizer.release()
         if self.best:
             self.model.load_state_dict(self.best)
         return self.state
@@ -149,6 +150,7 @@ class Trainer:
             if stop:
                 raise Interrupted
         self.optimizer.settle()
+        state.seconds = time.perf_counter() - started
         row = {"epoch": state.epoch + 1.0, "loss": state.loss_sum / len(batches), "seconds": state.seconds}
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         self._end_epoch(row)
