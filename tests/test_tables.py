@@ -169,7 +169,7 @@ def test_variants_are_compared_with_the_defaults_of_the_same_seeds(results: Path
 def test_the_readme_shows_the_shortest_epoch_first(results: Path) -> None:
     found = rows(results, README)
     first = found.index(
-        "| MovieLens 100K | seconds per epoch | users/s, lists of ten | users/s, sampled evaluation | memory, training |"
+        "| MovieLens 100K | seconds per epoch | users/s, lists | users/s, sampled evaluation | memory, training |"
     )
     assert [row.split(" | ")[1] for row in found[first + 2 : first + 6]] == ["0.50", "1.00", "8.00", "12.0"]
 
