@@ -91,7 +91,8 @@ def _speed(axes: Axes, name: str, rows: Rows, colour: str, label: str) -> None:
 
 def _memory(axes: Axes, name: str, rows: Rows, colour: str, label: str) -> None:
     where = [row[name] for row in rows]
-    axes.plot(where, [row["added_mb"] for row in rows], "o-", color=colour, lw=2.0, ms=4, label=label or "training")
+    if "added_mb" in rows[0]:
+        axes.plot(where, [row["added_mb"] for row in rows], "o-", color=colour, lw=2.0, ms=4, label=label or "training")
     if "prepare_added_mb" in rows[0]:
         axes.plot(where, [row["prepare_added_mb"] for row in rows], "s-", color=DARK, lw=1.4, ms=4, label="preparing")
 
