@@ -58,11 +58,11 @@ def made_ratings() -> pl.DataFrame:
 
 
 def made_movies() -> pl.DataFrame:
-    """A small log like MovieLens 100K: users 1, 6, 11, … and 42, 120 items, numbers for ids."""
+    """A small log like MovieLens 100K: users 1, 6, 11, … and 42, items 1, 5, 9, … 477."""
     rng = np.random.default_rng(0)
     ids = np.unique([42, *range(1, 201, 5)])
     users, steps = np.repeat(ids, 8), np.tile(np.arange(8), len(ids))
-    items = (np.repeat(rng.integers(0, 120, len(ids)), 8) + steps * 7) % 120 + 1
+    items = (np.repeat(rng.integers(0, 120, len(ids)), 8) + steps * 7) % 120 * 4 + 1
     return pl.DataFrame([users, items, rng.integers(1, 6, len(users)), 880_000_000 + steps * 60 + users])
 
 
@@ -88,7 +88,7 @@ def test_the_readme_does_what_it_says_with_movielens(
     assert re.search(r"^42 .* 1  sasrec$", page, re.M)
     validation = re.search(r"validation ndcg@10 +(\S+)", page)
     assert validation is not None
-    assert float(validation[1]) > 0.09, "the README shows 0.1016"
+    assert float(validation[1]) > 0.11, "the README shows 0.1274"
 
 
 @pytest.mark.slow

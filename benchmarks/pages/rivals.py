@@ -100,7 +100,7 @@ def at_a_glance(results: dict[str, Result]) -> Iterator[str]:
         heads = [
             DATA[data],
             "seconds per epoch",
-            "users/s, lists of ten",
+            "users/s, lists",
             "users/s, sampled evaluation",
             "memory, training",
         ]
