@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -75,15 +76,24 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
+PAGES = ("readme", "sessions", "ratings", "benchmarks", "scaling")
+
+
 def made(script: str, results: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a script of benchmarks/ on these results."""
     command = [sys.executable, str(ROOT / "benchmarks" / script), "--results", str(results), *words]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def test_no_page_is_forgotten_here(tmp_path: Path) -> None:
+    """Else these tests would write the pages of the repository."""
+    helped = made("tables.py", tmp_path, "--help").stdout
+    assert set(re.findall(r"^  --(\w+) [A-Z]+", helped, re.M)) == {*PAGES, "results"}
+
+
 def rows(results: Path, page: Path) -> list[str]:
     """The page's rows of tables, after its tables were made anew."""
-    pages = {name: results.parent / f"{name}.md" for name in ("readme", "sessions", "ratings", "benchmarks")}
+    pages = {name: results.parent / f"{name}.md" for name in PAGES}
     for name, copy in pages.items():
         shutil.copy(README if name == "readme" else ROOT / "docs" / f"{name}.md", copy)
     done = made("tables.py", results, *(word for name, copy in pages.items() for word in (f"--{name}", str(copy))))
