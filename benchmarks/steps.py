@@ -129,8 +129,14 @@ def trained(point: Point, dataset: segue.Dataset) -> tuple[Trainer, dict[str, An
     per_step = max(1, round(point.targets / examples.weights.mean()))
     batches = plan_epoch(examples.lengths, examples.weights, per_step, np.random.default_rng(point.seed))
     planned = time.perf_counter() - begun
+    # The log of a catalogue so large would be many times as long as this one, and its epochs too.
+    large = point.items >= 100_000 and point.loss == "sampled-softmax" and point.device == "cpu"
     settings = segue.Training(
-        batch_size=per_step, precision=point.precision, cpu=point.device == "cpu", seed=point.seed
+        batch_size=per_step,
+        precision=point.precision,
+        cpu=point.device == "cpu",
+        seed=point.seed,
+        row_updates="always" if large else "auto",
     )
     accelerator = Accelerator(cpu=settings.cpu, mixed_precision=settings.precision)
     trainer = Trainer(model, examples, settings, None, None, {}, accelerator)
