@@ -90,6 +90,16 @@ def sampled(scores: torch.Tensor, drawn: torch.Tensor, log_counts: torch.Tensor 
     return losses.sampled_softmax(own, scores[:, drawn], losses.shared_hits(targets, drawn), log_counts)
 
 
+def test_sampled_softmax_is_a_float32_under_bfloat16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores, targets = torch.randn(40, 200, generator=generator).bfloat16(), torch.randn(40, generator=generator)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = losses.sampled_softmax(targets, scores.clone(), NO_HITS)
+    exact = losses.sampled_softmax(targets.double(), scores.double(), NO_HITS)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-6)
+
+
 def test_over_all_possible_draws_the_corrected_negatives_are_all_other_items() -> None:
     """exp(loss) is 1 + Σ exp(s_j) / exp(s_target) over the negatives: its mean over the draws, each weighed by its
     chance, is that of the full softmax, and so is its gradient. Two draws are uniform and one from the proposal."""

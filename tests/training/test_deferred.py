@@ -33,6 +33,7 @@ READS = st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=4), min
 @pytest.fixture(autouse=True)
 def short_period(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deferred, "PERIOD", PERIOD)
+    monkeypatch.setattr(deferred, "_SETTLED_AT_ONCE", 3)
 
 
 def table(sparse: bool) -> tuple[nn.Embedding, RowAdam]:
@@ -206,3 +207,14 @@ def test_only_large_tables_are_deferred(monkeypatch: pytest.MonkeyPatch) -> None
     assert tables_to_defer(model, examples, never, "cpu") == []
     whole = SASRec(width=8, max_length=6, loss="softmax").build(40, 10**4)
     assert tables_to_defer(whole, examples, always, "cpu") == []
+
+
+def test_a_fitted_model_forgets_the_optimizer() -> None:
+    training = small_training(epochs=1, row_updates="always")
+    model = fit(CONFIGS[0], make_dataset(HISTORIES), training=training, quiet=True).model.train()
+    tables = [part for part in model.modules() if isinstance(part, nn.Embedding)]
+    assert not any(table.sparse or table._forward_pre_hooks for table in tables)
+    examples = model.examples(make_dataset(HISTORIES))
+    loss = model(examples.batch(np.arange(4), np.random.default_rng(0)))
+    loss.backward()
+    torch.optim.AdamW(model.parameters()).step()
