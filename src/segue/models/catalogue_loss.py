@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segue.nn.softmax import softmax_and_total
+
 CatalogueLossName = Literal["softmax", "bce", "mse"]
 
 _CHUNK_BYTES = 32 << 20
@@ -83,10 +85,8 @@ def _with_residual(name: CatalogueLossName, scores: Tensor, targets: Tensor) -> 
     wanted = scores.gather(1, column)
     one = torch.ones_like(wanted)
     if name == "softmax":
-        highest = scores.amax(1)
-        chances = scores.softmax(1)  # its own exponential is twice as fast as torch.exp
-        loss = (highest - chances.amax(1).log() - wanted[:, 0]).sum()  # the highest chance is 1 / Σ exp(s - highest)
-        return loss, chances.scatter_add_(1, column, -one)
+        chances, total = softmax_and_total(scores)
+        return (total - wanted[:, 0]).sum(), chances.scatter_add_(1, column, -one)
     if name == "bce":
         loss = F.softplus(scores).sum() - wanted.sum()
         return loss, scores.sigmoid_().scatter_add_(1, column, -one)

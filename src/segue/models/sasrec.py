@@ -177,7 +177,7 @@ class SASRecModel(TrainableModel):
         """The windows that the settings ask for."""
         config = self.config
         examples = NextItemExamples(
-            dataset, self.config.max_length, self.loss, with_times=config.time_bias, windows=config.windows
+            dataset, config.max_length, self.loss, with_times=config.time_bias, windows=config.windows
         )
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from segue.nn.softmax import softmax_and_total
+
 _CHUNK_BYTES = 16 << 20
 """Scores that are held at once: few enough to be worked on in the cache of a large processor."""
 _FEWEST = 1_024
@@ -96,11 +98,6 @@ def _items(rows: Tensor, normalise: bool) -> tuple[Tensor, Tensor | None]:
 
 
 def _softmax(vectors: Tensor, items: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """The softmax (n, items) of each position's scores, in `room`, and log Σ exp of them (n,).
-
-    The highest share is 1 / Σ exp(score - highest); this exponential is twice as fast as torch.exp.
-    """
+    """The softmax (n, items) of each position's scores, in `room`, and log Σ exp of them (n,)."""
     scores = torch.mm(vectors, items.T, out=room[: len(vectors) * len(items)].view(len(vectors), len(items)))
-    highest = scores.amax(1)
-    shares = torch.softmax(scores, 1, out=scores)
-    return shares, highest - shares.amax(1).log_()
+    return softmax_and_total(scores, in_place=True)

@@ -8,6 +8,11 @@ import numpy.typing as npt
 from segue.data.ragged import Int64
 
 
+def n_batches(n_examples: int, batch_size: int) -> int:
+    """How many steps an epoch has."""
+    return max(1, round(n_examples / batch_size))
+
+
 def plan_epoch(
     lengths: Int64, weights: Int64, batch_size: int, generator: np.random.Generator
 ) -> list[npt.NDArray[np.int64]]:
@@ -31,8 +36,8 @@ def plan_epoch(
     shuffled = generator.permutation(len(lengths))
     order = shuffled[np.argsort(lengths[shuffled], kind="stable")]
     total = np.cumsum(weights[order])
-    n_batches = max(1, round(len(lengths) / batch_size))
-    targets = total[-1] * np.arange(1, n_batches) // n_batches
+    count = n_batches(len(lengths), batch_size)
+    targets = total[-1] * np.arange(1, count) // count
     cuts = np.unique(np.searchsorted(total, targets, side="right"))
     batches = [batch for batch in np.split(order, cuts) if len(batch)]
     return [batches[place] for place in generator.permutation(len(batches))]

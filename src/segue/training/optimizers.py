@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from segue.errors import ConfigError
 from segue.models.base import Examples, TrainableModel
+from segue.training.batches import n_batches
 from segue.training.config import Training
 from segue.training.deferred import DeferredTable
 
@@ -165,7 +166,7 @@ def tables_to_defer(model: TrainableModel, examples: Examples, settings: Trainin
     """
     if settings.row_updates == "never":
         return []
-    steps = max(1, round(len(examples.lengths) / (settings.batch_size or examples.usual_batch)))
+    steps = n_batches(len(examples.lengths), settings.batch_size or examples.usual_batch)
     read = model.rows_read(-(-len(examples.lengths) // steps), -(-int(examples.weights.sum()) // steps))
     if settings.row_updates == "always":
         return list(read)

@@ -27,7 +27,7 @@ from segue.errors import StorageError, TrainingError
 from segue.evaluation.metrics import lower_is_better
 from segue.inference.checkpoint import kept_epoch
 from segue.models.base import Examples, TrainableModel
-from segue.training.batches import plan_epoch
+from segue.training.batches import n_batches, plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.config import MAY_CHANGE_ON_RESUME, Training
 from segue.training.optimizers import check_processes, clip_gradients, make_optimizer, tables_to_defer
@@ -182,7 +182,7 @@ class Trainer:
     def _learning_rate(self) -> float:
         """That of the step in progress: rising over the warm-up, then as the schedule says."""
         settings = self.settings
-        per_epoch = max(1, round(len(self.examples.lengths) / self.batch_size))
+        per_epoch = n_batches(len(self.examples.lengths), self.batch_size)
         done, warm = self.state.epoch * per_epoch + self.state.step, settings.warmup_steps
         if done < warm:
             return settings.learning_rate * (done + 1) / warm
