@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restor
 from segue.training.config import Training
 from segue.training.deferred import DeferredTable
 from segue.training.fit import fit
-from segue.training.optimizers import RowAdam, tables_to_defer
+from segue.training.optimizers import RowAdam, sparse_tables
 from segue.training.trainer import Interrupted, Trainer
 from tests.helpers import make_dataset
 
@@ -192,25 +193,33 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
 
 
-def test_only_large_tables_are_deferred(monkeypatch: pytest.MonkeyPatch) -> None:
+def found_tables(model: Any, examples: Any, device: str = "cpu", processes: int = 1, **named: Any) -> list[list[Any]]:
+    """Tables that are deferred, and those that are gathered."""
+    accelerator: Any = SimpleNamespace(device=torch.device(device), num_processes=processes)
+    return [*sparse_tables(model, examples, Training(batch_size=8, **named), accelerator)]
+
+
+def test_only_large_tables_are_deferred_or_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     """8 of 40 users and their 60 or so inputs, 60 targets and 60 negatives: of 60 items all, of many a few."""
     model = CONFIGS[2].build(40, 60)
     examples = model.examples(make_dataset(HISTORIES, catalogue=range(1, 61)))
-    training = Training(batch_size=8)
-    assert tables_to_defer(model, examples, training, "cpu") == []
+    assert found_tables(model, examples) == [[], [model.users]]
+    assert found_tables(model, examples, processes=2) == [[], []]
+    assert found_tables(model, examples, device="cuda") == [[], []]
     monkeypatch.setattr(optimizers, "_WORTH", 2)
-    assert tables_to_defer(model, examples, training, "cpu") == [model.users]
-    assert tables_to_defer(model, examples, Training(batch_size=8, weight_decay=0.1), "cpu") == []
-    assert tables_to_defer(model, examples, training, "cuda") == []
-    always, never = (Training(batch_size=8, row_updates=way) for way in ("always", "never"))
-    assert tables_to_defer(model, examples, always, "cuda") == [model.users, model.items]
-    assert tables_to_defer(model, examples, never, "cpu") == []
+    assert found_tables(model, examples) == [[model.users], []]
+    assert found_tables(model, examples, weight_decay=0.1) == [[], [model.users]]
+    assert found_tables(model, examples, device="cuda") == [[], []]
+    assert found_tables(model, examples, device="cuda", row_updates="always") == [[model.users, model.items], []]
+    assert found_tables(model, examples, row_updates="never") == [[], []]
     whole = SASRec(width=8, max_length=6, loss="softmax").build(40, 10**4)
-    assert tables_to_defer(whole, examples, always, "cpu") == []
+    assert found_tables(whole, examples, row_updates="always") == [[], []]
 
 
-def test_a_fitted_model_forgets_the_optimizer() -> None:
-    training = small_training(epochs=1, row_updates="always")
+@pytest.mark.parametrize("way", ["always", "auto"])
+def test_a_fitted_model_forgets_the_optimizer(monkeypatch: pytest.MonkeyPatch, way: Any) -> None:
+    monkeypatch.setattr(optimizers, "_WORTH_GATHERING", 0)
+    training = small_training(epochs=1, row_updates=way)
     model = fit(CONFIGS[0], make_dataset(HISTORIES), training=training, quiet=True).model.train()
     tables = [part for part in model.modules() if isinstance(part, nn.Embedding)]
     assert not any(table.sparse or table._forward_pre_hooks for table in tables)

@@ -43,6 +43,29 @@ def step(layer: nn.Embedding, optimizer: torch.optim.Optimizer, read: list[int],
     optimizer.step()
 
 
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@given(reads=READ)
+@settings(max_examples=25, deadline=None)
+def test_gathered_gradients_are_torchs_adam(kind: dict[str, Any], clipped: bool, reads: list[list[int]]) -> None:
+    weights = []
+    for gathered in (True, False):
+        layer = table()
+        layer.sparse = False
+        optimizer = RowAdam(layer.parameters(), lr=RATE, betas=BETAS, fused=True, **kind)
+        if gathered:
+            optimizer.gather(layer)
+        for number, read in enumerate(reads):
+            targets = (number + torch.arange(len(read) * WIDTH, dtype=torch.float64)).view(-1, WIDTH).cos()
+            (layer(torch.tensor(read, dtype=torch.long)) * targets).pow(2).sum().backward()
+            if clipped:
+                clip_gradients(layer.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        weights.append(layer.weight.detach())
+    torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_dense_gradients_are_torchs_adam_bit_for_bit(kind: dict[str, Any]) -> None:
     found, expected = [], []

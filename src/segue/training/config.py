@@ -35,7 +35,7 @@ class Training:
     row_updates: Literal["auto", "always", "never"] = "auto"
     """Whether the optimizer moves only those rows of a table that a step reads, and makes up for the others when they
     are next read: "auto" on the CPU, where the table is large and nothing decays. The results differ by rounding, and a
-    little where gradients are as small as Adam's eps."""
+    little where gradients are as small as Adam's eps. "never" makes a gradient of every whole table as well."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises from zero."""
     schedule: Literal["constant", "linear"] = "constant"

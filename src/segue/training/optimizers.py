@@ -19,6 +19,8 @@ from segue.training.deferred import DeferredTable
 
 _WORTH = 12
 """Rows of a table for each that a step reads, from which on it is faster to move only those."""
+_WORTH_GATHERING = 4
+"""The same, from which on it is faster to put the gradients of those rows into a buffer than to make one of all."""
 
 
 class RowAdam(torch.optim.Adam):
@@ -30,6 +32,7 @@ class RowAdam(torch.optim.Adam):
     have, without decay. So a table costs a step what it reads, and its state a little more than its own size.
 
     A table given to `defer` costs as little, and is moved as a dense gradient would have moved it: see `deferred.py`.
+    One given to `gather` is moved as a whole, by the same fused Adam.
     """
 
     def defer(self, table: nn.Embedding) -> None:
@@ -49,8 +52,18 @@ class RowAdam(torch.optim.Adam):
                         'row_updates="never", or without weight decay.'
                     )
                 self._deferred[table.weight] = DeferredTable(table.weight, self, place)
-                hook = table.register_forward_pre_hook(self._deferred[table.weight].before_reading)
-                self._undo.append((table, hook))
+                self._hooks.append(table.register_forward_pre_hook(self._deferred[table.weight].before_reading))
+                self._sparse.append(table)
+
+    def gather(self, table: nn.Embedding) -> None:
+        """From now on the table has sparse gradients, which are put into one buffer of its size.
+
+        To make and to zero such a buffer at every step, as dense gradients do, takes several times as long where a step
+        reads few of the rows.
+        """
+        table.sparse = True
+        self._buffers[table.weight] = torch.zeros_like(table.weight)
+        self._sparse.append(table)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up a saved state; tables that were deferred there and are not here are brought up to date."""
@@ -69,20 +82,31 @@ class RowAdam(torch.optim.Adam):
             table.settle()
 
     def release(self) -> None:
-        """Bring all deferred tables up to date, and leave them as they were before: the model forgets the optimizer."""
+        """Bring all deferred tables up to date, and leave all as they were before: the model forgets the optimizer."""
         self.settle()
-        for table, hook in self._undo:
+        for hook in self._hooks:
             hook.remove()
+        for table in self._sparse:
             table.sparse = False
-        self._undo.clear()
-        self._deferred.clear()
+        for kept in (self._hooks, self._sparse, self._deferred, self._buffers):
+            kept.clear()
 
     @cached_property
     def _deferred(self) -> dict[Tensor, DeferredTable]:
         return {}
 
     @cached_property
-    def _undo(self) -> list[tuple[nn.Embedding, RemovableHandle]]:
+    def _buffers(self) -> dict[Tensor, Tensor]:
+        """Zero between steps, by the table that gathers its gradients there."""
+        return {}
+
+    @cached_property
+    def _sparse(self) -> list[nn.Embedding]:
+        """Tables whose gradients were made sparse here."""
+        return []
+
+    @cached_property
+    def _hooks(self) -> list[RemovableHandle]:
         return []
 
     @overload
@@ -95,12 +119,23 @@ class RowAdam(torch.optim.Adam):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; sparse gradients are used up."""
         rows: list[tuple[dict[str, Any], Tensor, Tensor]] = []
+        gathered: list[tuple[Tensor, Tensor]] = []
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None and parameter.grad.is_sparse:
-                    rows.append((group, parameter, parameter.grad.coalesce()))
+                gradient = parameter.grad
+                if gradient is None or not gradient.is_sparse:
+                    continue
+                if parameter in self._buffers:
+                    codes = gradient._indices()[0]
+                    parameter.grad = self._buffers[parameter].index_add_(0, codes, gradient._values())
+                    gathered.append((parameter, codes))
+                else:
+                    rows.append((group, parameter, gradient.coalesce()))
                     parameter.grad = None
         loss: float | None = super().step(closure)
+        for parameter, codes in gathered:
+            self._buffers[parameter].index_fill_(0, codes, 0.0)
+            parameter.grad = None
         for group, parameter, gradient in rows:
             if parameter in self._deferred:
                 self._deferred[parameter].step(gradient)
@@ -158,22 +193,31 @@ def make_optimizer(model: TrainableModel, settings: Training) -> RowAdam:
     )
 
 
-def tables_to_defer(model: TrainableModel, examples: Examples, settings: Training, device: str) -> list[nn.Embedding]:
-    """The tables whose rows are to be moved when they are read, as `row_updates` says.
+def sparse_tables(
+    model: TrainableModel, examples: Examples, settings: Training, accelerator: Accelerator
+) -> tuple[list[nn.Embedding], list[nn.Embedding]]:
+    """The tables whose rows are to be moved when they are read, as `row_updates` says, and those whose gradients are to
+    be gathered.
 
     Bringing a row up to date costs some ten times what Adam takes for a row of a whole table, and all of them are
     brought up to date at the end of each epoch.
     """
     if settings.row_updates == "never":
-        return []
+        return [], []
     steps = n_batches(len(examples.lengths), settings.batch_size or examples.usual_batch)
     read = model.rows_read(-(-len(examples.lengths) // steps), -(-int(examples.weights.sum()) // steps))
     if settings.row_updates == "always":
-        return list(read)
-    if device != "cpu" or settings.weight_decay:
-        return []
-    sizes = {table: table.num_embeddings for table in read}
-    return [table for table, size in sizes.items() if _WORTH * (read[table] * steps + size) < size * steps]
+        return list(read), []
+    if accelerator.device.type != "cpu":
+        return [], []
+    deferred, gathered = [], []
+    for table, rows in read.items():
+        size = table.num_embeddings
+        if not settings.weight_decay and _WORTH * (rows * steps + size) < size * steps:
+            deferred.append(table)
+        elif accelerator.num_processes == 1 and _WORTH_GATHERING * rows < size:
+            gathered.append(table)
+    return deferred, gathered
 
 
 def check_processes(model: TrainableModel, accelerator: Accelerator) -> None:

@@ -30,7 +30,7 @@ from segue.models.base import Examples, TrainableModel
 from segue.training.batches import n_batches, plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.config import MAY_CHANGE_ON_RESUME, Training
-from segue.training.optimizers import check_processes, clip_gradients, make_optimizer, tables_to_defer
+from segue.training.optimizers import check_processes, clip_gradients, make_optimizer, sparse_tables
 from segue.training.progress import Progress
 from segue.training.validation import Validate
 
@@ -103,8 +103,8 @@ class Trainer:
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
-        deferred = tables_to_defer(model, examples, settings, accelerator.device.type)
-        for table in deferred:
+        deferred, gathered = sparse_tables(model, examples, settings, accelerator)
+        for table in (*deferred, *gathered):
             table.sparse = True  # before several processes look how gradients are to be added up
         check_processes(model, accelerator)
         self.model = model.to(accelerator.device)
@@ -112,6 +112,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.model, settings)
         for table in deferred:
             self.optimizer.defer(table)
+        for table in gathered:
+            self.optimizer.gather(table)
         self.state = State()
         self.best: dict[str, Tensor] = {}
         self._best_saved = True
