@@ -22,8 +22,9 @@ DATA = {"games": "amazon-games/Video.txt", "beauty": "amazon-beauty/Beauty.txt",
 SESSIONS = "parsrec/synthetic.txt"
 
 NOTEBOOK = segue.SASRec.as_published(width=100, dropout=0.1, max_length=50)
-"""The setting of Microsoft's notebook, but for the optimizer's: one-negative BCE, two blocks, one head."""
-NOTEBOOK_BATCH = 128
+"""The setting of Microsoft's notebook: one-negative BCE, two blocks, one head."""
+NOTEBOOK_TRAINING = segue.Training(batch_size=128, averaging=0.0, patience=None)
+"""How that is trained, but for the optimizer's β2."""
 
 
 def dataset(name: str, **filters: Any) -> segue.Dataset:

@@ -29,6 +29,7 @@ def run(name: str, seed: int, split: segue.Split, epochs: int) -> dict[str, obje
     training = segue.Training(
         epochs=epochs,
         batch_size=128,
+        averaging=0.0,
         validate_every=5,
         patience=4,
         validation_candidates=100,

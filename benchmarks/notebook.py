@@ -12,6 +12,7 @@ the full evaluation: all users, all items. The result goes to results/notebook_<
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import common
 import torch
@@ -26,7 +27,7 @@ def main() -> None:
     hardware = common.machine() | {"threads": torch.get_num_threads()}
     split = segue.leave_last_out(common.dataset("games"))
     config = common.NOTEBOOK
-    training = segue.Training(epochs=10, batch_size=common.NOTEBOOK_BATCH, learning_rate=1e-3, patience=None)
+    training = replace(common.NOTEBOOK_TRAINING, epochs=10)
     fitted = segue.fit(config, split.train, training=training)
     asked = split.test.sample(10_000, seed=0)
     began = time.perf_counter()

@@ -12,6 +12,7 @@ goes to results/step_profile_<setting>.json.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -103,7 +104,7 @@ def main() -> None:
     keep_buffers()
     train = segue.leave_last_out(common.dataset("games")).train
     config = CONFIGS[setting].resolved(train)
-    chosen = segue.Training(batch_size=common.NOTEBOOK_BATCH if setting == "notebook" else None, cpu=True)
+    chosen = dataclasses.replace(common.NOTEBOOK_TRAINING if setting == "notebook" else segue.Training(), cpu=True)
     torch.manual_seed(0)
     model = config.build(train.n_users, train.n_items)
     examples = model.examples(train)

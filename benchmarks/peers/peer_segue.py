@@ -7,6 +7,7 @@ Each stretch between two looks at the model is a run resumed exactly where it st
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sys
 import tempfile
 import time
@@ -22,11 +23,10 @@ import common
 
 import segue
 
-SETTINGS: dict[str, tuple[segue.SASRec, int | None]] = {
-    "defaults": (segue.SASRec(), None),
-    "notebook": (common.NOTEBOOK, common.NOTEBOOK_BATCH),
+SETTINGS = {
+    "defaults": (segue.SASRec(), segue.Training(patience=None)),
+    "notebook": (common.NOTEBOOK, common.NOTEBOOK_TRAINING),
 }
-"""Model and size of a batch; None as the data says."""
 
 
 def dataset_of(log: Log) -> segue.Dataset:
@@ -40,14 +40,14 @@ class Trained:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job, self.folder = job, folder
-        self.config, self.batch_size = SETTINGS[job.request.setting]
+        self.config, self.training = SETTINGS[job.request.setting]
         self.data = dataset_of(job.request.train)
 
     def train(self) -> segue.Recommender:
         """Train as long as asked, looking where asked."""
         done = 0
         for end in self.job.request.checks:
-            training = segue.Training(epochs=end, batch_size=self.batch_size, patience=None, seed=self.job.request.seed)
+            training = dataclasses.replace(self.training, epochs=end, seed=self.job.request.seed)
             fitted = segue.fit(self.config, self.data, training=training, out=self.folder, resume=done > 0, quiet=True)
             with (self.folder / "metrics.csv").open() as lines:
                 rows = list(csv.DictReader(lines))[done:]

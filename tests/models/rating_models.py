@@ -121,7 +121,7 @@ class PairExamples:
         known = training_ratings(dataset)
         self.arrays = known.users, known.items, np.searchsorted(np.asarray(levels), known.ratings)
         self.lengths = self.weights = np.ones(len(known.users), dtype=np.int64)
-        self.usual_batch = 128
+        self.usual_batch, self.usual_averaging = 128, 0.0
 
     def batch(self, index: np.ndarray, generator: np.random.Generator) -> Pairs:
         return Pairs(*(torch.from_numpy(array[index]) for array in self.arrays))

@@ -149,11 +149,14 @@ class Examples(Protocol):
         (n,) number of terms that each unit adds to the loss; the trainer divides the summed loss by their sum.
     usual_batch
         How many units, on average, make a step where the options of the training name no number.
+    usual_averaging
+        How much of the mean of the weights stays when an epoch is added, where the options name no share.
     """
 
     lengths: npt.NDArray[np.int64]
     weights: npt.NDArray[np.int64]
     usual_batch: int
+    usual_averaging: float
 
     def batch(self, index: npt.NDArray[np.int64], generator: np.random.Generator) -> Any:
         """A tuple of tensors for the units at `index`, all randomness taken from `generator`."""

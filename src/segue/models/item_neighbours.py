@@ -171,7 +171,7 @@ class RatingExamples:
         self._offsets = group_offsets(items, size)
         self._items = items[self._offsets[:-1]]
         self.weights = np.diff(self._offsets)
-        self.usual_batch = 128
+        self.usual_batch, self.usual_averaging = 128, 0.0
         self.lengths = np.minimum(index.counts[self._items], index.limit)
 
     def batch(self, index: Int64, generator: np.random.Generator) -> RatingBatch:

@@ -218,6 +218,7 @@ class NextItemExamples:
         self.weights: Int64 = self.lengths
         # Both the steps of an epoch and what each learns from grow with the data.
         self.usual_batch = max(1, round(_TARGETS_PER_STEP * len(self.users) / math.sqrt(self.weights.sum())))
+        self.usual_averaging = 0.9
         self.with_times = with_times
         self.negatives = Negatives(dataset) if loss.per_position else None
         self.shared = self._shared() if loss.name == "sampled-softmax" else None

@@ -97,7 +97,7 @@ class SessionExamples:
         self.items, self.offsets = _sets(visible.items, sessions.starts, sessions.ends)
         self.lengths: Int64 = np.diff(self.offsets)
         self.weights: Int64 = self.lengths
-        self.usual_batch = 128
+        self.usual_batch, self.usual_averaging = 128, 0.0
         self.n_items = visible.n_items
         # Each user's distinct items, and which of them every interaction is: a history is then counted by `bincount`.
         stride = visible.n_items + 1

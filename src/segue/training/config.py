@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -42,6 +43,10 @@ class Training:
     """What becomes of the learning rate after the warm-up: it stays, or falls to zero in a line over `epochs`."""
     clip_norm: float | None = None
     """Gradients are scaled down to this norm when they exceed it."""
+    averaging: float | None = None
+    """What is validated, kept and handed over is a mean of the weights over the latest epochs; this share of it stays
+    when an epoch is added (0.9: some ten epochs; after n epochs at most n / (n + 9)). 0: the newest weights. When not
+    given, 0.9 for SASRec and SSE-PT, and 0 for other models."""
     metric: str | None = None
     """Validation metric that chooses the best epoch; when not given ndcg@10, of a model of ratings rmse. Of the next
     items: hr, ndcg, mrr, recall, precision, map; of whole sessions, with the split last-session-out: sess_prec,
@@ -83,6 +88,8 @@ class Training:
                 raise ConfigError(f"{name}={value}: expected 1 or more.")
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate={self.learning_rate}: expected a number above 0.")
+        if self.averaging is not None and not 0 <= self.averaging < 1:
+            raise ConfigError(f"averaging={self.averaging}: expected a share from 0 up to, not including, 1.")
         if self.row_updates not in ("auto", "always", "never"):
             raise ConfigError(f"row_updates={self.row_updates!r}: expected auto, always or never.")
         if self.schedule not in ("constant", "linear"):
@@ -107,3 +114,6 @@ MAY_CHANGE_ON_RESUME = frozenset(
     }
 )
 """Options that a resumed run may set anew without becoming another run."""
+
+FORMERLY: Mapping[str, Any] = {"averaging": 0.0}
+"""What options were that older runs do not name."""

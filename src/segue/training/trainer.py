@@ -27,9 +27,10 @@ from segue.errors import StorageError, TrainingError
 from segue.evaluation.metrics import lower_is_better
 from segue.inference.checkpoint import kept_epoch
 from segue.models.base import Examples, TrainableModel
+from segue.training.averaging import Average
 from segue.training.batches import n_batches, plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from segue.training.config import MAY_CHANGE_ON_RESUME, Training
+from segue.training.config import FORMERLY, MAY_CHANGE_ON_RESUME, Training
 from segue.training.optimizers import check_processes, clip_gradients, make_optimizer, sparse_tables
 from segue.training.progress import Progress
 from segue.training.validation import Validate
@@ -96,7 +97,8 @@ class Trainer:
     ) -> None:
         self.examples = examples
         self.batch_size = settings.batch_size or examples.usual_batch
-        self.settings = replace(settings, batch_size=self.batch_size)
+        averaging = examples.usual_averaging if settings.averaging is None else settings.averaging
+        self.settings = replace(settings, batch_size=self.batch_size, averaging=averaging)
         self.validate = validate
         self.folder = folder
         # As it is read back: a tuple becomes a list.
@@ -114,6 +116,7 @@ class Trainer:
             self.optimizer.defer(table)
         for table in gathered:
             self.optimizer.gather(table)
+        self.average = Average(self.model, averaging)
         self.state = State()
         self.best: dict[str, Tensor] = {}
         self._best_saved = True
@@ -196,16 +199,18 @@ class Trainer:
     def _end_epoch(self, row: dict[str, float]) -> None:
         state, last = self.state, self.state.epoch == self.until
         metrics: dict[str, float] = {}
-        if self.validate and (last or state.epoch % self.settings.validate_every == 0):
-            metrics = self._validated()
-            row.update(metrics)
-        state.history.append(row)
-        if self._is_best(metrics):
-            state.best_epoch, state.best_metric = state.epoch, metrics.get(self.settings.metric or "", -math.inf)
-            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
-            self._best_saved = False
-        if self.settings.keep_every and state.epoch % self.settings.keep_every == 0:
-            self._save(kept_epoch(state.epoch), self.model.state_dict())
+        self.average.add(state.epoch)
+        with self.average.shown():
+            if self.validate and (last or state.epoch % self.settings.validate_every == 0):
+                metrics = self._validated()
+                row.update(metrics)
+            state.history.append(row)
+            if self._is_best(metrics):
+                state.best_epoch, state.best_metric = state.epoch, metrics.get(self.settings.metric or "", -math.inf)
+                self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+                self._best_saved = False
+            if self.settings.keep_every and state.epoch % self.settings.keep_every == 0:
+                self._save(kept_epoch(state.epoch), self.model.state_dict())
         if last or state.epoch % self.settings.save_every == 0 or self._out_of_patience():
             self._save_last()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
@@ -250,12 +255,13 @@ class Trainer:
         self._same_run(note["identity"])
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         restore_optimizer(self.optimizer, tensors)
+        self.average.restore(tensors)
         self.state = State(**note["state"])
         if self.state.best_epoch:
             self.best, _ = load_checkpoint(self.folder / "best.safetensors")
 
     def _same_run(self, other: dict[str, Any]) -> None:
-        formerly = {"model": dict(self.model.config.formerly)}
+        formerly = {"model": dict(self.model.config.formerly), "training": FORMERLY}
         mine, theirs = _flat(self.identity), _flat(formerly) | _flat(other)
         for key in sorted(mine.keys() | theirs.keys()):
             if key.removeprefix("training.") not in MAY_CHANGE_ON_RESUME and mine.get(key) != theirs.get(key):
@@ -271,7 +277,7 @@ class Trainer:
             self._save("best.safetensors", self.best)
             self._best_saved = True
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        self._save("last.safetensors", {**weights, **optimizer_tensors(self.optimizer)})
+        self._save("last.safetensors", {**weights, **self.average.tensors(), **optimizer_tensors(self.optimizer)})
 
     def _save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         if self.folder is not None and self.accelerator.is_main_process:
