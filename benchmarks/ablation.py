@@ -1,4 +1,4 @@
-"""What each option of SASRec is worth: its defaults with one option changed at a time, on one of the public datasets.
+"""What each option of SASRec and of its training is worth: the defaults with one changed at a time, on public data.
 
     python benchmarks/ablation.py --data ml-100k --variant defaults ligr logq --seeds 0 1 2 --epochs 60
 
@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no-logq": {"logq": False},
     "in-batch": {"in_batch": 0.5},
     "newest-window": {"windows": "newest"},
+    "no-averaging": {"averaging": 0.0},
     "paper-norm": {"norm": "paper"},
     "ligr": {"norm": "ligr"},
     "swiglu": {"feed_forward": "swiglu"},
@@ -52,10 +53,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 METRICS = ("ndcg@10", "hr@10")
 
 
+def configured(name: str) -> tuple[segue.SASRec, dict[str, Any]]:
+    """The variant's model, and the options of its training."""
+    changed = dict(VARIANTS[name])
+    options = {option: changed.pop(option) for option in ("averaging",) if option in changed}
+    return dataclasses.replace(segue.SASRec(), **changed), options
+
+
 def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> dict[str, Any]:
     """Train one variant with one seed, and measure it."""
-    config = dataclasses.replace(segue.SASRec(), **VARIANTS[name])
-    chosen = segue.fit(config, split, training=segue.Training(epochs=epochs, seed=seed), quiet=True)
+    config, options = configured(name)
+    chosen = segue.fit(config, split, training=segue.Training(epochs=epochs, seed=seed, **options), quiet=True)
     notes, batch_size = chosen.metadata["training"], chosen.metadata["options"]["batch_size"]
     result: dict[str, Any] = {
         "model": name,
@@ -68,7 +76,7 @@ def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> d
     }
     models = {"test": chosen}
     if refit:
-        again = segue.Training(epochs=notes["best_epoch"], batch_size=batch_size, patience=None, seed=seed)
+        again = segue.Training(epochs=notes["best_epoch"], batch_size=batch_size, patience=None, seed=seed, **options)
         models["refit_test"] = segue.fit(config, split.refit, training=again, quiet=True)
     for part, model in models.items():
         found = segue.evaluate(model, split.test, k=10)
@@ -82,10 +90,11 @@ def possible(name: str, split: segue.Split) -> bool:
     changed = VARIANTS[name]
     if split.dataset.times is None and changed.get("time_bias"):
         return False
-    usual = segue.SASRec().resolved(split.dataset)
-    other = dataclasses.replace(usual, **changed)
+    config, options = configured(name)
+    other, usual = config.resolved(split.dataset), segue.SASRec().resolved(split.dataset)
     sampled = other.loss == "sampled-softmax"
-    return name == "defaults" or (other != usual and (sampled or not changed.keys() <= {"logq", "in_batch"}))
+    differs = other != usual and (sampled or not changed.keys() <= {"logq", "in_batch"})
+    return name == "defaults" or bool(options) or differs
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ SOURCES: dict[object, str] = {  # option, or option and value → what paper it 
     ("positions", "relative"): HSTU,
     ("positions", "both"): HSTU,
     "time_bias": HSTU,
+    "averaging": "Polyak & Juditsky 1992; Tarvainen & Valpola 2017",
     "logq": "Bengio & Senécal 2008; Yi et al. 2019",
     "in_batch": "Yang et al. 2020",
     "learn_temperature": "CLIP, Radford et al. 2021",
