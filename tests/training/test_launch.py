@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 
 from segue.data.simulate import simulate
 from segue.inference.loading import load
@@ -97,3 +98,19 @@ def test_models_that_count_are_written_once(shop: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"run":') == 1
     assert load(tmp_path / "run").model.config.name == "popularity"
+
+
+@pytest.mark.slow
+def test_two_trainings_of_two_processes_end(shop: Path, tmp_path: Path) -> None:
+    """Processes part once, after both: they used to part between the two as well, and could wait for ever."""
+    words = ["--training.epochs", "2", "--training.batch-size", "4", "--training.row-updates", "always", "--refit"]
+    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(tmp_path / "run"), *words]
+    command += ["--model.loss", "sampled-softmax", "--model.width", "8", "--processes", "2", "--training.cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr
+    recommender = load(tmp_path / "run")
+    metadata, kept = recommender.metadata, recommender.model.state_dict()
+    _, note = load_checkpoint(tmp_path / "run" / "refit" / "last.safetensors")
+    assert metadata["refit"] and note["state"]["epoch"] == metadata["training"]["best_epoch"]
+    best, _ = load_checkpoint(tmp_path / "run" / "refit" / "best.safetensors")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in best.items())
