@@ -6,17 +6,20 @@ import argparse
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from segue.data.dataset import Dataset
 from segue.data.splits import Split, leave_last_out
 from segue.data.vocabulary import Vocabulary
 from segue.models.sasrec import SASRec
+from segue.training.checkpoint import load_checkpoint
 from segue.training.config import Training
 from segue.training.fit import fit
-from segue.training.trainer import Trainer
+from segue.training.trainer import Interrupted, Trainer
 
 
 def small_split(n_users: int = 60, n_items: int = 20, seed: int = 1) -> Split:
@@ -48,6 +51,35 @@ def small_model(**changes: object) -> SASRec:
 def small_training(**changes: object) -> Training:
     """Four epochs of a few steps."""
     return Training(**{"epochs": 4, "batch_size": 16, "seed": 3, "cpu": True, **changes})  # type: ignore[arg-type]
+
+
+def check_resumed_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, config: Any, data: Any, training: Training, stop_at: int
+) -> dict[str, Any]:
+    """A run interrupted after so many steps and resumed ends with the bits of one that was not; returns its last state.
+
+    The whole run is left in `folder` / "whole", the other in `folder` / "stopped".
+    """
+    fit(config, data, training=training, quiet=True, out=folder / "whole")
+    original, taken = Trainer._step, []
+
+    def interrupting(trainer: Trainer, index: Any, number: int) -> float:
+        taken.append(number)
+        if len(taken) == stop_at:
+            trainer._stop.set()
+        return original(trainer, index, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupting)
+        with pytest.raises(Interrupted):
+            fit(config, data, training=training, quiet=True, out=folder / "stopped")
+    fit(config, data, training=training, quiet=True, out=folder / "stopped", resume=True)
+    for name in ("best.safetensors", "last.safetensors"):
+        expected, found = (load_checkpoint(folder / run / name)[0] for run in ("whole", "stopped"))
+        assert expected.keys() == found.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(tensor, found[key]), (name, key)
+    return found
 
 
 def main() -> None:

@@ -19,9 +19,9 @@ from segue.training.averaging import Average
 from segue.training.checkpoint import load_checkpoint, save_checkpoint
 from segue.training.config import Training
 from segue.training.fit import fit
-from segue.training.trainer import Interrupted, Trainer
+from segue.training.trainer import Trainer
 from tests.models.rating_models import rated_dataset
-from tests.training.runs import small_model, small_split, small_training
+from tests.training.runs import check_resumed_bits, small_model, small_split, small_training
 
 TABLE = "items.weight"
 
@@ -97,24 +97,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     tmp_path: Path, config: SASRec, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, training = small_split(), small_training(row_updates=rows)
-    fit(config, data, training=training, quiet=True, out=tmp_path / "whole")
-    original, taken = Trainer._step, []
-
-    def interrupting(trainer: Trainer, index: Any, number: int) -> float:
-        taken.append(number)
-        if len(taken) == 9:
-            trainer._stop.set()
-        return original(trainer, index, number)
-
-    monkeypatch.setattr(Trainer, "_step", interrupting)
-    with pytest.raises(Interrupted):
-        fit(config, data, training=training, quiet=True, out=tmp_path / "stopped")
-    monkeypatch.setattr(Trainer, "_step", original)
-    fit(config, data, training=training, quiet=True, out=tmp_path / "stopped", resume=True)
-    for name in ("last.safetensors", "best.safetensors"):
-        expected, found = (load_checkpoint(tmp_path / run / name)[0] for run in ("whole", "stopped"))
-        assert expected.keys() == found.keys() and (name.startswith("best") or f"average.{TABLE}" in found)
-        assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
+    last = check_resumed_bits(tmp_path, monkeypatch, config, data, training, stop_at=9)
+    assert f"average.{TABLE}" in last
 
 
 def test_a_run_from_before_goes_on_without_a_mean(tmp_path: Path) -> None:

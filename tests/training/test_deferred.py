@@ -22,10 +22,9 @@ from segue.training.config import Training
 from segue.training.deferred import DeferredTable
 from segue.training.fit import fit
 from segue.training.optimizers import RowAdam, sparse_tables
-from segue.training.trainer import Interrupted, Trainer
 from tests.helpers import make_dataset
 
-from .runs import small_training
+from .runs import check_resumed_bits, small_training
 
 ROWS, WIDTH, PERIOD = 7, 3, 5
 READS = st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=4), min_size=1, max_size=4 * PERIOD)
@@ -173,24 +172,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     tmp_path: Path, config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, training = make_dataset(HISTORIES), small_training(epochs=3, batch_size=8, row_updates="always")
-    fit(config, data, training=training, quiet=True, out=tmp_path / "whole")
-    original, taken = Trainer._step, []
-
-    def interrupting(trainer: Trainer, index: Any, number: int) -> float:
-        taken.append(number)
-        if len(taken) == 8:
-            trainer._stop.set()
-        return original(trainer, index, number)
-
-    monkeypatch.setattr(Trainer, "_step", interrupting)
-    with pytest.raises(Interrupted):
-        fit(config, data, training=training, quiet=True, out=tmp_path / "stopped")
-    monkeypatch.setattr(Trainer, "_step", original)
-    fit(config, data, training=training, quiet=True, out=tmp_path / "stopped", resume=True)
-    for name in ("last.safetensors", "best.safetensors"):
-        expected, found = (load_checkpoint(tmp_path / run / name)[0] for run in ("whole", "stopped"))
-        assert expected.keys() == found.keys()
-        assert all(torch.equal(tensor, found[key]) for key, tensor in expected.items())
+    check_resumed_bits(tmp_path, monkeypatch, config, data, training, stop_at=8)
 
 
 def found_tables(model: Any, examples: Any, device: str = "cpu", processes: int = 1, **named: Any) -> list[list[Any]]:

@@ -17,12 +17,10 @@ from segue.data.splits import random_rows
 from segue.errors import ConfigError
 from segue.models.arerec import ARERec
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from segue.training.fit import fit
 from segue.training.optimizers import RowAdam, check_processes, clip_gradients
-from segue.training.trainer import Interrupted, Trainer
 from tests.models.rating_models import rated_dataset
 
-from .runs import small_training
+from .runs import check_resumed_bits, small_training
 
 RATE, BETAS, EPS = 0.01, (0.9, 0.98), 1e-8
 ROWS, WIDTH = 6, 3
@@ -192,26 +190,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
 ) -> None:
     split, config = random_rows(rated_dataset(30, 12, 14)), ARERec(width=8, group=4, **shape)
     training = small_training(batch_size=16, clip_norm=1.0, epochs=3)
-    whole = fit(config, split, training=training, quiet=True, out=tmp_path / "whole")
-    original, taken = Trainer._step, []
-
-    def interrupting(trainer: Trainer, index: Any, number: int) -> float:
-        taken.append(number)
-        if len(taken) == per_epoch + 2:
-            trainer._stop.set()
-        return original(trainer, index, number)
-
-    examples = whole.model.examples(split.train)
-    per_epoch = max(1, round(len(examples.lengths) / training.batch_size))
+    model = config.resolved(split.train).build(split.train.n_users, split.train.n_items)
+    per_epoch = max(1, round(len(model.examples(split.train).lengths) / training.batch_size))
     assert per_epoch > 2
-    monkeypatch.setattr(Trainer, "_step", interrupting)
-    with pytest.raises(Interrupted):
-        fit(config, split, training=training, quiet=True, out=tmp_path / "stopped")
-    monkeypatch.setattr(Trainer, "_step", original)
-    fit(config, split, training=training, quiet=True, out=tmp_path / "stopped", resume=True)
-    for name in ("last.safetensors", "best.safetensors"):
-        expected, _ = load_checkpoint(tmp_path / "whole" / name)
-        found, _ = load_checkpoint(tmp_path / "stopped" / name)
-        assert expected.keys() == found.keys()
-        for key, tensor in expected.items():
-            assert torch.equal(tensor, found[key]), (name, key)
+    check_resumed_bits(tmp_path, monkeypatch, config, split, training, stop_at=per_epoch + 2)

@@ -58,8 +58,8 @@ class RowAdam(torch.optim.Adam):
     def gather(self, table: nn.Embedding) -> None:
         """From now on the table has sparse gradients, which are put into one buffer of its size.
 
-        To make and to zero such a buffer at every step, as dense gradients do, takes several times as long where a step
-        reads few of the rows.
+        To make and to zero such a buffer at every step, as dense gradients do, is memory traffic of the whole table, of
+        which a step reads few rows.
         """
         table.sparse = True
         self._buffers[table.weight] = torch.zeros_like(table.weight)
