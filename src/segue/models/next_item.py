@@ -133,7 +133,8 @@ class NextItemLoss:
         query = self.similarity.query(hidden)
         if self.name == "softmax":
             return losses.full_softmax(query, table, batch.targets, normalise=self.similarity.name == "cosine")
-        targets, negatives = self.similarity.item(vectors).tensor_split([len(batch.targets)])
+        items, n = self.similarity.item(vectors), len(batch.targets)
+        targets, negatives = torch.split(items, [n, len(items) - n])
         target_scores = (query * targets).sum(-1)
         if self.name == "sampled-softmax":
             hits = losses.shared_hits(batch.targets, batch.negatives)
@@ -155,9 +156,11 @@ class NextItemLoss:
         One lookup for all of them: each costs a gradient as large as the table, or one sorting of the rows read.
         """
         scored = [] if self.name == "softmax" else [batch.targets, batch.negatives.flatten()]
-        vectors = table(torch.cat([batch.items.flatten(), *scored]))
-        inputs = vectors[: batch.items.numel()].view(*batch.items.shape, -1)
-        return inputs, vectors[batch.items.numel() :]
+        codes = torch.cat([batch.items.flatten(), *scored])
+        read = batch.items.numel()
+        # One split: of slices each would have a gradient as large as both together.
+        inputs, others = torch.split(table(codes), [read, len(codes) - read])
+        return inputs.view(*batch.items.shape, -1), others
 
 
 class NextItemExamples:
