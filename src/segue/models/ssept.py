@@ -162,7 +162,7 @@ class SSEPTModel(TrainableModel):
         users = self.users(batch.users)
         ages = batch.ages if self.config.time_bias else None
         hidden = self.encode(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.where)
-        item_part, user_part = hidden.tensor_split([self.config.item_width], dim=-1)
+        item_part, user_part = torch.split(hidden, [self.config.item_width, self.config.user_width], dim=-1)
         offset = (user_part * users.repeat_interleave(batch.lengths, dim=0)).sum(-1)
         return self.loss(item_part, scored, self.items.weight, batch, offset)
 
