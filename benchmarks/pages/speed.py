@@ -60,8 +60,11 @@ def limits(results: dict[str, Result]) -> str:
 
 
 def alone(results: dict[str, Result]) -> str:
-    """The notebook's setting, and how long data takes on its way in and out."""
+    """The defaults to their best, the notebook's setting, and how long data takes on its way in and out."""
     parts: list[str] = []
+    trainings = [results[name] for name in sorted(results) if name.startswith("to_best_")]
+    if trainings:
+        parts += to_best(trainings)
     notebooks = [results[name] for name in sorted(results) if name.startswith("notebook_")]
     if notebooks:
         parts += notebook(notebooks)
@@ -69,6 +72,25 @@ def alone(results: dict[str, Result]) -> str:
         if name in results:
             parts += of(results[name])
     return "\n\n".join(parts or [none_yet("notebook.py")])
+
+
+def to_best(trainings: Sequence[Result]) -> Iterator[str]:
+    """A row per seed, for each number of threads."""
+    runs = sorted((run for one in trainings for run in one["runs"]), key=lambda run: run["hardware"]["threads"])
+    heads = ["", "best epoch", "NDCG@10 there, on validation", "seconds until then", "seconds until it stops"]
+    rows = [
+        [
+            f"seed {run['seed']}, {cores(run['hardware']['threads'])}",
+            f"{run['best_epoch']} of {run['epochs']}",
+            decimal(run["validation"]["ndcg@10"]),
+            f"{run['seconds_to_best']:.0f}",
+            f"{run['seconds']:.0f}",
+        ]
+        for run in runs
+    ]
+    yield "**Speed: `SASRec()` on Amazon Beauty, until early stopping ends it, looking included**"
+    yield table(heads, rows, texts=[0])
+    yield made("to_best.py", runs)
 
 
 def notebook(notebooks: Sequence[Result]) -> Iterator[str]:
