@@ -55,9 +55,10 @@ METRICS = ("ndcg@10", "hr@10")
 
 def configured(name: str) -> tuple[segue.SASRec, dict[str, Any]]:
     """The variant's model, and the options of its training."""
-    changed = dict(VARIANTS[name])
-    options = {option: changed.pop(option) for option in ("averaging",) if option in changed}
-    return dataclasses.replace(segue.SASRec(), **changed), options
+    of_model = {field.name for field in dataclasses.fields(segue.SASRec)}
+    model = {option: value for option, value in VARIANTS[name].items() if option in of_model}
+    training = {option: value for option, value in VARIANTS[name].items() if option not in of_model}
+    return dataclasses.replace(segue.SASRec(), **model), training
 
 
 def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> dict[str, Any]:

@@ -50,7 +50,7 @@ MODELS: dict[str, ModelConfig] = {
     "arerec, published": PUBLISHED,
     "arerec, published with its leak": replace(PUBLISHED, look_back="reference"),
 }
-TRAINING = segue.Training(patience=10)
+TRAINING = segue.Training()
 AS_PUBLISHED = segue.Training(
     epochs=100, learning_rate=1e-4, batch_size=8, beta2=0.999, patience=5
 )  # 8 units of 16 ratings
