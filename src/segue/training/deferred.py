@@ -45,16 +45,14 @@ class DeferredTable:
         self.weight = weight
         self._optimizer = optimizer
         self._group = group
-        self._read: _Rows | None = None
+        self._read: _Read | None = None
 
     @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
-        """One step with a coalesced sparse gradient (rows, width)."""
+        """One step with a sparse gradient (rows, width)."""
         state, (beta1, beta2) = self._begun(), self.group["betas"]
-        codes, values = gradient.indices()[0], gradient.values()
-        rows = self._read
-        if rows is None or not torch.equal(rows.codes, codes):
-            rows = self._caught_up(codes)  # of several processes each has read its own rows only
+        rows, values = self._with_gradient(gradient)
+        codes = rows.codes
         state["step"] += 1
         step = float(state["step"])
         gap = step - rows.moments_at
@@ -90,7 +88,20 @@ class DeferredTable:
         """Bring the rows up to date that the embedding is about to look up."""
         if table.training and torch.is_grad_enabled():
             with torch.no_grad():
-                self._read = self._caught_up(torch.unique(read[0]))
+                codes, places = torch.unique(read[0], return_inverse=True)
+                self._read = _Read(self._caught_up(codes), places.flatten())
+
+    def _with_gradient(self, gradient: Tensor) -> tuple[_Rows, Tensor]:
+        """The rows that have a gradient, brought up to date, and the gradient of each (n, width)."""
+        read = self._read
+        if read is not None and read.is_of(gradient):  # what goes where is known, and need not be sorted again
+            values = torch.zeros_like(read.rows.first).index_add_(0, read.places, gradient._values())
+            return read.rows, values
+        gradient = gradient.coalesce()
+        codes = gradient.indices()[0]
+        if read is not None and torch.equal(read.rows.codes, codes):
+            return read.rows, gradient.values()
+        return self._caught_up(codes), gradient.values()  # of several processes each has read its own rows only
 
     def _caught_up(self, codes: Tensor) -> _Rows:
         """The rows with these codes (n,), none of them twice, after their weights were brought up to date."""
@@ -158,6 +169,19 @@ class _Rows:
     def move(self, factor: Tensor | float, eps: float) -> None:
         """Take `factor` times first moment / √second moment from the weights."""
         self.weights.sub_(self.second.sqrt().add_(eps).reciprocal_().mul_(self.first).mul_(factor))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A lookup: the rows it read, and which of them (m,) each of its m places got."""
+
+    rows: _Rows
+    places: Tensor
+
+    def is_of(self, gradient: Tensor) -> bool:
+        """Whether the sparse gradient has one row for each place of this lookup, in its order."""
+        codes = gradient._indices()[0]
+        return len(codes) == len(self.places) and torch.equal(self.rows.codes[self.places], codes)
 
 
 def _put(table: Tensor, codes: Tensor, rows: Tensor) -> None:

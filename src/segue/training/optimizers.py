@@ -17,7 +17,7 @@ from segue.training.batches import n_batches
 from segue.training.config import Training
 from segue.training.deferred import DeferredTable
 
-_WORTH = 12
+_WORTH = 9
 """Rows of a table for each that a step reads, from which on it is faster to move only those."""
 _WORTH_GATHERING = 4
 """The same, from which on it is faster to put the gradients of those rows into a buffer than to make one of all."""
@@ -130,7 +130,7 @@ class RowAdam(torch.optim.Adam):
                     parameter.grad = self._buffers[parameter].index_add_(0, codes, gradient._values())
                     gathered.append((parameter, codes))
                 else:
-                    rows.append((group, parameter, gradient.coalesce()))
+                    rows.append((group, parameter, gradient))
                     parameter.grad = None
         loss: float | None = super().step(closure)
         for parameter, codes in gathered:
@@ -140,7 +140,7 @@ class RowAdam(torch.optim.Adam):
             if parameter in self._deferred:
                 self._deferred[parameter].step(gradient)
             else:
-                self._step_rows(group, parameter, gradient)
+                self._step_rows(group, parameter, gradient.coalesce())
         return loss
 
     def _step_rows(self, group: dict[str, Any], parameter: Tensor, gradient: Tensor) -> None:
