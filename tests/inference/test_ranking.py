@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from segue.data.histories import Histories
 from segue.errors import ConfigError, DataError, EvaluationError
+from segue.inference import ranking
 from segue.inference.batches import Limits
 from segue.inference.ranking import distinct, target_ranks, top_k
 from tests.inference.fakes import Dot, Table
@@ -53,10 +55,11 @@ def naive_ranks(scores: np.ndarray, targets: Sequence[int], hidden: Sequence[int
 
 
 @settings(max_examples=60, deadline=None)
-@given(questions(), st.integers(1, N_ITEMS), st.booleans(), st.sampled_from([Limits(), TINY]))
-def test_top_k_equals_a_naive_sort(asked: tuple, k: int, exclude_seen: bool, limits: Limits) -> None:
+@given(questions(), st.integers(1, N_ITEMS), st.booleans(), st.sampled_from([Limits(), TINY]), st.integers(1, 4))
+def test_top_k_equals_a_naive_sort(asked: tuple, k: int, exclude_seen: bool, limits: Limits, block: int) -> None:
     table, histories, _ = asked
-    codes, scores = top_k(Table(table), lists(histories), k, exclude_seen=exclude_seen, limits=limits)
+    with patch.multiple(ranking, _BLOCK=block, _WORTH=1):
+        codes, scores = top_k(Table(table), lists(histories), k, exclude_seen=exclude_seen, limits=limits)
     for row, history in enumerate(histories):
         expected = naive_top_k(table[row + 1], k, history if exclude_seen else [])
         assert codes[row].tolist() == expected
@@ -99,6 +102,13 @@ def test_ranks_among_candidates_equal_a_naive_count(
         for row, history in enumerate(histories)
     ]
     assert ranks.tolist() == list(chain(*expected))
+
+
+def test_lists_from_a_large_catalogue_equal_a_sort() -> None:
+    table = np.random.default_rng(0).integers(0, 300, (5, 6_001)).astype(np.float32)
+    codes, _ = top_k(Table(table), lists([[1], [2], [3], [4]]), 10)
+    for row, found in enumerate(codes, 1):
+        assert found.tolist() == naive_top_k(table[row], 10, [row])
 
 
 def test_chunks_and_batches_change_nothing() -> None:

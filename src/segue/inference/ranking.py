@@ -20,6 +20,11 @@ from segue.models.base import Model
 _ROWS_COMPARED = 64
 """Rows compared at once: few enough for the flags to stay in the cache, many enough to keep the cores busy."""
 
+_BLOCK = 64
+"""Scores that are looked at as one, by their highest, before the best of a row are chosen."""
+_WORTH = 8
+"""How many times as many scores there must be as would be left to choose from, for blocks to be faster."""
+
 
 def top_k(
     model: Model,
@@ -197,7 +202,7 @@ def _best(chunk: Chunk, k: int) -> tuple[Tensor, Tensor]:
     """Codes and scores (batch, ≤ k) of a chunk's best items, by (score descending, code ascending)."""
     scores = chunk.scores
     width = scores.shape[1]
-    values, columns = scores.topk(min(k + 1, width))
+    values, columns = _largest(scores, min(k + 1, width))
     if width > k:
         # topk takes any of several equal scores at the edge of the list; those rows are chosen again, by code.
         tied = torch.nonzero((values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)).flatten()
@@ -207,6 +212,24 @@ def _best(chunk: Chunk, k: int) -> tuple[Tensor, Tensor]:
     columns = columns.sort(dim=1).values
     values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return columns.gather(1, order) + chunk.start, values
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and columns (batch, k) as `scores.topk(k)` has them; of equal scores at the edge it may take others.
+
+    Whatever is among the k largest, or is equal to the last of them, stands in one of the k blocks with the highest
+    scores. On a CPU it takes half as long, or less, to find these first.
+    """
+    width = scores.shape[1]
+    if scores.device.type != "cpu" or width < _WORTH * k * _BLOCK:
+        return scores.topk(k)
+    whole = width - width % _BLOCK
+    highest = scores[:, :whole].unflatten(1, (-1, _BLOCK)).amax(2)  # type: ignore[no-untyped-call]
+    blocks = highest.topk(k, sorted=False).indices
+    columns = (_BLOCK * blocks[:, :, None] + torch.arange(_BLOCK)).flatten(1)
+    columns = torch.cat([columns, torch.arange(whole, width).expand(len(scores), -1)], dim=1)
+    values, chosen = scores.gather(1, columns).topk(k)
+    return values, columns.gather(1, chosen)
 
 
 def _best_of_tied(scores: Tensor, edge: Tensor, k: int) -> Tensor:
