@@ -217,8 +217,8 @@ def _best(chunk: Chunk, k: int) -> tuple[Tensor, Tensor]:
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and columns (batch, k) as `scores.topk(k)` has them; of equal scores at the edge it may take others.
 
-    Whatever is among the k largest, or is equal to the last of them, stands in one of the k blocks with the highest
-    scores. On a CPU it takes half as long, or less, to find these first.
+    A score outside the k blocks with the highest scores has at least k others that are no lower, one in each of these.
+    On a CPU it is faster to find the blocks first.
     """
     width = scores.shape[1]
     if scores.device.type != "cpu" or width < _WORTH * k * _BLOCK:
