@@ -62,7 +62,7 @@ class Training:
     Metrics of sessions never do."""
     watch_test: bool = False
     """Measure the test part after each validation as well, for the curves alone: it never chooses anything."""
-    patience: int | None = 10
+    patience: int | None = 20
     """Stop after this many validations without a better metric; never when not given."""
     save_every_steps: int | None = None
     """Save the state for resuming also inside an epoch, every so many steps."""
