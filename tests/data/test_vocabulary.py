@@ -41,12 +41,16 @@ def test_unknown_and_missing_ids_are_zero(ids: set[int], asked: list[int | None]
     assert vocabulary.encode(wanted).tolist() == [ranks.index(i) + 1 if i in ranks else 0 for i in wanted]
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.uint16, np.int32, np.int64, np.uint64, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [np.int8, np.uint16, np.int32, np.int64, np.uint64, np.float16, np.float32, np.float64]
+)
 def test_whole_numbers_of_any_width_are_the_same_ids(dtype: type) -> None:
     vocabulary = Vocabulary(np.array([30, 10, 20], dtype=dtype))
     assert vocabulary == Vocabulary([10, 20, 30]) and vocabulary.ids.dtype == pl.Int64
     assert vocabulary.encode(np.array([20, 40], dtype=dtype)).tolist() == [2, 0]
     assert vocabulary.encode([dtype(30), 20, 10.0]).tolist() == [3, 2, 1]
+    assert vocabulary.encode([dtype(30), dtype(40), dtype(10)]).tolist() == [3, 0, 1]
+    assert vocabulary.encode([dtype(30), None, dtype(10)]).tolist() == [3, 0, 1]
 
 
 def test_digits_as_text_match_integers_but_not_the_other_way_of_writing() -> None:

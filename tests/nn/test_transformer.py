@@ -1,4 +1,4 @@
-"""What the newest item looks at is what the fused attention made its output of."""
+"""At the newest item alone, attention gives what it gives there when all places are computed, and says why."""
 
 from __future__ import annotations
 
@@ -17,27 +17,29 @@ from segue.nn.transformer import CausalAttention, Encoder, Norm
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 7), st.integers(1, 4), st.booleans(), st.sampled_from([None, 1, 5]), st.integers(0, 1000))
-def test_weights_times_values_are_the_layers_output(
+def test_one_place_is_given_what_all_places_are(
     length: int, heads: int, output: bool, biases: int | None, seed: int
 ) -> None:
     torch.manual_seed(seed)
     width, batch = 4 * heads, 5
     layer = CausalAttention(width, heads, 0.0, output).eval()
+    torch.nn.init.normal_(layer.key_value.bias)
     queries, context = torch.randn(batch, length, width), torch.randn(batch, length, width)
-    newest = torch.randint(length, (batch,))
+    newest, rows = torch.randint(length, (batch,)), torch.arange(batch)
     bias = None if biases is None else torch.randn(biases, heads, length, length)
-    weights = layer.weights(queries, context, newest, bias)
+    found, weights = layer.newest(queries[rows, newest], context, newest, bias)
+    assert torch.allclose(found, layer(queries, context, bias)[rows, newest], atol=1e-5)
     assert torch.allclose(weights.sum(-1), torch.ones(batch, heads), atol=1e-6)
     values = layer.key_value(context)[..., width:].view(batch, length, heads, 4)
     mixed = layer.output(torch.einsum("bhl,blhd->bhd", weights, values).reshape(batch, width))
-    assert torch.allclose(mixed, layer(queries, context, bias)[torch.arange(batch), newest], atol=1e-5)
+    assert torch.allclose(mixed, found, atol=1e-5)
     for row, place in enumerate(newest.tolist()):
         assert not weights[row, :, place + 1 :].any()
 
 
 @pytest.mark.parametrize("positions", ["absolute", "both"])
 @pytest.mark.parametrize("norm", ["paper", "pre", "ligr"])
-def test_every_block_is_asked_with_what_it_reads(norm: Norm, positions: Positions) -> None:
+def test_the_last_block_computes_the_newest_places_alone(norm: Norm, positions: Positions) -> None:
     torch.manual_seed(0)
     encoder = Encoder(8, 6, 3, 2, 8, 0.0, norm, "relu", positions, time_bias=positions == "both").eval()
     for name, parameter in encoder.named_parameters():
@@ -45,16 +47,17 @@ def test_every_block_is_asked_with_what_it_reads(norm: Norm, positions: Position
             torch.nn.init.normal_(parameter)
     x, places = torch.randn(4, 6, 8), torch.arange(6).expand(4, -1)
     ages = torch.randint(0, 9, (4, 6)).cumsum(1).flip(1)
-    newest = torch.tensor([5, 0, 3, 2])
+    newest, rows = torch.tensor([5, 0, 3, 2]), torch.arange(4)
     read: list[torch.Tensor] = []
     for block in encoder.blocks:
         block.attention.register_forward_hook(
-            lambda layer, given, out: read.append(layer.weights(*given[:2], newest, given[2]))
+            lambda layer, given, out: read.append(layer.newest(given[0][rows, newest], given[1], newest, given[2])[1])
         )
-    encoder(x, places, ages)
+    every = encoder(x, places, ages)
     found = encoder.weights(x, places, newest, ages)
     assert found.shape == (4, 3, 2, 6)
     assert torch.allclose(found, torch.stack(read[:3], dim=1), atol=1e-6)
+    assert torch.allclose(encoder.newest(x, places, newest, ages), every[rows, newest], atol=1e-5)
 
 
 @pytest.mark.parametrize(

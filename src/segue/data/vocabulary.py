@@ -145,12 +145,15 @@ def _series(ids: Iterable[Any]) -> pl.Series:
     if type(ids).__module__.startswith("pyarrow"):
         return pl.Series(ids)
     values = list(ids)
-    kinds = {type(value) for value in values if value is not None}
+    kinds = set(map(type, values)) - {type(None)}
     families = {_family(kind) for kind in kinds}
     if len(families) > 1:
         raise DataError(f"ids mix types ({', '.join(sorted(families))}): make them all of one type.")
     if any(issubclass(kind, np.generic) for kind in kinds):
-        values = [value.item() if isinstance(value, np.generic) else value for value in values]
+        if len(kinds) == 1 and families == {"number"} and None not in values:
+            values = np.array(values).tolist()  # several times as fast as one by one
+        else:
+            values = [value.item() if isinstance(value, np.generic) else value for value in values]
     if families <= {"number", "bool"}:
         series = pl.Series(values, strict=False)
         if series.null_count() == values.count(None):  # else there is an integer that no polars type holds

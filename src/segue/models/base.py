@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -126,7 +127,7 @@ class Model(nn.Module, ABC):
     @property
     def device(self) -> torch.device:
         """Where the module's tensors are."""
-        tensor = next(iter([*self.parameters(), *self.buffers()]), None)
+        tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
 

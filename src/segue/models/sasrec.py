@@ -215,8 +215,9 @@ class SASRecModel(TrainableModel):
     def queries(self, histories: Histories) -> Tensor:
         """Hidden state (n, width) after the newest item of each history."""
         items, lengths = newest_items(histories, self.config.max_length, self.device)
-        hidden = self.encode(self.items(items), lengths, newest_ages(histories, items.shape[1], self.device))
-        return self.similarity.query(hidden[torch.arange(len(items), device=self.device), lengths - 1])
+        ages = newest_ages(histories, items.shape[1], self.device)
+        newest = self.encoder.newest(*self._read(self.items(items), lengths), lengths - 1, ages)
+        return self.similarity.query(newest)
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""

@@ -183,8 +183,8 @@ class SSEPTModel(TrainableModel):
         """(n, item_width + 1): the item part of the newest hidden state, and what the user part adds to every score."""
         items, lengths = newest_items(histories, self.config.max_length, self.device)
         users = self.users.of(torch.from_numpy(histories.users).to(self.device))
-        hidden = self.encode(self.items(items), users, lengths, newest_ages(histories, items.shape[1], self.device))
-        newest = hidden[torch.arange(len(items), device=self.device), lengths - 1]
+        ages = newest_ages(histories, items.shape[1], self.device)
+        newest = self.encoder.newest(*self._read(self.items(items), users, lengths), lengths - 1, ages)
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
         return torch.cat([item_part, (user_part * users).sum(-1, keepdim=True)], dim=-1)
 

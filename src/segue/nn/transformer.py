@@ -87,31 +87,43 @@ class CausalAttention(nn.Module):
         out: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
-    def weights(self, queries: Tensor, context: Tensor, newest: Tensor, bias: Tensor | None = None) -> Tensor:
-        """What `forward` weighs the context with at one place, which the fused kernel does not give back.
+    def newest(
+        self, queries: Tensor, context: Tensor, newest: Tensor, bias: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` gives at one place of each row, without dropout, and what it weighs the context with there.
+
+        Keys and values of the whole context are not needed: a score is a product of the context with the query as the
+        keys' map reads it, and the values' map is applied to the weighted mean of the context.
 
         Parameters
         ----------
-        queries, context, bias
+        queries
+            (batch, width), of the places that look.
+        context, bias
             As of `forward`.
         newest
             (batch,) int64: the place that looks; it sees itself and what came before.
 
         Returns
         -------
-        (batch, heads, length); over the length they sum to 1.
+        mixed
+            (batch, width).
+        weights
+            (batch, heads, length); over the length they sum to 1.
         """
         batch, length, width = context.shape
         size = width // self.heads
-        rows = torch.arange(batch, device=context.device)
-        q = self.query(queries[rows, newest]).view(batch, self.heads, 1, size)
-        k = self.key_value(context)[..., :width].view(batch, length, self.heads, size).transpose(1, 2)
-        scores = (q @ k.transpose(2, 3)).squeeze(2) / math.sqrt(size)
+        keys, values = self.key_value.weight.view(2, self.heads, size, width)
+        q = self.query(queries).view(batch, self.heads, size)
+        # The keys' offset adds the same to all scores of a row, and the softmax does not see it.
+        scores = torch.einsum("bhs,hsw->bhw", q, keys) @ context.transpose(1, 2) / math.sqrt(size)
         if bias is not None:
+            rows = torch.arange(batch, device=context.device)
             scores = scores + bias.expand(batch, -1, -1, -1)[rows, :, newest]
         future = torch.arange(length, device=context.device) > newest[:, None]
-        out: Tensor = scores.masked_fill(future[:, None], float("-inf")).softmax(-1)
-        return out
+        weights = scores.masked_fill(future[:, None], float("-inf")).softmax(-1)
+        mixed = torch.einsum("bhw,hsw->bhs", weights @ context, values).reshape(batch, width)
+        return self.output(mixed + self.key_value.bias[width:]), weights
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
         """Attention step by step: torch's own is slower on a CPU when the weights are dropped out."""
@@ -170,19 +182,31 @@ class Block(nn.Module):
     def forward(self, x: Tensor, buckets: Tensor | None = None) -> Tensor:
         """x (batch, length, width), buckets (batch, length, length) of the times between items → like x."""
         normed = self.attention_norm(x)
-        bias = self._bias(x, buckets)
-        if self.norm == "paper":
-            x = self.feed_forward_norm(normed + self.attention(normed, x, bias))
-            return x + self.feed_forward(x)  # type: ignore[no-any-return]
-        x = x + _gated(self.attention_gate, x, self.dropout(self.attention(normed, normed, bias)))
-        return x + _gated(self.feed_forward_gate, x, self.feed_forward(self.feed_forward_norm(x)))
-
-    def weights(self, x: Tensor, newest: Tensor, buckets: Tensor | None = None) -> Tensor:
-        """x and buckets as in `forward` → attention weights (batch, heads, length) of the places `newest` (batch,)."""
-        normed = self.attention_norm(x)
         context = x if self.norm == "paper" else normed
-        found: Tensor = self.attention.weights(normed, context, newest, self._bias(x, buckets))
-        return found
+        return self._after(x, normed, self.attention(normed, context, self._bias(x, buckets)))
+
+    def newest(self, x: Tensor, newest: Tensor, buckets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What `forward` gives at the places `newest` (batch,), without dropout, and what they look at.
+
+        x and buckets as in `forward` → (batch, width) and attention weights (batch, heads, length).
+        """
+        rows = torch.arange(len(x), device=x.device)
+        own = x[rows, newest]
+        if self.norm == "paper":
+            normed, context = self.attention_norm(own), x
+        else:
+            context = self.attention_norm(x)
+            normed = context[rows, newest]
+        mixed, weights = self.attention.newest(normed, context, newest, self._bias(x, buckets))
+        return self._after(own, normed, mixed), weights
+
+    def _after(self, x: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:
+        """What becomes of the input x, its layer norm and what the attention made of it, all (…, width)."""
+        if self.norm == "paper":
+            x = self.feed_forward_norm(normed + mixed)
+            return x + self.feed_forward(x)  # type: ignore[no-any-return]
+        x = x + _gated(self.attention_gate, x, self.dropout(mixed))
+        return x + _gated(self.feed_forward_gate, x, self.feed_forward(self.feed_forward_norm(x)))
 
     def _bias(self, x: Tensor, buckets: Tensor | None) -> Tensor | None:
         return None if self.bias is None else self.bias(x.shape[1], buckets)
@@ -267,13 +291,25 @@ class Encoder(nn.Module):
         out: Tensor = self.final_norm(x)
         return out
 
+    def newest(self, x: Tensor, places: Tensor, newest: Tensor, ages: Tensor | None = None) -> Tensor:
+        """x, places and ages as in `forward` → hidden states (batch, width) at the places `newest` (batch,).
+
+        As `forward` has them there, without dropout; the last block is computed at these places alone.
+        """
+        x, buckets = self._start(x, places, ages)
+        *earlier, last = self.blocks
+        for block in earlier:
+            x = block(x, buckets)
+        out: Tensor = self.final_norm(last.newest(x, newest, buckets)[0])  # type: ignore[operator]
+        return out
+
     def weights(self, x: Tensor, places: Tensor, newest: Tensor, ages: Tensor | None = None) -> Tensor:
         """x, places and ages as in `forward` → attention weights (batch, blocks, heads, length) of the places `newest`
         (batch,)."""
         x, buckets = self._start(x, places, ages)
         found = []
         for block in self.blocks:
-            found.append(block.weights(x, newest, buckets))  # type: ignore[operator]
+            found.append(block.newest(x, newest, buckets)[1])  # type: ignore[operator]
             x = block(x, buckets)
         return torch.stack(found, dim=1)
 
