@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format bench bench-peers bench-peers-movies bench-peers-games clean
+.PHONY: help setup demo test lint format bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
 
 help:
 	@echo "make demo    train, compare and explain recommenders on made data (a minute or two)"
@@ -36,6 +36,7 @@ format: .venv/.dev-ready
 # One core each, as the figures in the docs; all cores: make THREADS=2 bench-peers
 THREADS ?= 1
 PEERS := OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/peers/run.py
+TURNS := OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/peers/turns.py
 
 # What the README says of segue alone has SEEDS="0 1 2": three times as long.
 SEEDS ?= 0
@@ -47,10 +48,11 @@ bench: .venv/.dev-ready
 	$(OURS)/full_ranking.py --data beauty --model markov sasrec --seeds $(SEEDS)
 	$(OURS)/full_ranking.py --data games --model markov sasrec --seeds $(SEEDS)
 
-# Two at a time, one core each, as the figures in the docs were made.
+# How good they are: two at a time, one core each, as the figures in the docs were made. How fast: by turns, alone.
 bench-peers: .venv/.dev-ready
 	$(PEERS) --install --peer rectools-bce replay-sasrec recommenders-sasrec
 	$(MAKE) -j2 bench-peers-movies bench-peers-games
+	$(MAKE) bench-peers-turns
 
 bench-peers-movies: .venv/.dev-ready
 	$(PEERS) --data ml-100k --peer segue segue-notebook rectools-bce rectools-softmax replay-sasrec recommenders-sasrec
@@ -59,6 +61,10 @@ bench-peers-movies: .venv/.dev-ready
 bench-peers-games: .venv/.dev-ready
 	$(PEERS) --data games --peer segue-notebook rectools-bce
 	$(PEERS) --data games --check 0 --epochs 10 --peer recommenders-sasrec
+
+bench-peers-turns: .venv/.dev-ready
+	$(TURNS) --data games
+	$(TURNS) --data ml-100k
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pages import accuracy, options, ratings, rivals, scaling, sessions, speed
+from pages import accuracy, options, ratings, rivals, scaling, sessions, speed, turns
 from pages.cells import Result, none_yet, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +24,7 @@ DOCS, RESULTS = ROOT / "docs", ROOT / "benchmarks" / "results"
 def at_a_glance(results: dict[str, Result]) -> str:
     """The README's two tables: how good, and how fast."""
     good = accuracy.at_a_glance(results, rivals.best_others(results))
-    return "\n\n".join([*good, *rivals.at_a_glance(results)]) or none_yet("full_ranking.py", "peers/run.py")
+    return "\n\n".join([*good, *turns.at_a_glance(results)]) or none_yet("full_ranking.py", "peers/turns.py")
 
 
 PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
@@ -39,7 +39,7 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
         DOCS / "benchmarks.md",
         {
             "rivals": rivals.side_by_side,
-            "ratios": rivals.ratios,
+            "ratios": turns.ratios,
             "settings": rivals.settings,
             "curves": rivals.pictures,
             "defaults": accuracy.defaults,

@@ -1,4 +1,4 @@
-"""Rivals beside segue: how good, how fast, ratios, settings; from results/peers_<data>.json."""
+"""Rivals beside segue: how good, how fast, the way there, settings; from results/peers_<data>.json."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ SYSTEMS = {
     "recommenders-ssept": "Microsoft's SSEPT",
     "recbole-sasrec": "RecBole, defaults",
 }
-ONE_CONFIGURATION = ("segue-notebook", "rectools-bce", "recommenders-sasrec")
-"""The systems that are told the same, and so can be compared by their speed."""
 PICTURE = "![Validation NDCG@10 of each system against its seconds of training](images/peers-curves.png)"
 OWN_SETTINGS = (
     "width",
@@ -84,32 +82,6 @@ def speeds(runs: list[Result]) -> str:
     return table(heads, rows, texts=[0])
 
 
-def at_a_glance(results: dict[str, Result]) -> Iterator[str]:
-    """One dataset's systems in one configuration, the shortest epoch first: Games, or whichever there is."""
-    found = runs_by_data(results)
-    for data in sorted(found, key=lambda data: data != "games")[:1]:
-        runs = [run for name in ONE_CONFIGURATION if (run := only(found[data], name))]
-        rows = [
-            [
-                SYSTEMS[run["peer"]],
-                number(run["seconds_per_epoch"]),
-                number(run["recommended_users_per_second"]),
-                optional(run.get("sampled_users_per_second")),
-                f"{run['peak_memory_training'] / 1e6:,.0f} MB",
-            ]
-            for run in sorted(runs, key=lambda run: run["seconds_per_epoch"])
-        ]
-        heads = [
-            f"{DATA[data]}, one configuration",
-            "seconds per epoch",
-            "users/s, lists",
-            "users/s, sampled evaluation",
-            "memory, training",
-        ]
-        yield table(heads, rows, texts=[0])
-        yield made(f"peers/run.py --data {data}", runs)
-
-
 def best_others(results: dict[str, Result]) -> dict[str, tuple[str, str, str]]:
     """Of each dataset the rival with the highest NDCG@10: its name, NDCG@10 and HR@10."""
     found = {}
@@ -120,59 +92,30 @@ def best_others(results: dict[str, Result]) -> dict[str, tuple[str, str, str]]:
     return found
 
 
-# ---- ratios ----------------------------------------------------------------------------------------------------------
+# ---- until RecTools' best --------------------------------------------------------------------------------------------
 
 
-def ratios(results: dict[str, Result]) -> str:
-    """Against RecTools and against Microsoft's, where both sides were run with as many threads."""
-    found = runs_by_data(results)
-    parts = [part for data, runs in found.items() for part in against_rectools(DATA[data], runs)]
-    parts += [part for data, runs in found.items() for part in against_microsoft(DATA[data], runs)]
-    return "\n\n".join(parts or [none_yet("peers/run.py")])
-
-
-def against_rectools(heading: str, runs: list[Result]) -> Iterator[str]:
-    """The same configuration in both."""
-    own, other, ours = (only(runs, name) for name in ("segue-notebook", "rectools-bce", "segue"))
-    if not own or not other or own["threads"] != other["threads"]:
-        return
-    lists = [run["recommended_users_per_second"] for run in (own, other)]
-    rows = [
-        compared("seconds per epoch", own["seconds_per_epoch"], other["seconds_per_epoch"]),
-        compared("users/s, lists of ten", lists[0], lists[1], per_second=True),
-    ]
-    if "curve" in other:
-        best = max(other["curve"], key=lambda row: row[NDCG])
-        for run, what in ((own, ""), (ours, ", by SASRec()")):
-            if run and "curve" in run:
-                rows.append(until(f"seconds to RecTools' best NDCG@10{what}", run["curve"], best))
-    yield f"**{heading}: segue and RecTools, one configuration**"
-    yield table(["", "segue", "RecTools", "times as fast"], rows, texts=[0])
-
-
-def against_microsoft(heading: str, runs: list[Result]) -> Iterator[str]:
-    """The notebook's setting in both, and its own way to evaluate."""
-    own, other = only(runs, "segue-notebook"), only(runs, "recommenders-sasrec")
-    if not own or not other or own["threads"] != other["threads"]:
-        return
-    rows = [compared("seconds per epoch", own["seconds_per_epoch"], other["seconds_per_epoch"])]
-    sampled, theirs = (run.get("sampled_users_per_second") for run in (own, other))
-    if sampled and theirs:
-        rows.append(compared("users/s, evaluated among 100 sampled items", sampled, theirs, per_second=True))
-    yield f"**{heading}: segue and Microsoft's SASREC, one configuration**"
-    yield table(["", "segue", "Microsoft's", "times as fast"], rows, texts=[0])
-
-
-def compared(what: str, own: float, other: float, per_second: bool = False) -> list[str]:
-    """A row of seconds, or of what is done per second."""
-    ratio = own / other if per_second else other / own
-    return [what, number(own), number(other), f"{number(ratio)} ×"]
+def until_their_best(runs: list[Result]) -> list[list[str]]:
+    """Rows: seconds until segue stands on validation where RecTools did at its best, in the same configuration and in
+    its own; none where the two were not run with as many threads."""
+    other = only(runs, "rectools-bce")
+    if not other or "curve" not in other:
+        return []
+    best = max(other["curve"], key=lambda row: row[NDCG])
+    rows = []
+    for name, what in (("segue-notebook", ""), ("segue", ", by SASRec()")):
+        run = only(runs, name)
+        if run and "curve" in run and run["threads"] == other["threads"]:
+            rows.append(until(f"seconds to RecTools' best NDCG@10{what}", run["curve"], best))
+    return rows
 
 
 def until(what: str, rows: list[dict[str, float]], best: dict[str, float]) -> list[str]:
     """A row of the seconds of a curve to the other's best look."""
-    seconds = reached(rows, best[NDCG])
-    return [what, "never", number(best["seconds"]), ""] if seconds is None else compared(what, seconds, best["seconds"])
+    seconds, theirs = reached(rows, best[NDCG]), best["seconds"]
+    if seconds is None:
+        return [what, "never", number(theirs), "", ""]
+    return [what, number(seconds), number(theirs), f"{number(theirs / seconds)} ×", ""]
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""How fast segue and its rivals are in one configuration, by turns, so that all meet the same minutes of the machine.
+
+    python benchmarks/peers/turns.py --data games --rounds 3
+
+In each round every system trains on the same data, in a process of its own, for about as long as the others; its first
+epoch, in which things are made and compiled, does not count. Then it makes lists for ten thousand users, three times,
+and evaluates as Microsoft's library does, if it can. The order is turned round from one round to the next. A round's
+figures are compared with each other alone. Nothing else should run meanwhile. After each round all so far are in
+results/turns_<data>.json; `run.py` says how good the systems are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import environments
+import run
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import common
+
+import segue
+
+EPOCHS = {
+    "games": {"segue-notebook": 11, "rectools-bce": 2, "recommenders-sasrec": 2},
+    "ml-100k": {"segue-notebook": 30, "rectools-bce": 20, "recommenders-sasrec": 20},
+}
+"""How long each trains in a round."""
+USERS = 10_000
+"""At most so many are given lists."""
+SHOWN = ("seconds_per_epoch", "recommended_users_per_second", "sampled_users_per_second")
+"""What is compared."""
+
+
+def turn(name: str, options: argparse.Namespace, split: segue.Split) -> dict[str, Any]:
+    """What one system needs: means over its epochs but the first, and over the lists that it made."""
+    asked = {"test": split.test.sample(USERS, options.seed)}
+    answer = run.ask(run.PEERS[name], options, split.refit, asked, EPOCHS[options.data][name], 0)
+    report, goes = answer.report, answer.report["recommending"][-1]
+    return {
+        "peer": name,
+        "threads": options.threads,
+        "seconds_per_epoch": round(statistics.mean(report["epoch_seconds"][1:]), 3),
+        "epoch_seconds": report["epoch_seconds"],
+        "recommended_users": goes["users"],
+        "recommended_users_per_second": round(goes["users"] / statistics.mean(goes["goes"]), 1),
+        "recommending_seconds": goes["goes"],
+        "sampled_users_per_second": report.get("sampled_evaluation_users_per_second"),
+        "peak_memory_training": report["peak_memory_training"],
+        "settings": report["settings"],
+        "peer_versions": report["versions"],
+        **common.provenance(),
+    }
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=EPOCHS, default="games")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    parser.add_argument("--envs", type=Path, default=environments.DEFAULT, help="where the environments are kept")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Take turns; each is kept as it ends."""
+    options = arguments()
+    split = segue.leave_last_out(common.dataset(options.data))
+    names = list(EPOCHS[options.data])
+    what = f"{common.DATA[options.data]}, all but the last item of each user, in rounds, one after the other"
+    runs: list[dict[str, Any]] = []
+    for number in range(1, options.rounds + 1):
+        for name in names if number % 2 else reversed(names):
+            runs.append({"round": number} | turn(name, options, split))
+            print({key: runs[-1][key] for key in ("round", "peer", *SHOWN)}, flush=True)
+        common.write(f"turns_{options.data}", {"what": what, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()
