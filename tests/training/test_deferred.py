@@ -188,7 +188,7 @@ def test_only_large_tables_are_deferred_or_gathered(monkeypatch: pytest.MonkeyPa
     assert found_tables(model, examples) == [[], [model.users]]
     assert found_tables(model, examples, processes=2) == [[], []]
     assert found_tables(model, examples, device="cuda") == [[], []]
-    monkeypatch.setattr(optimizers, "_WORTH", 2)
+    monkeypatch.setattr(optimizers, "_WORTH_DEFERRING", 2)
     assert found_tables(model, examples) == [[model.users], []]
     assert found_tables(model, examples, weight_decay=0.1) == [[], [model.users]]
     assert found_tables(model, examples, device="cuda") == [[], []]

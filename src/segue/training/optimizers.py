@@ -17,7 +17,7 @@ from segue.training.batches import n_batches
 from segue.training.config import Training
 from segue.training.deferred import DeferredTable
 
-_WORTH = 9
+_WORTH_DEFERRING = 9
 """Rows of a table for each that a step reads, from which on it is faster to move only those."""
 _WORTH_GATHERING = 4
 """The same, from which on it is faster to put the gradients of those rows into a buffer than to make one of all."""
@@ -213,7 +213,7 @@ def sparse_tables(
     deferred, gathered = [], []
     for table, rows in read.items():
         size = table.num_embeddings
-        if not settings.weight_decay and _WORTH * (rows * steps + size) < size * steps:
+        if not settings.weight_decay and _WORTH_DEFERRING * (rows * steps + size) < size * steps:
             deferred.append(table)
         elif accelerator.num_processes == 1 and _WORTH_GATHERING * rows < size:
             gathered.append(table)

@@ -105,17 +105,15 @@ class Trainer:
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
-        deferred, gathered = sparse_tables(model, examples, settings, accelerator)
-        for table in (*deferred, *gathered):
-            table.sparse = True  # before several processes look how gradients are to be added up
-        check_processes(model, accelerator)
         self.model = model.to(accelerator.device)
-        self.wrapped = accelerator.prepare_model(self.model)
         self.optimizer = make_optimizer(self.model, settings)
+        deferred, gathered = sparse_tables(model, examples, settings, accelerator)
         for table in deferred:
             self.optimizer.defer(table)
         for table in gathered:
             self.optimizer.gather(table)
+        check_processes(model, accelerator)
+        self.wrapped = accelerator.prepare_model(self.model)  # now it is known which gradients are sparse
         self.average = Average(self.model, averaging)
         self.state = State()
         self.best: dict[str, Tensor] = {}
