@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from pages.cells import Result, cores, decimal, made, none_yet, number, table
+from pages.cells import DATA, Result, cores, decimal, made, none_yet, number, table
 
 SETTINGS = {"notebook": "setting of the notebook", "defaults": "SASRec()"}
 
@@ -62,9 +62,7 @@ def limits(results: dict[str, Result]) -> str:
 def alone(results: dict[str, Result]) -> str:
     """The defaults to their best, the notebook's setting, and how long data takes on its way in and out."""
     parts: list[str] = []
-    trainings = [results[name] for name in sorted(results) if name.startswith("to_best_")]
-    if trainings:
-        parts += to_best(trainings)
+    parts += to_best(results)
     notebooks = [results[name] for name in sorted(results) if name.startswith("notebook_")]
     if notebooks:
         parts += notebook(notebooks)
@@ -74,23 +72,31 @@ def alone(results: dict[str, Result]) -> str:
     return "\n\n".join(parts or [none_yet("notebook.py")])
 
 
-def to_best(trainings: Sequence[Result]) -> Iterator[str]:
-    """A row per seed, for each number of threads."""
-    runs = sorted((run for one in trainings for run in one["runs"]), key=lambda run: run["hardware"]["threads"])
+def to_best(results: dict[str, Result]) -> Iterator[str]:
+    """A row per dataset and seed, of the trainings whose epochs validation chose."""
     heads = ["", "best epoch", "NDCG@10 there, on validation", "seconds until then", "seconds until it stops"]
-    rows = [
-        [
-            f"seed {run['seed']}, {cores(run['hardware']['threads'])}",
-            f"{run['best_epoch']} of {run['epochs']}",
-            decimal(run["validation"]["ndcg@10"]),
-            f"{run['seconds_to_best']:.0f}",
-            f"{run['seconds']:.0f}",
-        ]
-        for run in runs
-    ]
-    yield "**Speed: `SASRec()` on Amazon Beauty, until early stopping ends it, looking included**"
-    yield table(heads, rows, texts=[0])
-    yield made("to_best.py", runs)
+    rows, runs = [], []
+    for data, heading in DATA.items():
+        for run in results.get(f"full_ranking_{data}", {}).get("runs", []):
+            if run["model"] != "sasrec":
+                continue
+            notes = run["training"]
+            # An epoch is as long as any other, so the best one of n is reached after its share of them.
+            until = notes["seconds"] * notes["best_epoch"] / notes["epochs"]
+            rows.append(
+                [
+                    f"{heading}, seed {run['seed']}, {cores(run['hardware']['threads'])}",
+                    f"{notes['best_epoch']} of {notes['epochs']}",
+                    decimal(notes["validation"]["ndcg@10"]),
+                    number(until),
+                    number(notes["seconds"]),
+                ]
+            )
+            runs.append(run)
+    if rows:
+        yield "**Speed: `SASRec()` until early stopping ends it, looking included**"
+        yield table(heads, rows, texts=[0])
+        yield made("full_ranking.py", runs)
 
 
 def notebook(notebooks: Sequence[Result]) -> Iterator[str]:
