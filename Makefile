@@ -11,7 +11,7 @@ help:
 	@echo "make test    everything that has to pass: style, types, tests"
 	@echo "make lint    style and types only"
 	@echo "make format  put the code into the one style"
-	@echo "make bench   our speed and accuracy on public data in the folder SEGUE_TEST_DATA (some forty minutes)"
+	@echo "make bench   our speed and accuracy on public data in the folder SEGUE_TEST_DATA (twenty minutes on two cores)"
 	@echo "make bench-peers  the same beside rivals, each in an environment of its own (an hour)"
 	@echo "make setup   the development environment in .venv"
 	@echo "make clean   remove .venv and caches"
@@ -33,20 +33,21 @@ format: .venv/.dev-ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# One core each, as the figures in the docs; all cores: make THREADS=2 bench-peers
+# Timings beside rivals are of one core, as in the docs; more: make THREADS=2 bench-peers
 THREADS ?= 1
-PEERS := OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/peers/run.py
-TURNS := OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks/peers/turns.py
+ONE := OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks
+PEERS := $(ONE)/peers/run.py
+TURNS := $(ONE)/peers/turns.py
 
-# What the README says of segue alone has SEEDS="0 1 2": three times as long.
+# All cores, as in the docs. What the README says of segue alone has SEEDS="0 1 2": three times as long.
 SEEDS ?= 0
-OURS := OMP_NUM_THREADS=$(THREADS) $(BIN)/python benchmarks
+ALL := $(BIN)/python benchmarks
 
 bench: .venv/.dev-ready
-	$(OURS)/notebook.py
-	$(OURS)/full_ranking.py --data ml-100k --model markov sasrec --seeds $(SEEDS)
-	$(OURS)/full_ranking.py --data beauty --model markov sasrec --seeds $(SEEDS)
-	$(OURS)/full_ranking.py --data games --model markov sasrec --seeds $(SEEDS)
+	$(ONE)/notebook.py
+	$(ALL)/full_ranking.py --data ml-100k --model markov sasrec --seeds $(SEEDS)
+	$(ALL)/full_ranking.py --data beauty --model markov sasrec --seeds $(SEEDS)
+	$(ALL)/full_ranking.py --data games --model markov sasrec --seeds $(SEEDS)
 
 # How good they are: two at a time, one core each, as the figures in the docs were made. How fast: by turns, alone.
 bench-peers: .venv/.dev-ready
