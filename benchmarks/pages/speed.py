@@ -61,8 +61,7 @@ def limits(results: dict[str, Result]) -> str:
 
 def alone(results: dict[str, Result]) -> str:
     """The defaults to their best, the notebook's setting, and how long data takes on its way in and out."""
-    parts: list[str] = []
-    parts += to_best(results)
+    parts = [*to_best(results)]
     notebooks = [results[name] for name in sorted(results) if name.startswith("notebook_")]
     if notebooks:
         parts += notebook(notebooks)
