@@ -96,13 +96,7 @@ class Job:
                 codes = np.asarray(recommend(part))
                 seconds.append(round(time.perf_counter() - began, 3))
             self.report.setdefault("recommending", []).append(
-                {
-                    "part": part.name,
-                    "epoch": epoch,
-                    "users": len(part.users),
-                    "seconds": min(seconds),
-                    "goes": seconds,
-                }
+                {"part": part.name, "epoch": epoch, "users": len(part.users), "seconds": seconds}
             )
             self._write(part, epoch, codes)
 

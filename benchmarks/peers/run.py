@@ -158,7 +158,7 @@ def measurements(answers: list[judge.Answer]) -> dict[str, Any]:
         "seconds_per_epoch": min(seconds),
         "epoch_seconds": seconds,
         "recommended_users": recommending[-1]["users"],
-        "recommended_users_per_second": round(max(row["users"] / row["seconds"] for row in recommending), 1),
+        "recommended_users_per_second": round(max(row["users"] / min(row["seconds"]) for row in recommending), 1),
         "sampled_users_per_second": last.get("sampled_evaluation_users_per_second"),
         **{part: max(answer.report[part] for answer in answers) for part in ("peak_memory_training", "peak_memory")},
         "cpu_seconds": round(sum(answer.report["cpu_seconds"] for answer in answers), 1),
@@ -176,6 +176,13 @@ def subset(data: segue.Dataset, users: int | None, seed: int) -> segue.Dataset:
     return segue.prepare(frame.filter(pl.col("user").is_in(kept.implode())), duplicates="keep")
 
 
+def add_circumstances(parser: argparse.ArgumentParser) -> None:
+    """What `ask` needs to know besides the data: seed, threads, environments."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+    parser.add_argument("--envs", type=Path, default=environments.DEFAULT, help="where the environments are kept")
+
+
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -186,9 +193,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-refit", dest="refit", action="store_false", help="test the model that was chosen")
     parser.add_argument("--validation-users", type=int, default=5_000, help="how many users choose the epoch")
     parser.add_argument("--users", type=int, help="only so many users, to try things out; nothing is stored")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    parser.add_argument("--envs", type=Path, default=environments.DEFAULT, help="where the environments are kept")
+    add_circumstances(parser)
     parser.add_argument("--install", action="store_true", help="only make the environments")
     parser.add_argument("--table", action="store_true", help="only print the table of what is stored")
     return parser.parse_args()

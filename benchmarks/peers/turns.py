@@ -12,13 +12,11 @@ results/turns_<data>.json; `run.py` says how good the systems are.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-import environments
 import run
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -41,15 +39,15 @@ def turn(name: str, options: argparse.Namespace, split: segue.Split) -> dict[str
     """What one system needs: means over its epochs but the first, and over the lists that it made."""
     asked = {"test": split.test.sample(USERS, options.seed)}
     answer = run.ask(run.PEERS[name], options, split.refit, asked, EPOCHS[options.data][name], 0)
-    report, goes = answer.report, answer.report["recommending"][-1]
+    report, made = answer.report, answer.report["recommending"][-1]
     return {
         "peer": name,
         "threads": options.threads,
         "seconds_per_epoch": round(statistics.mean(report["epoch_seconds"][1:]), 3),
         "epoch_seconds": report["epoch_seconds"],
-        "recommended_users": goes["users"],
-        "recommended_users_per_second": round(goes["users"] / statistics.mean(goes["goes"]), 1),
-        "recommending_seconds": goes["goes"],
+        "recommended_users": made["users"],
+        "recommended_users_per_second": round(made["users"] / statistics.mean(made["seconds"]), 1),
+        "recommending_seconds": made["seconds"],
         "sampled_users_per_second": report.get("sampled_evaluation_users_per_second"),
         "peak_memory_training": report["peak_memory_training"],
         "settings": report["settings"],
@@ -63,14 +61,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=EPOCHS, default="games")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    parser.add_argument("--envs", type=Path, default=environments.DEFAULT, help="where the environments are kept")
+    run.add_circumstances(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Take turns; each is kept as it ends."""
+    """Take turns; each round is kept as it ends."""
     options = arguments()
     split = segue.leave_last_out(common.dataset(options.data))
     names = list(EPOCHS[options.data])

@@ -214,17 +214,18 @@ class SASRecModel(TrainableModel):
 
     def queries(self, histories: Histories) -> Tensor:
         """Hidden state (n, width) after the newest item of each history."""
-        items, lengths = newest_items(histories, self.config.max_length, self.device)
-        ages = newest_ages(histories, items.shape[1], self.device)
-        newest = self.encoder.newest(*self._read(self.items(items), lengths), lengths - 1, ages)
-        return self.similarity.query(newest)
+        return self.similarity.query(self.encoder.newest(*self._asked(histories)))
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""
+        weights = self.encoder.weights(*self._asked(histories))
+        return Attention(weights, histories.last(self.config.max_length).places(weights.shape[-1]))
+
+    def _asked(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What the encoder is given to answer for n histories: inputs, places, the newest place of each, and ages."""
         items, lengths = newest_items(histories, self.config.max_length, self.device)
         ages = newest_ages(histories, items.shape[1], self.device)
-        weights = self.encoder.weights(*self._read(self.items(items), lengths), lengths - 1, ages)
-        return Attention(weights, histories.last(self.config.max_length).places(items.shape[1]))
+        return *self._read(self.items(items), lengths), lengths - 1, ages
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Scores (batch, stop - start) of the codes from `start` up to `stop`."""

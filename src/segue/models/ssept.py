@@ -181,20 +181,25 @@ class SSEPTModel(TrainableModel):
 
     def queries(self, histories: Histories) -> Tensor:
         """(n, item_width + 1): the item part of the newest hidden state, and what the user part adds to every score."""
-        items, lengths = newest_items(histories, self.config.max_length, self.device)
-        users = self.users.of(torch.from_numpy(histories.users).to(self.device))
-        ages = newest_ages(histories, items.shape[1], self.device)
-        newest = self.encoder.newest(*self._read(self.items(items), users, lengths), lengths - 1, ages)
+        users = self._users_of(histories)
+        newest = self.encoder.newest(*self._asked(histories, users))
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
         return torch.cat([item_part, (user_part * users).sum(-1, keepdim=True)], dim=-1)
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""
+        weights = self.encoder.weights(*self._asked(histories, self._users_of(histories)))
+        return Attention(weights, histories.last(self.config.max_length).places(weights.shape[-1]))
+
+    def _users_of(self, histories: Histories) -> Tensor:
+        """User vectors (n, user_width) of n histories."""
+        return self.users.of(torch.from_numpy(histories.users).to(self.device))
+
+    def _asked(self, histories: Histories, users: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """What the encoder is given to answer for n histories: inputs, places, the newest place of each, and ages."""
         items, lengths = newest_items(histories, self.config.max_length, self.device)
-        users = self.users.of(torch.from_numpy(histories.users).to(self.device))
         ages = newest_ages(histories, items.shape[1], self.device)
-        weights = self.encoder.weights(*self._read(self.items(items), users, lengths), lengths - 1, ages)
-        return Attention(weights, histories.last(self.config.max_length).places(items.shape[1]))
+        return *self._read(self.items(items), users, lengths), lengths - 1, ages
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
