@@ -7,9 +7,9 @@ The shops are the simulator's (`segue.simulate`): 1,024 users, 100 sessions each
 PARSRec's `synthetic.txt` the categories have 100 products, with the same planted structure. Measured on the sessions
 of the test part, step by step:
 
-- the category-by-category matrix of each group (`segue.evaluation.category_maps`), made symmetric, against the planted
-  covariances: Spearman over the 22 pairs that are not zero in either group (the same in both), Pearson over all 190,
-  and the sign of the difference in the pairs on which the groups differ;
+- the category-by-category matrix of each group (`segue.evaluation.explanations.category_maps`), made symmetric,
+  against the planted covariances: Spearman over the 22 pairs that are not zero in either group (the same in both),
+  Pearson over all 190, and the sign of the difference in the pairs on which the groups differ;
 - the area under the ROC of a linear probe of the user vectors for the group, five-fold;
 - deletion: the fall of the log-probability of the best suggestion without what is explained as strongest, against
   random.
@@ -31,13 +31,13 @@ import numpy as np
 import polars as pl
 
 import segue
-from segue.data.planted import Market, plant
-from segue.data.splits import Split, split_by
-from segue.evaluation.agreement import Agreement, agreement, cooccurrence, separation
-from segue.evaluation.category_maps import category_maps
-from segue.evaluation.deletion import Deletion, Method, deletion
-from segue.evaluation.heatmaps import draw_maps, draw_reasons
-from segue.evaluation.labels import Labels, planted_labels
+from segue.data.simulation.planted import Market, plant
+from segue.data.splits.by_user import Split, split_by
+from segue.evaluation.explanations.agreement import Agreement, agreement, cooccurrence, separation
+from segue.evaluation.explanations.category_maps import category_maps
+from segue.evaluation.explanations.deletion import Deletion, Method, deletion
+from segue.evaluation.explanations.heatmaps import draw_maps, draw_reasons
+from segue.evaluation.explanations.labels import Labels, planted_labels
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 MARKET = Market(users=1024, sessions=100, products=100, price_effect=0.1, longest=10)

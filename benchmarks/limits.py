@@ -28,8 +28,8 @@ import segue
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.vocabulary import Vocabulary
-from segue.inference.batches import LIMITS
-from segue.inference.ranking import top_k
+from segue.inference.scoring.batches import LIMITS
+from segue.inference.scoring.ranking import top_k
 from segue.memory import keep_buffers
 from segue.models.base import Model
 from segue.training.trainer import Trainer

@@ -21,7 +21,7 @@ from pathlib import Path
 import common
 
 import segue
-from segue.evaluation.sessions import both_ways
+from segue.evaluation.tasks.sessions import both_ways
 
 CONFIGS = {
     "popularity": segue.Popularity(),

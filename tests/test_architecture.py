@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,45 @@ def test_imports_come_from_rooms_above(file: Path) -> None:
     room = file.relative_to(SOURCE).parts[0].removesuffix(".py")
     wrong = [f"line {line}: {module}" for line, module in imports(file) if floor[module.split(".")[1]] > floor[room]]
     assert not wrong, f"{file.name} imports from below: {', '.join(wrong)}"
+
+
+def modules() -> dict[str, set[str]]:
+    """Module → modules of segue that it imports; a package stands for its `__init__`."""
+    named = {".".join(file.relative_to(SOURCE).with_suffix("").parts): file for file in files()}
+    known = {name.removesuffix(".__init__"): file for name, file in named.items()}
+    graph: dict[str, set[str]] = {}
+    for name, file in known.items():
+        targets = {module.removeprefix("segue.") for _, module in imports(file)}
+        graph[name] = {target for target in targets if target in known and target != name}
+    return graph
+
+
+def rooms_within() -> list[str]:
+    """Every folder of the source, the source itself first."""
+    folders = {file.relative_to(SOURCE).parent.as_posix() for file in files()}
+    return sorted(folders | {"."})
+
+
+@pytest.mark.parametrize("folder", rooms_within())
+def test_nothing_in_a_room_imports_in_a_circle(folder: str) -> None:
+    """Files and inner rooms of a folder are nodes; an import within an inner room is that room's own affair."""
+    depth = 0 if folder == "." else folder.count("/") + 1
+    inside = [] if folder == "." else folder.split("/")
+
+    def node(module: str) -> str | None:
+        parts = module.split(".")
+        return parts[depth] if parts[:depth] == inside and len(parts) > depth else None
+
+    graph: dict[str, set[str]] = {}
+    for module, targets in modules().items():
+        start = node(module)
+        if start is not None:
+            ends = {end for end in map(node, targets) if end is not None and end != start}
+            graph.setdefault(start, set()).update(ends)
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle in {folder}: {' → '.join(error.args[1])}")
 
 
 def test_no_command_imports_another() -> None:

@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from segue.cli.main import main
-from segue.data.simulate import simulate
+from segue.data.simulation.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

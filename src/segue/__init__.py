@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
     from segue.data.item_histories import ItemHistories
-    from segue.data.planted import Planted
-    from segue.data.prepare import prepare
-    from segue.data.reading import Log, read
-    from segue.data.session_file import write_session_file
+    from segue.data.preparing.prepare import prepare
+    from segue.data.reading.read import Log, read
     from segue.data.sessions import Sessions
-    from segue.data.simulate import Simulation, simulate
-    from segue.data.splits import (
+    from segue.data.simulation.planted import Planted
+    from segue.data.simulation.session_file import write_session_file
+    from segue.data.simulation.simulate import Simulation, simulate
+    from segue.data.splits.by_user import (
         Holdout,
         Split,
         hold_out_users,
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
         random_rows,
         time_cut,
     )
-    from segue.data.statistics import describe
+    from segue.data.statistics.describe import describe
     from segue.data.vocabulary import Vocabulary
     from segue.errors import SegueError
     from segue.evaluation.compare import compare
-    from segue.evaluation.evaluate import evaluate
     from segue.evaluation.lists import evaluate_lists
-    from segue.evaluation.ratings import evaluate_ratings
-    from segue.evaluation.sessions import evaluate_sessions
+    from segue.evaluation.tasks.next_items import evaluate
+    from segue.evaluation.tasks.ratings import evaluate_ratings
+    from segue.evaluation.tasks.sessions import evaluate_sessions
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
-    from segue.models.arerec import ARERec
+    from segue.models.arerec.arerec import ARERec
     from segue.models.markov import Markov
     from segue.models.matrix_factorization import MatrixFactorization
-    from segue.models.parsrec import PARSRec
+    from segue.models.parsrec.parsrec import PARSRec
     from segue.models.popularity import Popularity, RecentPopularity
     from segue.models.rating_bias import GlobalMean, RatingBias
     from segue.models.sasrec import SASRec
@@ -52,16 +52,16 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "ARERec": "segue.models.arerec",
+    "ARERec": "segue.models.arerec.arerec",
     "Dataset": "segue.data.dataset",
     "GlobalMean": "segue.models.rating_bias",
-    "Holdout": "segue.data.splits",
+    "Holdout": "segue.data.splits.by_user",
     "ItemHistories": "segue.data.item_histories",
-    "Log": "segue.data.reading",
+    "Log": "segue.data.reading.read",
     "Markov": "segue.models.markov",
     "MatrixFactorization": "segue.models.matrix_factorization",
-    "PARSRec": "segue.models.parsrec",
-    "Planted": "segue.data.planted",
+    "PARSRec": "segue.models.parsrec.parsrec",
+    "Planted": "segue.data.simulation.planted",
     "Popularity": "segue.models.popularity",
     "RatingBias": "segue.models.rating_bias",
     "RecentPopularity": "segue.models.popularity",
@@ -70,28 +70,28 @@ _HOMES = {
     "SSEPT": "segue.models.ssept",
     "SegueError": "segue.errors",
     "Sessions": "segue.data.sessions",
-    "Simulation": "segue.data.simulate",
-    "Split": "segue.data.splits",
+    "Simulation": "segue.data.simulation.simulate",
+    "Split": "segue.data.splits.by_user",
     "Training": "segue.training.config",
     "Vocabulary": "segue.data.vocabulary",
     "compare": "segue.evaluation.compare",
-    "describe": "segue.data.statistics",
-    "evaluate": "segue.evaluation.evaluate",
+    "describe": "segue.data.statistics.describe",
+    "evaluate": "segue.evaluation.tasks.next_items",
     "evaluate_lists": "segue.evaluation.lists",
-    "evaluate_ratings": "segue.evaluation.ratings",
-    "evaluate_sessions": "segue.evaluation.sessions",
+    "evaluate_ratings": "segue.evaluation.tasks.ratings",
+    "evaluate_sessions": "segue.evaluation.tasks.sessions",
     "fit": "segue.training.fit",
-    "hold_out_users": "segue.data.splits",
-    "last_session_out": "segue.data.splits",
-    "leave_last_n": "segue.data.splits",
-    "leave_last_out": "segue.data.splits",
+    "hold_out_users": "segue.data.splits.by_user",
+    "last_session_out": "segue.data.splits.by_user",
+    "leave_last_n": "segue.data.splits.by_user",
+    "leave_last_out": "segue.data.splits.by_user",
     "load": "segue.inference.loading",
-    "prepare": "segue.data.prepare",
-    "random_rows": "segue.data.splits",
-    "read": "segue.data.reading",
-    "simulate": "segue.data.simulate",
-    "time_cut": "segue.data.splits",
-    "write_session_file": "segue.data.session_file",
+    "prepare": "segue.data.preparing.prepare",
+    "random_rows": "segue.data.splits.by_user",
+    "read": "segue.data.reading.read",
+    "simulate": "segue.data.simulation.simulate",
+    "time_cut": "segue.data.splits.by_user",
+    "write_session_file": "segue.data.simulation.session_file",
 }
 
 # Static, as type checkers and editors want it; a test holds it equal to _HOMES.

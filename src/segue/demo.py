@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 from segue.data.dataset import Dataset
-from segue.data.prepare import prepare
-from segue.data.simulate import simulate, truth_beside
-from segue.data.splits import Split
+from segue.data.preparing.prepare import prepare
+from segue.data.simulation.simulate import simulate, truth_beside
+from segue.data.splits.by_user import Split
 from segue.errors import ConfigError
 from segue.evaluation.compare import Comparison, compare
-from segue.evaluation.evaluate import evaluate
-from segue.evaluation.examples import Example, examples_of
+from segue.evaluation.report.examples import Example, examples_of
+from segue.evaluation.report.runs import report_runs
 from segue.evaluation.result import Evaluation
-from segue.evaluation.run_report import report_runs
+from segue.evaluation.tasks.next_items import evaluate
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segue.cli.main import main
-from segue.data.simulate import simulate
+from segue.data.simulation.simulate import simulate
 
 Json = Callable[..., Any]
 

@@ -262,7 +262,7 @@ def test_many_partitions_make_the_same_sessions(monkeypatch: pytest.MonkeyPatch)
     table = pl.DataFrame({"user": rng.integers(0, 50, 2000), "item": rng.integers(0, 30, 2000)})
     table = table.with_columns(time=pl.Series(rng.integers(0, 10**6, 2000)))
     whole = prepare(table, session_gap=9000)
-    monkeypatch.setattr("segue.data.partitions._PARTITION", 100)
+    monkeypatch.setattr("segue.data.preparing.partitions._PARTITION", 100)
     monkeypatch.setattr("segue.data.spool.CHUNK", 64)
     parts = prepare(table, session_gap=9000)
     assert parts.fingerprint == whole.fingerprint

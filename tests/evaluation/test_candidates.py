@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.data.splits import leave_last_n, leave_last_out
+from segue.data.splits.by_user import leave_last_n, leave_last_out
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError
 from segue.evaluation.candidates import Candidates, most_candidates, sample_candidates
 from tests.helpers import cycle_dataset
@@ -83,7 +83,7 @@ def test_popular_items_are_drawn_in_proportion(n: int, n_rare: int) -> None:
 
 def test_the_same_seed_gives_the_same_candidates_in_another_process() -> None:
     code = (
-        "from segue.data.splits import leave_last_out\n"
+        "from segue.data.splits.by_user import leave_last_out\n"
         "from segue.evaluation.candidates import sample_candidates\n"
         "from tests.helpers import cycle_dataset\n"
         "holdout = leave_last_out(cycle_dataset(40, 80, 10)).test\n"

@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from segue.data.splits import leave_last_out
+from segue.data.splits.by_user import leave_last_out
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.compare import compare
-from segue.evaluation.evaluate import Evaluation, evaluate
 from segue.evaluation.resampling import bootstrap_interval, sign_flip_p_value
+from segue.evaluation.tasks.next_items import Evaluation, evaluate
 from tests.inference.fakes import Table, random_dataset
 
 HOLDOUT = leave_last_out(random_dataset(300, 40, 12)).test

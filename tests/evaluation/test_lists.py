@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from ir_measures import RR, Success, nDCG
 
 import segue
-from segue.data.splits import Holdout, leave_last_n, leave_last_out
+from segue.data.splits.by_user import Holdout, leave_last_n, leave_last_out
 from segue.errors import ColumnError, ConfigError, EvaluationError, UnknownIdError
-from segue.evaluation.evaluate import evaluate
 from segue.evaluation.lists import evaluate_lists
-from segue.inference.ranking import top_k
+from segue.evaluation.tasks.next_items import evaluate
+from segue.inference.scoring.ranking import top_k
 from tests.helpers import make_dataset
 from tests.inference.fakes import Table, random_dataset
 

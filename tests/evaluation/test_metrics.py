@@ -8,7 +8,7 @@ from ir_measures import AP, RR, P, R, Success, nDCG
 from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
 from segue.evaluation.metrics import coverage, gini, novelty, user_metrics
-from segue.inference.ranking import target_ranks
+from segue.inference.scoring.ranking import target_ranks
 from tests.inference.fakes import Table
 
 KS = (1, 3, 10)

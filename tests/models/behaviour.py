@@ -22,12 +22,12 @@ import segue
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
-from segue.data.splits import Split, leave_last_out
+from segue.data.splits.by_user import Split, leave_last_out
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, UnknownIdError
-from segue.inference.batches import answering
-from segue.inference.people import UnknownIdWarning
+from segue.inference.asking.users import UnknownIdWarning
 from segue.inference.recommender import Recommender
+from segue.inference.scoring.batches import answering
 from segue.models.base import ModelConfig
 from segue.models.registry import config_from_dict
 

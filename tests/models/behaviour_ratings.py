@@ -15,10 +15,10 @@ import pytest
 import segue
 from segue.data.dataset import Dataset
 from segue.data.ragged import rows_of
-from segue.data.splits import leave_last_out
+from segue.data.splits.by_user import leave_last_out
 from segue.errors import ConfigError
-from segue.inference.neighbours import gives_reasons
-from segue.inference.people import UnknownIdWarning
+from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.explaining.neighbours import gives_reasons
 from segue.models.base import ModelConfig
 from tests.models.behaviour import ITEMS, N_USERS, Behaviour, Fitted, fit, small_world
 

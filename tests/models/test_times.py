@@ -18,9 +18,9 @@ from polars.testing import assert_frame_equal
 import segue
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.data.splits import leave_last_out
+from segue.data.splits.by_user import leave_last_out
 from segue.errors import DataError
-from segue.inference.batches import answering
+from segue.inference.scoring.batches import answering
 from segue.models.next_item import usual_gap
 from segue.models.sasrec import SASRec
 from segue.models.ssept import SSEPT

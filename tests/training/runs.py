@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from segue.data.dataset import Dataset
-from segue.data.splits import Split, leave_last_out
+from segue.data.splits.by_user import Split, leave_last_out
 from segue.data.vocabulary import Vocabulary
 from segue.models.sasrec import SASRec
 from segue.training.checkpoint import load_checkpoint

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from segue.data.simulate import simulate
+from segue.data.simulation.simulate import simulate
 from segue.errors import ConfigError, StorageError
 from segue.inference.loading import load
-from segue.models.arerec import ARERec
-from segue.models.parsrec import PARSRec
+from segue.models.arerec.arerec import ARERec
+from segue.models.parsrec.parsrec import PARSRec
 from segue.models.sasrec import SASRec
 from segue.training.averaging import Average
 from segue.training.checkpoint import load_checkpoint, save_checkpoint

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from segue.data.dataset import Dataset
-from segue.data.splits import Split, hold_out_users, leave_last_out, random_rows, split_by, time_cut
+from segue.data.splits.by_user import Split, hold_out_users, leave_last_out, random_rows, split_by, time_cut
 from segue.errors import ConfigError, TrainingError
-from segue.evaluation.evaluate import evaluate
+from segue.evaluation.tasks.next_items import evaluate
 from segue.inference.loading import load
 from segue.models.popularity import Popularity
 from segue.models.sasrec import SASRec

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from segue.data.dataset import Dataset
-from segue.data.simulate import simulate
+from segue.data.simulation.simulate import simulate
 from segue.errors import ConfigError
 from segue.inference.recommender import Recommender
 from segue.models.base import ModelConfig, TrainableModel
-from segue.models.parsrec import PARSRec
+from segue.models.parsrec.parsrec import PARSRec
 from segue.models.popularity import Popularity
 from segue.models.sasrec import SASRec
 from segue.models.ssept import SSEPT

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from segue.data.simulate import simulate
+from segue.data.simulation.simulate import simulate
 from segue.inference.loading import load
 from segue.training.checkpoint import load_checkpoint
 from segue.training.launch import launch

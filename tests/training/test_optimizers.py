@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from segue.data.splits import random_rows
+from segue.data.splits.by_user import random_rows
 from segue.errors import ConfigError
-from segue.models.arerec import ARERec
+from segue.models.arerec.arerec import ARERec
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from segue.training.optimizers import RowAdam, check_processes, clip_gradients
 from tests.models.rating_models import rated_dataset

@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 import torch
 
-from segue.data.splits import Split, leave_last_n, leave_last_out, time_cut
+from segue.data.splits.by_user import Split, leave_last_n, leave_last_out, time_cut
 from segue.errors import ConfigError, StorageError
-from segue.evaluation.ratings import evaluate_ratings
+from segue.evaluation.tasks.ratings import evaluate_ratings
 from segue.inference.loading import load
 from segue.models.base import ModelConfig
 from segue.training.checkpoint import load_checkpoint

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from segue.data.dataset import Dataset
-from segue.data.simulate import simulate
-from segue.data.splits import last_session_out, leave_last_out
+from segue.data.simulation.simulate import simulate
+from segue.data.splits.by_user import last_session_out, leave_last_out
 from segue.errors import ConfigError
-from segue.evaluation.evaluate import evaluate
-from segue.evaluation.sessions import evaluate_sessions
-from segue.models.parsrec import PARSRec
+from segue.evaluation.tasks.next_items import evaluate
+from segue.evaluation.tasks.sessions import evaluate_sessions
+from segue.models.parsrec.parsrec import PARSRec
 from segue.models.popularity import Popularity
 from segue.training.checkpoint import load_checkpoint
 from segue.training.fit import fit

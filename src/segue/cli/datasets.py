@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(DatasetsOptions)
     parser.read(argv)
 
-    from segue.data.public import available
+    from segue.data.public.fetch import available
 
     known = available()
     if parser.get(DatasetsOptions).json:

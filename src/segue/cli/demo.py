@@ -14,7 +14,7 @@ from segue.cli.output import console, write_table
 
 if TYPE_CHECKING:
     from segue.evaluation.compare import Comparison
-    from segue.evaluation.examples import Example
+    from segue.evaluation.report.examples import Example
     from segue.evaluation.result import Evaluation
 
 _COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "coverage@10")
@@ -53,8 +53,8 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options = parser.get(DemoOptions)
 
-    from segue.data.splits import last_session_out
-    from segue.data.statistics import describe
+    from segue.data.splits.by_user import last_session_out
+    from segue.data.statistics.describe import describe
     from segue.demo import LEARNT, Demo
 
     demo = Demo(Path(options.out), options.users, options.sessions, options.products, options.epochs, options.seed)

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.get(DescribeOptions)
 
     from segue.data.dataset import Dataset
-    from segue.data.statistics import describe
+    from segue.data.statistics.describe import describe
 
     found = describe(Dataset.open(options.dataset))
     if options.json:

@@ -12,7 +12,7 @@ from segue.cli.output import console, note, write_frame, write_json
 from segue.cli.protocol import Protocol, measure, questions
 
 if TYPE_CHECKING:
-    from segue.data.splits import Holdout
+    from segue.data.splits.by_user import Holdout
     from segue.evaluation.result import Evaluation
     from segue.inference.recommender import Recommender
 
@@ -114,8 +114,8 @@ def _say(line: str) -> None:
 
 def _report(options: EvaluateOptions, recommender: Recommender, holdout: Holdout, found: Evaluation) -> Path:
     """Write the page about one run, with the first users who were asked as examples."""
-    from segue.evaluation.examples import examples_of
-    from segue.evaluation.run_report import report_runs
+    from segue.evaluation.report.examples import examples_of
+    from segue.evaluation.report.runs import report_runs
 
     assert options.report is not None
     users = holdout.dataset.users.decode(holdout.users[:_EXAMPLES]).to_list()

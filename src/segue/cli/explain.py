@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from segue.data.dataset import Dataset
-    from segue.evaluation.labels import Labels
+    from segue.evaluation.explanations.labels import Labels
     from segue.inference.recommender import Recommender
 
 _NOTES = """\
@@ -163,7 +163,7 @@ def _write(options: ExplainOptions, frame: pl.DataFrame, time_unit: str | None, 
 
 def _picture(options: ExplainOptions, recommender: Recommender) -> int:
     """Draw one question."""
-    from segue.evaluation.heatmaps import draw_reasons
+    from segue.evaluation.explanations.heatmaps import draw_reasons
     from segue.models.base import Model
 
     assert options.picture is not None
@@ -178,8 +178,8 @@ def _picture(options: ExplainOptions, recommender: Recommender) -> int:
 
 def _map(options: ExplainOptions, recommender: Recommender) -> int:
     """Draw averages over the test part."""
-    from segue.evaluation.category_maps import category_maps
-    from segue.evaluation.heatmaps import draw_maps
+    from segue.evaluation.explanations.category_maps import category_maps
+    from segue.evaluation.explanations.heatmaps import draw_maps
 
     assert options.map is not None
     holdout = questions(recommender, options.run, "test")
@@ -192,8 +192,8 @@ def _map(options: ExplainOptions, recommender: Recommender) -> int:
 
 
 def _labels(options: ExplainOptions, dataset: Dataset) -> tuple[Labels, Labels | None]:
-    from segue.data.planted import Planted
-    from segue.evaluation.labels import Labels, planted_labels
+    from segue.data.simulation.planted import Planted
+    from segue.evaluation.explanations.labels import Labels, planted_labels
 
     if options.truth is not None:
         return planted_labels(Planted.load(options.truth), dataset)

@@ -28,7 +28,7 @@ from typing import Any, NoReturn, TypeVar
 from docstring_parser import ParseError, parse_from_object
 from jsonargparse import ArgumentParser
 
-from segue.cli import kinds
+from segue.cli import option_types
 from segue.cli.configfile import flat, read_config, replaced
 from segue.cli.main import COMMANDS
 from segue.errors import ConfigError, SegueError, nearest
@@ -125,13 +125,13 @@ class OptionParser:
             self._kinds[key] = kind
             if field.metadata.get("positional"):
                 self._positionals.append(key)
-                several: dict[str, Any] = {"nargs": "+"} if kinds.element(kind) else {}
-                self._parser.add_argument(key, type=kinds.element(kind) or kind, help=text, **several)
+                several: dict[str, Any] = {"nargs": "+"} if option_types.element(kind) else {}
+                self._parser.add_argument(key, type=option_types.element(kind) or kind, help=text, **several)
                 continue
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            shape: dict[str, Any] = {"metavar": kinds.metavar(kind)} if kinds.metavar(kind) else {}
+            shape: dict[str, Any] = {"metavar": option_types.metavar(kind)} if option_types.metavar(kind) else {}
             shape |= {"required": True} if default is dataclasses.MISSING else {"default": default}
-            shape |= {"metavar": ""} if kinds.is_switch(kind) and default is False else {}
+            shape |= {"metavar": ""} if option_types.is_switch(kind) and default is False else {}
             short = "".join(f"--{_spelt(alias)} for short. " for alias, full in self._aliases.items() if full == key)
             group.add_argument(f"--{_spelt(key)}", type=kind, help=short + (text or ""), **shape)
         self._sources.append((options, under))
@@ -205,7 +205,7 @@ class OptionParser:
         key = self._aliases.get(_key(name), _key(name))
         outer, dot, last = key.rpartition(".")
         positive = outer + dot + last.removeprefix("no_")
-        if key not in self._kinds and kinds.is_switch(self._kinds.get(positive)):
+        if key not in self._kinds and option_types.is_switch(self._kinds.get(positive)):
             key, value = positive, "false"
         if key not in self._kinds or key in self._positionals:
             raise ConfigError(f'{self._prog} has no option "--{name}": {nearest("--" + _spelt(name), self._flags())}')
@@ -213,7 +213,7 @@ class OptionParser:
         return f"--{_spelt(key)}={self._needed(name, value, words, self._kinds[key])}"
 
     def _needed(self, name: str, value: str | None, words: deque[str], kind: object = str) -> str:
-        found = kinds.written(kind, value, words)
+        found = option_types.written(kind, value, words)
         if found is None:
             raise ConfigError(f"{self._prog}: --{name} needs a value, and none follows.")
         return found
@@ -230,7 +230,7 @@ class OptionParser:
             if key not in self._kinds:
                 raise ConfigError(f'{path}: unknown option "{key}": {nearest(key, self._kinds)}')
             self._in_file[key] = path
-        content = replaced(content, lambda key, value: kinds.from_yaml(self._kinds[key], value))
+        content = replaced(content, lambda key, value: option_types.from_yaml(self._kinds[key], value))
         return json.dumps(content, default=str)
 
     def _fail(self, message: str) -> NoReturn:
@@ -243,7 +243,7 @@ class OptionParser:
             where = f"{self._in_file[key]}: " if key in self._in_file else ""
             found = re.search(r"(?:Given value|Got value): (.+)$", message)
             said = found[1] if found else "something else"
-            message = f"{where}--{_spelt(key)}: expected {kinds.expected(self._kinds[key])}, found {said}"
+            message = f"{where}--{_spelt(key)}: expected {option_types.expected(self._kinds[key])}, found {said}"
         elif missing:
             wanted = [key if key in self._positionals else f"--{_spelt(key)}" for key in missing[1].split(", ")]
             message = f"{self._prog} needs {', '.join(wanted)}."
@@ -263,16 +263,20 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
             return f"{text} (required)"
         if action.default in (None, (), argparse.SUPPRESS) or action.default is False or not action.option_strings:
             return text
-        return f"{text} (default: {kinds.shown(action.default)})"
+        return f"{text} (default: {option_types.shown(action.default)})"
 
 
 def _attribute_docs(options: type) -> dict[str, str]:
     """What the string below each field says, in one line."""
-    try:
-        documented = parse_from_object(options)
-    except (ParseError, OSError):
-        return {}
-    return {p.arg_name: " ".join((p.description or "").split()).replace("%", "%%") for p in documented.params}
+    found: dict[str, str] = {}
+    for declaring in reversed(options.__mro__):
+        if dataclasses.is_dataclass(declaring):
+            try:
+                documented = parse_from_object(declaring)
+            except (ParseError, OSError):
+                continue
+            found |= {p.arg_name: " ".join((p.description or "").split()).replace("%", "%%") for p in documented.params}
+    return found
 
 
 def _values_of(argv: Sequence[str], names: Sequence[str]) -> Iterator[str]:

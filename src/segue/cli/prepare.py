@@ -14,7 +14,7 @@ from segue.errors import ConfigError, DataError, nearest
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
-    from segue.data.reading import Log
+    from segue.data.reading.read import Log
 
 _NOTES = """\
   segue prepare ml-1m --out data/ml-1m
@@ -137,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options, chosen, sessions = parser.get(PrepareOptions), parser.get(FilterOptions), parser.get(SessionOptions)
 
-    from segue.data.prepare import prepare
+    from segue.data.preparing.prepare import prepare
 
     with parser.errors_as_typed():
         log = _log(options.source, parser.get(ReadingOptions), parser.get(PublicOptions))
@@ -165,12 +165,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
     """Open a public dataset where the source is the name of one, else read files."""
-    from segue.data.public import DATASETS, open_public
-    from segue.data.reading import read
+    from segue.data.public.fetch import DATASETS, open_public
+    from segue.data.reading.read import read
 
     if source in DATASETS and not Path(source).exists():
         _refuse(reading, f"{source} is a public dataset, which is read as it should be")
-        from segue.data.download import download_bar
+        from segue.data.public.download import download_bar
 
         with download_bar(source) as bar:
             return open_public(source, archive=public.archive, cache=public.cache, progress=bar)

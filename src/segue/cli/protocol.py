@@ -9,7 +9,7 @@ from segue.cli.output import note
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
-    from segue.data.splits import Holdout
+    from segue.data.splits.by_user import Holdout
     from segue.evaluation.result import Evaluation
     from segue.inference.recommender import Recommender
 
@@ -68,7 +68,7 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
     spec = recommender.metadata.get("split")
     if not spec:
         raise ConfigError(f"{run} was trained on all of its data: there is nothing left to evaluate it on.")
-    from segue.data.splits import split_by
+    from segue.data.splits.by_user import split_by
 
     split = split_by(recommender.dataset, spec)
     if part == "test":
@@ -85,7 +85,7 @@ def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> E
     """
     if not rates(recommender):
         return _ranked(recommender, holdout, protocol)
-    from segue.evaluation.ratings import KS, evaluate_ratings
+    from segue.evaluation.tasks.ratings import KS, evaluate_ratings
 
     found = evaluate_ratings(
         recommender,
@@ -107,7 +107,7 @@ def rates(recommender: Recommender) -> bool:
 
 
 def _ranked(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
-    from segue.evaluation.evaluate import evaluate
+    from segue.evaluation.tasks.next_items import evaluate
 
     k = protocol.k or _K
     found = evaluate(
@@ -122,7 +122,7 @@ def _ranked(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> E
     )
     if recommender.metadata["split"]["name"] != "last-session-out":
         return found
-    from segue.evaluation.sessions import both_ways
+    from segue.evaluation.tasks.sessions import both_ways
 
     sessions = both_ways(
         recommender,

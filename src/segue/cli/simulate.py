@@ -9,7 +9,7 @@ from typing import Literal
 
 from segue.cli.options import OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_pairs
-from segue.data.planted import Market
+from segue.data.simulation.planted import Market
 
 _NOTES = """\
   segue simulate --out data/shop                                       a Dataset
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options, market = parser.get(SimulateOptions), parser.get(Market)
 
-    from segue.data.simulate import format_of, simulate, truth_beside
+    from segue.data.simulation.simulate import format_of, simulate, truth_beside
 
     with parser.errors_as_typed(), progress_bar(options.quiet) as progress:
         made = simulate(**asdict(market), partition=options.partition)

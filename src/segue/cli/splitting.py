@@ -52,7 +52,7 @@ class SplitOptions:
             "seed": self.split_seed,
             "known_items": self.split_known_items,
         }
-        from segue.data.splits import SPLITS
+        from segue.data.splits.by_user import SPLITS
 
         wanted = {name: value for name, value in given.items() if value is not None}
         for name in wanted:

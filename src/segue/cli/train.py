@@ -85,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
             return launch(["segue", "train", *argv], options.processes)
 
     from segue.data.dataset import Dataset
-    from segue.data.splits import split_by
+    from segue.data.splits.by_user import split_by
     from segue.training.fit import fit
 
     is_main = int(os.environ.get("RANK", "0")) == 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from segue.data.filters import time_order
+from segue.data.order import time_order
 from segue.data.ragged import Int64
 from segue.data.spool import Columns, Spool, chunks, scatter
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from segue.data.filters import time_order
+from segue.data.order import time_order
 from segue.data.ragged import Int64, offsets_of, rows_of
 from segue.errors import ConfigError
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
-from segue.data.splits import Holdout
+from segue.data.splits.by_user import Holdout
 from segue.errors import ColumnError, EvaluationError
-from segue.evaluation.evaluate import measured
 from segue.evaluation.questions import check_asked, lengths_of, protocol_of
 from segue.evaluation.result import Evaluation
-from segue.inference.ranking import distinct
+from segue.evaluation.tasks.next_items import measured
+from segue.inference.scoring.ranking import distinct
 
 COLUMNS = ("user", "item", "rank")
 """What lists consist of."""

@@ -11,10 +11,10 @@ import numpy as np
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.data.splits import Holdout
+from segue.data.splits.by_user import Holdout
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
-from segue.inference.ranking import check_k
+from segue.inference.scoring.ranking import check_k
 from segue.models.base import Model
 
 

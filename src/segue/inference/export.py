@@ -16,9 +16,9 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError, StorageError
 from segue.files import atomic_file, read_json, write_json
-from segue.inference.lists import Rules, Scores, best_lists, list_frame
-from segue.inference.moments import Moment, moment
-from segue.inference.people import People, warn_unrated
+from segue.inference.asking.as_of import Moment, moment
+from segue.inference.asking.users import People, warn_unrated
+from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame
 from segue.models.base import Model
 
 Progress = Callable[[int, int], None]

@@ -11,16 +11,16 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError, StorageError
-from segue.inference.baskets import Basket, asked_people
-from segue.inference.complete import completed
-from segue.inference.explain import REFERENCES, Measure
+from segue.inference.asking.as_of import Moment, moment
+from segue.inference.asking.baskets import Basket, asked_people
+from segue.inference.asking.users import Given, People, Unknown, asked_items, require_one, warn_unrated
+from segue.inference.explaining.effects import REFERENCES, Measure
+from segue.inference.explaining.neighbours import check_neighbours, neighbour_frame
+from segue.inference.explaining.reasons import By, asked_once, asked_pairs, attention_frame, check_measure, reason_frame
 from segue.inference.export import Export, Progress, write_lists
-from segue.inference.lists import Rules, Scores, best_lists, list_frame, most_popular, rules_of, scores_of
-from segue.inference.moments import Moment, moment
-from segue.inference.neighbours import check_neighbours, neighbour_frame
-from segue.inference.people import Given, People, Unknown, asked_items, require_one, warn_unrated
-from segue.inference.reasons import By, asked_once, asked_pairs, attention_frame, check_measure, reason_frame
-from segue.inference.similar import similar_items
+from segue.inference.scoring.complete import completed
+from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, most_popular, rules_of, scores_of
+from segue.inference.scoring.similar import similar_items
 from segue.inference.storage import save_recommender
 from segue.models.base import Model
 from segue.models.popularity import popularity

@@ -12,11 +12,11 @@ from segue.models.base import ModelConfig
 _HOMES = {
     "sasrec": "segue.models.sasrec:SASRec",
     "ssept": "segue.models.ssept:SSEPT",
-    "parsrec": "segue.models.parsrec:PARSRec",
+    "parsrec": "segue.models.parsrec.parsrec:PARSRec",
     "popularity": "segue.models.popularity:Popularity",
     "recent-popularity": "segue.models.popularity:RecentPopularity",
     "markov": "segue.models.markov:Markov",
-    "arerec": "segue.models.arerec:ARERec",
+    "arerec": "segue.models.arerec.arerec:ARERec",
     "global-mean": "segue.models.rating_bias:GlobalMean",
     "rating-bias": "segue.models.rating_bias:RatingBias",
     "matrix-factorization": "segue.models.matrix_factorization:MatrixFactorization",

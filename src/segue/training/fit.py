@@ -15,7 +15,7 @@ from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 
 from segue.data.dataset import Dataset
-from segue.data.splits import Holdout, Split
+from segue.data.splits.by_user import Holdout, Split
 from segue.errors import ConfigError, StorageError
 from segue.evaluation.metrics import lower_is_better
 from segue.files import write_json
@@ -24,8 +24,8 @@ from segue.memory import keep_buffers
 from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
-from segue.training.facts import run_facts
 from segue.training.progress import Progress
+from segue.training.run_manifest import run_facts
 from segue.training.trainer import State, Trainer
 from segue.training.validation import check_validation, validation_of
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from segue.data.splits import Holdout
+from segue.data.splits.by_user import Holdout
 from segue.errors import ConfigError, nearest
 from segue.evaluation.candidates import sample_candidates
-from segue.evaluation.evaluate import evaluate
 from segue.evaluation.metrics import NAMES, OWN_NAMES, PER_QUESTION, SESSION_NAMES
-from segue.evaluation.ratings import KS, evaluate_ratings
-from segue.evaluation.sessions import evaluate_sessions
+from segue.evaluation.tasks.next_items import evaluate
+from segue.evaluation.tasks.ratings import KS, evaluate_ratings
+from segue.evaluation.tasks.sessions import evaluate_sessions
 from segue.models.base import Model
 from segue.models.ratings import RatingModel
 from segue.training.config import Training

@@ -1,0 +1,1 @@
+"""Preparation: from a log to a Dataset on disk, in bounded memory."""

@@ -1,0 +1,56 @@
+"""The options of a preparation: which are possible, and what its steps are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from segue.data.preparing.filters import DUPLICATES, FIRST
+from segue.data.sessions import SessionRule
+from segue.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The options of `prepare` that decide the content; they are kept in the Dataset's metadata."""
+
+    oldest: float | None
+    per_user: int
+    per_item: int
+    rounds: int | None
+    first: str
+    min_rating: float | None
+    duplicates: str
+    sessions: SessionRule | None
+
+    def check(self, columns: Mapping[str, str]) -> None:
+        """Raise a ConfigError for a value that is impossible, or needs one of the `columns` that the log lacks."""
+        for name in ("per_user", "per_item"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"k_core, min_per_user and min_per_item count interactions: expected 0 or more, found "
+                    f"{getattr(self, name)}."
+                )
+        if self.rounds is not None and self.rounds < 1:
+            raise ConfigError(f"rounds={self.rounds}: expected 1 or more, or None to go on until nothing changes.")
+        for name, known in (("first", FIRST), ("duplicates", DUPLICATES)):
+            if getattr(self, name) not in known:
+                found = getattr(self, name)
+                raise ConfigError(f'unknown {name}="{found}": {nearest(found, known)}.')
+        if self.oldest is not None and not 0 < self.oldest <= 1:
+            raise ConfigError(f"oldest={self.oldest} is a share of the rows: expected more than 0, at most 1.")
+        for option, needed in (("oldest", "time"), ("min_rating", "rating")):
+            if getattr(self, option) is not None and needed not in columns:
+                raise ConfigError(
+                    f"{option}={getattr(self, option)} needs {needed}s; there are only {', '.join(columns.values())}."
+                )
+
+    @property
+    def core_name(self) -> str:
+        """What the step of the k-core is called."""
+        if self.per_user == self.per_item:
+            name = f"{self.per_user}-core"
+        else:
+            name = f"at least {self.per_user} per user, {self.per_item} per item"
+        name = name if self.rounds is None else f"{name}, rounds: {self.rounds}"
+        return name if self.first == "items" else f"{name}, {self.first} first"

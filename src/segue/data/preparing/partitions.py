@@ -1,0 +1,114 @@
+"""A log, encoded and divided into ranges of users small enough to sort in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segue.data.preparing.encoding import IntegerIds, TextIds, ids_of
+from segue.data.preparing.oldest import Oldest
+from segue.data.reading.read import SUSPECT, Log
+from segue.data.spool import Spool, scatter
+from segue.data.vocabulary import Vocabulary
+from segue.errors import DataError
+
+Progress = Callable[[str, float], None]
+
+_BATCH = 1 << 20  # rows parsed at a time
+_PARTITION = 1 << 19  # rows sorted at a time: so few that user, time and place fit into one integer
+_MOST_PARTITIONS = 1_000
+
+OLDEST = "oldest"
+"""The column that says which interactions are among the oldest of the log."""
+
+
+_NUMBERS: dict[str, np.dtype[Any]] = {"time": np.dtype(np.int64), "rating": np.dtype(np.float32)}
+
+
+class SuspectRow(Exception):
+    """A row calls for the pass over all rows that names what is wrong. Never leaves `prepare`."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """All interactions with codes for ids (also of sessions), in partitions by user, each in the order of the log.
+
+    Where only the oldest are to stay, the column `OLDEST` says which these are.
+    """
+
+    users: Vocabulary
+    catalogue: Vocabulary
+    partitions: list[Spool]
+
+
+def encode(log: Log, folder: Path, report: Progress, oldest: float | None = None) -> Encoded:
+    """Read the log once into flat files; then divide them into ranges of users small enough to sort.
+
+    Parameters
+    ----------
+    log
+        What to read.
+    folder
+        Where the files go; the caller removes it.
+    report
+        Called with what is being done and the share that is done.
+    oldest
+        Mark this share of the rows, the oldest; None marks none.
+
+    Raises
+    ------
+    DataError
+        The log has changed since it was checked.
+    SuspectRow
+        A log that is checked only now holds a row that must be looked at.
+    """
+    schema = log.frame.collect_schema()
+    ids = {name: ids_of(schema[name]) for name in ("user", "item", "session") if name in log.columns}
+    dtypes: dict[str, np.dtype[Any]] = {name: collector.dtype for name, collector in ids.items()}
+    dtypes |= {name: _NUMBERS[name] for name in ("time", "rating") if name in log.columns}
+    raw = Spool(folder / "log", dtypes)
+    for batch in log.frame.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
+        if SUSPECT in schema and batch[SUSPECT].any():
+            raise SuspectRow
+        columns = {name: batch[name].to_numpy() for name in dtypes if name not in ids}
+        raw.append(columns | {name: collector.add(batch[name]) for name, collector in ids.items()})
+        report("reading", min(raw.rows / log.rows, 1.0) if log.rows else 0.0)
+    report("reading", 1.0)
+    if SUSPECT in schema and not raw.rows:
+        raise SuspectRow
+    if SUSPECT not in schema and raw.rows != log.rows:
+        raise DataError(f"{log.source} changed while it was read: it had {log.rows:,} usable rows, now {raw.rows:,}.")
+    known = {name: collector.finish() for name, collector in ids.items()}
+    rows = None if oldest is None else max(1, round(raw.rows * oldest))
+    old = None if rows is None else Oldest(lambda: raw.column("time"), rows)
+    partitions = _divide(raw, ids, old, len(known["user"]), folder, report)
+    raw.remove()
+    return Encoded(known["user"], known["item"], partitions)
+
+
+def _divide(
+    raw: Spool,
+    ids: Mapping[str, IntegerIds | TextIds],
+    oldest: Oldest | None,
+    n_users: int,
+    folder: Path,
+    report: Progress,
+) -> list[Spool]:
+    counts = np.zeros(n_users + 1, dtype=np.int64)
+    for kept in raw.column("user"):
+        counts += np.bincount(ids["user"].codes(kept), minlength=n_users + 1)
+    size = max(_PARTITION, raw.rows // _MOST_PARTITIONS)
+    partition_of = ((np.cumsum(counts) - counts) // size).astype(np.int16)
+    dtypes = raw.dtypes | dict.fromkeys(ids, np.dtype(np.int32))
+    dtypes |= {} if oldest is None else {OLDEST: np.dtype(np.bool_)}
+    spools = [Spool(folder / f"users-{number}", dtypes) for number in range(int(partition_of[-1]) + 1)]
+    for part, columns in raw.pieces():
+        columns |= {name: collector.codes(columns[name]) for name, collector in ids.items()}
+        columns |= {} if oldest is None else {OLDEST: oldest.next(columns["time"])}
+        scatter(columns, partition_of[columns["user"]], spools)
+        report("dividing", part.stop / raw.rows)
+    return spools

@@ -1,0 +1,275 @@
+"""From a log to a Dataset: rating threshold, duplicates, k-core; encoded, sorted by user and time, on disk."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.dataset import Dataset
+from segue.data.order import time_order
+from segue.data.preparing.filters import k_core, without_duplicates
+from segue.data.preparing.options import Preparation
+from segue.data.preparing.partitions import OLDEST, Encoded, Progress, SuspectRow, encode
+from segue.data.preparing.steps import Steps
+from segue.data.ragged import Int64, offsets_of
+from segue.data.reading.read import Log, Opened, open_source
+from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_order, rule_of
+from segue.data.spool import Spool
+from segue.data.vocabulary import Vocabulary
+from segue.errors import DataError
+from segue.files import failures_name
+
+_PASSING = ("user", "session")  # columns that become offsets
+
+
+def prepare(
+    source: Any,
+    *,
+    oldest: float | None = None,
+    k_core: int = 0,
+    min_per_user: int | None = None,
+    min_per_item: int | None = None,
+    rounds: int | None = None,
+    first: Literal["items", "users"] = "items",
+    min_rating: float | None = None,
+    duplicates: Literal["drop", "keep", "first", "last"] = "drop",
+    sessions: Literal["column", "day", "none"] | None = None,
+    session_gap: float | None = None,
+    out: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Make a Dataset of a log: filter, encode, sort.
+
+    The filters apply in the order oldest rows, rating threshold, duplicates, k-core. Interactions are sorted by user,
+    then time; equal times keep the order of the log (within and between sessions), and a log without times keeps its
+    order.
+    Memory stays bounded: the log is read in pieces, and sorted in partitions of users.
+
+    Parameters
+    ----------
+    source
+        A `Log`, or anything that `read` takes without options.
+    oldest
+        Keep this share of the rows, the oldest: round(n · oldest) of n, at least one. Of rows with the same time at the
+        cut, those that stand first in the log stay.
+    k_core
+        Every user and every item has at least so many interactions: rare ones are dropped until nothing changes.
+    min_per_user, min_per_item
+        The same for users and items apart; `k_core` where not given.
+    rounds
+        Drop rare items, then rare users, so many times, instead of until nothing changes. What remains may then
+        still hold a few rare items.
+    first
+        Whether each round begins with the "items" or with the "users". It matters with `rounds` alone: what remains
+        when nothing changes any more is the same.
+    min_rating
+        Keep interactions with at least this rating.
+    duplicates
+        "drop" keeps the first of those with the same user, item and time (of a log without times, all);
+        "keep" keeps all; "first" and "last" keep that interaction of each user with each item.
+    sessions
+        What a session is: "column", the log's column of sessions; "day", what a user did on one calendar day (UTC);
+        "none". When not given: "column" where the log has one. Sessions of one user that overlap in time are divided
+        where another comes between, with a warning; they are found before duplicates and the k-core take anything out.
+    session_gap
+        A session ends with a pause of more than so many seconds (1800 is usual), instead of `sessions`.
+    out
+        A folder to write the Dataset to, atomically; the Dataset returned is then that folder, memory-mapped.
+        Needed where the result is larger than memory.
+    progress
+        Called with what is being done and the share that is done, from 0 to 1.
+
+    Returns
+    -------
+    Dataset
+        Its `metadata["steps"]` lists users, items and interactions after each step.
+
+    Raises
+    ------
+    DataError
+        The log cannot be read, or the filters leave nothing.
+    ConfigError
+        An option has an impossible value, or needs ratings, times or sessions that the log lacks.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> from segue import read
+    >>> log = read(pl.DataFrame({"user": ["b", "a", "b"], "item": [7, 7, 9], "time": [2, 1, 1]}))
+    >>> prepare(log).to_frame().rows()
+    [('a', 7, 1), ('b', 9, 1), ('b', 7, 2)]
+    """
+    opened = source if isinstance(source, Log) else open_source(source)
+    options = Preparation(
+        oldest,
+        k_core if min_per_user is None else min_per_user,
+        k_core if min_per_item is None else min_per_item,
+        rounds,
+        first,
+        min_rating,
+        duplicates,
+        rule_of(sessions, session_gap, opened.columns, opened.time_unit),
+    )
+    options.check(opened.columns)
+    return _prepare(opened, options, out, progress or (lambda what, share: None))
+
+
+def _prepare(opened: Log | Opened, options: Preparation, out: str | Path | None, report: Progress) -> Dataset:
+    place = None if out is None else Path(out).absolute().parent
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=place) as folder,
+        failures_name(Path(folder if out is None else out)),
+    ):
+        log, encoded = _encoded(opened, options, Path(folder), report)
+        dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
+        for said in dataset.metadata["notes"]:
+            warnings.warn(f"{log.source}: {said}", stacklevel=3)
+        if out is None:
+            return dataset
+        report("writing", 0.0)
+        dataset.save(out)
+        report("writing", 1.0)
+    return Dataset.open(out, verify=False)
+
+
+def _encoded(opened: Log | Opened, options: Preparation, folder: Path, report: Progress) -> tuple[Log, Encoded]:
+    """The log and its codes. What is not checked yet is checked while it is read; only a bad row costs another pass."""
+    rule, oldest = options.sessions, options.oldest
+    if isinstance(opened, Log):
+        log = _narrowed(opened, rule)
+        return log, encode(log, folder, report, oldest)
+    log = _narrowed(opened.unchecked(), rule)
+    try:
+        return log, encode(log, folder, report, oldest)
+    except (SuspectRow, pl.exceptions.PolarsError, OSError):
+        log = _narrowed(opened.check(), rule)
+    return log, encode(log, folder / "again", report, oldest)
+
+
+def _narrowed(log: Log, rule: SessionRule | None) -> Log:
+    """The log without the column of sessions where the rule reads none."""
+    if "session" not in log.columns or (rule is not None and rule.kind == "column"):
+        return log
+    columns = {role: column for role, column in log.columns.items() if role != "session"}
+    return replace(log, frame=log.frame.drop("session"), columns=columns)
+
+
+# ---- filters, and the arrays of the Dataset ------------------------------------------------------------------------
+
+
+def _build(
+    log: Log, encoded: Encoded, options: Preparation, folder: Path, report: Progress, *, in_memory: bool
+) -> Dataset:
+    steps = Steps(len(encoded.users), len(encoded.catalogue))
+    flat, notes = _sorted(log, encoded, options, steps, folder, report)
+    keep = _core(flat, options, steps, report)
+    of_user, of_item = steps.last()
+    if not of_user.any():
+        table = "; ".join(f"{row['step']}: {row['interactions']:,} interactions" for row in steps.table())
+        raise DataError(f"{log.source}: the filters leave nothing ({table}). Lower k_core or min_rating.")
+    new_item = np.cumsum(of_item > 0, dtype=np.int32)
+    final = Spool(
+        folder / "final", {name: flat.dtypes[name] for name in flat.dtypes if name not in ("user", "session")}
+    )
+    sessions = None if options.sessions is None else SessionOffsets()
+    for part, columns in flat.pieces():
+        columns = _take(columns, None if keep is None else keep[part])
+        if sessions is not None:
+            sessions.add(columns)
+        final.append(columns | {"item": new_item[columns["item"]]})
+        report("recoding", part.stop / flat.rows)
+    flat.remove()
+    result = final.load() if in_memory else final.map()
+    return Dataset(
+        items=result["item"],
+        offsets=offsets_of(np.concatenate([[0], of_user[of_user > 0]])),
+        users=_remaining(encoded.users, of_user),
+        catalogue=_remaining(encoded.catalogue, of_item),
+        times=result.get("time"),
+        ratings=result.get("rating"),
+        time_unit=log.time_unit,
+        metadata=_metadata(log, options, steps, notes),
+        session_offsets=None if sessions is None else sessions.finish(),
+    )
+
+
+def _sorted(
+    log: Log, encoded: Encoded, options: Preparation, steps: Steps, folder: Path, report: Progress
+) -> tuple[Spool, list[str]]:
+    """The partitions, filtered by rating and for duplicates, sorted, one after the other; and what is to be said."""
+    rule, late, divided = options.sessions, 0, 0
+    session = {} if rule is None else {"session": np.dtype(np.int64)}
+    dtypes = {name: dtype for name, dtype in encoded.partitions[0].dtypes.items() if name != OLDEST}
+    flat = Spool(folder / "flat", dtypes | session)
+    for number, partition in enumerate(encoded.partitions, 1):
+        columns = partition.load()
+        partition.remove()
+        steps.count("read", columns["user"], columns["item"])
+        if log.format == "session-file" and "time" in columns:
+            late += out_of_order(columns["user"], columns["time"])
+        if options.oldest is not None:
+            columns = _take(columns, columns.pop(OLDEST))
+            steps.count(f"the oldest {options.oldest:.6g} of the rows", columns["user"], columns["item"])
+        if options.min_rating is not None:
+            columns = _take(columns, columns["rating"] >= options.min_rating)
+            steps.count(f"rating at least {options.min_rating:g}", columns["user"], columns["item"])
+        columns = _take(columns, time_order(columns["user"], columns.get("time")))
+        if rule is not None:
+            columns, more = rule.mark(columns)
+            divided += more
+        if options.duplicates != "keep":
+            stay = without_duplicates(columns["user"], columns["item"], columns.get("time"), options.duplicates)
+            columns = _take(columns, stay)
+            steps.count(f"duplicates: {options.duplicates}", columns["user"], columns["item"])
+        flat.append(columns)
+        report("sorting", number / len(encoded.partitions))
+    return flat, notes_on(late, divided)
+
+
+def _take(columns: dict[str, npt.NDArray[Any]], which: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
+    return columns if which is None else {name: values[which] for name, values in columns.items()}
+
+
+def _core(flat: Spool, options: Preparation, steps: Steps, report: Progress) -> npt.NDArray[np.bool_] | None:
+    """Which interactions the k-core keeps; None for all."""
+    if max(options.per_user, options.per_item) <= 1:
+        return None
+    of_user, of_item = steps.last()
+    keep, of_user, of_item = k_core(
+        flat.map()["item"],
+        of_user,
+        len(of_item) - 1,
+        per_user=options.per_user,
+        per_item=options.per_item,
+        rounds=options.rounds,
+        first=options.first,
+        progress=lambda dropped: report(f"core ({dropped:,} dropped)", 0.0),
+    )
+    steps.put(options.core_name, of_user, of_item)
+    return keep
+
+
+def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
+    left = counts[1:] > 0
+    return vocabulary if left.all() else Vocabulary(vocabulary.ids.filter(left))
+
+
+def _metadata(log: Log, options: Preparation, steps: Steps, notes: list[str]) -> dict[str, Any]:
+    return {
+        "source": log.source,
+        "format": log.format,
+        "columns": dict(log.columns),
+        "bad_rows_dropped": log.dropped,
+        "options": asdict(options),
+        "steps": steps.table(),
+        "notes": notes,
+    }

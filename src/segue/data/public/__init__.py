@@ -1,0 +1,1 @@
+"""Public datasets by name: fetched once, verified, kept in a cache."""

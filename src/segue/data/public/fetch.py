@@ -1,0 +1,188 @@
+"""Public datasets by name: fetched once, verified, kept in a cache, read with the right options."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from segue.data.public.catalogue import DATASETS, PublicDataset
+from segue.data.public.download import Progress, retrieve
+from segue.data.reading.read import Log, read
+from segue.errors import ConfigError, DataError, DownloadError, nearest
+from segue.files import atomic_file
+
+__all__ = ["DATASETS", "PublicDataset", "available", "fetch", "lookup", "open_public"]
+
+
+def available() -> list[PublicDataset]:
+    """The public datasets, in the order in which they are listed.
+
+    Examples
+    --------
+    >>> [dataset.name for dataset in available()][:2]
+    ['ml-100k', 'ml-1m']
+    """
+    return list(DATASETS.values())
+
+
+def lookup(name: str) -> PublicDataset:
+    """The public dataset of that name.
+
+    Raises
+    ------
+    ConfigError
+        There is none; the message names the nearest.
+    """
+    if name not in DATASETS:
+        raise ConfigError(f'there is no public dataset "{name}": {nearest(name, DATASETS)}.')
+    return DATASETS[name]
+
+
+def fetch(
+    name: str,
+    *,
+    archive: str | Path | None = None,
+    cache: str | Path | None = None,
+    base_url: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """The file with the interactions of a public dataset, fetched if it is not in the cache yet.
+
+    An archive in the cache is verified each time against the checksum that its makers publish (MovieLens). Where none
+    is published (Amazon, Steam), the first download is accepted, its SHA-256 recorded beside it, and compared from then
+    on. A download that broke goes on where it ended.
+
+    Parameters
+    ----------
+    name
+        One of `available()`.
+    archive
+        A local copy of the archive, of the folder it unpacks to, or of the file with the interactions: nothing is
+        downloaded. A zip is verified like a downloaded one.
+    cache
+        Folder to keep archives in. Default: what the environment variable SEGUE_CACHE names, else the user's cache
+        folder for segue.
+    base_url
+        Fetch the archive, under its own name, from this place instead: a mirror. Default: the environment variable
+        SEGUE_DATASETS_URL, else the place of its makers.
+    progress
+        Called with the bytes received so far and the bytes in all; `segue.data.public.download.download_bar` makes one.
+
+    Returns
+    -------
+    Path
+        The file, ready for `segue.read`.
+
+    Raises
+    ------
+    ConfigError
+        Unknown name.
+    DownloadError
+        The archive cannot be fetched, or is damaged.
+    DataError
+        The local copy is not there, or is not what it should be.
+
+    Examples
+    --------
+    >>> path = fetch("ml-1m")  # doctest: +SKIP
+    """
+    dataset = lookup(name)
+    folder = _cache_folder(cache) / name
+    if archive is not None:
+        return _from_copy(dataset, Path(archive), folder)
+    base = base_url or os.environ.get("SEGUE_DATASETS_URL")
+    url = f"{base.rstrip('/')}/{dataset.archive}" if base else dataset.url
+    try:
+        fetched = retrieve(url, folder / dataset.archive, dataset.checksum, progress)
+    except DownloadError as error:
+        raise DownloadError(
+            f"{dataset.title} could not be fetched from {url}: {error}. If you can get {dataset.archive} in another "
+            f"way, pass the path of your copy with archive=."
+        ) from error
+    return _interactions(dataset, fetched, folder)
+
+
+def open_public(
+    name: str,
+    *,
+    archive: str | Path | None = None,
+    cache: str | Path | None = None,
+    base_url: str | None = None,
+    progress: Progress | None = None,
+) -> Log:
+    """Fetch a public dataset and read it. Parameters and errors are those of `fetch` and of `segue.read`.
+
+    Examples
+    --------
+    >>> log = open_public("ml-100k")  # doctest: +SKIP
+    """
+    dataset = lookup(name)
+    return read(
+        fetch(name, archive=archive, cache=cache, base_url=base_url, progress=progress),
+        format=dataset.format,
+        separator=dataset.separator,
+        header=dataset.header,
+        user=dataset.user,
+        item=dataset.item,
+        time=dataset.time,
+        rating=False if dataset.rating is None else dataset.rating,
+        time_unit=dataset.time_unit,
+    )
+
+
+def _cache_folder(cache: str | Path | None) -> Path:
+    given = cache or os.environ.get("SEGUE_CACHE")
+    if given:
+        return Path(given).expanduser()
+    import pooch  # type: ignore[import-untyped]
+
+    return Path(pooch.os_cache("segue"))
+
+
+def _from_copy(dataset: PublicDataset, copy: Path, folder: Path) -> Path:
+    """The interactions from what the user has: an unpacked folder or file, or the archive."""
+    file = PurePosixPath(dataset.member).name
+    if copy.is_dir():
+        inside = [copy / dataset.archive, copy / dataset.member, copy / file]
+        found = next((path for path in inside if path.is_file()), None)
+        if found is None:
+            raise DataError(f"{copy} holds neither {dataset.archive} nor {file}, as {dataset.name} should.")
+        copy = found
+    if not copy.is_file():
+        raise DataError(f"{copy}: no such file; expected a copy of {dataset.archive}.")
+    if copy.name == file:
+        return copy
+    if dataset.checksum is not None:
+        import pooch
+
+        algorithm, expected = dataset.checksum.split(":")
+        if pooch.file_hash(str(copy), alg=algorithm) != expected:
+            raise DataError(
+                f"{copy} is not {dataset.archive} as published, or is damaged: its checksum is not {dataset.checksum}."
+            )
+    return _interactions(dataset, copy, folder)
+
+
+def _interactions(dataset: PublicDataset, archive: Path, folder: Path) -> Path:
+    """Unpack the one member that is needed, unless it lies there whole; what is gzipped stays so."""
+    if not dataset.archive.endswith(".zip"):
+        return archive
+    target = folder / PurePosixPath(dataset.member).name
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            size = packed.getinfo(dataset.member).file_size
+            if not (target.is_file() and target.stat().st_size == size):
+                with (
+                    atomic_file(target) as temporary,
+                    packed.open(dataset.member) as source,
+                    temporary.open("wb") as out,
+                ):
+                    shutil.copyfileobj(source, out, 1 << 20)
+    except KeyError:
+        raise DownloadError(f"{archive} does not hold {dataset.member}: it is not {dataset.title}.") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DownloadError(f"{archive} is damaged ({error}): delete it and fetch it again.") from None
+    return target

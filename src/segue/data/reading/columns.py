@@ -1,0 +1,201 @@
+"""Which column is the user, item, time, rating or session: by name, or for files without a header by content."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import polars as pl
+
+from segue.data.reading.values import EPOCH, INTEGER, time_style
+from segue.errors import ColumnError, ConfigError, DataError, nearest
+
+Column = str | int | Literal[False] | None
+ROLES = ("user", "item", "time", "rating", "session")
+
+# The names in use, in lower case without punctuation. Of two that match, the one in an earlier group wins.
+_NAMES: dict[str, tuple[frozenset[str], ...]] = {
+    "user": (
+        frozenset({"user", "userid", "reviewerid", "uid", "visitorid", "customerid", "memberid", "accountid"}),
+        frozenset({"username", "customer", "member", "account", "visitor", "reviewer"}),
+    ),
+    "item": (
+        frozenset({"item", "itemid", "iid", "movieid", "parentasin", "productid", "sku", "articleid", "bookid",
+                   "trackid", "songid", "gameid", "businessid", "appid", "videoid", "newsid", "poiid"}),
+        frozenset({"asin", "movie", "product", "article", "book", "track", "song", "isbn"}),
+    ),
+    "time": (
+        frozenset({"time", "timestamp", "ts", "date", "datetime", "unixreviewtime", "unixtime", "eventtime",
+                   "createdat", "reviewdate", "timestampms"}),
+    ),
+    "rating": (frozenset({"rating", "ratings", "overall", "score", "stars", "starrating", "rate"}),),
+    "session": (frozenset({"session", "sessionid"}),),
+}  # fmt: skip
+
+_AMAZON_USER = r"^A[0-9A-Z]{9,27}$"
+_AMAZON_ITEM = r"^(B[0-9A-Z]{9}|[0-9]{9}[0-9X])$"
+
+
+def known_role(name: str) -> str | None:
+    """The role that a column of this name usually has.
+
+    >>> known_role("userId")
+    'user'
+    """
+    plain = _plain(name)
+    return next((role for role, groups in _NAMES.items() if any(plain in group for group in groups)), None)
+
+
+def by_name(
+    fields: Sequence[str], given: Mapping[str, Column], name: str, complete: frozenset[str] | None = None
+) -> dict[str, str]:
+    """Role → column, for a source whose columns have names.
+
+    Parameters
+    ----------
+    fields
+        The columns that are there.
+    given
+        What the caller said of each role: a name, a position, False (not wanted), or None (find it).
+    name
+        What to call the source in messages.
+    complete
+        Columns without missing values in the sample, where that is known: they are preferred.
+
+    Raises
+    ------
+    ColumnError
+        A column is not there, or more than one could be meant.
+    """
+    roles: dict[str, str] = {}
+    for role in ROLES:
+        choice = given[role]
+        if choice is False:
+            continue
+        free = [field for field in fields if field not in roles.values()] if role == "session" else fields
+        found = _guess(role, free, name, complete) if choice is None else _pick(role, choice, fields, name)
+        if found is not None:
+            roles[role] = found
+    return _checked(roles, fields, name)
+
+
+def _guess(role: str, fields: Sequence[str], name: str, complete: frozenset[str] | None) -> str | None:
+    for group in _NAMES[role]:
+        matching = [field for field in fields if _plain(field) in group]
+        if complete is not None:
+            matching = [field for field in matching if field in complete] or matching
+            # A key that some lines lack gives way to one of the next group that all lines have.
+            later = [f for f in fields if f in complete and any(_plain(f) in other for other in _NAMES[role])]
+            if matching and matching[0] not in complete and later:
+                matching = later
+        if len(matching) > 1:
+            both = " and ".join(f'"{field}"' for field in matching)
+            raise ColumnError(f"{name}: {both} could each be the {role}. Say which: {role}={matching[0]!r}.")
+        if matching:
+            return matching[0]
+    return None
+
+
+def _pick(role: str, choice: str | int, fields: Sequence[str], name: str) -> str:
+    if isinstance(choice, bool):
+        raise ConfigError(f"{role}=True has no meaning: pass a column name, a position, or False to leave it out.")
+    if isinstance(choice, int):
+        if not 0 <= choice < len(fields):
+            raise ColumnError(f"{name} has {len(fields)} columns; {role}={choice} counts from 0.")
+        return fields[choice]
+    if choice in fields:
+        return choice
+    listed = ", ".join(fields)
+    raise ColumnError(f'{name} has no column "{choice}" ({role}); {nearest(choice, fields)} It has: {listed}.')
+
+
+def _checked(roles: dict[str, str], fields: Sequence[str], name: str) -> dict[str, str]:
+    listed = ", ".join(fields)
+    for role in ("user", "item"):
+        if role not in roles:
+            raise ColumnError(f"{name}: no column looks like the {role}. It has: {listed}. Say which: {role}=…")
+    for column in roles.values():
+        twice = [role for role, other in roles.items() if other == column]
+        if len(twice) > 1:
+            raise ColumnError(f'{name}: the column "{column}" cannot be both {" and ".join(twice)}.')
+    return roles
+
+
+def by_content(sample: pl.DataFrame, given: Mapping[str, Column], name: str, first: str) -> dict[str, str]:
+    """Role → column, for text without a header: positions given, or the layouts in common use.
+
+    The user comes before the item, except where the ids are Amazon's and say otherwise. A number that can be a
+    moment of our time is the time, another number beside it the rating.
+
+    Raises
+    ------
+    DataError
+        The columns can be read in more than one way.
+    """
+    fields = [field for field in sample.columns if field.isdigit()]
+    if any(isinstance(choice, str) and not choice.isdigit() for choice in given.values()):
+        names = ", ".join(repr(c) for c in given.values() if isinstance(c, str))
+        raise ColumnError(f"{name} has no header (it begins {first}), so {names} cannot be found: pass positions.")
+    wanted = {role: int(c) if isinstance(c, str) else c for role, c in given.items()}
+    if wanted["user"] is not None and wanted["item"] is not None:
+        placed = {role: choice if choice is not None else False for role, choice in wanted.items()}
+        return by_name(fields, placed, name)
+    if wanted["user"] is not None or wanted["item"] is not None or len(fields) < 2:
+        raise DataError(f"{name} has no header and begins {first}: pass both user= and item= as positions from 0.")
+    pair = ("1", "0") if _amazon_turned(sample) else ("0", "1")
+    roles = {"user": pair[0], "item": pair[1]}
+    rest = fields[2:]
+    for role in ("time", "rating", "session"):
+        choice = wanted[role]
+        if choice is not None and choice is not False:
+            roles[role] = _pick(role, choice, fields, name)
+            rest = [field for field in rest if field != roles[role]]
+    open_roles = [role for role in ("time", "rating") if wanted[role] is None]  # a session has no mark of its own
+    return _checked(roles | _numbers(sample, rest, open_roles, name, first), fields, name)
+
+
+def _numbers(sample: pl.DataFrame, rest: list[str], roles: list[str], name: str, first: str) -> dict[str, str]:
+    """Time and rating among the columns after user and item."""
+    if not rest or not roles:
+        return {}
+    times = [field for field in rest if _is_moment(sample[field])]
+    ratings = [field for field in rest if field not in times and _is_rating(sample[field], alone=len(rest) == 1)]
+    found = {"time": times, "rating": ratings}
+    if len(rest) <= 2 and sum(map(len, found.values())) == len(rest) and all(len(v) <= 1 for v in found.values()):
+        return {role: found[role][0] for role in roles if found[role]}
+    raise DataError(
+        f"{name} has no header and begins {first}: of its {len(rest) + 2} columns, it is not certain what "
+        f"{'the last is' if len(rest) == 1 else 'those after the second are'} (rating or time?). "
+        f"Pass positions from 0, for example user=0, item=1, time=2 or user=0, item=1, rating=2, and time=False or "
+        f"rating=False for what is not there. One line per user is format='user-lines'."
+    )
+
+
+def _is_moment(values: pl.Series) -> bool:
+    style = time_style(values)
+    if style is None:
+        return False
+    if style not in ("integer", "float"):
+        return int(values.str.contains(r"^\d{4}-?\d{2}-?\d{2}").sum()) * 2 > len(values)
+    return bool((values.cast(pl.Float64, strict=False).fill_null(0) >= EPOCH).mean() > 0.5)  # type: ignore[operator]
+
+
+def _is_rating(values: pl.Series, *, alone: bool) -> bool:
+    """Small numbers; if nothing stands beside them to be the time, only with a decimal point: 1, 2, 3 may be steps."""
+    numbers = values.cast(pl.Float64, strict=False)
+    small = bool(numbers.is_not_null().mean() > 0.5) and bool((numbers.drop_nulls().abs() <= 100).all())  # type: ignore[operator]
+    pointed = bool(values.str.contains(".", literal=True).any())
+    return small and (pointed or not alone)
+
+
+def _amazon_turned(sample: pl.DataFrame) -> bool:
+    def share(field: str, pattern: str) -> float:
+        return float(sample[field].str.contains(pattern).mean() or 0)  # type: ignore[arg-type]
+
+    turned = share("0", _AMAZON_ITEM) > 0.95 and share("1", _AMAZON_USER) > 0.95
+    return turned and share("1", _AMAZON_ITEM) < 0.5 and not bool(sample["1"].str.contains(INTEGER).all())
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

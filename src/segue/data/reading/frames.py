@@ -1,0 +1,90 @@
+"""Frames of any library as a lazy polars frame: pandas, polars, Arrow, DuckDB, without requiring any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import Any
+
+import narwhals as nw
+import polars as pl
+
+from segue.data.reading.scanning import ROW, Part, Scratch
+from segue.errors import DataError
+
+
+def from_frame(source: Any, scratch: Scratch) -> Part:
+    """A frame as a Part: its columns with their own types, and `ROW` counted from 1.
+
+    Parameters
+    ----------
+    source
+        A polars DataFrame or LazyFrame, pandas DataFrame, Arrow Table, DuckDB relation, or any other frame that
+        narwhals knows. What is lazy elsewhere is written to a temporary Parquet file, in batches.
+    scratch
+        Where that file goes.
+
+    Raises
+    ------
+    DataError
+        Not a frame, or a column mixes types.
+    """
+    try:
+        frame: Any = nw.from_native(source)
+    except TypeError:
+        kind = f"{type(source).__module__}.{type(source).__qualname__}"
+        raise DataError(
+            f"cannot read a log from {kind}: expected a path, or a pandas, polars, Arrow or DuckDB frame."
+        ) from None
+    name = f"{frame.implementation.value} frame"
+    if isinstance(source, pl.LazyFrame):
+        native = source
+    elif isinstance(frame, nw.LazyFrame):
+        path = scratch.path("frame.parquet")
+        # Types that narwhals has no name for, UUID above all, would arrive as bytes.
+        others = [column for column, dtype in frame.collect_schema().items() if dtype == nw.Unknown]
+        frame.with_columns(nw.col(column).cast(nw.String) for column in others).sink_parquet(path)
+        native = pl.scan_parquet(path, glob=False)
+    else:
+        native = _eager(source, frame, name).lazy()
+    return Part(name, _plain(native, name).with_row_index(ROW, offset=1), None, "row")
+
+
+def _eager(source: Any, frame: nw.DataFrame[Any], name: str) -> pl.DataFrame:
+    if isinstance(source, pl.DataFrame):
+        return source
+    repeated = sorted({str(column) for column in frame.columns if frame.columns.count(column) > 1})
+    if repeated:
+        raise DataError(f'{name}: the column "{repeated[0]}" occurs more than once.')
+    objects = [column for column, dtype in frame.schema.items() if dtype == nw.Object]
+    rest = frame.drop(objects).to_polars() if len(objects) < len(frame.columns) else pl.DataFrame()
+    lifted = [_of_objects(frame[column].to_list(), column, name) for column in objects]
+    return rest.with_columns(lifted) if len(rest.columns) else pl.DataFrame(lifted)
+
+
+def _plain(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
+    """The same frame with columns of Python objects turned into strings."""
+    schema = frame.collect_schema()
+    objects = [column for column, dtype in schema.items() if dtype == pl.Object]
+    if not objects:
+        return frame
+    table = frame.collect()
+    return table.with_columns(_of_objects(table[column].to_list(), column, name) for column in objects).lazy()
+
+
+def _of_objects(values: list[Any], column: str, name: str) -> pl.Series:
+    """Python objects of one kind as a Series: UUIDs become strings, integers stay, a mixture is an error."""
+    values = [None if value is None or value != value else value for value in values]
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds <= {int, float} or len(kinds) <= 1:
+        if kinds == {uuid.UUID}:
+            return pl.Series(column, [None if value is None else str(value) for value in values], dtype=pl.String)
+        with contextlib.suppress(TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+            series = pl.Series(column, values, strict=False)
+            if series.dtype != pl.Object:
+                return series
+    listed = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise DataError(
+        f'{name}: the column "{column}" holds Python objects of the types {listed}. '
+        f'Make it one type first, for example frame["{column}"].astype(str).'
+    )

@@ -1,0 +1,1 @@
+"""The simulator of shopping baskets, whose truth is known."""

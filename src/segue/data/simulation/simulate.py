@@ -1,0 +1,238 @@
+"""Shopping baskets that nobody filled: the simulator of the PARSRec paper, whose truth is known.
+
+Gholami, Motamedi & Aravindakshan (2022), PARSRec, section on simulated data. In each session of each user
+
+1. every category c has the utility y_c, all of them together ~ MVN(Gamma0·1, Ω_g): Ω differs between the two halves g
+   of the users, and that is the behaviour to be found;
+2. the length is ceil(Weibull(shape 0.8047, location 2, scale 1.4738)), between the limits and at most C;
+3. the categories of the highest utility are taken, and from each the product j of the highest
+   u_j = α_j − Beta · p_j + ε_j, with ε ~ N(0, Sigma0) anew, the user's own tastes α ~ MVN(0, tau0² R_c), prices p;
+4. the items are shuffled: a basket has no order.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+
+from segue.data.dataset import Dataset
+from segue.data.preparing.prepare import prepare
+from segue.data.simulation.baskets import baskets, named
+from segue.data.simulation.planted import BLOCK, Market, Planted, plant, root_of
+from segue.data.simulation.session_file import SessionWriter
+from segue.errors import ConfigError
+from segue.files import atomic_file, failures_name
+
+Format = Literal["parquet", "csv", "session-file", "dataset"]
+Progress = Callable[[str, float], None]
+
+_SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".txt": "session-file", "": "dataset"}
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """Sessions that are drawn when they are asked for, and always the same ones.
+
+    Attributes
+    ----------
+    truth
+        What is behind them.
+    partition
+        Users held in memory at a time.
+    """
+
+    truth: Planted
+    partition: int = 1024
+
+    def pieces(self) -> Iterator[pl.DataFrame]:
+        """The log, `partition` users at a time: columns user, session and time (both from 0), item; a row per item."""
+        market = self.truth.market
+        blocks = -(-market.users // BLOCK)
+        step = -(-self.partition // BLOCK)
+        root = root_of(self.truth.omega)
+        for first in range(0, blocks, step):
+            frames = [baskets(self.truth, root, block) for block in range(first, min(first + step, blocks))]
+            piece = pl.concat(frames)
+            yield named(piece, market) if market.names else piece
+
+    def log(self) -> pl.DataFrame:
+        """All of the log, in memory."""
+        return pl.concat(self.pieces())
+
+    def dataset(self, out: str | Path | None = None) -> Dataset:
+        """The Dataset with its sessions, in memory or in the folder `out`."""
+        with tempfile.TemporaryDirectory(prefix="segue-simulate-") as folder:
+            return prepare(pl.scan_parquet(self._parts(Path(folder))), out=out)
+
+    def save(self, path: str | Path, format: Format | None = None, progress: Progress | None = None) -> Path:
+        """Write the sessions, and beside them the truth (`truth_beside(path)`), in bounded memory.
+
+        Parameters
+        ----------
+        path
+            A file, or the folder of a Dataset.
+        format
+            "parquet" or "csv": the log. "session-file": one line per session, as the reference reads it. "dataset".
+            By the ending of `path` where not given: .parquet, .csv, .txt, and a Dataset for none.
+        progress
+            Called with what is being done and the share that is done.
+
+        Returns
+        -------
+        The path.
+
+        Raises
+        ------
+        ConfigError
+            The format is unknown, or cannot hold names.
+        """
+        target, report = Path(path), progress or (lambda what, share: None)
+        chosen = format_of(target, format)
+        if chosen == "session-file" and self.truth.market.names:
+            raise ConfigError("the session file holds integers: leave out names.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=".segue-simulate-", dir=target.parent) as folder,
+            failures_name(target),
+        ):
+            if chosen == "dataset":
+                prepare(pl.scan_parquet(self._parts(Path(folder), report)), out=target, progress=report)
+            elif chosen == "parquet":
+                parts = pl.scan_parquet(self._parts(Path(folder), report))
+                with atomic_file(target) as temporary:
+                    parts.sink_parquet(temporary)
+            elif chosen == "csv":
+                with atomic_file(target) as temporary, temporary.open("wb") as stream:
+                    for number, piece in enumerate(self._told(report)):
+                        piece.write_csv(stream, include_header=not number)
+            else:
+                with SessionWriter(target) as writer:
+                    for piece in self._told(report):
+                        writer.write(piece)
+        self.truth.save(truth_beside(target))
+        return target
+
+    def _told(self, report: Progress) -> Iterator[pl.DataFrame]:
+        """The pieces, and after each the share that is done."""
+        for number, piece in enumerate(self.pieces(), 1):
+            yield piece
+            report("simulating", min(number * self.partition / self.truth.market.users, 1.0))
+
+    def _parts(self, folder: Path, report: Progress = lambda what, share: None) -> list[Path]:
+        """The pieces as Parquet files."""
+        paths = []
+        for number, piece in enumerate(self._told(report)):
+            paths.append(folder / f"{number:06d}.parquet")
+            piece.write_parquet(paths[-1])
+        return paths
+
+
+def simulate(
+    users: int = 100,
+    sessions: int = 50,
+    *,
+    categories: int = 20,
+    products: int = 15,
+    incidence: float = -0.5,
+    noise: float = 1.0,
+    taste: float = 2.0,
+    price_effect: float = 2.0,
+    shortest: int = 3,
+    longest: int = 11,
+    seed: int = 123,
+    names: bool = False,
+    partition: int = 1024,
+) -> Simulation:
+    """Simulate shoppers whose reasons are known.
+
+    Users, sessions and times count from 0; the item id is category · products + product + 2. Users are drawn in
+    blocks of 64, each block by a generator of its own: how many are held in memory changes nothing in the result.
+
+    Parameters
+    ----------
+    users, sessions
+        Consumers (I of the paper), and sessions of each (T).
+    categories, products
+        Categories (C; with fewer than 20 the leading part of Ω holds), and products of each (Jc).
+    incidence
+        Mean of the utilities of categories (Gamma0); being the same for all, it changes no choice.
+    noise
+        Standard deviation of a product's utility between sessions (Sigma0).
+    taste
+        Standard deviation of a product's utility between users (tau0).
+    price_effect
+        How much a price takes from the utility (Beta).
+    shortest, longest
+        Limits of the length of a session.
+    seed
+        The same seed gives the same sessions.
+    names
+        Call users "user-0001" and items "tea-07" (by category, from 1) instead of by integers.
+    partition
+        Users held in memory at a time.
+
+    Returns
+    -------
+    Simulation
+        `truth` is at once there; `log()`, `dataset()` and `save(path)` draw the sessions. How much of the history a
+        model sees is no matter of the data here: it is an option of the model.
+
+    Raises
+    ------
+    ConfigError
+        An option has an impossible value.
+
+    Examples
+    --------
+    >>> made = simulate(users=4, sessions=2, categories=5)
+    >>> made.log().columns
+    ['user', 'session', 'time', 'item']
+    >>> made.truth.groups
+    array([0, 0, 1, 1], dtype=int8)
+    """
+    if partition < 1:
+        raise ConfigError(f"partition={partition} is impossible: expected at least 1.")
+    market = Market(
+        users=users,
+        sessions=sessions,
+        categories=categories,
+        products=products,
+        incidence=incidence,
+        noise=noise,
+        taste=taste,
+        price_effect=price_effect,
+        shortest=shortest,
+        longest=longest,
+        seed=seed,
+        names=names,
+    )
+    return Simulation(plant(market), partition)
+
+
+def format_of(path: str | Path, format: Format | None = None) -> Format:
+    """What `Simulation.save(path, format)` writes.
+
+    Raises
+    ------
+    ConfigError
+        The format is unknown, or the ending of the path is and says nothing.
+    """
+    chosen = format or _SUFFIXES.get(Path(path).suffix)
+    if chosen is None or chosen not in _SUFFIXES.values():
+        known = ", ".join(_SUFFIXES.values())
+        raise ConfigError(f"{path}: give a path that ends in .parquet, .csv, .txt or nothing, or a format of {known}.")
+    return chosen
+
+
+def truth_beside(path: str | Path) -> Path:
+    """Where `Simulation.save(path)` writes the truth.
+
+    >>> truth_beside("data/sim.txt").name
+    'sim.truth.npz'
+    """
+    return Path(path).with_name(f"{Path(path).stem}.truth.npz")

@@ -1,0 +1,1 @@
+"""Splits: views that may be learnt from, and questions with known answers."""

@@ -1,0 +1,1 @@
+"""Statistics of a Dataset, for the terminal, as JSON and as a picture."""

@@ -1,0 +1,86 @@
+"""What the sessions of a Dataset look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segue.data.ragged import positions, rows_of
+from segue.data.sessions import UNITS_PER_SECOND, Sessions
+from segue.data.statistics.distributions import Histogram, Spread, histogram_of, spread_of
+
+if TYPE_CHECKING:
+    from segue.data.dataset import Dataset
+
+_DAY = 86_400
+_SESSIONS = 1 << 18  # looked at together
+
+
+@dataclass(frozen=True)
+class SessionStatistics:
+    """How interactions come in sessions."""
+
+    sessions: int
+    per_user: Spread
+    """Sessions of users who have any."""
+    single: int
+    """Users with one session, who can only be trained on in a last-session-out split."""
+    lengths: Spread
+    """Interactions of a session."""
+    length_histogram: Histogram
+    repeats: float
+    """Share of the interactions whose item was in the same session before."""
+    one_item: float
+    """Share of the sessions with one interaction, in which nothing follows anything."""
+    median_pause: float | None
+    """Days from the end of a session to the next of the same user, the median; None without times, or with steps."""
+
+
+def per_second_of(dataset: Dataset) -> int | None:
+    """Units of time in a second; None without times, and where they are steps (0, 1, 2, …) rather than moments.
+
+    Times that all lie in the first day of 1970 are taken for steps.
+    """
+    if dataset.times is None or not len(dataset.times) or dataset.time_unit is None:
+        return None
+    per_second = UNITS_PER_SECOND[dataset.time_unit]
+    return per_second if int(dataset.times.max()) >= _DAY * per_second else None
+
+
+def describe_sessions(dataset: Dataset) -> SessionStatistics:
+    """Count what is in the visible sessions of a Dataset."""
+    sessions = dataset.sessions
+    lengths, counts = sessions.lengths, sessions.counts
+    present = counts[counts > 0]
+    return SessionStatistics(
+        sessions=len(sessions),
+        per_user=spread_of(present),
+        single=int((counts == 1).sum()),
+        lengths=spread_of(lengths),
+        length_histogram=histogram_of(lengths),
+        repeats=_repeats(sessions, dataset.n_items) / max(int(lengths.sum()), 1),
+        one_item=float((lengths == 1).mean()) if len(sessions) else 0.0,
+        median_pause=_median_pause(dataset),
+    )
+
+
+def _repeats(sessions: Sessions, n_items: int) -> int:
+    """Interactions whose item the session held already."""
+    repeated = 0
+    for start in range(0, len(sessions), _SESSIONS):
+        starts, ends = sessions.starts[start : start + _SESSIONS], sessions.ends[start : start + _SESSIONS]
+        pairs = np.sort(rows_of(starts, ends) * (n_items + 1) + sessions.items[positions(starts, ends)])
+        repeated += int((pairs[1:] == pairs[:-1]).sum())
+    return repeated
+
+
+def _median_pause(dataset: Dataset) -> float | None:
+    per_second = per_second_of(dataset)
+    if dataset.times is None or per_second is None:
+        return None
+    sessions = dataset.sessions
+    same = sessions.users[1:] == sessions.users[:-1]
+    pauses = (dataset.times[sessions.starts[1:]] - dataset.times[sessions.ends[:-1] - 1])[same]
+    return float(np.median(pauses)) / per_second / _DAY if len(pauses) else None

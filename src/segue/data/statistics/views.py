@@ -1,0 +1,254 @@
+"""A Description for the eye: tables for the terminal, and a picture."""
+
+from __future__ import annotations
+
+import io
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from segue.data.statistics.distributions import Histogram, Spread
+    from segue.data.statistics.figures import Figures, Popularity, Ratings, Times
+    from segue.data.statistics.sessions import SessionStatistics
+
+_BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
+_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def table(description: Figures) -> RenderableType:
+    """Tables of counts, distributions and preparation steps."""
+    from rich.console import Group
+
+    parts: list[RenderableType] = [_table(("", ""), list(facts(description).items())), _spreads(description)]
+    if description.ratings is not None:
+        parts.append(_rating_table(description.ratings))
+    if description.steps:
+        parts.append(_step_table(description))
+    return Group(*parts)
+
+
+def text(description: Figures) -> str:
+    """The same tables as plain text, 100 columns wide."""
+    from rich.console import Console
+
+    written = io.StringIO()
+    Console(file=written, width=100, color_system=None).print(table(description))
+    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).rstrip()
+
+
+def facts(description: Figures) -> dict[str, str]:
+    """What is said in one number or date: label → text."""
+    found = {
+        "users": f"{description.users:,}",
+        "items": f"{description.items:,}",
+        "interactions": f"{description.interactions:,}",
+        "sparsity": f"{description.sparsity:.3%}",
+        "users with fewer than 3": f"{description.short_users:,}",
+        "repeats of an item by its user": f"{description.repeats:.1%}",
+        "interactions with the top 1 % of items": f"{description.popularity.top_1_percent:.1%}",
+        "interactions with the top 10 % of items": f"{description.popularity.top_10_percent:.1%}",
+        "Gini of item popularity": f"{description.popularity.gini:.3f}",
+    }
+    times = description.times
+    if times is None:
+        found |= {"times": "none"}
+    else:
+        found |= {"first": times.first.replace("+00:00", " UTC"), "last": times.last.replace("+00:00", " UTC")}
+        found |= {} if times.days is None else {"time span": f"{times.days:,.1f} days"}
+        found |= {"at the same time as another of the user": f"{times.tied:.1%}"}
+    return found if description.sessions is None else found | _session_facts(description.sessions)
+
+
+def _session_facts(sessions: SessionStatistics) -> dict[str, str]:
+    found = {
+        "sessions": f"{sessions.sessions:,}",
+        "users with one session": f"{sessions.single:,}",
+        "sessions with one item": f"{sessions.one_item:.1%}",
+        "repeats of an item in its session": f"{sessions.repeats:.1%}",
+    }
+    pause = sessions.median_pause
+    return found if pause is None else found | {"median pause between sessions": _duration(pause)}
+
+
+def _spreads(description: Figures) -> Table:
+    def row(name: str, spread: Spread) -> tuple[str, ...]:
+        numbers = (spread.mean, spread.median, spread.p90, spread.p99)
+        return (name, f"{spread.min:,}", *(f"{number:,.1f}" for number in numbers), f"{spread.max:,}")
+
+    rows = [
+        row("history length of users", description.lengths),
+        row("history length of items", description.item_lengths),
+    ]
+    if description.sessions is not None:
+        rows.append(row("sessions of users", description.sessions.per_user))
+        rows.append(row("session length", description.sessions.lengths))
+    return _table(("", "min", "mean", "median", "90 %", "99 %", "max"), rows)
+
+
+def _duration(days: float) -> str:
+    """Days, or what fits less."""
+    for unit, size in (("days", 1.0), ("hours", 1 / 24), ("minutes", 1 / 1440)):
+        if days >= size:
+            return f"{days / size:,.1f} {unit}"
+    return f"{days * 86_400:,.0f} seconds"
+
+
+def _rating_table(ratings: Ratings) -> Table:
+    total = sum(ratings.distribution.values())
+    rows = [(name, f"{count:,}", f"{count / total:.1%}") for name, count in ratings.distribution.items()]
+    summary = {
+        "mean": ratings.mean,
+        "standard deviation": ratings.deviation,
+        "of the means of users": ratings.deviation_of_users,
+        "of the means of items": ratings.deviation_of_items,
+    }
+    rows += [(name, f"{value:.2f}", "") for name, value in summary.items()]
+    return _table(("rating", "interactions", "share"), rows)
+
+
+def _step_table(description: Figures) -> Table:
+    columns = ("users", "items", "interactions")
+    rows = [
+        (str(step.get("step", "")), *(f"{step[c]:,}" if c in step else "" for c in columns))
+        for step in description.steps
+    ]
+    return _table(("preparation", *columns), rows)
+
+
+def _table(columns: tuple[str, ...], rows: list[Any]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    for place, name in enumerate(columns):
+        made.add_column(name, justify="right" if place else "left", no_wrap=bool(place))
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def picture(description: Figures, path: Path) -> Path:
+    """Draw history lengths, item popularity and, where there are any, session lengths, times and ratings.
+
+    Raises
+    ------
+    ConfigError
+        The ending of `path` is not that of a picture.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"{path}: a picture ends in {', '.join(_SUFFIXES)}.")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from segue.files import atomic_file
+
+    panels = 2 + sum(part is not None for part in (description.sessions, description.times, description.ratings))
+    rows, columns = (1, panels) if panels < 4 else (2, -(-panels // 2))
+    figure = Figure(figsize=(max(11, 4.8 * columns), 3.7 * rows), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(
+        f"{description.users:,} users · {description.items:,} items · {description.interactions:,} interactions",
+        fontsize=13,
+        fontweight="bold",
+    )
+    spots = [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
+    words = "How long are histories?", "interactions of a user", "users"
+    _draw_lengths(spots[0], description.lengths, description.length_histogram, words)
+    _draw_popularity(spots[1], description.popularity)
+    rest = iter(spots[2:])
+    if description.sessions is not None:
+        words = "How long are sessions?", "interactions of a session", "sessions"
+        _draw_lengths(next(rest), description.sessions.lengths, description.sessions.length_histogram, words)
+    if description.times is not None:
+        _draw_times(next(rest), description.times)
+    if description.ratings is not None:
+        _draw_ratings(next(rest), description.ratings)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lower()[1:])
+    return path
+
+
+def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram, words: tuple[str, str, str]) -> None:
+    """Equal bins of whole numbers; the last one holds the longest hundredth, which is told, not drawn."""
+    from matplotlib.ticker import MaxNLocator
+
+    edges, counts = histogram.edges, histogram.counts
+    longer = counts[-1] if len(counts) > 1 and edges[-1] - edges[-2] > edges[1] - edges[0] else 0
+    shown = len(counts) - (longer > 0)
+    width = edges[1] - edges[0]
+    axes.bar([edge - 0.5 for edge in edges[:shown]], counts[:shown], width=width, align="edge", color=_BLUE, lw=0)
+    axes.axvline(spread.median, color=_ORANGE, lw=1.5, label=f"median {spread.median:g}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes, *words)
+    axes.legend(frameon=False, title=f"{longer:,} longer, up to {spread.max:,}" if longer else None)
+
+
+def _draw_popularity(axes: Axes, popularity: Popularity) -> None:
+    taken = [(rank, count) for rank, count in zip(popularity.ranks, popularity.counts, strict=True) if count]
+    axes.plot([rank for rank, _ in taken], [count for _, count in taken], color=_BLUE, lw=2)
+    if taken:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+    note = f"top 1 %: {popularity.top_1_percent:.0%} of interactions\ntop 10 %: {popularity.top_10_percent:.0%}"
+    axes.text(0.04, 0.06, note, transform=axes.transAxes, color=_GREY)
+    _finish(axes, "How popular are items?", "rank of the item, the most popular first", "interactions")
+
+
+def _draw_times(axes: Axes, times: Times) -> None:
+    moments = _moments(times)
+    places: Any = times.activity.edges if moments is None else moments
+    axes.stairs(times.activity.counts, places, fill=True, color=_BLUE)
+    axes.set_ylim(bottom=0)
+    if moments is not None:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+        locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    span = f"time, in {len(times.activity.counts)} equal periods"
+    _finish(axes, "When did it happen?", span, "interactions")
+
+
+def _moments(times: Times) -> list[datetime] | None:
+    """The edges of the periods as dates, spread between first and last; None where the unit is unknown."""
+    if times.days is None or not times.first.endswith("+00:00") or not times.last.endswith("+00:00"):
+        return None
+    first = datetime.fromisoformat(times.first)
+    periods = len(times.activity.counts)
+    return [first + timedelta(days=max(times.days, 1 / 86_400) * place / periods) for place in range(periods + 1)]
+
+
+def _draw_ratings(axes: Axes, ratings: Ratings) -> None:
+    names = list(ratings.distribution)
+    axes.bar(names, list(ratings.distribution.values()), color=_BLUE, width=0.8)
+    axes.tick_params(axis="x", rotation=30 if max(map(len, names)) > 4 else 0)
+    _finish(axes, f"Which ratings? (mean {ratings.mean:.2f})", "rating", "interactions")
+
+
+def _finish(axes: Axes, title: str, across: str, up: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=_GREY, alpha=0.25, lw=0.7)
+    axes.set_axisbelow(True)
+    thousands = FuncFormatter(lambda value, _: f"{value:,.0f}")
+    axes.yaxis.set_major_formatter(thousands)
+    for axis, scale, (low, high) in (
+        (axes.xaxis, axes.get_xscale(), axes.get_xlim()),
+        (axes.yaxis, axes.get_yscale(), axes.get_ylim()),
+    ):
+        if scale == "log":
+            axis.set_major_formatter(thousands)
+            axis.set_minor_formatter(NullFormatter())
+            if high < 100 * low:  # powers of ten alone would leave an axis with a single number
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

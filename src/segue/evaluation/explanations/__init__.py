@@ -1,0 +1,1 @@
+"""Explanations averaged, drawn, and held against a planted truth."""

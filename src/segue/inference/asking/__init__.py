@@ -1,0 +1,1 @@
+"""From raw ids, given histories and baskets to rows of `Histories`."""

@@ -1,0 +1,1 @@
+"""Reasons: effects of what is left out, attention, and neighbours."""

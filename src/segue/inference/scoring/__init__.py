@@ -1,0 +1,1 @@
+"""Scores, exact top-k lists and exact ranks."""

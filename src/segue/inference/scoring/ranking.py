@@ -1,0 +1,321 @@
+"""Exact top-k lists and exact ranks of targets, for any model, over the whole catalogue or over given candidates.
+
+Ties are decided the same way everywhere. In a top-k list equal scores stand by item code, ascending. As a target, an
+item ranks behind every other candidate with the same score, so that no model gains from giving equal scores.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from segue.data.histories import Histories
+from segue.data.ragged import Int64, offsets_of, positions
+from segue.errors import ConfigError, DataError
+from segue.inference.scoring.batches import LIMITS, Chunk, Limits, Sweep, answering, batches, require_finite, to_device
+from segue.models.base import Model
+
+_ROWS_COMPARED = 64
+"""Rows compared at once: few enough for the flags to stay in the cache, many enough to keep the cores busy."""
+
+_BLOCK = 64
+"""Scores that are looked at as one, by their highest, before the best of a row are chosen."""
+_WORTH = 8
+"""How many times as many scores there must be as would be left to choose from, for blocks to be faster."""
+
+
+def top_k(
+    model: Model,
+    histories: Histories,
+    k: int,
+    *,
+    exclude_seen: bool = True,
+    seen: Histories | None = None,
+    allowed: npt.NDArray[np.bool_] | None = None,
+    limits: Limits = LIMITS,
+) -> tuple[Int64, npt.NDArray[np.float32]]:
+    """The k best items for each history, exactly; equal scores by item code.
+
+    Parameters
+    ----------
+    model
+        Any model.
+    histories
+        n histories, none of them empty.
+    k
+        How many items, from 1 to the size of the catalogue.
+    exclude_seen
+        Leave out the items of `seen`.
+    seen
+        n full histories whose items are left out; `histories` themselves when None.
+    allowed
+        (n_items + 1,) which item codes may be recommended; all when None.
+    limits
+        How much is held at once.
+
+    Returns
+    -------
+    codes
+        (n, k) int64 item codes, best first; 0 where fewer than k are left.
+    scores
+        (n, k) float32; −inf where the code is 0.
+
+    Raises
+    ------
+    ConfigError
+        k is not from 1 to the size of the catalogue.
+    DataError
+        A history is empty.
+    EvaluationError
+        A score is NaN or infinite.
+    """
+    check_k(k, model.n_items)
+    hidden = (histories if seen is None else seen) if exclude_seen else None
+    codes = np.zeros((len(histories), k), dtype=np.int64)
+    scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
+    with answering(model):
+        denied = None if allowed is None else torch.from_numpy(~allowed).to(model.device)
+        sweep = Sweep(model, limits)
+        for index, queries in batches(model, histories, sweep.rows, limits):
+            pairs = _pairs(hidden, index, model.device)
+            best: tuple[Tensor, Tensor] | None = None
+            for chunk in sweep.chunks(queries):
+                chunk.hide(*pairs)
+                if denied is not None:
+                    chunk.scores.masked_fill_(denied[chunk.start : chunk.stop], -torch.inf)
+                found = _best(chunk, k)
+                best = found if best is None else _merge(best, found, k)
+            assert best is not None
+            width = best[0].shape[1]
+            codes[index, :width], scores[index, :width] = best[0].cpu().numpy(), best[1].cpu().numpy()
+    codes[np.isneginf(scores)] = 0
+    return codes, scores
+
+
+def target_ranks(
+    model: Model,
+    histories: Histories,
+    targets: Histories,
+    *,
+    exclude_seen: bool = True,
+    seen: Histories | None = None,
+    candidates: Int64 | None = None,
+    limits: Limits = LIMITS,
+) -> Int64:
+    """The rank of every target among the candidates of its history; 1 is best.
+
+    A target's rank is one, plus the candidates that are no targets and score at least as high (a tie counts against
+    the target), plus the other targets of the same history that score higher (equal ones by item code).
+
+    Parameters
+    ----------
+    model
+        Any model.
+    histories
+        n histories, none of them empty.
+    targets
+        What came next for each of them. A repeated target is one target, and has the same rank each time.
+    exclude_seen
+        Items of `seen` are no candidates. A target that is among them cannot be recommended then: its rank is
+        `n_items + 1`, which no list reaches.
+    seen
+        n histories whose items are left out; `histories` themselves when None.
+    candidates
+        (n, c) int64 item codes to rank the targets among, 0 = none; the whole catalogue when None.
+    limits
+        How much is held at once.
+
+    Returns
+    -------
+    ranks
+        (sum of the targets' lengths,) int64, in the order of `targets`, row by row.
+
+    Raises
+    ------
+    DataError
+        A history is empty, or the numbers of rows differ.
+    EvaluationError
+        A score is NaN or infinite.
+    """
+    if len(targets) != len(histories) or (candidates is not None and len(candidates) != len(histories)):
+        raise DataError(f"{len(histories):,} histories need as many rows of targets and of candidates.")
+    hidden = (histories if seen is None else seen) if exclude_seen else None
+    asked, inverse = distinct(targets)
+    ranks = np.zeros(len(asked.items), dtype=np.int64)
+    with answering(model):
+        if candidates is None:
+            sweep = Sweep(model, limits)
+            rows = sweep.rows
+        else:
+            widest = int(asked.lengths.max(initial=0)) + candidates.shape[1]
+            rows = max(1, min(limits.histories, limits.pairs // max(1, widest)))
+        for index, queries in batches(model, histories, rows, limits):
+            part = asked.select(index)
+            pairs = _pairs(part, slice(None), model.device)
+            out = _pairs(hidden, index, model.device)
+            if candidates is None:
+                scores, above = _among_all(sweep, queries, pairs, out)
+            else:
+                scores, above = _among_candidates(model, queries, pairs, out, candidates[index])
+            worst = model.n_items + 1
+            ranks[positions(part.starts, part.ends)] = _ranks(pairs[0].cpu().numpy(), scores, above, worst)
+    return ranks[inverse]
+
+
+def distinct(targets: Histories) -> tuple[Histories, Int64]:
+    """Each row's items once, by code ascending.
+
+    Returns
+    -------
+    items
+        As many rows, without repeats.
+    inverse
+        For each item of `targets`, row by row, its place among the flat items of the result.
+    """
+    rows, items = targets.seen()
+    stride = int(items.max(initial=0)) + 1
+    keys, inverse = np.unique(rows * stride + items, return_inverse=True)
+    offsets = offsets_of(np.bincount(keys // stride, minlength=len(targets)))
+    return Histories(targets.users, (keys % stride).astype(np.int32), offsets[:-1], offsets[1:]), inverse
+
+
+def check_k(k: int, n_items: int) -> None:
+    """Raise a ConfigError unless 1 ≤ k ≤ n_items."""
+    if k < 1:
+        raise ConfigError(f"k is the length of a list of items: expected 1 or more, found {k}.")
+    if k > n_items:
+        raise ConfigError(f"k is {k:,}, but the catalogue has only {n_items:,} items: ask for {n_items:,} or fewer.")
+
+
+def _pairs(histories: Histories | None, index: Int64 | slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(row, item code) of every item of the histories at `index`, on the device; none without histories."""
+    if histories is None:
+        nothing = torch.zeros(0, dtype=torch.int64, device=device)
+        return nothing, nothing
+    rows, items = histories.select(index).seen()
+    return to_device(rows, device), to_device(items, device)
+
+
+def _best(chunk: Chunk, k: int) -> tuple[Tensor, Tensor]:
+    """Codes and scores (batch, ≤ k) of a chunk's best items, by (score descending, code ascending)."""
+    scores = chunk.scores
+    width = scores.shape[1]
+    values, columns = _largest(scores, min(k + 1, width))
+    if width > k:
+        # topk takes any of several equal scores at the edge of the list; those rows are chosen again, by code.
+        tied = torch.nonzero((values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)).flatten()
+        if len(tied):
+            columns[tied, :k] = _best_of_tied(scores[tied], values[tied, k - 1 : k], k)
+        columns = columns[:, :k]
+    columns = columns.sort(dim=1).values
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return columns.gather(1, order) + chunk.start, values
+
+
+def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Values and columns (batch, k) as `scores.topk(k)` has them; of equal scores at the edge it may take others.
+
+    A score outside the k blocks with the highest scores has at least k others that are no lower, one in each of these.
+    On a CPU it is faster to find the blocks first.
+    """
+    width = scores.shape[1]
+    if scores.device.type != "cpu" or width < _WORTH * k * _BLOCK:
+        return scores.topk(k)
+    whole = width - width % _BLOCK
+    highest = scores[:, :whole].unflatten(1, (-1, _BLOCK)).amax(2)  # type: ignore[no-untyped-call]
+    blocks = highest.topk(k, sorted=False).indices
+    columns = (_BLOCK * blocks[:, :, None] + torch.arange(_BLOCK)).flatten(1)
+    columns = torch.cat([columns, torch.arange(whole, width).expand(len(scores), -1)], dim=1)
+    values, chosen = scores.gather(1, columns).topk(k)
+    return values, columns.gather(1, chosen)
+
+
+def _best_of_tied(scores: Tensor, edge: Tensor, k: int) -> Tensor:
+    """Columns (batch, k) of the scores above `edge` (batch, 1), filled up with the first ones equal to it."""
+    earlier = -torch.arange(scores.shape[1], dtype=torch.float32, device=scores.device)
+    keys = torch.where(scores == edge, earlier, -torch.inf).masked_fill_(scores > edge, torch.inf)
+    return keys.topk(k).indices
+
+
+def _merge(best: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The best k of two lists; all codes of the second are higher, so a stable sort keeps equal scores by code."""
+    codes = torch.cat([best[0], found[0]], dim=1)
+    values, order = torch.cat([best[1], found[1]], dim=1).sort(dim=1, descending=True, stable=True)
+    return codes.gather(1, order)[:, :k], values[:, :k]
+
+
+def _among_all(
+    sweep: Sweep, queries: Tensor, targets: tuple[Tensor, Tensor], hidden: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Scores (t,) of the targets, −inf if hidden, and how many other items score at least as high (t,)."""
+    rows, items = targets
+    scores = torch.full((len(rows),), -torch.inf, device=rows.device)
+    above = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    for chunk in sweep.chunks(queries):
+        chunk.hide(*hidden)
+        inside = (items >= chunk.start) & (items < chunk.stop)
+        scores[inside] = chunk.scores[rows[inside], items[inside] - chunk.start]
+        if sweep.whole:
+            chunk.hide(*targets)
+            above += _count(chunk.scores, rows, scores)
+    if not sweep.whole:
+        for chunk in sweep.chunks(queries):
+            chunk.hide(*hidden)
+            chunk.hide(*targets)
+            above += _count(chunk.scores, rows, scores)
+    return scores, above
+
+
+def _count(scores: Tensor, rows: Tensor, thresholds: Tensor) -> Tensor:
+    """(t,) int64: how many of `scores[rows[i]]` are at least `thresholds[i]`.
+
+    Summing float flags is several times faster than summing booleans, and exact for fewer than 2**24 columns.
+    """
+    counts = torch.empty(len(rows), dtype=torch.int64, device=scores.device)
+    flags = torch.empty(min(_ROWS_COMPARED, len(rows)), scores.shape[1], device=scores.device)
+    one_each = torch.equal(rows, torch.arange(len(scores), device=rows.device))
+    for first in range(0, len(rows), _ROWS_COMPARED):
+        part = slice(first, first + _ROWS_COMPARED)
+        block = scores[part] if one_each else scores[rows[part]]
+        flag = torch.ge(block, thresholds[part, None], out=flags[: len(block)])
+        counts[part] = flag.sum(dim=1)
+    return counts
+
+
+def _among_candidates(
+    model: Model,
+    queries: Tensor,
+    targets: tuple[Tensor, Tensor],
+    hidden: tuple[Tensor, Tensor],
+    candidates: Int64,
+) -> tuple[Tensor, Tensor]:
+    """Like `_among_all`, for each history's own candidates (batch, c)."""
+    rows, items = targets
+    stride = model.n_items + 1
+    first = torch.searchsorted(rows, rows)
+    columns = torch.arange(len(rows), device=rows.device) - first
+    width = int(columns.max()) + 1 if len(columns) else 0
+    asked = torch.zeros(len(queries), width, dtype=torch.int64, device=rows.device)
+    asked[rows, columns] = items
+    table = torch.cat([asked, to_device(candidates, rows.device)], dim=1)
+    scores = model.score_items(queries, table)
+    scores = scores.masked_fill(table == 0, 0.0)
+    require_finite(scores)
+    keys = table + stride * torch.arange(len(table), device=rows.device)[:, None]
+    out = torch.isin(keys, hidden[0] * stride + hidden[1]) | (table == 0)
+    out[:, width:] |= torch.isin(keys[:, width:], rows * stride + items)
+    scores = scores.masked_fill(out, -torch.inf)
+    return scores[rows, columns], _count(scores[:, width:].contiguous(), rows, scores[rows, columns])
+
+
+def _ranks(rows: Int64, scores: Tensor, above: Tensor, worst: int) -> Int64:
+    """Ranks (t,) from the targets' scores and the counts of other candidates; `worst` for targets that are hidden."""
+    values = scores.cpu().numpy()
+    order = np.lexsort((-values, rows))
+    among = np.empty(len(rows), dtype=np.int64)
+    among[order] = np.arange(len(rows)) - np.searchsorted(rows, rows[order])
+    ranks = 1 + above.cpu().numpy() + among
+    ranks[np.isneginf(values)] = worst
+    return ranks

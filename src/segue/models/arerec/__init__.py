@@ -1,0 +1,1 @@
+"""ARERec: ratings predicted from an item's own history."""

@@ -1,0 +1,34 @@
+"""ARERec: ratings predicted from the item's own history (Padungkiatwattana, Sae-Diae, Maneeroj & Takasu, IEEE Access
+10, 2022).
+
+Those who rated the item before are its neighbours. Each is weighed for the user who is asked about; what they say is
+read region by region, and in each region the strongest decides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from segue.models.arerec.model import ARERecModel
+from segue.models.arerec.settings import ARERecSettings
+
+
+@dataclass(frozen=True)
+class ARERec(ARERecSettings):
+    """The rating that a user gives an item, from those whom the item's earlier users gave, as probabilities of levels.
+
+    With `biases=False`, `neighbour_ratings=False` and `contexts="interaction"` it is the published model.
+
+    Examples
+    --------
+    >>> ARERec(width=32).look_back is None
+    True
+    """
+
+    name: ClassVar[str] = "arerec"
+    metric: ClassVar[str] = "rmse"
+
+    def build(self, n_users: int, n_items: int) -> ARERecModel:
+        """A new module with random weights; the settings must be `resolved`."""
+        return ARERecModel(self, n_users, n_items)

@@ -1,0 +1,1 @@
+"""PARSRec: sessions completed step by step."""

@@ -1,0 +1,312 @@
+"""PARSRec: personalised attention fused with a recurrent net over the partial basket (Gholami, Motamedi &
+Aravindakshan, KDD 2022, arXiv 2209.13015).
+
+A session is a set. It is predicted one step after the other, from the user, everything in earlier sessions, and the
+items that are in the basket already.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64
+from segue.errors import ConfigError
+from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.parsrec.attention import BasketAttention
+from segue.models.parsrec.examples import SessionBatch, SessionExamples, history_means, history_starts, means_of
+from segue.models.parsrec.loss import CatalogueLossName, catalogue_loss
+from segue.models.users import UserVectors
+from segue.nn.dropout import Dropout
+
+_KEPT_BYTES = 256 << 20
+"""Scores of a batch that are kept from choosing the targets for the loss; more than that are computed twice."""
+_CHUNK_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class PARSRec(ModelConfig):
+    """A recurrent net whose input is the user's own attention over the basket so far; items are scored by one table.
+
+    Examples
+    --------
+    >>> PARSRec(user_width=64, item_width=64).heads
+    2
+    """
+
+    name: ClassVar[str] = "parsrec"
+
+    user_width: int = 128
+    """Width of the user vectors."""
+    item_width: int = 128
+    """Width of the item vectors and of the hidden state."""
+    blocks: int = 1
+    """Attention blocks; the output of one is the query of the next."""
+    heads: int = 2
+    """Attention heads; must divide the sum of the widths."""
+    dropout: float = 0.1
+    """Dropout of the user, item and history vectors that are read."""
+    loss: CatalogueLossName = "softmax"
+    """softmax (categorical cross-entropy), bce or mse, each over the whole catalogue."""
+    history_sessions: int | None = None
+    """How many sessions before the current one are the history; all when not given."""
+
+    def __post_init__(self) -> None:
+        for name in ("user_width", "item_width", "blocks", "heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more.")
+        width = self.user_width + self.item_width
+        if width % self.heads:
+            raise ConfigError(f"heads={self.heads} does not divide user_width + item_width = {width}.")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout={self.dropout}: expected a share from 0 to below 1.")
+        if self.loss not in ("softmax", "bce", "mse"):
+            raise ConfigError(f"loss={self.loss!r}: expected softmax, bce or mse.")
+        if self.history_sessions is not None and self.history_sessions < 0:
+            raise ConfigError(f"history_sessions={self.history_sessions}: expected 0 or more, or none for all.")
+
+    def build(self, n_users: int, n_items: int) -> PARSRecModel:
+        """A new module with random weights."""
+        return PARSRecModel(self, n_users, n_items)
+
+
+class PARSRecModel(TrainableModel):
+    """The module of `PARSRec`.
+
+    u = U[user]; h₀ = mean of E over the history (0 without one). Step t: q = [u ; hₜ₋₁]; aₜ = the blocks' answer to q
+    over the items of the basket (at the first step over SOB, the start of a basket, which is row 0 of E); c = [q ; aₜ];
+    hₜ = ReLU(W_h c); oₜ = W_o c; score(i) = ⟨oₜ, E[i]⟩.
+
+    In training a step's target is the best-scored item of the whole catalogue if it is one of those still to come, and
+    otherwise one of those at random; the target joins the basket.
+    """
+
+    personal = True
+    config: PARSRec
+
+    def __init__(self, config: PARSRec, n_users: int, n_items: int) -> None:
+        super().__init__(config, n_users, n_items)
+        width, item_width = config.user_width + config.item_width, config.item_width
+        self.items = nn.Embedding(n_items + 1, item_width)
+        self.users = UserVectors(n_users, config.user_width)
+        self.attention_blocks = nn.ModuleList(
+            BasketAttention(width, item_width, item_width if last else width, config.heads)
+            for last in [False] * (config.blocks - 1) + [True]
+        )
+        self.hidden = nn.Linear(width + item_width, item_width)
+        self.output = nn.Linear(width + item_width, item_width)
+        self.dropout = Dropout(config.dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Both tables uniform in ±1/√n; the recurrent maps normal with variance 2 / (inputs + outputs)."""
+        for table in (self.items, self.users):
+            bound = 1 / math.sqrt(table.num_embeddings)
+            nn.init.uniform_(table.weight, -bound, bound)
+        for layer in (self.hidden, self.output):
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / (layer.in_features + layer.out_features)))
+            nn.init.normal_(layer.bias, std=math.sqrt(1 / layer.out_features))
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def examples(self, dataset: Dataset) -> SessionExamples:
+        """One unit per session."""
+        examples = SessionExamples(dataset, self.config.history_sessions)
+        self.users.trained_on(np.unique(examples.users))
+        return examples
+
+    def forward(self, batch: SessionBatch) -> Tensor:
+        """The summed loss over all steps of the batch's sessions."""
+        table = self.items.weight
+        basket = self.dropout(F.embedding(batch.items, table))
+        users, means = self.users(batch.users), history_means(table, batch)
+        course = Course(self, self.dropout(users), self.dropout(means), basket)
+        scored = table[1:]
+        counts = torch.bincount(batch.lengths).flip(0).cumsum(0).flip(0)[1:].tolist()  # sessions that reach each step
+        kept = self._room(int(batch.lengths.sum()), table)
+        real, first = batch.items > 0, 0
+        waiting = real.clone()
+        outputs, targets = [], []
+        for step, n in enumerate(counts):
+            output, _ = course.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
+            scores = None if kept is None else kept[first : first + n]
+            place = _choose(output.detach(), scored.detach(), batch.items[:n], waiting[:n], scores)
+            waiting[:n].scatter_(1, place, False)
+            outputs.append(output)
+            targets.append(batch.items[:n].gather(1, place)[:, 0] - 1)
+            first += n
+        loss = catalogue_loss(self.config.loss, torch.cat(outputs), scored, torch.cat(targets), kept)
+        if len(counts) == 1:  # the query's map was of no use, but processes wait for the gradient of every parameter
+            loss = loss + 0 * course.users_asked.sum()
+        return loss
+
+    def _room(self, n_steps: int, table: Tensor) -> Tensor | None:
+        """Room for all scores (steps, n_items) of a batch, or None if that would be too much."""
+        if n_steps * self.n_items * table.element_size() > _KEPT_BYTES:
+            return None
+        return table.new_empty((n_steps, self.n_items))
+
+    # ---- answers ------------------------------------------------------------------------------------------------
+
+    def queries(self, histories: Histories) -> Tensor:
+        """Outputs (n, item_width) after each basket."""
+        return self._walk(histories)[0]
+
+    def attention(self, histories: Histories) -> Attention:
+        """The weights over the items of each basket."""
+        return self._walk(histories)[1]
+
+    def _walk(self, histories: Histories) -> tuple[Tensor, Attention]:
+        """Through each basket in its order, up to the question of what comes next."""
+        begins = histories.ends if histories.baskets is None else histories.baskets
+        lengths = histories.ends - begins
+        order = np.argsort(-lengths, kind="stable")
+        chosen = histories.select(order)
+        begins, lengths = begins[order], lengths[order]
+        width = int(lengths.max(initial=0))
+        places = np.where(np.arange(width) < lengths[:, None], begins[:, None] + np.arange(width), -1)
+        codes = np.where(places >= 0, histories.items[places], 0).astype(np.int64) if width else places
+        users = self.users.of(torch.from_numpy(chosen.users).to(self.device))
+        basket = self.items(torch.from_numpy(codes).to(self.device))
+        course = Course(self, users, self._means(chosen, begins), basket)
+        outputs = self.items.weight.new_zeros((len(order), self.config.item_width))
+        weights = outputs.new_zeros((len(order), self.config.blocks, self.config.heads, width))
+        within = torch.arange(width, device=self.device)
+        counts = np.searchsorted(-lengths, -np.arange(width + 1), side="right").tolist()  # of at least 0, 1, … items
+        for step, n in enumerate(counts):
+            after = counts[step + 1] if step + 1 < len(counts) else 0
+            output, found = course.step(n, (within < step).expand(n, -1), last=step == width)
+            outputs[after:n] = output[after:]
+            if found is not None:
+                weights[after:n] = found[after:]
+        back = np.argsort(order)
+        rows = torch.from_numpy(back).to(self.device)
+        return outputs[rows], Attention(weights[rows], places[back])
+
+    def _means(self, histories: Histories, ends: Int64) -> Tensor:
+        """Mean item vectors (n, item_width) of what came before `ends` (n,)."""
+        limit = self.config.history_sessions
+        starts = history_starts(histories.starts, ends, histories.session_offsets, limit)
+        return means_of(self.items.weight, replace(histories, starts=starts, ends=ends, baskets=None))
+
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
+        return torch.mm(queries, self.items.weight[start:stop].T, out=out)
+
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (batch, n) of items (batch, n)."""
+        return torch.einsum("bd,bnd->bn", queries, self.items(items))
+
+    def item_vectors(self) -> Tensor:
+        """Item vectors (n_items + 1, item_width)."""
+        return self.items.weight
+
+
+class Course:
+    """A batch of sessions on their way: what stays the same at every step, and the hidden states.
+
+    What the user's vector adds to the query, to the next state and to the output is computed once.
+
+    Parameters
+    ----------
+    model
+        Its weights are read once, here.
+    users, states
+        (b, user_width) and (b, item_width): user vectors, and hidden states before the first step.
+    basket
+        (b, length, item_width) vectors of the items that are in the baskets sooner or later.
+    """
+
+    def __init__(self, model: PARSRecModel, users: Tensor, states: Tensor, basket: Tensor) -> None:
+        self.blocks = [module for module in model.attention_blocks if isinstance(module, BasketAttention)]
+        self.composed = [block.composed() for block in self.blocks]
+        self.start_of_basket = model.items.weight[0]
+        self.users, self.states, self.basket = users, states, basket
+        width = users.shape[1]
+        asking = self.composed[0].asking
+        self.users_asked = torch.addmm(self.composed[0].asking_bias, users, asking[:, :width].T)
+        self.state_asking = asking[:, width:].T
+        moving = torch.cat([model.output.weight, model.hidden.weight])
+        bias = torch.cat([model.output.bias, model.hidden.bias])
+        self.users_moved = torch.addmm(bias, users, moving[:, :width].T)
+        self.moving = moving[:, width:].T
+        self.begun = False
+
+    def step(self, n: int, inside: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
+        """One step of the first n sessions.
+
+        Parameters
+        ----------
+        n
+            How many; never more than at the step before.
+        inside
+            (n, length) bool: which items are in the basket; none at the first step.
+        last
+            Whether no step follows, so that no new hidden state is needed.
+
+        Returns
+        -------
+        The outputs (n, item_width), and the attention weights (n, blocks, heads, length), None at the first step.
+        """
+        state = self.states[:n]
+        query, weights = self._attend(torch.cat([self.users[:n], state], dim=1), inside)
+        size = state.shape[1] if last else 2 * state.shape[1]
+        together = torch.cat([state, query], dim=1)
+        moved = torch.addmm(self.users_moved[:n, :size], together, self.moving[:, :size])
+        if not last:
+            self.states = F.relu(moved[:, state.shape[1] :])
+        self.begun = True
+        return moved[:, : state.shape[1]], weights
+
+    def _attend(self, query: Tensor, inside: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Through all blocks: the last one's answer (n, item_width), and the weights of each."""
+        n = len(query)
+        if not self.begun:
+            for block, composed in zip(self.blocks, self.composed, strict=True):
+                query = block.alone(query, self.start_of_basket, composed)
+            return query, None
+        weights = []
+        asked = torch.addmm(self.users_asked[:n], self.states[:n], self.state_asking)
+        for number, (block, composed) in enumerate(zip(self.blocks, self.composed, strict=True)):
+            if number:
+                asked = torch.addmm(composed.asking_bias, query, composed.asking.T)
+            query, found = block(query, asked, self.basket[:n], inside, composed)
+            weights.append(found)
+        return query, torch.stack(weights, dim=1)
+
+
+def _choose(outputs: Tensor, table: Tensor, items: Tensor, waiting: Tensor, scores: Tensor | None) -> Tensor:
+    """Column (n, 1) of each session's next target: the best-scored item if it is one of the waiting, else the first.
+
+    Parameters
+    ----------
+    outputs
+        (n, width).
+    table
+        (n_items, width) vectors of the item codes from 1.
+    items, waiting
+        (n, length) item codes in random order, and whether each is still to come; at least one of each row is.
+    scores
+        (n, n_items) receives all scores; None computes them in chunks and keeps none.
+    """
+    if scores is None:
+        size = max(1, _CHUNK_BYTES // (table.element_size() * len(outputs)))
+        chunks = [(outputs @ table[low : low + size].T).max(1) for low in range(0, len(table), size)]
+        highest = torch.stack([chunk.values for chunk in chunks])
+        chunk = highest.argmax(0, keepdim=True)
+        best = torch.stack([chunk.indices for chunk in chunks]).gather(0, chunk) + chunk * size
+        fits = waiting & (items - 1 == best.T)
+    else:
+        torch.mm(outputs, table.T, out=scores)
+        own = scores.gather(1, (items - 1).clamp_(min=0)).masked_fill(~waiting, -torch.inf)
+        fits = own >= scores.amax(1, keepdim=True)
+    # The first that fits or, where none does, the first that waits.
+    return torch.where(fits.any(1, keepdim=True), fits, waiting).to(torch.uint8).argmax(1, keepdim=True)
