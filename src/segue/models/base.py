@@ -222,9 +222,9 @@ def _twin(module: M, made: dict[int, Any]) -> M:
     twin = made[id(module)] = copy.copy(module)
 
     def shared(parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is None:
-            return None
-        return made.setdefault(id(parameter), nn.Parameter(parameter.detach(), requires_grad=False))
+        if parameter is not None and id(parameter) not in made:
+            made[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        return made.get(id(parameter))
 
     twin.__dict__["_parameters"] = {name: shared(one) for name, one in module._parameters.items()}
     twin.__dict__["_buffers"] = dict(module._buffers)
