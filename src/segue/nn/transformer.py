@@ -190,7 +190,7 @@ class Block(nn.Module):
 
         x and buckets as in `forward` → (batch, width) and attention weights (batch, heads, length).
         """
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         own = x[rows, newest]
         if self.norm == "paper":
             normed, context = self.attention_norm(own), x
