@@ -28,7 +28,9 @@ from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format. Version 2 is written only if ids stand in order of arrival: version 1 expects them sorted."""
+
 _MANIFEST = "dataset.json"
 _ARRAYS = ("items", "offsets", "times", "ratings", "session_offsets", "by_item")
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
@@ -243,7 +245,8 @@ class Dataset:
                 "time_unit": self.time_unit,
                 "metadata": dict(self.metadata),
             }
-            write_manifest(folder, _MANIFEST, "dataset", FORMAT_VERSION, content)
+            version = 1 if self.users.is_sorted and self.catalogue.is_sorted else 2
+            write_manifest(folder, _MANIFEST, "dataset", version, content)
         return Path(path)
 
     def compact(self) -> Dataset:

@@ -260,7 +260,7 @@ def _core(flat: Spool, options: Preparation, steps: Steps, report: Progress) -> 
 
 def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
     left = counts[1:] > 0
-    return vocabulary if left.all() else Vocabulary(vocabulary.ids.filter(left))
+    return vocabulary if left.all() else Vocabulary.in_order(vocabulary.ids.filter(left))
 
 
 def _metadata(log: Log, options: Preparation, steps: Steps, notes: list[str]) -> dict[str, Any]:

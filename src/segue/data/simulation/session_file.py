@@ -115,10 +115,11 @@ def _check(dataset: Dataset) -> None:
     for vocabulary, what in ((dataset.users, "users"), (dataset.catalogue, "items")):
         if vocabulary.ids.dtype != pl.Int64 and len(vocabulary):
             raise DataError(f"a session file holds integers, and {what} are called {vocabulary.ids[0]!r}. {way_out}")
-    if len(dataset.catalogue) and dataset.catalogue.ids[0] < _LEAST_ID:
+    least = int(dataset.catalogue.ids.min()) if len(dataset.catalogue) else _LEAST_ID  # type: ignore[arg-type]
+    if least < _LEAST_ID:
         raise DataError(
             f"a session file holds item ids from {_LEAST_ID} (0 and 1 mark the begin and end of a basket), and there "
-            f"is an item {dataset.catalogue.ids[0]}. {way_out}"
+            f"is an item {least}. {way_out}"
         )
 
 
