@@ -20,9 +20,9 @@ from segue.data.splits.by_user import (
     leave_last_n,
     leave_last_out,
     random_rows,
-    split_by,
     time_cut,
 )
+from segue.data.splits.registry import split_by
 from segue.errors import ConfigError, DataError
 from tests.helpers import make_dataset, visible
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.errors import ConfigError, DataError
+from segue.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,39 +136,38 @@ class Split:
         return self.test.training_view()
 
 
-def questions_past(
-    dataset: Dataset, history_ends: Int64, target_ends: Int64, name: str, asked: npt.NDArray[np.bool_] | None = None
+def holdout_after(
+    dataset: Dataset,
+    history_ends: Int64,
+    target_ends: Int64,
+    name: str,
+    evaluated: npt.NDArray[np.bool_] | None = None,
 ) -> Holdout:
-    """What all users did past a cut: questions to those with a history before it and at least one target after.
+    """Holdout of all interactions after a cut, for users with a history before it and a target after it.
 
-    Of all others nothing after the cut is visible in the Holdout's Dataset, so that no training view shows it.
+    The interactions of all other users after the cut are hidden in the Holdout's Dataset, so that no training view
+    shows them.
 
     Parameters
     ----------
     dataset
-        What the positions point into.
+        The Dataset whose arrays the positions point into.
     history_ends, target_ends
-        (n_users + 1,) where each user's history and targets end.
+        (n_users + 1,) end of each user's history and of the targets.
     name
         "validation" or "test".
-    asked
-        (n_users + 1,) bool: who may be asked; everyone with a history when not given.
+    evaluated
+        (n_users + 1,) bool: users who may be evaluated; those with a history when None.
 
     Raises
     ------
     DataError
-        There is nobody to ask.
+        No user is left.
     """
-    asked = history_ends > dataset.starts if asked is None else asked
-    asked = asked & (target_ends > history_ends)
-    users = np.flatnonzero(asked)
+    evaluated = history_ends > dataset.starts if evaluated is None else evaluated
+    evaluated = evaluated & (target_ends > history_ends)
+    users = np.flatnonzero(evaluated)
     if not len(users):
         raise DataError(f"no user has interactions both to learn from and in the {name} part: change the shares.")
-    view = dataset.until(np.where(asked, dataset.ends, history_ends))
+    view = dataset.until(np.where(evaluated, dataset.ends, history_ends))
     return Holdout(view, users, history_ends[users], target_ends[users], name)
-
-
-def check_shares(test: float, validation: float) -> None:
-    """Raise a ConfigError unless both are shares that leave something to learn from."""
-    if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
-        raise ConfigError(f"test={test} and validation={validation} are shares: both above 0, together below 1.")
