@@ -3,11 +3,10 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.data.preparing.filters import k_core, time_order, without_duplicates
+from segue.data.preparing.filters import k_core, without_duplicates
 
 interactions = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(0, 3)), max_size=40)
 
@@ -69,19 +68,3 @@ def test_duplicates_without_times_are_not_known():
     assert without_duplicates(users, items, None, "drop") is None
     keep = without_duplicates(users, items, None, "first")
     assert keep is not None and keep.tolist() == [True, False]
-
-
-@settings(max_examples=200, deadline=None)
-@given(interactions, st.sampled_from([1, 2**40, 2**61]))
-def test_time_order_is_stable(rows, stretch):
-    users = np.array([row[0] for row in rows], dtype=np.int32)
-    times = np.array([(row[2] - 1) * stretch for row in rows], dtype=np.int64)
-    order = time_order(users, times)
-    found = list(range(len(rows))) if order is None else order.tolist()
-    assert found == sorted(range(len(rows)), key=lambda place: (users[place], times[place]))
-
-
-@pytest.mark.parametrize(("users", "order"), [([], None), ([1, 1, 2], None), ([2, 1, 1], [1, 2, 0])])
-def test_without_times_the_order_of_the_log_stays(users, order):
-    found = time_order(np.array(users, dtype=np.int32), None)
-    assert (found if found is None else found.tolist()) == order

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.data.preparing.oldest import Oldest, nth_smallest
@@ -10,6 +10,7 @@ INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3) | st.integers(1
 PIECES = st.lists(st.lists(INTEGERS, max_size=8), min_size=1, max_size=5).filter(lambda pieces: any(pieces))
 
 
+@settings(deadline=None)
 @given(PIECES, st.data())
 def test_the_nth_smallest_is_that_of_a_sort(pieces: list[list[int]], data: st.DataObject) -> None:
     ordered = sorted(value for piece in pieces for value in piece)
@@ -20,6 +21,7 @@ def test_the_nth_smallest_is_that_of_a_sort(pieces: list[list[int]], data: st.Da
     assert below == sum(one < value for one in ordered)
 
 
+@settings(deadline=None)
 @given(PIECES, st.data())
 def test_of_equal_times_at_the_cut_the_first_stay(pieces: list[list[int]], data: st.DataObject) -> None:
     flat = [value for piece in pieces for value in piece]

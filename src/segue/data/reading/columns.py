@@ -197,5 +197,12 @@ def _amazon_turned(sample: pl.DataFrame) -> bool:
     return turned and share("1", _AMAZON_ITEM) < 0.5 and not bool(sample["1"].str.contains(INTEGER).all())
 
 
+def refuse_columns(given: Mapping[str, Column], roles: Sequence[str], reason: str) -> None:
+    """Raise a ConfigError, which begins with a reason, if the caller names a column for one of the roles."""
+    for role in roles:
+        if given[role] not in (None, False):
+            raise ConfigError(f"{reason} {role}.")
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())

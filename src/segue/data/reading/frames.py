@@ -9,7 +9,8 @@ from typing import Any
 import narwhals as nw
 import polars as pl
 
-from segue.data.reading.scanning import ROW, Part, Scratch
+from segue.data.reading.files import Scratch
+from segue.data.reading.layout import ROW, Part
 from segue.errors import DataError
 
 
@@ -47,7 +48,7 @@ def from_frame(source: Any, scratch: Scratch) -> Part:
         native = pl.scan_parquet(path, glob=False)
     else:
         native = _eager(source, frame, name).lazy()
-    return Part(name, _plain(native, name).with_row_index(ROW, offset=1), None, "row")
+    return Part(name, _plain(native, name).with_row_index(ROW, offset=1))
 
 
 def _eager(source: Any, frame: nw.DataFrame[Any], name: str) -> pl.DataFrame:

@@ -37,6 +37,37 @@ _STYLES = {
 }
 
 
+STATED_INTEGERS = frozenset({"int", "integer", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))})
+STATED_TEXTS = frozenset({"object", "str", "string", "category"})
+STATED_NUMBERS = frozenset({"float", "float16", "float32", "float64", "double"})
+
+
+@dataclass(frozen=True)
+class Stated:
+    """The type that a file states for a column.
+
+    Attributes
+    ----------
+    dtype
+        The type as written, such as "int32".
+    file
+        The file that states it, for messages.
+    """
+
+    dtype: str
+    file: str
+
+    @property
+    def integer(self) -> bool:
+        """True if the column holds integers. Their width is not applied: no id is ever cut to fit."""
+        return self.dtype in STATED_INTEGERS
+
+    @property
+    def text(self) -> bool:
+        """True if the column holds text, digits included."""
+        return self.dtype in STATED_TEXTS
+
+
 @dataclass(frozen=True)
 class Reading:
     """How one column is read: the expression, and in words what its values are taken for."""
@@ -81,6 +112,14 @@ def read_id(sample: pl.Series, *, as_text: bool = False) -> Reading:
     if dtype.is_float() or dtype.is_decimal():
         return Reading(sample.name, _whole(column.cast(pl.Float64)), "a whole number", "whole")
     return Reading(sample.name, column.cast(pl.Int64, strict=False), "an integer id", "integer")
+
+
+def read_stated_id(sample: pl.Series, stated: Stated) -> Reading:
+    """Reading of ids with a stated type: integers as integers only, text as text."""
+    if stated.integer:
+        expected = f'an integer id, as {stated.file} says ("{stated.dtype}")'
+        return Reading(sample.name, canonical_integer(pl.col(sample.name)), expected, "stated")
+    return read_id(sample, as_text=stated.text)
 
 
 def canonical_integer(column: pl.Expr) -> pl.Expr:
@@ -146,6 +185,15 @@ def read_time(sample: pl.Series, unit: str | None) -> tuple[Reading, str]:
     text = column.cast(pl.String) if style == _COMPACT else column
     parsed = text.str.to_datetime(style, strict=False, time_unit="us")
     return Reading(name, parsed.dt.epoch("us"), f"a time like {_example(sample, style)}"), "us"
+
+
+def check_stated_time(sample: pl.Series, stated: Stated | None) -> None:
+    """Raise a ColumnError if integers are stated for the times, and the sample holds something else."""
+    if stated is not None and stated.integer and time_style(sample) != "integer":
+        raise ColumnError(
+            f'the column "time" begins with {sample[0]!r}; {stated.file} says that it holds integers '
+            f'("{stated.dtype}"). Correct one of the two.'
+        )
 
 
 def time_style(sample: pl.Series) -> str | None:

@@ -12,8 +12,7 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.data.ragged import positions
-from segue.data.reading.formats import SESSION_HEADER
-from segue.data.reading.session_types import types_beside
+from segue.data.reading.formats.session_file import SESSION_HEADER, types_beside
 from segue.errors import ConfigError, DataError
 from segue.files import atomic_file, write_json
 
