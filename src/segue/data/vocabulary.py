@@ -197,12 +197,12 @@ def _checked(ids: pl.Series) -> pl.Series:
 
 
 def as_ids(ids: Iterable[Any]) -> pl.Series:
-    """Raw ids as a polars Series of Int64 (integers of any width, whole floats) or String (anything else); NaN is null.
+    """Raw ids as a polars Series of Int64 (integers of any width, whole floats) or String (all else); NaN is null.
 
     Raises
     ------
     DataError
-        Ids of several types (numbers and strings, for example) stand in one collection.
+        The ids have several types, such as numbers and strings.
     """
     series = _series(ids)
     if series.dtype == pl.Null:
@@ -228,12 +228,12 @@ def _series(ids: Iterable[Any]) -> pl.Series:
     if type(ids).__module__.startswith("pyarrow"):
         return pl.Series(ids)
     values = list(ids)
-    kinds = set(map(type, values)) - {type(None)}
-    families = {_family(kind) for kind in kinds}
+    types = set(map(type, values)) - {type(None)}
+    families = {_family(one) for one in types}
     if len(families) > 1:
         raise DataError(f"ids mix types ({', '.join(sorted(families))}): make them all of one type.")
-    if any(issubclass(kind, np.generic) for kind in kinds):
-        if len(kinds) == 1 and families == {"number"} and None not in values:
+    if any(issubclass(one, np.generic) for one in types):
+        if len(types) == 1 and families == {"number"} and None not in values:
             values = np.array(values).tolist()  # several times as fast as one by one
         else:
             values = [value.item() if isinstance(value, np.generic) else value for value in values]
@@ -244,10 +244,10 @@ def _series(ids: Iterable[Any]) -> pl.Series:
     return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
 
 
-def _family(kind: type) -> str:
-    """Values of one family can be ids together."""
-    if issubclass(kind, bool | np.bool_):
+def _family(value_type: type) -> str:
+    """Name of the family of a type; values of one family can be ids together."""
+    if issubclass(value_type, bool | np.bool_):
         return "bool"
-    if issubclass(kind, int | float | np.integer | np.floating):
+    if issubclass(value_type, int | float | np.integer | np.floating):
         return "number"
-    return "str" if issubclass(kind, str) else kind.__name__
+    return "str" if issubclass(value_type, str) else value_type.__name__

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.data.preparing.filters import k_core, without_duplicates
+from segue.data.preparing.filters import Oldest, k_core, nth_smallest, without_duplicates
 
 interactions = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(0, 3)), max_size=40)
 
@@ -68,3 +68,29 @@ def test_duplicates_without_times_are_not_known():
     assert without_duplicates(users, items, None, "drop") is None
     keep = without_duplicates(users, items, None, "first")
     assert keep is not None and keep.tolist() == [True, False]
+
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3) | st.integers(10**18, 10**18 + 10**6)
+PIECES = st.lists(st.lists(INTEGERS, max_size=8), min_size=1, max_size=5).filter(lambda pieces: any(pieces))
+
+
+@settings(deadline=None)
+@given(PIECES, st.data())
+def test_the_nth_smallest_is_that_of_a_sort(pieces: list[list[int]], data: st.DataObject) -> None:
+    ordered = sorted(value for piece in pieces for value in piece)
+    n = data.draw(st.integers(1, len(ordered)))
+    arrays = [np.array(piece, dtype=np.int64) for piece in pieces]
+    value, below = nth_smallest(lambda: arrays, n)
+    assert value == ordered[n - 1]
+    assert below == sum(one < value for one in ordered)
+
+
+@settings(deadline=None)
+@given(PIECES, st.data())
+def test_of_equal_times_at_the_cut_the_first_stay(pieces: list[list[int]], data: st.DataObject) -> None:
+    flat = [value for piece in pieces for value in piece]
+    n = data.draw(st.integers(1, len(flat)))
+    arrays = [np.array(piece, dtype=np.int64) for piece in pieces]
+    oldest = Oldest(lambda: arrays, n)
+    kept = np.flatnonzero(np.concatenate([oldest.next(piece) for piece in arrays]))
+    assert kept.tolist() == sorted(sorted(range(len(flat)), key=lambda row: flat[row])[:n])

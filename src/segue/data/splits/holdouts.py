@@ -1,4 +1,4 @@
-"""What a split is made of: questions with known answers, and the views that may be learnt from."""
+"""The parts of a split: histories with held-out targets, and the views to train on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segue.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Questions with known answers: given these histories, what came next?
+    """Histories with held-out targets: the interactions that came next.
 
     Attributes
     ----------
@@ -24,13 +24,13 @@ class Holdout:
     users
         (n,) int64 user codes, ascending.
     history_ends
-        (n,) int64 absolute positions where each visible history ends.
+        (n,) int64 absolute positions of the end of each visible history.
     target_ends
         (n,) int64; the targets of row r are `dataset.items[history_ends[r]:target_ends[r]]`, at least one.
     name
         "validation" or "test".
     known
-        Whether the model has seen these users in training; False for users held out entirely.
+        True if the model has seen these users in training; False for users held out entirely.
     """
 
     dataset: Dataset
@@ -53,7 +53,7 @@ class Holdout:
 
     @property
     def whole_sessions(self) -> bool:
-        """Whether the targets of each user are one session, from its beginning to its end."""
+        """True if the targets of each user are exactly one session."""
         offsets = self.dataset.session_offsets
         if offsets is None or not len(self):
             return False
@@ -63,7 +63,7 @@ class Holdout:
         return bool((np.minimum(offsets[session + 1], self.dataset.ends[self.users]) == self.target_ends).all())
 
     def histories(self) -> Histories:
-        """What each user had done before the targets, asked at the moment of the first of them."""
+        """The history of each user before the targets, as of the time of the first target."""
         times = self.dataset.times
         starts = self.dataset.starts[self.users]
         users = self.users if self.known else np.zeros_like(self.users)
@@ -78,7 +78,7 @@ class Holdout:
         )
 
     def targets(self) -> Histories:
-        """What each user did next, as slices of the same arrays."""
+        """The targets of each user, as slices of the same arrays."""
         return Histories(self.users, self.dataset.items, self.history_ends, self.target_ends, self.dataset.times)
 
     def select(self, index: Int64) -> Holdout:
@@ -91,15 +91,15 @@ class Holdout:
         )
 
     def sample(self, n: int, seed: int = 0) -> Holdout:
-        """`n` users drawn once from `seed`, in ascending order (all of them when there are no more than `n`)."""
+        """Random sample of `n` users, in ascending order; all if there are no more than `n`."""
         if n >= len(self):
             return self
         return self.select(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
 
     def training_view(self) -> Dataset:
-        """Everything that may be learnt before these questions: all of every history up to its targets.
+        """View of everything that may be trained on: each history up to its targets.
 
-        Users who are not asked keep all they have in the Dataset, if they are known to the model at all.
+        Users without targets keep all their visible interactions. Users held out entirely have none.
         """
         ends = self.dataset.ends.copy()
         ends[self.users] = self.history_ends if self.known else self.dataset.starts[self.users]
@@ -113,15 +113,15 @@ class Split:
     Attributes
     ----------
     dataset
-        All of it: what was split. The parts of `random_rows` hold its interactions in another order.
+        The Dataset that was split. The parts of `random_rows` hold its interactions in another order.
     train
-        What a model is fitted on.
+        View to fit a model on.
     validation
         Chooses settings and the number of epochs.
     test
-        Is looked at once.
+        Judges the final model, once.
     spec
-        The call that made the split, as plain data; `split_by` makes the split of it again.
+        Name and settings of the split, as plain data; `split_by` makes the same split from it.
     """
 
     dataset: Dataset
