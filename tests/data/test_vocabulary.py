@@ -33,11 +33,11 @@ def test_codes_are_ranks_and_decode_to_the_ids(ids: set[Any], data: st.DataObjec
 
 
 @settings(deadline=None)
-@given(ids=st.sets(st.integers(-5, 5)), asked=st.lists(st.none() | st.integers(-8, 8)), text=st.booleans())
-def test_unknown_and_missing_ids_are_zero(ids: set[int], asked: list[int | None], text: bool) -> None:
+@given(ids=st.sets(st.integers(-5, 5)), requested=st.lists(st.none() | st.integers(-8, 8)), text=st.booleans())
+def test_unknown_and_missing_ids_are_zero(ids: set[int], requested: list[int | None], text: bool) -> None:
     vocabulary = Vocabulary({str(i) for i in ids} if text else ids)
     ranks = sorted(map(str, ids)) if text else sorted(ids)
-    wanted = [str(i) if text and i is not None else i for i in asked]
+    wanted = [str(i) if text and i is not None else i for i in requested]
     assert vocabulary.encode(wanted).tolist() == [ranks.index(i) + 1 if i in ranks else 0 for i in wanted]
 
 
@@ -113,7 +113,7 @@ def test_a_vocabulary_holds_real_and_unique_ids(ids: list[Any], message: str) ->
         Vocabulary(ids)
 
 
-def test_decoding_nothing_and_nobody() -> None:
+def test_code_0_decodes_to_null_and_nothing_to_nothing() -> None:
     vocabulary = Vocabulary(["a", "b"])
     assert vocabulary.decode([0, 2, 0]).to_list() == [None, "b", None]
     assert vocabulary.decode([]).to_list() == []

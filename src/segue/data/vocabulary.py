@@ -126,7 +126,7 @@ class Vocabulary:
         return np.where(known, positions + 1, 0).astype(np.int64, copy=False)
 
     def require(self, ids: Iterable[Any], what: str) -> Codes:
-        """Codes (n,) of raw ids (n), all of which must be known.
+        """Codes (n,) of raw ids (n); every id must be known.
 
         Parameters
         ----------

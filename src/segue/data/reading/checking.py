@@ -155,7 +155,7 @@ def _corrected(table: Table, counts: dict[str, int]) -> Table | None:
         ]
         return replace(table, layout=layout, parts=tuple(parts))
     misread = [
-        role for role in ("user", "item") if counts[f"unreadable {role}"] and table.readings[role].kind == "integer"
+        role for role in ("user", "item") if counts[f"unreadable {role}"] and table.readings[role].id_type == "integer"
     ]
     if not misread:
         return None

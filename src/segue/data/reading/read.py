@@ -26,7 +26,7 @@ from segue.data.reading.values import (
 )
 from segue.errors import ConfigError, SegueError
 
-SUSPECT = "#suspect"  # whether a row is bad, or shows that the sample misled
+SUSPECT = "#suspect"  # true for a row that is bad, or shows that the first rows were misleading
 NOTHING_GIVEN: Mapping[str, Column] = dict.fromkeys(ROLES)
 
 _SAMPLED = 2_000
@@ -39,16 +39,16 @@ class Log:
     Attributes
     ----------
     frame
-        Lazy polars frame with the columns `user` and `item` (Int64 or String), and where the source has them `time`
-        (Int64, in `time_unit`s since 1970), `rating` (Float32) and `session` (Int64 or String); in the order of the
-        source. Keep the Log while you use it: temporary files go with the Log.
+        Lazy polars frame in the order of the source. Columns: `user` and `item` (Int64 or String) and, if the source
+        has them, `time` (Int64, in `time_unit`s since 1970), `rating` (Float32) and `session` (Int64 or String). Keep
+        the Log while you use the frame: temporary files are removed together with the Log.
     source
-        The path, or what kind of frame it was.
+        The path, or the kind of frame.
     format
         "csv" (any separator), "inter", "user-lines", "session-file", "json", "jsonl", "python-dict", "parquet" or
         "frame".
     columns
-        Which column of the source each column is.
+        Column → its name in the source.
     rows
         Number of interactions.
     dropped
@@ -92,9 +92,9 @@ def read(
 ) -> Log:
     r"""Read a log of interactions and check every row of it.
 
-    What the content makes certain is found out: format, separator, header, which column is what, the unit of the
-    times. What it leaves open is an error that says what was seen and what to pass. The source is passed over once,
-    in pieces, so it may be larger than memory.
+    Format, separator, header, columns and the unit of the times are found if the content makes them certain. Otherwise
+    an error says what was found and which option to pass. The source is read once, in pieces, so it may be larger than
+    memory.
 
     Parameters
     ----------
@@ -104,18 +104,19 @@ def read(
         `.inter`, JSON lines (Amazon reviews), a JSON array of objects, lines that are Python dicts (Steam), Parquet;
         all also gzipped. Or a frame: pandas, polars, Arrow, DuckDB.
     user, item, time, rating, session
-        Which column it is: its name, or its position from 0; False leaves time, rating or session out; None finds it.
+        The column: its name, or its position from 0. False leaves time, rating or session out; None finds it.
     format
-        "csv", "inter", "user-lines", "session-file", "json" (an array of objects), "jsonl", "python-dict" or "parquet".
+        The format; None finds it. "csv", "inter", "user-lines", "session-file", "json" (an array of objects), "jsonl",
+        "python-dict" or "parquet".
     separator
-        Between fields, of any length; `r"\s+"` is any run of blanks.
+        Separator of the fields, of any length; `r"\s+"` is any run of blanks.
     header
-        Whether the first line holds names.
+        True if the first line holds names.
     time_unit
-        "s", "ms", "us" or "ns" for times that are numbers. Found by their size: below 10^11 seconds, below 10^14
-        milliseconds, and so on; then a value outside that range is bad.
+        "s", "ms", "us" or "ns" for times that are numbers. None finds it by their size: below 10^11 seconds, below
+        10^14 milliseconds, and so on; a value outside that range is then bad.
     bad_rows
-        "error", or "drop" to leave out rows with a missing or unreadable value; `Log.dropped` says how many.
+        "error", or "drop" to leave out rows with a missing or unreadable value; `Log.dropped` is their number.
 
     Returns
     -------
@@ -148,7 +149,7 @@ def read(
 
 @dataclass(frozen=True)
 class Opened:
-    """A source whose shape is known from its first rows, and of which nothing else has been read."""
+    """A source whose first rows have been read, and nothing else."""
 
     table: Table
     columns: dict[str, str]
@@ -162,7 +163,7 @@ class Opened:
         return self._log(chosen.select(**table.values), rows, bad)
 
     def unchecked(self) -> Log:
-        """The Log, for a caller who checks while reading: its column `SUSPECT` must be false in every row.
+        """The Log, to be checked while it is read: its column `SUSPECT` must be false in every row.
 
         `rows` is an estimate (0: unknown), and bad rows are not dropped.
         """
@@ -186,7 +187,7 @@ def open_source(
     *,
     drop: bool = False,
 ) -> Opened:
-    """All of `read` but the pass over all rows; the same arguments and errors."""
+    """Open a source without the pass over all rows; arguments and errors are those of `read`."""
     scratch = Scratch()
     if isinstance(source, str | Path):
         parts, layout, roles = _open_files(Path(source), given, format, separator, header, scratch)

@@ -163,8 +163,8 @@ class Csv(FileFormat):
 
     def broken_line(self, name: str, number: int, line: str, count: int) -> DataError:
         """The error for a line with a wrong number of fields."""
-        found = len(_split([line], self.separator, False)[0])
-        return self._wrong_number_of_fields(name, number, found, line, count)
+        fields = len(_split([line], self.separator, False)[0])
+        return self._wrong_number_of_fields(name, number, fields, line, count)
 
     def find_damage(self, path: Path, name: str) -> DataError | None:
         """The error for the first line that is not UTF-8 or, in quoted text, has a wrong number of fields."""
@@ -181,11 +181,11 @@ class Csv(FileFormat):
                 return None
             return self._wrong_number_of_fields(name, reader.line_num, len(bad), self.separator.join(bad), 1)
 
-    def _wrong_number_of_fields(self, name: str, number: int, found: int, line: str, count: int) -> DataError:
+    def _wrong_number_of_fields(self, name: str, number: int, fields: int, line: str, count: int) -> DataError:
         more = f" {count} lines are like this." if count > 1 else ""
         way_out = "" if self.quoted else ", or leave such lines out with bad_rows='drop'"
         return DataError(
-            f"{name}, line {number} has {found} fields, expected {len(self.fields)}: {quote(line)}.{more} "
+            f"{name}, line {number} has {fields} fields, expected {len(self.fields)}: {quote(line)}.{more} "
             f"Correct the file{way_out}."
         )
 

@@ -120,7 +120,7 @@ class _Text:
         self._position = match.end() if match else self._position
         return match is not None
 
-    def object(self, place: str) -> str:
+    def object(self, label: str) -> str:
         """Pass over the next object and return it as one line."""
         while self.next() == "{":
             start = self._position
@@ -132,7 +132,7 @@ class _Text:
                 self._read()
                 continue
             return self._text[start : self._position].replace("\n", " ").replace("\r", " ")
-        raise DataError(f"{place} is damaged or truncated: expected a JSON object, found {self._excerpt()}.")
+        raise DataError(f"{label} is damaged or truncated: expected a JSON object, found {self._excerpt()}.")
 
     def _read(self) -> None:
         """Read on: at least as much as waits, so that a large object is parsed only a few times."""

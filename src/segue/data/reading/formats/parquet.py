@@ -44,5 +44,5 @@ class Parquet(FileFormat):
         return pl.scan_parquet(path, glob=False, row_index_name=ROW, row_index_offset=1)
 
     def find_damage(self, path: Path, name: str) -> DataError | None:
-        """None: a Parquet file has no lines, and polars says what is damaged."""
+        """None: a Parquet file has no lines, and the error of polars describes the damage."""
         return None

@@ -68,7 +68,7 @@ class RecordLines(Records):
     """Base class of the formats with one record per line."""
 
     expected: ClassVar[str]
-    """What a line should hold, for messages."""
+    """Noun for the content of a line, in messages."""
 
     @classmethod
     @abstractmethod
