@@ -116,12 +116,12 @@ class OptionParser:
         title
             Another heading.
         """
-        documented = _attribute_docs(options)
+        documented = attribute_docs(options)
         hints = typing.get_type_hints(options)
         group = self._parser.add_argument_group(title or (inspect.getdoc(options) or under).splitlines()[0].rstrip("."))
         for field in dataclasses.fields(options):
             key, kind = f"{under}.{field.name}".lstrip("."), hints[field.name]
-            text = documented.get(field.name)
+            text = field.metadata.get("help", documented.get(field.name))
             self._kinds[key] = kind
             if field.metadata.get("positional"):
                 self._positionals.append(key)
@@ -266,7 +266,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{text} (default: {option_types.shown(action.default)})"
 
 
-def _attribute_docs(options: type) -> dict[str, str]:
+def attribute_docs(options: type) -> dict[str, str]:
     """What the string below each field says, in one line."""
     found: dict[str, str] = {}
     for declaring in reversed(options.__mro__):

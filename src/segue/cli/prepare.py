@@ -61,7 +61,7 @@ class ReadingOptions:
     """Column of the sessions; "false" reads none."""
 
     format: str | None = None
-    """csv (any separator), inter, user-lines, session-file, jsonl, python-dict or parquet."""
+    """csv (any separator), inter, user-lines, session-file, json, jsonl, python-dict or parquet."""
 
     separator: str | None = None
     """Between fields, of any length; \\t is a tab, \\s+ any run of blanks."""
