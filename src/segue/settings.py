@@ -262,8 +262,9 @@ def complaint(value: Any, kind: Any, typed: bool = False) -> str:
         As of `expected`.
     """
     wanted = _short(value, kind) or expected(kind, typed)
-    if isinstance(value, float) and math.isinf(value):
-        wanted = wanted.replace("a number", "a finite number", 1)
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(one, float) and math.isinf(one) for one in numbers):
+        wanted = wanted.replace("a number", "a finite number", 1).replace("numbers", "finite numbers", 1)
     near = closest(value, _choices(kind)) if isinstance(value, str) else None
     return f"expected {wanted}" + ("." if near is None else f'; did you mean "{near}"?')
 
