@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
-from segue.cli.option_types import shown
+from segue.cli.option_types import as_typed
 from segue.cli.options import attribute_docs
 from segue.errors import ConfigError
 
@@ -87,7 +87,7 @@ def _help(name: str, owners: Mapping[str, type[SplitConfig]]) -> str:
     for split, config in owners.items():
         default = next(field.default for field in dataclasses.fields(config) if field.name == name)
         if default is not dataclasses.MISSING:
-            defaults.setdefault(shown(default), []).append(split)
+            defaults.setdefault(as_typed(default), []).append(split)
     (usual, _), *others = defaults.items() if defaults else [("", [])]
     exceptions = "".join(f"; {value} for {_listing(splits)}" for value, splits in others)
     default_text = f" (default: {usual}{exceptions})" if usual else ""
