@@ -220,3 +220,14 @@ def test_a_missing_id_cannot_arrive() -> None:
 def test_ids_in_order_are_real_and_unique(ids: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         Vocabulary.in_order(ids)
+
+
+@pytest.mark.parametrize("arrived", [[], ["zoo", "aaa", "id-0500x"]])
+def test_few_text_ids_of_many_are_found_as_all_of_them_are(arrived: list[str]) -> None:
+    words = Vocabulary([f"id-{number:04}" for number in range(900)]).extended(arrived)
+    asked = ["id-0007", "id-0899", "nobody", None, "", "zzz", "id-0000", "zoo", "id-0500x"]
+    whole = words.encode(words.ids)
+    assert whole.tolist() == list(range(1, len(words) + 1))
+    expected = [0 if one is None or one not in set(words.ids) else words.ids.to_list().index(one) + 1 for one in asked]
+    assert words.encode(asked).tolist() == expected
+    assert [words.encode([one]).item() for one in asked] == expected
