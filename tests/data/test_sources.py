@@ -45,11 +45,11 @@ def test_a_dataset_with_the_rest_as_events_is_the_whole_dataset(drawn: list[Any]
     frame = log(drawn)
     whole = prepare(frame, duplicates="keep")
     old = frame.filter(pl.col("time") < cut)
-    known = prepare(pl.concat([old, frame.group_by("item").first().select(frame.columns)]), duplicates="keep")
-    base = known.before(cut)
     new = frame.filter(pl.col("time") >= cut)
     if not len(new):
         return
+    catalogue = new.filter(~pl.col("item").is_in(old["item"].to_list()))  # known, and taken by nobody yet
+    base = prepare(pl.concat([old, catalogue]), duplicates="keep").before(cut)
     source = RecentEvents(base, events_of(base, new))
     codes = source.users.encode(whole.users.ids)
     together = source.histories(codes)

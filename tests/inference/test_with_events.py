@@ -26,6 +26,7 @@ def log(n_users: int = 12, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["user", "item", "time", "session"], orient="row")
 
 
+Parts = tuple[Recommender, pl.DataFrame, pl.DataFrame]
 CONFIGS = {
     "sasrec-times": segue.SASRec(width=8, blocks=1, max_length=8, time_bias=True),
     "ssept": segue.SSEPT(item_width=6, user_width=6, max_length=8),

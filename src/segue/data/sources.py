@@ -104,8 +104,9 @@ class Events:
 def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Events:
     """Read a log or a frame with `user, item[, time][, session]`, as `segue.prepare` does, for a Dataset.
 
-    Without `need_times` a frame may lack the times that the Dataset has. If the Dataset has sessions and the frame names none, they are found by the rule that the Dataset was prepared with;
-    without a rule the events of a user are one session.
+    Without `need_times` a frame may lack the times that the Dataset has. If the Dataset has sessions, and the frame
+    names none, they are found by the rule that the Dataset was prepared with; without a rule the events of a user are
+    one session.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from segue.data.dataset import Dataset
-from segue.data.sources import HistorySource, RecentEvents, events_of
+from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.errors import ConfigError, StorageError
 from segue.inference.asking.as_of import Moment, moment
 from segue.inference.asking.baskets import Basket, asked_people
@@ -319,11 +319,10 @@ class Recommender:
         model = self.scorer.model
         if isinstance(model, RatingModel):
             check_neighbours(model, by, measure)
-            pairs, codes = asked_pairs(self.dataset, source, users, items, histories, basket)
+            pairs, codes = asked_pairs(self.dataset, source, users, items, histories, basket, when)
             warn_unrated(self.scorer, self.dataset.catalogue, codes)
-            return neighbour_frame(model, self.dataset, pairs.asked_at(when), codes, top)
-        pairs, codes = asked_pairs(self.dataset, source, users, items, histories, basket)
-        pairs = pairs.asked_at(when)
+            return neighbour_frame(model, self.dataset, pairs, codes, top)
+        pairs, codes = asked_pairs(self.dataset, source, users, items, histories, basket, when)
         references = most_popular(shares, Rules(REFERENCES))
         return reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
 
@@ -356,8 +355,8 @@ class Recommender:
         """
         require_one(users, histories)
         source, _, when = self._until(as_of)
-        people, _ = asked_once(self.dataset, source, users, histories, basket)
-        return attention_frame(self.scorer, source.catalogue, people.asked_at(when))
+        people, _ = asked_once(self.dataset, source, users, histories, basket, when)
+        return attention_frame(self.scorer, source.catalogue, people)
 
     def export(
         self,
@@ -453,11 +452,12 @@ class Recommender:
         self, users: Any, histories: Given | None, basket: Basket | None, as_of: Moment | None, unknown: Unknown
     ) -> tuple[People, Scores]:
         """Who is asked about, and the popularity that answers for those of whom nothing is known."""
+        if as_of is not None and histories is not None and not is_frame(histories):
+            raise ConfigError(
+                "as_of cuts stored histories, and frames of them; lists have no times: cut them yourself."
+            )
         source, shares, when = self._until(as_of)
-        people = asked_people(self.dataset, source, users, histories, basket, unknown)
-        if when is not None and histories is not None:
-            people = people.before(when)
-        return people.asked_at(when), shares
+        return asked_people(self.dataset, source, users, histories, basket, unknown, when), shares
 
     def _until(self, as_of: Moment | None) -> tuple[HistorySource, Scores, int | None]:
         """Histories before a moment, the popularity then, and the moment in the Dataset's unit."""

@@ -42,6 +42,7 @@ def asked_people(
     histories: Given | None,
     basket: Basket | None,
     unknown: Unknown,
+    when: int | None = None,
 ) -> People:
     """Who is asked about: known users, people whose histories are given, or people of whom there is only a basket.
 
@@ -56,6 +57,8 @@ def asked_people(
         names, or as many unknown ones as it has lists.
     basket
         What they have put into the session in progress; None where nobody is in the middle of one.
+    when
+        The moment of the question; now if None.
     unknown
         As for `settled`; users with a basket are kept under "skip".
 
@@ -71,8 +74,8 @@ def asked_people(
     require_one(users, histories)
     if basket is None:
         if histories is None:
-            return listed_people(source, users, unknown)
-        return given_people(dataset, source, histories)
+            return listed_people(source, users, unknown).asked_at(when)
+        return given_people(dataset, source, histories, when)
     if not isinstance(basket, Mapping) and not is_scalar(basket):
         basket = list(basket)
     if users is None and histories is None:
@@ -81,8 +84,8 @@ def asked_people(
         else:
             histories = [[]] * (1 if _is_flat(basket) else len(basket))
     if histories is not None:
-        return with_baskets(given_people(dataset, source, histories), basket, source.catalogue)[0]
-    people, has_basket = with_baskets(named_people(source, users), basket, source.catalogue)
+        return with_baskets(given_people(dataset, source, histories, when), basket, source.catalogue)[0]
+    people, has_basket = with_baskets(named_people(source, users).asked_at(when), basket, source.catalogue)
     return settled(source, people, unknown, has_basket)
 
 
@@ -154,9 +157,7 @@ def spread(histories: Histories, room: Int64) -> Histories:
     if histories.times is not None:
         times = np.zeros(offsets[-1], dtype=np.int64)
         times[new] = histories.times[old]
-        newest = np.where(histories.lengths > 0, times[np.maximum(histories.ends + moved - 1, 0)], 0)
-        asked = newest if histories.moments is None else np.maximum(newest, histories.moments)
-        times[positions(histories.ends + moved, offsets[1:])] = np.repeat(asked, room)
+        times[positions(histories.ends + moved, offsets[1:])] = np.repeat(_asked_at(histories), room)
     baskets = (histories.ends if histories.baskets is None else histories.baskets) + moved
     sessions = histories.session_offsets
     if sessions is not None:
@@ -166,6 +167,15 @@ def spread(histories: Histories, room: Int64) -> Histories:
     return Histories(
         histories.users, items, starts, histories.ends + moved, times, baskets, sessions, histories.moments
     )
+
+
+def _asked_at(histories: Histories) -> Int64:
+    """Times (n,) of items that join now: the moment of the question, or the time of the newest item."""
+    assert histories.times is not None
+    if not len(histories.times):
+        return np.zeros(len(histories), dtype=np.int64) if histories.moments is None else histories.moments
+    newest = np.where(histories.lengths > 0, histories.times[np.maximum(histories.ends - 1, 0)], 0)
+    return newest if histories.moments is None else np.maximum(newest, histories.moments)
 
 
 def in_progress(histories: Histories) -> Histories | None:

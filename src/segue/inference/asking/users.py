@@ -112,14 +112,9 @@ class People:
         histories = self.histories
         if histories.times is None:
             raise ConfigError("as_of cuts histories by their times, and the given ones have none: cut them yourself.")
-        starts, ends = histories.starts, histories.ends if histories.baskets is None else histories.baskets
         late = np.concatenate([[0], np.cumsum(histories.times >= when)])
-        dropped = late[ends] - late[starts]
-        if not dropped.any():
-            return self
-        if histories.baskets is not None:
-            raise ConfigError("as_of lies before the end of given histories that have a basket: cut them yourself.")
-        return replace(self, histories=replace(histories, ends=ends - dropped))
+        dropped = late[histories.ends] - late[histories.starts]
+        return replace(self, histories=replace(histories, ends=histories.ends - dropped))
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> People:
         """The people at `index`, in its order."""
@@ -196,15 +191,17 @@ def settled(
     return replace(people, ids=people.ids if same_type.null_count() else same_type)
 
 
-def given_people(dataset: Dataset, source: HistorySource, histories: Given) -> People:
+def given_people(dataset: Dataset, source: HistorySource, histories: Given, when: int | None = None) -> People:
     """Users by the histories that are given for them.
 
     Items that the catalogue does not hold are left out, with a warning. A user whose id is known keeps it, so that a
     model with user vectors can use it; the given history takes the place of the stored one. Histories given as a frame
-    have its times and sessions.
+    have its times and sessions; `when`, the moment of the question, cuts them.
 
     Raises
     ------
+    ConfigError
+        `when` is given, and the histories have no times.
     DataError
         `histories` is not a mapping, a sequence of sequences or a frame.
     """
@@ -221,7 +218,8 @@ def given_people(dataset: Dataset, source: HistorySource, histories: Given) -> P
         users = np.where(codes <= dataset.n_users, codes, 0)
         rows = Histories(users, items, offsets[:-1], offsets[1:])
     warn_unknown("items", unknown, "left out of the histories")
-    return People(ids, rows, np.ones(len(ids), dtype=np.bool_))
+    people = People(ids, rows, np.ones(len(ids), dtype=np.bool_))
+    return people if when is None else people.before(when).asked_at(when)
 
 
 def encoded_lists(catalogue: Vocabulary, lists: list[Any], what: str) -> tuple[npt.NDArray[np.int32], Int64, pl.Series]:

@@ -26,7 +26,13 @@ By = Kind | Literal["neighbour"] | Sequence[Kind | Literal["neighbour"]]
 
 
 def asked_pairs(
-    dataset: Dataset, source: HistorySource, users: Any, items: Any, histories: Given | None, basket: Basket | None
+    dataset: Dataset,
+    source: HistorySource,
+    users: Any,
+    items: Any,
+    histories: Given | None,
+    basket: Basket | None,
+    when: int | None = None,
 ) -> tuple[People, Int64]:
     """People (p), repeats kept, and item codes (p,) to explain. Pairs with an unknown id are left out, with a warning.
 
@@ -42,7 +48,7 @@ def asked_pairs(
     asked = as_ids(as_list(items) if items is not None else source.catalogue.ids)
     codes = source.catalogue.encode(asked)
     known_codes(source.catalogue, asked, "items", "left out")
-    people, place = asked_once(dataset, source, users, histories, basket)
+    people, place = asked_once(dataset, source, users, histories, basket, when)
     n, m = len(place), len(codes)
     if n != m and 1 not in (n, m):
         raise DataError(
@@ -55,12 +61,17 @@ def asked_pairs(
 
 
 def asked_once(
-    dataset: Dataset, source: HistorySource, users: Any, histories: Given | None, basket: Basket | None
+    dataset: Dataset,
+    source: HistorySource,
+    users: Any,
+    histories: Given | None,
+    basket: Basket | None,
+    when: int | None = None,
 ) -> tuple[People, Int64]:
     """People, each once, and who of them each of those asked for is (n,), -1 for an unknown one."""
     if users is None and histories is None and basket is None:
         raise ConfigError("an explanation needs people: give users, histories or a basket.")
-    people = asked_people(dataset, source, users, histories, basket, "skip")
+    people = asked_people(dataset, source, users, histories, basket, "skip", when)
     if users is None or not len(people):
         return people, np.arange(len(people), dtype=np.int64)
     return people, Vocabulary.in_order(people.ids).encode(as_ids(as_list(users))) - 1
