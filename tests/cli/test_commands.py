@@ -258,7 +258,8 @@ def test_evaluate_writes_a_page(name: str, tmp_path: Path, request: pytest.Fixtu
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [(["--k", "1000"], "k"), (["--k", "0"], "k"), (["--by", "fame"], "--by: expected one of")]
+    ("words", "message"),
+    [(["--k", "1000"], "k"), (["--k", "0"], "k"), (["--by", "fame"], "--by=fame: expected uniform or")],
 )
 def test_evaluate_refuses(words: list[str], message: str, run: Path, complaint: Ask) -> None:
     assert message in complaint(2, "evaluate", run, *words)
@@ -383,7 +384,7 @@ def test_complete(run: Path, tmp_path: Path, answer: Ask, capsys: pytest.Capture
         ("complete", ["--user", "user-0001", "--n", "0"], "n=0 is a number of steps: expected 1 or more"),
         ("complete", ["--user", "user-0001", "--history", "a"], "found --user and --history."),
         ("complete", ["--history", "jam-01", "--as-of", "2024-01-01"], "as_of cuts stored histories"),
-        ("complete", ["--user", "user-0001", "--n", "many"], "--n: expected a whole number, found many"),
+        ("complete", ["--user", "user-0001", "--n", "many"], "--n=many: expected a whole number."),
     ],
 )
 def test_sessions_that_cannot_be(command: str, words: list[str], message: str, run: Path, complaint: Ask) -> None:

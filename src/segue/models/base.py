@@ -7,11 +7,12 @@ then serve it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,40 +21,47 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.errors import ConfigError, nearest
+from segue.models.scores import ItemScores
+from segue.settings import Settings
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(ABC):
-    """Settings of a model: frozen, typed, and the same in Python, YAML and on the command line."""
+class ModelConfig(Settings, ABC):
+    """Settings of a model: frozen, checked, and the same in Python, YAML and on the command line.
+
+    A field's type says its range (`segue.settings`); rules that concern several fields are written in `check`.
+    """
 
     name: ClassVar[str]
     metric: ClassVar[str] = "ndcg@10"
-    """The validation metric that chooses the best epoch where the options of the training name none."""
+    """Validation metric that chooses the best epoch if the options of training name none."""
     formerly: ClassVar[Mapping[str, Any]] = {}
-    """Of settings that came later, what they are in files from before: not the default, if that has changed since."""
+    """Values to assume for settings missing from older saved files."""
 
     def resolved(self, dataset: Dataset) -> Self:
-        """The same settings, with what they leave to the data filled in from the visible interactions."""
+        """The same settings, with those that depend on the data filled in from the visible interactions."""
         return self
 
     @abstractmethod
     def build(self, n_users: int, n_items: int) -> Model:
-        """A new module for that many users and items, its weights drawn from torch's global generator."""
+        """A new module for this many users and items, with weights drawn from torch's global generator."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain data, `name` included."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        """The settings as plain data, with the `name`, and for a model from outside of segue with the `class`."""
+        own = {} if type(self).__module__.startswith("segue.") else {"class": self.import_path()}
+        return {"name": self.name, **own, **super().to_dict()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; an unknown setting is a ConfigError that names the nearest known one."""
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        for key in settings:
-            if key != "name" and key not in known:
-                raise ConfigError(f"{cls.name} has no setting {key!r}; {nearest(key, known)}")
-        plain = {key: value for key, value in settings.items() if key != "name"}
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+        return super().from_dict({key: value for key, value in settings.items() if key not in ("name", "class")})
+
+    @classmethod
+    def import_path(cls) -> str:
+        """The class as "package.module:Class"."""
+        return f"{cls.__module__}:{cls.__qualname__}"
 
 
 class Attention(NamedTuple):
@@ -99,30 +107,52 @@ class Model(nn.Module, ABC):
         self.n_items = n_items
 
     @abstractmethod
-    def queries(self, histories: Histories) -> Tensor:
-        """One query per history, (batch, …): all that is needed to score items.
+    def inputs(self, histories: Histories) -> Any:
+        """A named tuple of tensors on the CPU: all that `encode` must know of n histories.
 
-        Histories are not empty where the model `needs_history`.
+        Arrays in, tensors out; nothing is written, and no weight is read. Histories are not empty if the model
+        `needs_history`.
         """
 
     @abstractmethod
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) float32 of the item codes start … stop - 1; column of code 0 is meaningless.
+    def encode(self, inputs: Any) -> Tensor:
+        """Queries (n, …), all that is needed to score items, from a named tuple that `inputs` made.
 
-        `out` may be given to receive the result (it is then returned).
+        A function of tensors and weights without data-dependent Python, so that it can be exported (`torch.export`).
+        Models whose steps depend on the lengths of baskets say so.
         """
 
     @abstractmethod
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Scores (batch, n) float32 of `items` (batch, n) int64."""
+    def scores(self) -> ItemScores:
+        """The scores of items as the weights are now; later changes of the weights may or may not show in them."""
 
     def item_vectors(self) -> Tensor | None:
         """Vectors (n_items + 1, width) whose cosine says how alike two items are, or None if there are none."""
         return None
 
     def attention(self, histories: Histories) -> Attention | None:
-        """What `queries` looks at for each history, or None if the model has no attention."""
+        """Attention of the queries of n histories over their items, or None if the model has no attention."""
         return None
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Keep what the model must know of the visible interactions before it is trained: usual gap, known users, ….
+
+        Called once, before `examples`. Nothing else writes to the model but the trainer and `count`.
+        """
+
+    def frozen(self) -> Self:
+        """A twin that shares the model's tensors and answers without dropout, whatever mode the model is in.
+
+        What asking needs is computed once, here (`settle` of every part), so that asking writes nothing: a twin may
+        be asked by any number of threads. The tensors are the model's own; do not train it while the twin answers.
+        """
+        twin = _twin(self, {})
+        with torch.no_grad():
+            for part in twin.modules():
+                settle = getattr(part, "settle", None)
+                if settle is not None:
+                    settle()
+        return twin
 
     @property
     def device(self) -> torch.device:
@@ -183,3 +213,27 @@ class TrainableModel(Model):
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
         """The summed loss of a batch made by `examples(...).batch`, a scalar."""
+
+
+def _twin(module: M, made: dict[int, Any]) -> M:
+    """A copy of a module and of its parts, in evaluation mode, around the same memory.
+
+    `made` holds the twins of modules and parameters so far, by id, so that what is shared stays shared.
+    """
+    if id(module) in made:
+        known: M = made[id(module)]
+        return known
+    twin = made[id(module)] = copy.copy(module)
+
+    def shared(parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is not None and id(parameter) not in made:
+            made[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        return made.get(id(parameter))
+
+    twin.__dict__["_parameters"] = {name: shared(one) for name, one in module._parameters.items()}
+    twin.__dict__["_buffers"] = dict(module._buffers)
+    twin.__dict__["_modules"] = {
+        name: None if part is None else _twin(part, made) for name, part in module._modules.items()
+    }
+    twin.__dict__["training"] = False
+    return twin

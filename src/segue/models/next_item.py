@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
-from segue.errors import ConfigError, DataError, TrainingError
+from segue.errors import DataError, TrainingError
 from segue.models.negatives import Negatives, SharedNegatives
 from segue.models.similarity import Similarity
 from segue.nn import losses
@@ -23,7 +23,7 @@ LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
 Windows = Literal["newest", "all"]
 
 FORMERLY: dict[str, Any] = {"logq": False, "in_batch": 0.0, "positions": "absolute", "time_bias": False}
-"""What the encoder and the loss were before these settings existed, as `ModelConfig.formerly` asks."""
+"""Values to assume for settings of the encoder and the loss missing from older saved files (`ModelConfig.formerly`)."""
 
 
 _TARGETS_PER_STEP = 3
@@ -92,14 +92,6 @@ class NextItemLoss:
     similarity: Similarity
     logq: bool = False
     in_batch: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.name not in ("bce", "gbce", "sampled-softmax", "softmax"):
-            raise ConfigError(f"loss={self.name!r}: expected bce, gbce, sampled-softmax or softmax.")
-        if self.negatives < 1:
-            raise ConfigError(f"negatives={self.negatives}: expected 1 or more.")
-        if not 0 <= self.in_batch <= 1:
-            raise ConfigError(f"in_batch={self.in_batch}: expected a share from 0 to 1.")
 
     @property
     def per_position(self) -> bool:
@@ -288,17 +280,41 @@ def places(lengths: Tensor, width: int, max_length: int) -> Tensor:
     return (steps + (max_length - lengths)[:, None]).clamp_(max=max_length - 1)
 
 
-def newest_items(histories: Histories, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The newest `length` items of n histories as the encoder reads them: codes (n, longest) and lengths (n,)."""
+class HistoryInputs(NamedTuple):
+    """n histories as an encoder of items reads them.
+
+    Attributes
+    ----------
+    users
+        (n,) int64 user codes; 0 = unknown.
+    items
+        (n, length) int64 the newest items, oldest first, 0 behind the newest.
+    lengths
+        (n,) int64 number of items in each row, from 1.
+    ages
+        (n, length) int64 time from each item to the newest of its row; -1 in rows without times. (n, 0) for a model
+        that reads no times.
+    """
+
+    users: Tensor
+    items: Tensor
+    lengths: Tensor
+    ages: Tensor
+
+    def to(self, device: torch.device) -> HistoryInputs:
+        """The same on a device."""
+        return HistoryInputs(*(tensor.to(device) for tensor in self))
+
+
+def history_inputs(histories: Histories, length: int, with_times: bool = False) -> HistoryInputs:
+    """The newest `length` items of n histories, with their ages if a model reads times."""
     lengths = np.minimum(histories.lengths, length)
-    items = histories.padded(int(lengths.max()))
-    return torch.from_numpy(items).to(device), torch.from_numpy(lengths).to(device)
-
-
-def newest_ages(histories: Histories, width: int, device: torch.device) -> Tensor | None:
-    """How long before the newest item each of `newest_items` (n, width) came; None if no times are known."""
-    ages = histories.ages(width)
-    return None if ages is None else torch.from_numpy(ages).to(device)
+    width = int(lengths.max())
+    ages = histories.ages(width) if with_times else np.zeros((len(lengths), 0), dtype=np.int64)
+    if ages is None:
+        ages = np.full((len(lengths), width), -1, dtype=np.int64)
+    arrays = (histories.users, histories.padded(width), lengths, ages)
+    return HistoryInputs(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
 def usual_gap(dataset: Dataset) -> int:

@@ -12,33 +12,32 @@ Further options, off by default: gated residuals (LiGR, Borisyuk et al. 2025); a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.errors import ConfigError, nearest
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
     FORMERLY,
+    HistoryInputs,
     LossName,
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
     Windows,
-    newest_ages,
-    newest_items,
+    history_inputs,
     places,
     usual_gap,
 )
-from segue.models.similarity import Similarity
+from segue.models.scores import ProductScores
+from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.nn.relative import Positions
-from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_kinds, check_sizes, initialise
+from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
+from segue.settings import Count, Penalty, Positive, Share, ShareBelowOne
 
 _SMALL_CATALOGUE = 5_000
 """Up to so many items the full softmax costs little more than a sampled one."""
@@ -57,55 +56,52 @@ class SASRec(ModelConfig):
     name: ClassVar[str] = "sasrec"
     formerly: ClassVar[Mapping[str, Any]] = {**FORMERLY, "learn_temperature": False, "windows": "newest"}
 
-    width: int = 64
+    width: Count = 64
     """Width of the item vectors and of the hidden states."""
-    blocks: int = 2
+    blocks: Count = 2
     """Number of transformer blocks."""
-    heads: int = 1
+    heads: Count = 1
     """Attention heads; must divide the width."""
-    max_length: int = 50
-    """How many of a user's newest items are read."""
+    max_length: Count = 50
+    """Number of a user's newest items that are read."""
     windows: Windows = "all"
-    """What of a longer history is learnt from: its "newest" window alone, or "all" of it, window by window."""
-    dropout: float = 0.3
+    """Windows of a longer history to learn from: the "newest" alone, or "all"."""
+    dropout: ShareBelowOne = 0.3
     """Dropout of inputs, attention weights and feed-forward layers."""
     loss: LossName | None = None
-    """bce, gbce, sampled-softmax or softmax. When not given, softmax for a catalogue of up to 5,000 items, and
-    sampled-softmax for a larger one."""
-    negatives: int = 512
+    """Loss of the next item. When not given, softmax for up to 5,000 items, and sampled-softmax for more."""
+    negatives: Count = 512
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
-    calibration: float = 0.75
-    """t of gBCE: 0 = plain BCE, 1 = fully calibrated."""
+    calibration: Share = 0.75
+    """Calibration t of gBCE: 0 is plain BCE, 1 is fully calibrated."""
     similarity: Literal["dot", "cosine"] = "cosine"
-    """How hidden states and item vectors are compared; cosine is divided by the temperature."""
-    temperature: float = 0.07
-    """Divides the cosine similarity."""
+    """Similarity of hidden states and item vectors; the cosine is divided by the temperature."""
+    temperature: Positive = 0.07
+    """Divisor of the cosine similarity."""
     learn_temperature: bool = False
-    """Learn the temperature, between 0.01 and 1, from the one given."""
+    """Learn the temperature, between 0.01 and 1, starting at the one given."""
     logq: bool = True
     """Correct sampled-softmax for how often each negative is drawn."""
-    in_batch: float = 0.0
-    """Share of the negatives of sampled-softmax drawn from the targets of the batch; the others are uniform."""
+    in_batch: Share = 0.0
+    """Share of the negatives of sampled-softmax drawn from the batch's targets; the others are uniform."""
     norm: Norm = "pre"
-    """Where layer norms stand: "paper" (queries only), "pre", or "ligr" (pre, with gated residuals)."""
+    """Layer norms of a block: "paper" (queries only), "pre" (inputs), or "ligr" (pre, with gated residuals)."""
     positions: Positions = "absolute"
-    """Where places are known: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
+    """Positions: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
     time_bias: bool = False
-    """A bias in the attention by the time between two items; needs times. Histories without them go without it."""
+    """Add a bias to the attention by the time between two items; training needs times."""
     feed_forward: FeedForwardKind = "relu"
-    """Activation of the feed-forward: relu, gelu or swiglu."""
-    inner_width: int | None = None
-    """Width inside the feed-forward; as wide as the hidden states when not given."""
-    embedding_l2: float = 0.0
+    """Activation of the feed-forward layers: relu, gelu or swiglu."""
+    inner_width: Count | None = None
+    """Width inside the feed-forward layers; that of the hidden states when not given."""
+    embedding_l2: Penalty = 0.0
     """L2 penalty on the item vectors that a batch reads."""
 
-    def __post_init__(self) -> None:
-        check_sizes(self.width, self.heads, self.blocks, self.max_length, self.dropout)
-        check_kinds(self.norm, self.feed_forward, self.positions)
-        if self.windows not in get_args(Windows):
-            raise ConfigError(f"windows={self.windows!r}: {nearest(self.windows, get_args(Windows))}")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature={self.temperature}: expected a number above 0.")
+    def check(self) -> None:
+        """Raise a ConfigError if the heads do not divide the width, or the temperature cannot be learnt."""
+        check_heads(self.width, self.heads)
+        if self.learn_temperature and self.similarity == "cosine":
+            check_learnt_temperature(self.temperature)
 
     @classmethod
     def as_published(cls, width: int = 50, dropout: float = 0.5, max_length: int = 50) -> Self:
@@ -170,18 +166,19 @@ class SASRecModel(TrainableModel):
             config.logq,
             config.in_batch,
         )
-        self._vectors: Tensor | None = None
         initialise(self)
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Keep the usual time between two interactions, if the attention knows times."""
+        if self.config.time_bias:
+            self.encoder.gap.fill_(usual_gap(dataset))
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
         """The windows that the settings ask for."""
         config = self.config
-        examples = NextItemExamples(
+        return NextItemExamples(
             dataset, config.max_length, self.loss, with_times=config.time_bias, windows=config.windows
         )
-        if self.config.time_bias:
-            self.encoder.gap.fill_(usual_gap(dataset))
-        return examples
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
         """Of the item table: inputs, targets and negatives."""
@@ -191,64 +188,47 @@ class SASRecModel(TrainableModel):
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
         inputs, scored = self.loss.look_up(self.items, batch)
-        hidden = (
-            self.encode(inputs, batch.lengths, batch.ages if self.config.time_bias else None)
-            .flatten(0, 1)
-            .index_select(0, batch.where)
-        )
+        ages = batch.ages if self.config.time_bias else None
+        states = self.hidden_states(inputs, batch.lengths, ages)
+        hidden = states.flatten(0, 1).index_select(0, batch.where)
         loss = self.loss(hidden, scored, self.items.weight, batch)
         if self.config.embedding_l2:
             loss = loss + self.config.embedding_l2 * inputs.flatten(0, 1).index_select(0, batch.where).square().sum()
         return loss
 
-    def encode(self, inputs: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
-        """Item vectors inputs (b, length, width) with real lengths (b,) and, where times are known, ages (b, length) →
-        hidden states (b, length, width)."""
-        out: Tensor = self.encoder(*self._read(inputs, lengths), ages)
+    def hidden_states(self, vectors: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Item vectors (b, length, width) with lengths (b,) and ages (b, length) → hidden states (b, length, width)."""
+        out: Tensor = self.encoder(*self._read(vectors, lengths), ages)
         return out
 
-    def _read(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder is given: inputs (b, length, width) and places (b, length)."""
-        where = places(lengths, inputs.shape[1], self.config.max_length)
-        return inputs * math.sqrt(self.config.width), where
+    def _read(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder reads: inputs (b, length, width) and rows of the position table (b, length)."""
+        where = places(lengths, vectors.shape[1], self.config.max_length)
+        return vectors * math.sqrt(self.config.width), where
 
-    def queries(self, histories: Histories) -> Tensor:
-        """Hidden state (n, width) after the newest item of each history."""
-        return self.similarity.query(self.encoder.newest(*self._asked(histories)))
+    def inputs(self, histories: Histories) -> HistoryInputs:
+        """The newest items of each history."""
+        return history_inputs(histories, self.config.max_length, with_times=self.config.time_bias)
+
+    def encode(self, inputs: HistoryInputs) -> Tensor:
+        """Hidden state (n, width) after the newest item of each history, ready for a product."""
+        return self.similarity.query(self.encoder.newest(*self._asked(inputs)))
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""
-        weights = self.encoder.weights(*self._asked(histories))
+        inputs = self.inputs(histories).to(self.device)
+        weights = self.encoder.weights(*self._asked(inputs))
         return Attention(weights, histories.last(self.config.max_length).places(weights.shape[-1]))
 
-    def _asked(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """What the encoder is given to answer for n histories: inputs, places, the newest place of each, and ages."""
-        items, lengths = newest_items(histories, self.config.max_length, self.device)
-        ages = newest_ages(histories, items.shape[1], self.device)
-        return *self._read(self.items(items), lengths), lengths - 1, ages
+    def _asked(self, inputs: HistoryInputs) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Arguments of the encoder: inputs, rows of the position table, the newest place of each row, and ages."""
+        vectors, where = self._read(self.items(inputs.items), inputs.lengths)
+        return vectors, where, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
-        return torch.mm(queries, self.item_vectors()[start:stop].T, out=out)
-
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Scores (batch, n) of items (batch, n)."""
-        return torch.einsum("bd,bnd->bn", queries, F.embedding(items, self.item_vectors()))
+    def scores(self) -> ProductScores:
+        """Products with the item vectors, which are normalised once if cosines are asked for."""
+        return ProductScores(self.item_vectors())
 
     def item_vectors(self) -> Tensor:
-        """Item vectors (n_items + 1, width), normalised once per evaluation when cosines are asked for."""
-        if self.training:
-            return self.similarity.item(self.items.weight)
-        if self._vectors is None:
-            self._vectors = self.similarity.item(self.items.weight.detach())
-        return self._vectors
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch between training and evaluation; what was derived from the weights is forgotten."""
-        self._vectors = None
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or convert the module; what was derived from the weights is forgotten."""
-        self._vectors = None
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+        """Item vectors (n_items + 1, width), ready for a product."""
+        return self.similarity.item(self.items.weight)
