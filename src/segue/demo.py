@@ -18,8 +18,8 @@ from segue.errors import ConfigError
 from segue.evaluation.compare import Comparison, compare
 from segue.evaluation.report.examples import Example, examples_of
 from segue.evaluation.report.runs import report_runs
-from segue.evaluation.result import Evaluation
 from segue.evaluation.tasks.next_items import evaluate
+from segue.evaluation.tasks.result import Evaluation
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov

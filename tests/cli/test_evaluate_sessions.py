@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from segue.cli.main import main
-from segue.evaluation.result import Evaluation
+from segue.evaluation.tasks.result import Evaluation
 
 Ask = Callable[..., Any]
 

@@ -120,7 +120,11 @@ def test_a_run_says_what_it_is(tmp_path: Path, shop: Dataset) -> None:
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("trained", "trained/refit", "counted")
     )
     assert trained["model"] == small_model().to_dict()
-    assert trained["training"] == training.to_dict() | {"metric": "ndcg@10", "averaging": 0.9}
+    assert trained["training"] == training.to_dict() | {
+        "metric": "ndcg@10",
+        "validation_exclude_seen": True,
+        "averaging": 0.9,
+    }
     assert trained["split"] == {"name": "last-session-out"}
     assert trained["dataset"] == {
         "source": "polars frame",

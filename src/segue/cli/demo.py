@@ -15,7 +15,7 @@ from segue.cli.output import console, write_table
 if TYPE_CHECKING:
     from segue.evaluation.compare import Comparison
     from segue.evaluation.report.examples import Example
-    from segue.evaluation.result import Evaluation
+    from segue.evaluation.tasks.result import Evaluation
 
 _COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "coverage@10")
 

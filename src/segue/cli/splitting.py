@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,12 +15,13 @@ SplitName = Literal["leave-last-out", "leave-last-n", "last-session-out", "time-
 class SplitOptions:
     """The split.
 
-    The options are flat (`--split time-cut --split-test 0.1`), because most people need the first alone.
+    The options are flat (`--split time-cut --split-test 0.1`), because most users need the first alone.
     """
 
-    split: SplitName = "leave-last-out"
+    split: SplitName | None = None
     """What is kept from training for validation and test: each user's last two interactions; the last 2 n; the last two
-    sessions; all after two moments; some users entirely; or single interactions, drawn."""
+    sessions; all after two moments; some users entirely; or single interactions, drawn. When not given, what suits the
+    model: for parsrec last-session-out, for the others leave-last-out."""
 
     split_n: int | None = None
     """With leave-last-n: how many interactions per user are kept for the test, and as many again for validation."""
@@ -37,8 +39,13 @@ class SplitOptions:
     split_known_items: bool | None = None
     """With random-rows: ask only about items that training holds. (default: false)"""
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self, usual: Mapping[str, Any]) -> dict[str, Any]:
         """The split as plain data, as a run keeps it.
+
+        Parameters
+        ----------
+        usual
+            The split to take if none is named, as plain data.
 
         Raises
         ------
@@ -54,14 +61,16 @@ class SplitOptions:
         }
         from segue.data.splits.by_user import SPLITS
 
+        base = dict(usual) if self.split is None else {"name": self.split}
+        split = str(base["name"])
         wanted = {name: value for name, value in given.items() if value is not None}
         for name in wanted:
-            if name not in SPLITS[self.split]:
-                has = ", ".join(map(_flag, SPLITS[self.split])) or "no options"
-                raise ConfigError(f"{_flag(name)} means nothing to --split {self.split}, which has {has}.")
-        if self.split == "leave-last-n" and self.split_n is None:
+            if name not in SPLITS[split]:
+                has = ", ".join(map(_flag, SPLITS[split])) or "no options"
+                raise ConfigError(f"{_flag(name)} means nothing to --split {split}, which has {has}.")
+        if split == "leave-last-n" and "n" not in {**base, **wanted}:
             raise ConfigError("--split leave-last-n needs --split-n, the number of interactions.")
-        return {"name": self.split, **wanted}
+        return {**base, **wanted}
 
 
 def _flag(option: str) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from segue.cli.main import INTERRUPTED
 from segue.cli.options import POSITIONAL, OptionParser, peek
@@ -17,7 +18,9 @@ from segue.cli.splitting import SplitOptions
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
+    from segue.data.dataset import Dataset
     from segue.inference.recommender import Recommender
+    from segue.models.base import ModelConfig
 
 _ALIASES = {"model": "model.name"}
 _NOTES = """\
@@ -89,7 +92,11 @@ def main(argv: Sequence[str]) -> int:
     from segue.training.fit import fit
 
     is_main = int(os.environ.get("RANK", "0")) == 0
-    split = split_by(Dataset.open(options.dataset), splitting.spec())
+    dataset = Dataset.open(options.dataset)
+    spec = splitting.spec(_usual_split(config, dataset, options, splitting))
+    if is_main and splitting.split is None:
+        note(f"split: {spec['name']} (--split names another)")
+    split = split_by(dataset, spec)
     with _told_how_to_resume(argv), parser.errors_as_typed():
         recommender = fit(
             model,
@@ -105,18 +112,38 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _usual_split(
+    config: type[ModelConfig], dataset: Dataset, options: TrainOptions, splitting: SplitOptions
+) -> Mapping[str, Any]:
+    """The split to take if none is named: that of the run that goes on, or the one that suits the model's task."""
+    if splitting.split is not None:
+        return {}
+    from segue.evaluation.tasks.task import task_named
+    from segue.files import read_json
+
+    former = Path(options.out) / "run.json"
+    if options.resume and former.is_file():
+        split = read_json(former).get("split")
+        if isinstance(split, dict):
+            return split
+    return task_named(config.task).suitable_split(dataset)
+
+
 def _report(recommender: Recommender, options: TrainOptions) -> None:
-    trained = dict(recommender.metadata["training"])
+    training = dict(recommender.metadata["training"])
     if options.json:
         write_json({"run": options.out, "model": recommender.model.config.to_dict(), **recommender.metadata})
         return
-    found = {f"validation {name}": value for name, value in trained.get("validation", {}).items()}
-    shown = {name.replace("_", " "): trained[name] for name in ("epochs", "best_epoch", "seconds") if name in trained}
-    write_pairs({"model": recommender.model.config.name, **shown, **found, "run": options.out})
-    if getattr(recommender.model.config, "look_back", None) == "reference":
-        from segue.evaluation.result import LEAK
+    metrics = {f"validation {name}": value for name, value in training.get("validation", {}).items()}
+    names = [name for name in ("epochs", "best_epoch", "seconds") if name in training]
+    figures = {name.replace("_", " "): training[name] for name in names}
+    write_pairs({"model": recommender.model.config.name, **figures, **metrics, "run": options.out})
+    from segue.evaluation.questions import look_back_of
+    from segue.evaluation.tasks.result import warning_of
 
-        note(f"warning: the model {LEAK}, and those of validation. These figures flatter it.")
+    warning = warning_of(look_back_of(recommender.model))
+    if warning is not None:
+        note(f"warning: the model {warning}, and those of validation. These figures flatter it.")
     note(f"Next: segue evaluate {shlex.quote(options.out)}")
 
 

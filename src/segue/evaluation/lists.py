@@ -13,8 +13,8 @@ from segue.data.ragged import Int64, positions, rows_of
 from segue.data.splits.by_user import Holdout
 from segue.errors import ColumnError, EvaluationError
 from segue.evaluation.questions import check_asked, lengths_of, protocol_of
-from segue.evaluation.result import Evaluation
 from segue.evaluation.tasks.next_items import measured
+from segue.evaluation.tasks.result import Evaluation
 from segue.inference.scoring.ranking import distinct
 
 COLUMNS = ("user", "item", "rank")

@@ -28,8 +28,8 @@ class ModelConfig(ABC):
     """Settings of a model: frozen, typed, and the same in Python, YAML and on the command line."""
 
     name: ClassVar[str]
-    metric: ClassVar[str] = "ndcg@10"
-    """The validation metric that chooses the best epoch where the options of the training name none."""
+    task: ClassVar[str] = "next-items"
+    """Name of the task that the model is made for: "next-items", "sessions" or "ratings". It gives the defaults."""
     formerly: ClassVar[Mapping[str, Any]] = {}
     """Of settings that came later, what they are in files from before: not the default, if that has changed since."""
 

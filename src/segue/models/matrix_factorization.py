@@ -56,7 +56,7 @@ class MatrixFactorization(ModelConfig):
     """How often all users' vectors, then all items', are solved for."""
 
     name: ClassVar[str] = "matrix-factorization"
-    metric: ClassVar[str] = "rmse"
+    task: ClassVar[str] = "ratings"
 
     def __post_init__(self) -> None:
         require_positive(reg=self.reg, bias_reg=self.bias_reg)

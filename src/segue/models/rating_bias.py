@@ -27,7 +27,7 @@ class GlobalMean(ModelConfig):
     """The mean of all ratings, whoever is asked about whatever: the floor that everything must beat."""
 
     name: ClassVar[str] = "global-mean"
-    metric: ClassVar[str] = "rmse"
+    task: ClassVar[str] = "ratings"
 
     def build(self, n_users: int, n_items: int) -> BiasModel:
         """An empty module; `count` fills it."""
@@ -53,7 +53,7 @@ class RatingBias(ModelConfig):
     """The same for an item's bias. Both defaults were chosen on a validation part of MovieLens 100K."""
 
     name: ClassVar[str] = "rating-bias"
-    metric: ClassVar[str] = "rmse"
+    task: ClassVar[str] = "ratings"
 
     def __post_init__(self) -> None:
         require_positive(user_reg=self.user_reg, item_reg=self.item_reg)

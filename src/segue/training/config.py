@@ -48,18 +48,19 @@ class Training:
     when an epoch is added (0.9: some ten epochs; after n epochs at most n / (n + 9)). 0: the newest weights. When not
     given, 0.9 for SASRec and SSE-PT, and 0 for other models."""
     metric: str | None = None
-    """Validation metric that chooses the best epoch; when not given ndcg@10, of a model of ratings rmse. Of the next
-    items: hr, ndcg, mrr, recall, precision, map; of whole sessions, with the split last-session-out: sess_prec,
-    step_hr, step_ndcg; of predicted ratings: rmse, mae and log_loss (lower is better), own_hr and own_ndcg."""
+    """Validation metric that chooses the best epoch. When not given ndcg@10; for parsrec on sessions sess_prec@10; for
+    models of ratings rmse. Of the next items: hr, ndcg, mrr, recall, precision, map. Of whole sessions, with the
+    split last-session-out: sess_prec, step_hr, step_ndcg. Of predicted ratings: rmse, mae and log_loss (lower is
+    better), own_hr and own_ndcg."""
     validate_every: int = 1
     """Epochs between validations."""
     validation_users: int | None = 10_000
     """Validate on this many users, drawn once from the seed; all when not given."""
     validation_candidates: int | None = None
     """Rank each target among this many sampled items instead of the whole catalogue."""
-    validation_exclude_seen: bool = True
-    """In validation, leave the items of a user's own history out of the ranking; not where people take items again.
-    Metrics of sessions never do."""
+    validation_exclude_seen: bool | None = None
+    """Leave the items of a user's history out of the ranking in validation; set it to false if users take items again.
+    When not given true, for parsrec false. Metrics of sessions never leave them out."""
     watch_test: bool = False
     """Measure the test part after each validation as well, for the curves alone: it never chooses anything."""
     patience: int | None = 20

@@ -17,7 +17,7 @@ from accelerate.tracking import get_available_trackers
 from segue.data.dataset import Dataset
 from segue.data.splits.by_user import Holdout, Split
 from segue.errors import ConfigError, StorageError
-from segue.evaluation.metrics import lower_is_better
+from segue.evaluation.tasks.registry import lower_is_better
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.memory import keep_buffers
@@ -27,7 +27,7 @@ from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
 from segue.training.run_manifest import run_facts
 from segue.training.trainer import State, Trainer
-from segue.training.validation import check_validation, validation_of
+from segue.training.validation import check_validation, validation_of, with_task_defaults
 
 _SECONDS_BETWEEN_CURVES = 30.0
 
@@ -96,7 +96,7 @@ def fit(
         _check_folder(folder, resume)
     keep_buffers()
     started = time.perf_counter()
-    settings = replace(settings, metric=settings.metric or config.metric)
+    settings = with_task_defaults(settings, config, chosen, folder if resume else None)
     with torch.random.fork_rng(devices=[]):
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}

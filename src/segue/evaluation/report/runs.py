@@ -13,7 +13,7 @@ from segue.data.statistics.describe import describe
 from segue.evaluation.compare import Comparison
 from segue.evaluation.report.examples import Example
 from segue.evaluation.report.page import write_report
-from segue.evaluation.result import Evaluation
+from segue.evaluation.tasks.result import Evaluation
 from segue.inference.recommender import Recommender
 
 

@@ -1,9 +1,9 @@
-"""Evaluation of any model or Recommender on any Holdout."""
+"""The task of next items: rank what each user of a Holdout did next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -13,14 +13,89 @@ from segue.data.ragged import Int64
 from segue.data.splits.by_user import Holdout
 from segue.evaluation import metrics as measure
 from segue.evaluation.breakdown import by_history_length, by_popularity
-from segue.evaluation.candidates import Candidates, Law
+from segue.evaluation.candidates import Candidates, Law, sample_candidates
 from segue.evaluation.questions import HasModel, Questions
 from segue.evaluation.resampling import bootstrap_interval
-from segue.evaluation.result import Evaluation
+from segue.evaluation.tasks.description import Metric
+from segue.evaluation.tasks.ranking import RankingTask, warn_of_seen_targets
+from segue.evaluation.tasks.result import Evaluation
+from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
 from segue.inference.scoring.ranking import distinct, target_ranks, top_k
 from segue.models.base import Model
 
-__all__ = ["Evaluation", "HasModel", "evaluate"]
+__all__ = ["Evaluation", "HasModel", "NextItems", "evaluate"]
+
+KS = (10,)
+"""The usual length of the lists."""
+
+
+class NextItems(RankingTask):
+    """Rank the items that each user takes next."""
+
+    name: ClassVar[str] = "next-items"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("hr", "Hit rate{}", "share of users with a target in the list"),
+        Metric("ndcg", "NDCG{}", "gain of the targets in the list, less for later ranks, over the best possible"),
+        Metric("mrr", "MRR{}", "1 over the rank of the best target, if it is in the list"),
+        Metric("recall", "Recall{}", "share of a user's targets that are in the list"),
+        Metric("precision", "Precision{}", "share of the list that are targets"),
+        Metric("map", "MAP{}", "mean of the precision at the rank of each target in the list"),
+        Metric("novelty", "Novelty{}", "self-information of the listed items, in bits", better=None, validated=False),
+        Metric("coverage", "Coverage{}", "share of the catalogue in any list", better=None, validated=False),
+        Metric("gini", "Gini{}", "inequality of the items in all lists", better=None, validated=False),
+    )
+    headlines: ClassVar[tuple[str, ...]] = ("ndcg", "hr")
+    part_titles: ClassVar[Mapping[str, str]] = {
+        "history_length": "By length of history",
+        "popularity": "By popularity of the target",
+    }
+    note: ClassVar[str] = (
+        "Bars are means over users; the lines across their ends are 95 % bootstrap intervals. Equal scores count "
+        "against the target."
+    )
+    usual_metric: ClassVar[str] = "ndcg@10"
+
+    def questions(self, protocol: Mapping[str, Any]) -> str:
+        """Number of users and targets, in words."""
+        return f"{protocol['users']:,} users, {protocol['targets']:,} targets"
+
+    def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
+        """Check the length of the lists, and warn if no target can be hit."""
+        super().check_validation(model, plan, holdout)
+        warn_of_seen_targets(plan, holdout)
+
+    def validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> Measure:
+        """Measure HR, NDCG and the chosen metric, from ranks alone."""
+        n, k = plan.candidates, plan.k
+        candidates = None if n is None else sample_candidates(holdout, n, seed=plan.seed)
+        names = dict.fromkeys((f"hr@{k}", f"ndcg@{k}", plan.metric))
+
+        def measured_now() -> dict[str, float]:
+            evaluation = evaluate(
+                model,
+                holdout,
+                k=k,
+                candidates=candidates,
+                exclude_seen=plan.exclude_seen,
+                lists=False,
+                resamples=0,
+            )
+            return {name: evaluation.metrics[name] for name in names}
+
+        return measured_now
+
+    def measure(self, recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+        """Call `evaluate` with these options."""
+        return evaluate(
+            recommender,
+            holdout,
+            k=options.k or KS,
+            candidates=options.candidates,
+            by=options.by,
+            exclude_seen=options.exclude_seen is not False,
+            users=options.users,
+            seed=options.seed,
+        )
 
 
 def evaluate(

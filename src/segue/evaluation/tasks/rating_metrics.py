@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from segue.data.ragged import Int64
-from segue.evaluation.metrics import OWN_NAMES, Floats, summed
+from segue.evaluation.metrics import Floats, summed
 
 _BINS = 10
 
@@ -94,7 +94,7 @@ def own_metrics(
     liked = truth >= cutoff
     asked, n_liked = (np.bincount(rows, weights=one, minlength=users) for one in (None, liked))
     gains = _gains(rows, users, truth)
-    found: dict[str, dict[int, Floats]] = {name: {} for name in OWN_NAMES}
+    found: dict[str, dict[int, Floats]] = {"own_hr": {}, "own_ndcg": {}}
 
     for k in ks:
         hits = summed(rows, np.where(liked, true.within(k) * guessed.within(k), 0.0), users)

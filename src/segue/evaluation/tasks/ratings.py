@@ -1,9 +1,10 @@
-"""Evaluation of predicted ratings, of any model of ratings on any Holdout whose Dataset has them."""
+"""The task of ratings: predict the rating of every target of a Holdout, with any rating model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -11,17 +12,145 @@ import polars as pl
 from segue.data.splits.by_user import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
-from segue.evaluation.metrics import PER_QUESTION, Floats, combined, summed
+from segue.evaluation.metrics import Floats, summed
 from segue.evaluation.questions import HasModel, look_back_of
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval
-from segue.evaluation.result import RATINGS, Evaluation
+from segue.evaluation.tasks.calibration import calibration_png
+from segue.evaluation.tasks.description import Metric, Picture
 from segue.evaluation.tasks.rating_metrics import by_level, calibration, calibration_error, own_metrics
 from segue.evaluation.tasks.rating_questions import Answers, RatingQuestions, answers, rating_model
+from segue.evaluation.tasks.result import Evaluation
+from segue.evaluation.tasks.sessions import Sessions
+from segue.evaluation.tasks.task import EvaluationOptions, Measure, Task, ValidationPlan
 from segue.models.base import Model
 from segue.models.ratings import RatingModel
 
 KS = (3, 5, 7, 10)
-"""The lengths of list of the ARERec paper."""
+"""The lengths of the lists in the ARERec paper."""
+
+_SUMS = {"rmse": "squared_errors", "mae": "absolute_errors", "log_loss": "surprises"}
+"""Metrics that are means over ratings, and the column per user with their sums."""
+
+
+class Ratings(Task):
+    """Predict the rating that each user gives each target."""
+
+    name: ClassVar[str] = "ratings"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("rmse", "RMSE", "root mean squared error of the expected ratings", False, "lower", root=True),
+        Metric("mae", "Mean absolute error", "mean absolute error of the expected ratings", False, "lower"),
+        Metric("log_loss", "Log-loss", "mean of -log of the probability of the true level", False, "lower"),
+        Metric(
+            "ece",
+            "Expected calibration error",
+            "distance of the mean true rating from the mean expected one, in tenths of the ratings",
+            False,
+            "lower",
+            validated=False,
+        ),
+        Metric("own_hr", "Hit rate{} among own ratings", "share of a user's best-liked own items in the list"),
+        Metric(
+            "own_ndcg", "NDCG{} among own ratings", "gain of a user's own items in the list, over the best possible"
+        ),
+    )
+    headlines: ClassVar[tuple[str, ...]] = ("rmse", "own_ndcg", "mae")
+    part_titles: ClassVar[Mapping[str, str]] = {
+        "history_length": "By length of history",
+        "item_ratings": "By number of ratings of the item",
+    }
+    note: ClassVar[str] = (
+        "Lines across the ends of bars are 95 % bootstrap intervals over users. Of rmse, mae, log_loss and ece less is "
+        "better; own_hr and own_ndcg rank the items that a user rated, and ties stand in random order, in expectation. "
+        "A list as long as all that a user rated holds every hit."
+    )
+    ranking_note: ClassVar[str] = "Items are ranked by the rating expected. Equal scores count against the target."
+    settings: ClassVar[tuple[str, ...]] = ("cutoff", "arg_max")
+    usual_metric: ClassVar[str] = "rmse"
+    ranks: ClassVar[bool] = False
+
+    def questions(self, protocol: Mapping[str, Any]) -> str:
+        """Number of users and ratings, and the meaning of a liked item, in words."""
+        size = f"{protocol['users']:,} users, {protocol['ratings']:,} ratings, liked from {protocol['cutoff']:g}"
+        return f"{size}, ranked by the likeliest level" if protocol["arg_max"] else size
+
+    def candidates(self, protocol: Mapping[str, Any]) -> str:
+        """Items that the own metrics rank, in words."""
+        return "the items that each user rated"
+
+    def setting(self, protocol: Mapping[str, Any]) -> str:
+        """One line on the setting of an evaluation."""
+        return f"{protocol['split']}: {self.questions(protocol)}"
+
+    def terms(self, name: str, per_user: pl.DataFrame) -> tuple[Floats, Floats | None] | None:
+        """Values and weights per user: the errors weigh as many times as the user has ratings."""
+        if _SUMS.get(name) in per_user.columns:
+            return per_user[_SUMS[name]].to_numpy(), per_user["questions"].to_numpy().astype(np.float64)
+        return super().terms(name, per_user)
+
+    def pictures(self, parts: Mapping[str, Mapping[str, pl.DataFrame]]) -> list[Picture]:
+        """The calibration of the models."""
+        return [
+            Picture(
+                anchor="calibration",
+                label="Calibration",
+                title="Are the ratings what they are expected to be?",
+                png=calibration_png(parts),
+                alt="Calibration of the expected ratings",
+                note="Each dot is a tenth of the questions, by the rating expected. Above the line people liked things "
+                "better than expected. ece is the mean distance from the line.",
+            )
+        ]
+
+    def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
+        """Check whether the model predicts ratings, and whether any user has enough of them."""
+        if not isinstance(model, RatingModel):
+            raise ConfigError(
+                f"metric={plan.metric!r} is of predicted ratings, and {model.config.name} predicts none: choose a "
+                "metric such as ndcg@10."
+            )
+        if plan.metric == "log_loss" and model.levels is None:
+            raise ConfigError(
+                f"metric='log_loss' is of probabilities, and {model.config.name} has none: it expects a number and no "
+                "more. Choose rmse or mae."
+            )
+        most = int(holdout.n_targets.max(initial=0))
+        if "@" in plan.metric and not 1 <= plan.k <= most:
+            raise ConfigError(
+                f"metric={plan.metric!r} is measured of users with {plan.k} ratings in the {holdout.name} part, and "
+                f"the most that one has is {most}: look at so many at most, or choose rmse."
+            )
+
+    def validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> Measure:
+        """Measure all that `evaluate_ratings` does, except the calibration; the log-loss is the validation loss."""
+        ks = sorted({*KS, *([plan.k] if "@" in plan.metric else [])})
+        names = {metric.name for metric in self.metrics if metric.validated}
+
+        def measured_now() -> dict[str, float]:
+            found = evaluate_ratings(model, holdout, k=ks, resamples=0).metrics
+            if plan.metric not in found:
+                raise ConfigError(
+                    f"metric={plan.metric!r}: no user of the {holdout.name} part liked any of the items asked about."
+                )
+            return {name: value for name, value in found.items() if name.partition("@")[0] in names}
+
+        return measured_now
+
+    def measure(self, recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+        """Evaluate the ratings and, if the options say so, the ranking of all items beside them."""
+        found = evaluate_ratings(
+            recommender,
+            holdout,
+            k=options.k or KS,
+            cutoff=options.cutoff,
+            arg_max=options.arg_max,
+            users=options.users,
+            seed=options.seed,
+        )
+        ranking = Sessions().measure(recommender, holdout, options) if options.ranking else None
+        return replace(found, ranking=ranking)
+
+
+_ROOTS = [metric.name for metric in Ratings.metrics if metric.root]
 
 
 def evaluate_ratings(
@@ -102,7 +231,7 @@ def evaluate_ratings(
     asked = questions.holdout.n_targets.astype(np.float64)
     sums = {name: summed(questions.rows, one, n_users) for name, one in errors.items()}
     parts = _parts(questions, found, errors, sums, own)
-    overall = {name: combined(name, float(values.sum()), float(asked.sum())) for name, values in sums.items()}
+    overall = {name: _metric(name).combined(float(values.sum()), float(asked.sum())) for name, values in sums.items()}
     return Evaluation(
         model=model.config.name,
         metrics={
@@ -115,6 +244,10 @@ def evaluate_ratings(
         parts=parts,
         protocol=_protocol(model, questions, liked, arg_max, None if users is None else seed),
     )
+
+
+def _metric(name: str) -> Metric:
+    return next(metric for metric in Ratings.metrics if metric.name == name)
 
 
 def _errors(questions: RatingQuestions, found: Answers) -> dict[str, Floats]:
@@ -132,7 +265,7 @@ def _intervals(
     for name, values in sums.items():
 
         def figure(total: Floats, weight: Floats, name: str = name) -> Floats:
-            return combined(name, total, weight)
+            return _metric(name).combined(total, weight)
 
         found[name] = bootstrap_figure([values, asked], figure, resamples, seed)
     return found | {
@@ -148,7 +281,7 @@ def _rows(questions: RatingQuestions, sums: Mapping[str, Floats], own: Mapping[s
         "history": asked.histories().lengths,
         "questions": asked.n_targets,
     }
-    summed = {PER_QUESTION[name]: values for name, values in sums.items()}
+    summed = {_SUMS[name]: values for name, values in sums.items()}
     return pl.DataFrame(about | summed | dict(own)).with_columns(pl.col(name).fill_nan(None) for name in own)
 
 
@@ -165,8 +298,8 @@ def _parts(
     values = dict(sums) | {name: np.nan_to_num(one) for name, one in own.items()}
     counts = asked.training_view().item_counts()
     parts = {
-        "history_length": by_history_length(asked.histories().lengths, values, weights),
-        "item_ratings": by_item_ratings(counts[questions.items], errors),
+        "history_length": by_history_length(asked.histories().lengths, values, weights, _ROOTS),
+        "item_ratings": by_item_ratings(counts[questions.items], errors, _ROOTS),
         "calibration": calibration(found.expected, questions.ratings),
     }
     if found.levels is not None and found.places is not None and found.predicted is not None:
@@ -182,7 +315,7 @@ def _protocol(
     histories = asked.histories()
     unknown = (histories.users == 0) | (histories.lengths == 0)
     return {
-        "task": RATINGS,
+        "task": Ratings.name,
         "split": asked.name,
         "users": len(asked),
         "users_drawn_from_seed": drawn_from,

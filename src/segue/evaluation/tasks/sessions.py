@@ -1,4 +1,4 @@
-"""Evaluation of sessions: complete each one step by step, as the PARSRec paper does, with any model.
+"""The task of sessions: complete each one step by step, as the PARSRec paper does, with any model.
 
 A session is a set of items. At each step the model ranks all items that are not in the basket yet, and what counts is
 the best rank r (from 1) among the session's items that remain; it is a hit if r ≤ k. The basket then grows by that
@@ -9,27 +9,127 @@ Recommendation Using Session Partial Actions", arXiv 2209.13015.)
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
+from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.splits.by_user import Holdout
+from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_step
-from segue.evaluation.candidates import Candidates, Law, most_candidates
-from segue.evaluation.metrics import SESSION_NAMES, Floats, session_terms
+from segue.evaluation.candidates import Candidates, Law, most_candidates, sample_candidates
+from segue.evaluation.metrics import Floats
 from segue.evaluation.questions import HasModel, Questions
 from segue.evaluation.resampling import bootstrap_interval
-from segue.evaluation.result import Evaluation
+from segue.evaluation.tasks.description import Metric
+from segue.evaluation.tasks.next_items import KS, NextItems
+from segue.evaluation.tasks.ranking import RankingTask
+from segue.evaluation.tasks.result import Evaluation
+from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
 from segue.inference.scoring.ranking import distinct, target_ranks
 from segue.models.base import Model
 
 CANDIDATES = 99
-"""How many sampled items the PARSRec paper ranks the remaining ones among."""
+"""Number of sampled items in the PARSRec paper."""
+
+
+class Sessions(RankingTask):
+    """Complete the session of each user, step by step."""
+
+    name: ClassVar[str] = "sessions"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("sess_prec", "Session precision{}", "share of a session's steps that are hits, mean over sessions"),
+        Metric("step_hr", "Hit rate{} per step", "share of the steps of all sessions that are hits"),
+        Metric("step_ndcg", "NDCG{} per step", "gain of a hit, less for later ranks, mean over the steps"),
+    )
+    headlines: ClassVar[tuple[str, ...]] = ("sess_prec", "step_ndcg")
+    unit: ClassVar[str] = "sessions"
+    part_titles: ClassVar[Mapping[str, str]] = {"history_length": "By length of history", "step": "By step"}
+    note: ClassVar[str] = (
+        "Each session is completed step by step. The model ranks the items that are not in the basket: all of them, or "
+        "a sample and the remaining items of the session. The best of the remaining items counts, and joins the basket "
+        "if it is within the list; otherwise another one joins. Later steps are harder, as fewer items remain. "
+        "sess_prec is the share of a session's steps that are hits, mean over sessions; step_hr and step_ndcg are "
+        "means over all steps. Intervals resample sessions."
+    )
+    settings: ClassVar[tuple[str, ...]] = ("basket_k", *RankingTask.settings)
+    usual_metric: ClassVar[str] = "sess_prec@10"
+    exclude_seen: ClassVar[bool] = False
+    splits: ClassVar[tuple[str, ...]] = ("last-session-out",)
+
+    def recognises(self, protocol: Mapping[str, Any]) -> bool:
+        """Whether an evaluation with this protocol is of sessions."""
+        return "basket_k" in protocol
+
+    def questions(self, protocol: Mapping[str, Any]) -> str:
+        """Number of sessions and steps, in words."""
+        return f"{protocol['users']:,} sessions completed step by step, {protocol['targets']:,} steps"
+
+    def terms(self, name: str, per_user: pl.DataFrame) -> tuple[Floats, Floats | None] | None:
+        """Values and weights per session."""
+        metric, _, k = name.partition("@")
+        columns = (f"hits@{k}", f"gain@{k}", "length")
+        if any(column not in per_user.columns for column in columns):
+            return None
+        return _terms(*(per_user[column].to_numpy().astype(float) for column in columns)).get(metric)
+
+    def suitable_split(self, dataset: Dataset) -> dict[str, Any]:
+        """The last session of each user for the test, the last but one for validation."""
+        _ = dataset.sessions  # a DataError that says how to prepare them, if there are none
+        return {"name": "last-session-out"}
+
+    def suitable_metric(self, validation: Holdout | None) -> str:
+        """Session precision; NDCG of the next items if the targets are not whole sessions."""
+        whole = validation is None or validation.whole_sessions
+        return self.usual_metric if whole else NextItems.usual_metric
+
+    def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
+        """Check the length of the lists, and whether the targets are sessions."""
+        super().check_validation(model, plan, holdout)
+        if not holdout.whole_sessions:
+            raise ConfigError(
+                f"metric={plan.metric!r} is measured on whole sessions, and the {holdout.name} part does not hold "
+                "such: split by last-session-out (a Dataset with sessions), or choose a metric such as ndcg@10."
+            )
+
+    def validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> Measure:
+        """Measure all three metrics."""
+        n, k = plan.candidates, plan.k
+        candidates = None if n is None else sample_candidates(holdout, n, seed=plan.seed, from_history=True)
+
+        def measured_now() -> dict[str, float]:
+            found = evaluate_sessions(model, holdout, k=k, candidates=candidates, seed=plan.seed, resamples=0).metrics
+            return {metric.at(k): found[metric.at(k)] for metric in self.metrics}
+
+        return measured_now
+
+    def measure(self, recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+        """Evaluate the next items and, if the split holds out sessions, the sessions beside them."""
+        next_items = NextItems().measure(recommender, holdout, options)
+        if options.split not in self.splits:
+            return next_items
+        k = options.k or KS
+        sessions = both_ways(
+            recommender,
+            holdout,
+            k=k,
+            candidates=options.candidates,
+            by=options.by,
+            users=options.users,
+            seed=options.seed,
+        )
+        if "sampled" not in sessions:
+            warnings.warn(
+                f"Sessions are not ranked among sampled items: none would be below a list of {max(k)}.", stacklevel=2
+            )
+        return replace(next_items, sessions=sessions)
 
 
 def evaluate_sessions(
@@ -99,8 +199,8 @@ def evaluate_sessions(
     gains = {k: hit / np.log2(1 + ranks) for k, hit in hits.items()}
     starts = sessions.starts
     sums = {k: (np.add.reduceat(hits[k], starts), np.add.reduceat(gains[k], starts)) for k in questions.ks}
-    by_k = {k: session_terms(*sums[k], sessions.lengths.astype(np.float64)) for k in questions.ks}
-    terms = {f"{name}@{k}": by_k[k][name] for name in SESSION_NAMES for k in questions.ks}
+    by_k = {k: _terms(*sums[k], sessions.lengths.astype(np.float64)) for k in questions.ks}
+    terms = {metric.at(k): by_k[k][metric.name] for metric in Sessions.metrics for k in questions.ks}
     return Evaluation(
         model=questions.model.config.name,
         metrics={name: _mean(*term) for name, term in terms.items()},
@@ -159,6 +259,27 @@ def both_ways(
         if candidates <= (k if isinstance(k, int) else max(k)):
             return found
     return found | {"sampled": ask(candidates=candidates)}
+
+
+def _terms(hits: Floats, gains: Floats, lengths: Floats) -> dict[str, tuple[Floats, Floats | None]]:
+    """Values per session that each metric is the mean of, by name.
+
+    Parameters
+    ----------
+    hits
+        (n,) number of hits of each session.
+    gains
+        (n,) sum over the hits of 1 / log₂(1 + r); r from 1 is the rank of the best of the remaining items.
+    lengths
+        (n,) number of steps of each session.
+
+    Returns
+    -------
+    terms
+        Values and None: the metric is their mean. Values and weights, (n,) each: the metric is the sum of the values
+        over the sum of the weights, which is the mean over all steps.
+    """
+    return {"sess_prec": (hits / lengths, None), "step_hr": (hits, lengths), "step_ndcg": (gains, lengths)}
 
 
 def _rows(holdout: Holdout, lengths: Int64, sums: Mapping[int, tuple[Floats, Floats]]) -> pl.DataFrame:

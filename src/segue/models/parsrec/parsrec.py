@@ -43,6 +43,7 @@ class PARSRec(ModelConfig):
     """
 
     name: ClassVar[str] = "parsrec"
+    task: ClassVar[str] = "sessions"
 
     user_width: int = 128
     """Width of the user vectors."""
