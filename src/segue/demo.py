@@ -18,7 +18,7 @@ from segue.errors import ConfigError
 from segue.evaluation.compare import Comparison, compare
 from segue.evaluation.report.examples import Example, examples_of
 from segue.evaluation.report.runs import report_runs
-from segue.evaluation.tasks.next_items import evaluate
+from segue.evaluation.tasks.next_items import NextItems, evaluate
 from segue.evaluation.tasks.result import Evaluation
 from segue.files import write_json
 from segue.inference.recommender import Recommender
@@ -30,6 +30,9 @@ from segue.training.fit import fit
 
 LEARNT = "sasrec"
 """The name of the model that the others are compared with."""
+
+METRIC = NextItems.usual_metric
+"""The metric of the comparisons."""
 
 _MARK = "demo.json"
 _FIRST, _WEEK = 1_704_067_200, 604_800
@@ -119,8 +122,8 @@ class Demo:
 
     def compare(self, found: Mapping[str, Evaluation]) -> list[Comparison]:
         """Test whether SASRec differs from each baseline, the best of them first."""
-        baselines = sorted((name for name in found if name != LEARNT), key=lambda name: -found[name]["ndcg@10"])
-        return [compare(found[name], found[LEARNT], metric="ndcg@10", seed=self.seed) for name in baselines]
+        baselines = sorted((name for name in found if name != LEARNT), key=lambda name: -found[name][METRIC])
+        return [compare(found[name], found[LEARNT], metric=METRIC, seed=self.seed) for name in baselines]
 
     def explain(self, recommender: Recommender, split: Split) -> list[Example]:
         """Recommendations with their reasons for some users of the test."""

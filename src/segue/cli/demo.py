@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from segue.evaluation.report.examples import Example
     from segue.evaluation.tasks.result import Evaluation
 
-_COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "coverage@10")
+_MORE_METRICS = ("hr@10", "mrr@10", "coverage@10")
+"""Metrics in the table, besides the one of the comparisons."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _show_results(found: Mapping[str, Evaluation], best: Comparison) -> None:
     """The figures of all models, and how SASRec stands against the best baseline."""
+    from segue.demo import METRIC
+
+    metrics = (METRIC, *_MORE_METRICS)
     rows = []
     for name, evaluation in found.items():
-        low, high = evaluation.intervals["ndcg@10"]
-        rows.append((name, *(evaluation[column] for column in _COLUMNS), f"{low:.3f} to {high:.3f}"))
-    write_table(("model", *_COLUMNS, "95 % interval of ndcg@10"), rows)
-    row = best["ndcg@10"]
+        low, high = evaluation.intervals[METRIC]
+        rows.append((name, *(evaluation[metric] for metric in metrics), f"{low:.3f} to {high:.3f}"))
+    write_table(("model", *metrics, f"95 % interval of {METRIC}"), rows)
+    row = best[METRIC]
     _tell(
-        f"SASRec against {best.a}: {row.difference:+.4f} ndcg@10, 95 % interval {row.low:+.4f} to {row.high:+.4f} "
+        f"SASRec against {best.a}: {row.difference:+.4f} {METRIC}, 95 % interval {row.low:+.4f} to {row.high:+.4f} "
         f"on the same customers, p = {row.p_value:.4f}."
     )
 

@@ -229,7 +229,7 @@ def _difference(
     more, less = int((change > 0).sum()), int((change < 0).sum())
     wins, losses = (less, more) if metric.lower_is_better else (more, less)
     whole = float(len(change) if weights is None else weights.sum())
-    mean_a, mean_b = (metric.combined(float(values.sum()), whole) for values in (first, second))
+    mean_a, mean_b = (float(metric.combined(float(values.sum()), whole)) for values in (first, second))
     if metric.root:
         per_user = np.ones_like(first) if weights is None else weights
         low, high = bootstrap_figure([first, second, per_user], _difference_of_roots, resamples, seed)
