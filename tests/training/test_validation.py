@@ -109,9 +109,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is_done(
 def test_a_model_of_sessions_is_chosen_by_sessions(shop: Dataset) -> None:
     config, training = PARSRec(user_width=8, item_width=8), small_training(epochs=1)
     by_session = fit(config, last_session_out(shop), training=training, quiet=True).metadata
-    assert list(by_session["training"]["validation"]) == [
-        f"{name}@10" for name in ("sess_prec", "step_hr", "step_ndcg")
-    ]
+    assert list(by_session["training"]["validation"]) == ["sess_prec@10", "step_hr@10", "step_ndcg@10"]
     within = fit(config, leave_last_out(shop), training=training, quiet=True).metadata
     assert list(within["training"]["validation"]) == ["hr@10", "ndcg@10"]
     assert within["training"]["validation"]["hr@10"] > 0

@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     is_main = int(os.environ.get("RANK", "0")) == 0
     dataset = Dataset.open(options.dataset)
     spec = splitting.spec(_usual_split(config, dataset, options, splitting))
-    if is_main and splitting.split is None:
+    if is_main and splitting.split is None and not options.resume:
         note(f"split: {spec['name']} (--split names another)")
     split = split_by(dataset, spec)
     with _told_how_to_resume(argv), parser.errors_as_typed():
