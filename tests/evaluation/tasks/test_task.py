@@ -23,6 +23,7 @@ from segue.evaluation.tasks.registry import lower_is_better, metric_named, title
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.sessions import Sessions, evaluate_sessions
 from segue.evaluation.tasks.task import EvaluationOptions, measure, task_named, task_of, task_of_metric, tasks
+from segue.inference.scorer import scorer_of
 from segue.models.arerec.arerec import ARERec
 from segue.models.matrix_factorization import MatrixFactorization
 from segue.models.parsrec.parsrec import PARSRec
@@ -168,15 +169,16 @@ def test_a_new_task_is_validated_drawn_and_chosen_by(tmp_path: Path) -> None:
 def test_a_new_task_is_measured_saved_reported_and_compared(tmp_path: Path) -> None:
     test = leave_last_out(SHOP).test
     made = {"A": tiny(), "B": tiny(dropout=0.1)}
-    models = {name: config.build(SHOP.n_users, SHOP.n_items).eval() for name, config in made.items()}
-    found = {name: measure(SimpleNamespace(model=model), test, EvaluationOptions()) for name, model in models.items()}
+    scorers = {name: scorer_of(config.build(SHOP.n_users, SHOP.n_items).eval()) for name, config in made.items()}
+    runs = {name: SimpleNamespace(scorer=scorer) for name, scorer in scorers.items()}
+    found = {name: measure(run, test, EvaluationOptions()) for name, run in runs.items()}
     again = Evaluation.load(found["A"].save(tmp_path / "a.json"))
     assert again.task is task_named("first-miss")
     assert str(again) == str(found["A"])
     assert again.setting == "test: 40 visitors among the 31 items of the shop"
     comparison = compare(found["A"], found["B"], resamples=100)
     assert "40 visitors, among the 31 items of the shop" in str(comparison) and "miss ↓" in str(comparison)
-    seen = measure(SimpleNamespace(model=models["A"]), test, EvaluationOptions(exclude_seen=True))
+    seen = measure(runs["A"], test, EvaluationOptions(exclude_seen=True))
     with pytest.raises(Exception, match="exclude_seen is False in one and True in the other"):
         compare(found["A"], seen)
     page = write_report(tmp_path / "p.html", title="Four", evaluations=found, comparisons=[comparison]).read_text()

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 
 from segue.data.splits.by_user import Holdout
-from segue.evaluation.questions import HasModel
 from segue.evaluation.tasks.description import Metric, Picture
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, Task, ValidationPlan
+from segue.inference.scorer import HasScorer, Scorer
 from segue.inference.scoring.ranking import target_ranks
 from segue.models.base import Model
 from segue.models.sasrec import SASRec
@@ -66,11 +66,11 @@ class FirstMiss(Task):
 
         return measured_now
 
-    def measure(self, recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
-        return evaluate_first(recommender.model, holdout, bool(options.exclude_seen))
+    def measure(self, recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+        return evaluate_first(recommender.scorer, holdout, bool(options.exclude_seen))
 
 
-def evaluate_first(model: Model, holdout: Holdout, exclude_seen: bool) -> Evaluation:
+def evaluate_first(model: Scorer | Model, holdout: Holdout, exclude_seen: bool) -> Evaluation:
     targets = holdout.targets()
     ranks = target_ranks(model, holdout.histories(), targets, exclude_seen=exclude_seen)
     miss = ranks[np.cumsum(targets.lengths) - targets.lengths] - 1.0

@@ -14,16 +14,17 @@ from segue.data.splits.by_user import Holdout
 from segue.evaluation import metrics as measure
 from segue.evaluation.breakdown import by_history_length, by_popularity
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
-from segue.evaluation.questions import HasModel, Questions
+from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.ranking import RankingTask, warn_of_seen_targets
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
+from segue.inference.scorer import HasScorer
 from segue.inference.scoring.ranking import distinct, target_ranks, top_k
 from segue.models.base import Model
 
-__all__ = ["Evaluation", "HasModel", "NextItems", "evaluate"]
+__all__ = ["Evaluation", "HasScorer", "NextItems", "evaluate"]
 
 KS = (10,)
 """The usual length of the lists."""
@@ -84,7 +85,7 @@ class NextItems(RankingTask):
 
         return measured_now
 
-    def measure(self, recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+    def measure(self, recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
         """Call `evaluate` with these options."""
         return evaluate(
             recommender,
@@ -99,7 +100,7 @@ class NextItems(RankingTask):
 
 
 def evaluate(
-    recommender: HasModel | Model,
+    recommender: HasScorer | Model,
     holdout: Holdout,
     *,
     k: int | Sequence[int] = (10,),
@@ -157,14 +158,14 @@ def evaluate(
         The Holdout is empty, belongs to another catalogue, or scores are not finite.
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed)
-    model, asked, drawn, ks = questions.model, questions.holdout, questions.candidates, questions.ks
+    scorer, asked, drawn, ks = questions.scorer, questions.holdout, questions.candidates, questions.ks
     histories, targets = asked.histories(), distinct(asked.targets())[0]
     ranks = target_ranks(
-        model, histories, targets, exclude_seen=exclude_seen, candidates=None if drawn is None else drawn.codes
+        scorer, histories, targets, exclude_seen=exclude_seen, candidates=None if drawn is None else drawn.codes
     )
-    codes = top_k(model, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and drawn is None else None
+    codes = top_k(scorer, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and drawn is None else None
     protocol = questions.protocol(targets, exclude_seen)
-    return measured(model.config.name, asked, targets, ranks, codes, ks, protocol, resamples, seed)
+    return measured(scorer.config.name, asked, targets, ranks, codes, ks, protocol, resamples, seed)
 
 
 def measured(

@@ -13,7 +13,7 @@ from segue.data.splits.by_user import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
 from segue.evaluation.metrics import Floats, summed
-from segue.evaluation.questions import HasModel, look_back_of
+from segue.evaluation.questions import look_back_of
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval
 from segue.evaluation.tasks.calibration import calibration_png
 from segue.evaluation.tasks.description import Metric, Picture
@@ -22,6 +22,7 @@ from segue.evaluation.tasks.rating_questions import Answers, RatingQuestions, an
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.sessions import Sessions
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, Task, ValidationPlan
+from segue.inference.scorer import HasScorer
 from segue.models.base import Model
 from segue.models.ratings import RatingModel
 
@@ -135,7 +136,7 @@ class Ratings(Task):
 
         return measured_now
 
-    def measure(self, recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+    def measure(self, recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
         """Evaluate the ratings and, if the options say so, the ranking of all items beside them."""
         found = evaluate_ratings(
             recommender,
@@ -154,7 +155,7 @@ _ROOTS = [metric.name for metric in Ratings.metrics if metric.root]
 
 
 def evaluate_ratings(
-    recommender: HasModel | Model,
+    recommender: HasScorer | Model,
     holdout: Holdout,
     *,
     k: int | Sequence[int] = KS,

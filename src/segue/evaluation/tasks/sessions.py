@@ -26,13 +26,14 @@ from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_step
 from segue.evaluation.candidates import Candidates, Law, most_candidates, sample_candidates
 from segue.evaluation.metrics import Floats
-from segue.evaluation.questions import HasModel, Questions
+from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.next_items import KS, NextItems
 from segue.evaluation.tasks.ranking import RankingTask
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
+from segue.inference.scorer import HasScorer
 from segue.inference.scoring.ranking import distinct, target_ranks
 from segue.models.base import Model
 
@@ -110,7 +111,7 @@ class Sessions(RankingTask):
 
         return measured_now
 
-    def measure(self, recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+    def measure(self, recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
         """Evaluate the next items and, if the split holds out sessions, the sessions beside them."""
         next_items = NextItems().measure(recommender, holdout, options)
         if options.split not in self.splits:
@@ -133,7 +134,7 @@ class Sessions(RankingTask):
 
 
 def evaluate_sessions(
-    recommender: HasModel | Model,
+    recommender: HasScorer | Model,
     holdout: Holdout,
     *,
     k: int | Sequence[int] = (10,),
@@ -202,7 +203,7 @@ def evaluate_sessions(
     by_k = {k: _terms(*sums[k], sessions.lengths.astype(np.float64)) for k in questions.ks}
     terms = {metric.at(k): by_k[k][metric.name] for metric in Sessions.metrics for k in questions.ks}
     return Evaluation(
-        model=questions.model.config.name,
+        model=questions.scorer.config.name,
         metrics={name: _mean(*term) for name, term in terms.items()},
         intervals={
             name: bootstrap_interval(values, resamples, seed, per=per)
@@ -227,7 +228,7 @@ def evaluate_sessions(
 
 
 def both_ways(
-    recommender: HasModel | Model,
+    recommender: HasScorer | Model,
     holdout: Holdout,
     *,
     k: int | Sequence[int] = (10,),
@@ -319,7 +320,7 @@ def _completed(questions: Questions, sessions: Histories, exclude_seen: bool) ->
         offsets = offsets_of(sessions.lengths[rows] - step)
         now = replace(asked.select(rows), items=items, ends=ends[rows] + step, baskets=ends[rows])
         found = target_ranks(
-            questions.model,
+            questions.scorer,
             now,
             Histories(now.users, left, offsets[:-1], offsets[1:]),
             seen=now if exclude_seen else replace(now, starts=ends[rows]),

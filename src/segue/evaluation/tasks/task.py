@@ -15,10 +15,10 @@ from segue.data.dataset import Dataset
 from segue.data.splits.by_user import Holdout
 from segue.errors import ConfigError, nearest
 from segue.evaluation.candidates import Law
-from segue.evaluation.questions import HasModel
 from segue.evaluation.tasks.description import Metric, TaskDescription
 from segue.evaluation.tasks.registry import description_named, descriptions
 from segue.evaluation.tasks.result import Evaluation
+from segue.inference.scorer import HasScorer
 from segue.models.base import Model, ModelConfig
 
 Measure = Callable[[], dict[str, float]]
@@ -125,7 +125,7 @@ class Task(TaskDescription):
         """A function that measures the model on the same users and candidates at every call."""
 
     @abstractmethod
-    def measure(self, recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+    def measure(self, recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
         """The Evaluation of a Recommender with these options; `exclude_seen` is given."""
 
 
@@ -160,13 +160,13 @@ def task_of_metric(name: str) -> tuple[Task, Metric, int]:
     return (*known[name], k)
 
 
-def measure(recommender: HasModel, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+def measure(recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
     """Evaluate a Recommender by the task of its model, or by that of the split if rankings are measured.
 
     Parameters
     ----------
     recommender
-        A Recommender, or anything else that carries a fitted model.
+        A Recommender, or anything else that carries a Scorer.
     holdout
         The questions: `split.validation` or `split.test`.
     options
@@ -177,7 +177,7 @@ def measure(recommender: HasModel, holdout: Holdout, options: EvaluationOptions)
     ConfigError, DataError, EvaluationError
         As the task's own function: `evaluate`, `evaluate_sessions` or `evaluate_ratings`.
     """
-    own = task_of(recommender.model.config)
+    own = task_of(recommender.scorer.config)
     chosen = next((task for task in tasks() if options.split in task.splits), own) if own.ranks else own
     exclude_seen = own.exclude_seen if options.exclude_seen is None else options.exclude_seen
     return chosen.measure(recommender, holdout, replace(options, exclude_seen=exclude_seen))

@@ -18,7 +18,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of
 from segue.data.vocabulary import Vocabulary, as_ids
 from segue.errors import ConfigError, DataError, nearest
-from segue.models.base import Model
+from segue.inference.scorer import Scorer
 from segue.models.ratings import RatingModel
 
 Unknown = Literal["skip", "popular", "error"]
@@ -85,9 +85,9 @@ class People:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def met_by(self, model: Model) -> npt.NDArray[np.bool_]:
+    def met_by(self, scorer: Scorer) -> npt.NDArray[np.bool_]:
         """(n,) whom the model answers: all, or those with a history or a basket; popularity answers the others."""
-        return (self.histories.lengths > 0) | (not model.needs_history)
+        return (self.histories.lengths > 0) | (not scorer.needs_history)
 
     def asked_at(self, when: int | None) -> People:
         """The same people, asked at one moment; now, for None."""
@@ -249,8 +249,9 @@ def warn_unknown(what: str, ids: pl.Series, consequence: str) -> None:
         warnings.warn(warning, stacklevel=_levels_to_caller())
 
 
-def warn_unrated(model: Model, catalogue: Vocabulary, items: Int64) -> None:
+def warn_unrated(scorer: Scorer, catalogue: Vocabulary, items: Int64) -> None:
     """Warn of those among item codes, 0 being none, of which a model of ratings knows no rating, if there are any."""
+    model = scorer.model
     if not isinstance(model, RatingModel):
         return
     asked = np.unique(items)
