@@ -292,7 +292,7 @@ def broken(dataset: Dataset, value: float) -> Holdout:
         (Fixed(np.full((61, 26), np.nan)), SPLIT.test, {}, EvaluationError, "not finite .* for 240 of 240 questions"),
         (fitted(), SPLIT.test, {"k": ()}, ConfigError, "expected one length"),
         (fitted(), SPLIT.test, {"k": (0, 3)}, ConfigError, "each 1 or more"),
-        (fitted(), SPLIT.test, {"users": 0}, ConfigError, "number of users to ask is 0"),
+        (fitted(), SPLIT.test, {"users": 0}, ConfigError, "number of users to evaluate is 0"),
     ],
 )
 def test_impossible_questions_are_explained(

@@ -471,7 +471,7 @@ def test_impossible_options_are_explained() -> None:
         evaluate_sessions(table(1), MADE.test, k=0)
     with pytest.raises(ConfigError, match="k is 10, but each target is ranked among 5 candidates"):
         evaluate_sessions(table(1), MADE.test, candidates=5)
-    with pytest.raises(ConfigError, match="number of users to ask is 0"):
+    with pytest.raises(ConfigError, match="number of users to evaluate is 0"):
         evaluate_sessions(table(1), MADE.test, users=0)
     with pytest.raises(EvaluationError, match="fitted on another Dataset"):
         evaluate_sessions(Table(np.zeros((5, 50))), MADE.test)
