@@ -26,10 +26,10 @@ class CompareOptions:
     """The comparison."""
 
     runs: tuple[str, ...] = field(metadata=POSITIONAL)
-    """Folders of two or more runs that `segue train` wrote, with the same Dataset and split."""
+    """Folders of two or more runs of `segue train`, with the same Dataset and split."""
 
     metric: tuple[str, ...] | None = None
-    """Names of the metrics to compare, such as ndcg@10, sess_prec@10 of sessions, or rmse; all when not given."""
+    """Names of the metrics, such as ndcg@10, sess_prec@10 of sessions, or rmse; all when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
 
 _EXAMPLES = 3
-"""Users shown in a report."""
+"""Number of users in a report."""
 
 _NOTES = """\
   segue evaluate runs/first --candidates 100 --by popularity --users 10000
@@ -40,10 +40,10 @@ class EvaluateOptions:
     """Evaluate the weights of this epoch instead of the best; --training.keep-every keeps them."""
 
     out: str | None = None
-    """Write the evaluation, with a line per user, to this JSON file as well."""
+    """Also write the evaluation, with the values per user, to this JSON file."""
 
     report: str | None = None
-    """Write one HTML page to this file as well: figures, examples with reasons, curves, data and settings."""
+    """Also write one HTML page to this file: figures, examples with reasons, curves, data and settings."""
 
     parts: bool = False
     """Also show the figures by length of history and by popularity; of sessions, by step; of ratings, by the number of

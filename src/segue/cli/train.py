@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 _ALIASES = {"model": "model.name"}
 _NOTES = """\
-The options of a model are those of the model that is asked for: `segue train --model ssept --help`.
-A run is a folder: `recommender` inside it is what the other commands use, `metrics.csv` and `curves.png` show how it
-went. Ctrl-C saves the state; the same command with --resume goes on exactly there."""
+Each model has its own options: `segue train --model ssept --help`.
+A run is a folder. The other commands use its `recommender`; `metrics.csv` and `curves.png` show the course of the
+training. Ctrl-C saves the state; the same command with --resume continues exactly there."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What to train on, and where the run goes."""
+    """The data, and the folder of the run."""
 
     dataset: str = field(metadata=POSITIONAL)
     """Folder of the Dataset that `segue prepare` wrote."""
@@ -43,10 +43,10 @@ class TrainOptions:
     """After validation has chosen the number of epochs, train again on everything but the test part."""
 
     resume: bool = False
-    """Go on with the run in --out, exactly as if it had never stopped."""
+    """Continue the run in --out, exactly as if it had never stopped."""
 
     processes: int = 1
-    """Number of processes that share the work, one per device or, on a CPU, a part of the cores each."""
+    """Number of processes that share the work: one per device or, on a CPU, each with a part of the cores."""
 
     quiet: bool = False
     """Show no progress."""
@@ -60,7 +60,7 @@ class ModelOptions:
     """The model."""
 
     name: str = "sasrec"
-    """sasrec, ssept, parsrec, popularity, recent-popularity or markov; for ratings global-mean, rating-bias
+    """sasrec, ssept, parsrec, popularity, recent-popularity or markov; for ratings arerec, global-mean, rating-bias
     or matrix-factorization."""
 
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     if options.processes > 1 and "RANK" not in os.environ:
         from segue.training.launch import launch
 
-        with _told_how_to_resume(argv):
+        with _resume_hint(argv):
             return launch(["segue", "train", *argv], options.processes)
 
     from segue.data.dataset import Dataset
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     if is_main and splitting.split is None and not options.resume:
         note(f"split: {spec['name']} (--split names another)")
     split = split_by(dataset, spec)
-    with _told_how_to_resume(argv), parser.errors_as_typed():
+    with _resume_hint(argv), parser.errors_as_typed():
         recommender = fit(
             model,
             split,
@@ -115,7 +115,7 @@ def main(argv: Sequence[str]) -> int:
 def _usual_split(
     config: type[ModelConfig], dataset: Dataset, options: TrainOptions, splitting: SplitOptions
 ) -> Mapping[str, Any]:
-    """The split to take if none is named: that of the run that goes on, or the one that suits the model's task."""
+    """The split to take if none is named: that of the run to resume, or the one that suits the model's task."""
     if splitting.split is not None:
         return {}
     from segue.evaluation.tasks.task import task_named
@@ -148,13 +148,13 @@ def _report(recommender: Recommender, options: TrainOptions) -> None:
 
 
 @contextmanager
-def _told_how_to_resume(argv: Sequence[str]) -> Iterator[None]:
-    """Ctrl-C within says how to go on with the run."""
+def _resume_hint(argv: Sequence[str]) -> Iterator[None]:
+    """Add to a Ctrl-C within the command that continues the run."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         if "RANK" in os.environ:
-            # One of several processes: who started them says it, once, and passes the signal on to those on their way.
+            # One of several processes: the launcher prints the hint once, and passes the signal on.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED) from None
         words = [word for word in argv if word != "--resume"]

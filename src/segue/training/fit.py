@@ -25,7 +25,7 @@ from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
-from segue.training.run_manifest import run_facts
+from segue.training.run_manifest import run_manifest
 from segue.training.trainer import State, Trainer
 from segue.training.validation import check_validation, validation_of, with_task_defaults
 
@@ -102,7 +102,7 @@ def fit(
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
             check_validation(model, settings, chosen, watched)
-        facts = {} if folder is None else run_facts(config.resolved(train), everything, spec, refit)
+        facts = {} if folder is None else run_manifest(config.resolved(train), everything, spec, refit)
         if isinstance(model, TrainableModel):
             run = _Run(settings, folder, Progress(quiet), facts)
             notes = run.fit(model, train, chosen, resume, watched)

@@ -200,8 +200,8 @@ def _level_of(levels: Sequence[float], ratings: Floats) -> Int64:
         listed = ", ".join(f"{level:g}" for level in np.unique(values[unknown])[:5])
         raise EvaluationError(
             f"{int(unknown.sum()):,} of {len(ratings):,} ratings to predict are of levels that the model does not know "
-            f"({listed}); it was fitted on {', '.join(f'{level:g}' for level in levels)}. Evaluate it on ratings of the "
-            "same scale, or hold out less, so that every level occurs in training."
+            f"({listed}); it was fitted on {', '.join(f'{level:g}' for level in levels)}. Evaluate it on ratings of "
+            "the same scale, or hold out less, so that every level occurs in training."
         )
     return index.astype(np.int64)
 
