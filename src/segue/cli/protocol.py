@@ -32,7 +32,7 @@ class Protocol:
     the second among this many, or 99."""
 
     by: Literal["uniform", "popularity"] = "uniform"
-    """How candidates are drawn."""
+    """Law of the sampled candidates."""
 
     ranking: bool = False
     """Also measure the ranking of all items by a model of ratings; segue compare then compares that."""

@@ -177,7 +177,7 @@ class _Urn:
         return np.asarray(np.searchsorted(self._cumulative, drawn, side="right"), dtype=np.int64)
 
     def is_own(self, rows: Int64, items: Int64) -> npt.NDArray[np.bool_]:
-        """Whether `items[i]` is an own item of row `rows[i]`."""
+        """True for each i if `items[i]` is an own item of row `rows[i]`."""
         if self._uniform or not len(self.own):
             return np.zeros(len(rows), dtype=np.bool_)
         keys = rows * self.stride + items
@@ -212,7 +212,7 @@ def _check_enough(urn: _Urn, n: int, by: Law) -> None:
         short = int((urn.available < n).sum())
         plural = "items" if by == "uniform" else "items with training interactions"
         raise DataError(
-            f"{n:,} candidates were asked for, but for {short:,} of {len(urn.available):,} users fewer {plural} "
+            f"{n:,} candidates are too many: for {short:,} of {len(urn.available):,} users fewer {plural} "
             f"are left that are not their own, for one only {fewest:,}: ask for {fewest:,} or fewer, or rank all items."
         )
 

@@ -184,9 +184,9 @@ def compare(
     for name in wanted:
         if name not in known:
             raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, known)}")
-    shown = (a.model, b.model) if names is None else names
+    labels = (a.model, b.model) if names is None else names
     main, *sessions = (
-        _compared(one, other, wanted, shown, resamples, seed)
+        _compared(one, other, wanted, labels, resamples, seed)
         for one, other in [(a, b), *((a.sessions[way], b.sessions[way]) for way in ways)]
     )
     return replace(main, sessions=dict(zip(ways, sessions, strict=True)))

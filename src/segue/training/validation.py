@@ -49,7 +49,7 @@ def with_task_defaults(
 
 
 def check_validation(model: Model, settings: Training, validation: Holdout | None, test: Holdout | None) -> None:
-    """Find out whether validation can measure the metric of the settings, before any time is spent.
+    """Check that validation can measure the metric of the settings, before any time is spent.
 
     Parameters
     ----------

@@ -35,8 +35,8 @@ def draw_reasons(
     attention
         Result of `Recommender.attention` for the same user, if the model has attention.
     most
-        Largest number of earlier sessions and items of the history; those with the largest effects are drawn. The
-        basket is drawn whole.
+        Largest number of earlier sessions and items of the history; those with the largest effects stay. The
+        whole basket is drawn.
     """
     items = reasons["item"].unique(maintain_order=True)
     labelled = _largest(reasons.with_columns(row=_label(), order=_order()), most)

@@ -29,20 +29,20 @@ class Metric:
     """One line on the metric."""
 
     at_k: bool = True
-    """Whether the metric looks at a list of length k; its full name is then "ndcg@10"."""
+    """True if the metric looks at a list of length k; its full name is then "ndcg@10"."""
 
     better: Literal["higher", "lower"] | None = "higher"
     """Which values are better; None if neither is, as for novelty."""
 
     root: bool = False
-    """Whether the metric is the root of a mean, as rmse is."""
+    """True if the metric is the root of a mean, as rmse is."""
 
     validated: bool = True
-    """Whether validation can measure it after an epoch."""
+    """True if validation can measure the metric after an epoch."""
 
     @property
     def lower_is_better(self) -> bool:
-        """Whether the metric is an error."""
+        """True if the metric is an error."""
         return self.better == "lower"
 
     def combined(self, total: T, weight: T) -> T:
@@ -110,7 +110,7 @@ class TaskDescription(ABC):
     """Keys of the protocol that two comparable evaluations share, besides those that every task has."""
 
     def recognises(self, protocol: Mapping[str, Any]) -> bool:
-        """Whether an evaluation with this protocol is of this task."""
+        """True if an evaluation with this protocol is of this task."""
         return protocol.get("task") == self.name
 
     def metric(self, name: str) -> Metric | None:

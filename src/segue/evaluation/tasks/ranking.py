@@ -47,7 +47,7 @@ class RankingTask(Task):
 
 def warn_of_seen_targets(plan: ValidationPlan, holdout: Holdout) -> None:
     """Warn if no target can be hit, because all are in the histories and seen items are left out."""
-    if plan.exclude_seen and len(holdout) and not _unseen_targets(holdout):
+    if plan.exclude_seen and len(holdout) and not _any_unseen(holdout):
         warnings.warn(
             f"every target of the {holdout.name} part was in its user's history before, and seen items are left out "
             f"of the ranking: {plan.metric} will be 0. Keep them: validation_exclude_seen=False.",
@@ -55,8 +55,8 @@ def warn_of_seen_targets(plan: ValidationPlan, holdout: Holdout) -> None:
         )
 
 
-def _unseen_targets(holdout: Holdout) -> bool:
-    """Whether any target is not in its user's history."""
+def _any_unseen(holdout: Holdout) -> bool:
+    """True if any target is not in its user's history."""
     data = holdout.dataset
     starts = data.starts[holdout.users]
 

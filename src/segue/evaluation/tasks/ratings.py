@@ -127,10 +127,10 @@ class Ratings(Task):
         names = {metric.name for metric in self.metrics if metric.validated}
 
         def measured_now() -> dict[str, float]:
-            found = evaluate_ratings(model, holdout, k=ks, resamples=0).metrics
-            if plan.metric not in found:
+            metrics = evaluate_ratings(model, holdout, k=ks, resamples=0).metrics
+            if plan.metric not in metrics:
                 raise ConfigError(f"metric={plan.metric!r}: no user of the {holdout.name} part liked any of the items.")
-            return {name: value for name, value in found.items() if name.partition("@")[0] in names}
+            return {name: value for name, value in metrics.items() if name.partition("@")[0] in names}
 
         return measured_now
 

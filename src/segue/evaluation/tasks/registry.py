@@ -40,8 +40,8 @@ def description_named(name: str) -> TaskDescription:
 
 def description_of(protocol: Mapping[str, Any]) -> TaskDescription:
     """The task of an evaluation, by its protocol."""
-    found = (task for task in descriptions() if task.recognises(protocol))
-    return next(found, None) or description_named(str(protocol.get("task", _UNNAMED)))
+    matching = (task for task in descriptions() if task.recognises(protocol))
+    return next(matching, None) or description_named(str(protocol.get("task", _UNNAMED)))
 
 
 def metric_named(name: str) -> Metric | None:
@@ -50,7 +50,7 @@ def metric_named(name: str) -> Metric | None:
 
 
 def lower_is_better(name: str) -> bool:
-    """Whether a metric is an error; of all others more is better."""
+    """True if the metric is an error; more of any other metric is better."""
     metric = metric_named(name)
     return metric is not None and metric.lower_is_better
 

@@ -66,7 +66,7 @@ class Sessions(RankingTask):
     splits: ClassVar[tuple[str, ...]] = ("last-session-out",)
 
     def recognises(self, protocol: Mapping[str, Any]) -> bool:
-        """Whether an evaluation with this protocol is of sessions."""
+        """True if an evaluation with this protocol is of sessions."""
         return "basket_k" in protocol
 
     def questions(self, protocol: Mapping[str, Any]) -> str:
@@ -106,8 +106,8 @@ class Sessions(RankingTask):
         candidates = None if n is None else sample_candidates(holdout, n, seed=plan.seed, from_history=True)
 
         def measured_now() -> dict[str, float]:
-            found = evaluate_sessions(model, holdout, k=k, candidates=candidates, seed=plan.seed, resamples=0).metrics
-            return {metric.at(k): found[metric.at(k)] for metric in self.metrics}
+            evaluation = evaluate_sessions(model, holdout, k=k, candidates=candidates, seed=plan.seed, resamples=0)
+            return {metric.at(k): evaluation[metric.at(k)] for metric in self.metrics}
 
         return measured_now
 

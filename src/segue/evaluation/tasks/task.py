@@ -1,4 +1,4 @@
-"""Tasks: next items, sessions, ratings. Everything that differs between them stands in the file of each.
+"""Base of the tasks, and functions that find and apply the task of a model or of a metric.
 
 To add a task, write one file with a `Task` and name it in `registry.py`. Validation, curves, the command line, reports
 and comparisons then serve it. A model names its task in `ModelConfig.task`.
@@ -40,7 +40,7 @@ class ValidationPlan(NamedTuple):
     """Number of sampled items that each target is ranked among; None for all items."""
 
     exclude_seen: bool
-    """Whether items of a user's history are left out of the ranking."""
+    """True to leave the items of a user's history out of the ranking."""
 
     seed: int
     """Seed of the candidates."""
@@ -60,7 +60,7 @@ class EvaluationOptions:
     """Law of the sampled candidates."""
 
     exclude_seen: bool | None = None
-    """Whether items of a user's history are left out of the ranking; as the task usually does when None."""
+    """True to leave the items of a user's history out of the ranking; the default of the model's task when None."""
 
     users: int | None = None
     """Number of users to evaluate, drawn from the seed; all when None."""
@@ -75,10 +75,10 @@ class EvaluationOptions:
     """Lowest rating of a liked item; the middle of the scale when None."""
 
     arg_max: bool = False
-    """Whether a user's items are ranked by their most probable level and not by the expected rating."""
+    """True to rank a user's items by their most probable level instead of the expected rating."""
 
     ranking: bool = False
-    """Whether the ranking of a rating model is measured too."""
+    """True to measure the ranking of a rating model, too."""
 
 
 class Task(TaskDescription):
@@ -88,10 +88,10 @@ class Task(TaskDescription):
     """Full name of the metric that chooses the best epoch when the options of the training name none."""
 
     exclude_seen: ClassVar[bool] = True
-    """Whether items of a user's history are left out of the ranking when the options do not say."""
+    """Default of `exclude_seen`: True leaves the items of a user's history out of the ranking."""
 
     ranks: ClassVar[bool] = True
-    """Whether `measure` evaluates a ranking of items, which every model has and can be compared by."""
+    """True if `measure` evaluates a ranking of items. All models have one, so they can be compared by it."""
 
     splits: ClassVar[tuple[str, ...]] = ()
     """Names of the splits that are made for this task: other models of rankings are then measured by it, too."""
@@ -112,12 +112,12 @@ class Task(TaskDescription):
 
     @abstractmethod
     def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
-        """Find out whether `validation` can measure the metric of the plan.
+        """Check that `validation` can measure the metric of the plan.
 
         Raises
         ------
         ConfigError
-            It cannot, and the message says what to choose instead.
+            It cannot; the message says what to choose instead.
         """
 
     @abstractmethod
