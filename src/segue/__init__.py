@@ -1,7 +1,7 @@
 """Sequential recommendation: from a log of interactions to recommendations with reasons.
 
-The names below are what a user needs. Each is imported when it is first used, so that `import segue` and
-`segue --help` answer at once; nothing heavy (torch, polars, matplotlib) is loaded before it is needed.
+The names in `__all__` are the public interface. Each is imported when it is first used, so that `import segue` and
+`segue --help` answer at once; torch, polars and matplotlib are loaded when they are needed.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ if TYPE_CHECKING:
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
     from segue.models.arerec.arerec import ARERec
+    from segue.models.base import CountingModel, ModelConfig, TrainableModel
     from segue.models.markov import Markov
     from segue.models.matrix_factorization import MatrixFactorization
     from segue.models.parsrec.parsrec import PARSRec
     from segue.models.popularity import Popularity, RecentPopularity
     from segue.models.rating_bias import GlobalMean, RatingBias
+    from segue.models.registry import register
     from segue.models.sasrec import SASRec
     from segue.models.ssept import SSEPT
     from segue.training.config import Training
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
+    "CountingModel": "segue.models.base",
     "Dataset": "segue.data.dataset",
     "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits.by_user",
@@ -60,6 +63,7 @@ _HOMES = {
     "Log": "segue.data.reading.read",
     "Markov": "segue.models.markov",
     "MatrixFactorization": "segue.models.matrix_factorization",
+    "ModelConfig": "segue.models.base",
     "PARSRec": "segue.models.parsrec.parsrec",
     "Planted": "segue.data.simulation.planted",
     "Popularity": "segue.models.popularity",
@@ -72,6 +76,7 @@ _HOMES = {
     "Sessions": "segue.data.sessions",
     "Simulation": "segue.data.simulation.simulate",
     "Split": "segue.data.splits.by_user",
+    "TrainableModel": "segue.models.base",
     "Training": "segue.training.config",
     "Vocabulary": "segue.data.vocabulary",
     "compare": "segue.evaluation.compare",
@@ -89,15 +94,17 @@ _HOMES = {
     "prepare": "segue.data.preparing.prepare",
     "random_rows": "segue.data.splits.by_user",
     "read": "segue.data.reading.read",
+    "register": "segue.models.registry",
     "simulate": "segue.data.simulation.simulate",
     "time_cut": "segue.data.splits.by_user",
     "write_session_file": "segue.data.simulation.session_file",
 }
 
-# Static, as type checkers and editors want it; a test holds it equal to _HOMES.
+# Written out for type checkers and editors; a test holds it equal to _HOMES.
 __all__ = [
     "SSEPT",
     "ARERec",
+    "CountingModel",
     "Dataset",
     "GlobalMean",
     "Holdout",
@@ -105,6 +112,7 @@ __all__ = [
     "Log",
     "Markov",
     "MatrixFactorization",
+    "ModelConfig",
     "PARSRec",
     "Planted",
     "Popularity",
@@ -116,6 +124,7 @@ __all__ = [
     "Sessions",
     "Simulation",
     "Split",
+    "TrainableModel",
     "Training",
     "Vocabulary",
     "__version__",
@@ -134,6 +143,7 @@ __all__ = [
     "prepare",
     "random_rows",
     "read",
+    "register",
     "simulate",
     "time_cut",
     "write_session_file",

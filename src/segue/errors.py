@@ -43,13 +43,17 @@ class DownloadError(SegueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A ready half-sentence that names the closest known word, or lists them all when none is close.
+    """A half-sentence that names the closest known word, or all known words if none is close.
 
     >>> nearest("hieght", ["height", "width"])
     'did you mean "height"?'
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f'did you mean "{close[0]}"?'
-    return "known: " + ", ".join(known)
+    close = closest(name, known)
+    return "known: " + ", ".join(known) if close is None else f'did you mean "{close}"?'
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like `name`; None if none is close."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return close[0] if close else None

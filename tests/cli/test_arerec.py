@@ -57,12 +57,15 @@ def test_settings_from_a_file(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model.history-length", "longest"], "expected a whole number or one of mean, max, found longest"),
+        (
+            ["--model.history-length", "longest"],
+            "longest: expected a whole number from 1, mean or max.",
+        ),
         (["--model.history-length", "0"], "--model.history-length=0: expected a whole number from 1, mean or max"),
-        (["--model.look-back", "future"], "expected one of past, train, reference or null, found future"),
+        (["--model.look-back", "future"], "--model.look-back=future: expected past, train, reference or null."),
         (["--model.look-back", "reference"], "Set --model.neighbour-ratings=false, as published"),
         (["--model.levels", "5", "1"], "expected two or more numbers, ascending"),
-        (["--model.levels", "1", "many"], "--model.levels: expected numbers or null"),
+        (["--model.levels", "1", "many"], "--model.levels=many: expected numbers or null."),
         (["--model.heads", "3"], "--model.heads=3 does not divide --model.width=8"),
     ],
 )

@@ -78,11 +78,11 @@ def test_users_with_one_item_and_repeated_rows(tmp_path: Path, answer: Ask, comp
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["--k-core", "-1"], 2, "expected 0 or more, found -1"),
+        (["--k-core", "-1"], 2, "--k-core=-1: expected 0 or more."),
         (["--k-core", "99"], 1, "the filters leave nothing"),
         (["--rounds", "0"], 2, "--rounds=0: expected 1 or more"),
         (["--min-rating", "3"], 2, "--min-rating=3.0 needs ratings; there are only user, item, time, session."),
-        (["--duplicates", "drp"], 2, "--duplicates: expected one of drop, keep, first, last, found drp"),
+        (["--duplicates", "drp"], 2, '--duplicates=drp: expected drop, keep, first or last; did you mean "drop"?'),
         (["--format", "cvs"], 2, "cvs"),
         (["--time-unit", "hours"], 2, "hours"),
         (["--user", "7"], 1, "--user=7 counts from 0"),
@@ -116,7 +116,7 @@ def test_what_is_not_ours_is_not_replaced(csv: Path, tmp_path: Path, complaint: 
         ("traning: {epochs: 3}", 'run.yaml: unknown option "traning.epochs": did you mean "training.epochs"?'),
         ("model: {name: sasrec, widht: 3}", 'run.yaml: unknown option "model.widht": did you mean "model.width"?'),
         ("model: sasrek", 'did you mean "sasrec"?'),
-        ("training: {epochs: three}", "run.yaml: --training.epochs: expected a whole number, found three"),
+        ("training: {epochs: three}", "run.yaml: --training.epochs=three: expected a whole number from 1."),
         ("training: [1", "run.yaml: not YAML"),
     ],
 )

@@ -81,7 +81,9 @@ def test_prepare_as_arerec_does(csv: Path, tmp_path: Path, answer: Ask, complain
     assert steps[1]["step"] == "the oldest 0.5 of the rows"
     assert steps[1]["interactions"] == steps[0]["interactions"] / 2
     assert steps[-1]["step"] == "at least 6 per user, 0 per item, rounds: 1, users first"
-    assert "oldest=50.0 is a share" in complaint(2, "prepare", csv, "--out", tmp_path / "x", "--oldest", 50)
+    assert "--oldest=50.0: expected a share above 0" in complaint(
+        2, "prepare", csv, "--out", tmp_path / "x", "--oldest", 50
+    )
 
 
 def test_a_run_on_random_rows(data: Path, tmp_path: Path, answer: Ask) -> None:
@@ -258,7 +260,8 @@ def test_evaluate_writes_a_page(name: str, tmp_path: Path, request: pytest.Fixtu
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [(["--k", "1000"], "k"), (["--k", "0"], "k"), (["--by", "fame"], "--by: expected one of")]
+    ("words", "message"),
+    [(["--k", "1000"], "k"), (["--k", "0"], "k"), (["--by", "fame"], "--by=fame: expected uniform or")],
 )
 def test_evaluate_refuses(words: list[str], message: str, run: Path, complaint: Ask) -> None:
     assert message in complaint(2, "evaluate", run, *words)
@@ -383,7 +386,7 @@ def test_complete(run: Path, tmp_path: Path, answer: Ask, capsys: pytest.Capture
         ("complete", ["--user", "user-0001", "--n", "0"], "n=0 is a number of steps: expected 1 or more"),
         ("complete", ["--user", "user-0001", "--history", "a"], "found --user and --history."),
         ("complete", ["--history", "jam-01", "--as-of", "2024-01-01"], "as_of cuts stored histories"),
-        ("complete", ["--user", "user-0001", "--n", "many"], "--n: expected a whole number, found many"),
+        ("complete", ["--user", "user-0001", "--n", "many"], "--n=many: expected a whole number."),
     ],
 )
 def test_sessions_that_cannot_be(command: str, words: list[str], message: str, run: Path, complaint: Ask) -> None:

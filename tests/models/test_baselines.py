@@ -154,8 +154,8 @@ def test_count_pairs_is_ascending_and_respects_users() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: Markov(steps=0), "steps=0 is a number of positions"),
-        (lambda: Markov(decay=0), "decay=0 is a factor"),
+        (lambda: Markov(steps=0), "steps=0: expected 1 or more"),
+        (lambda: Markov(decay=0), "decay=0: expected a share above 0 to 1"),
         (lambda: Markov(smoothing=0), "smoothing=0"),
         (lambda: RecentPopularity(half_life=-1), "half_life=-1"),
         (lambda: RecentPopularity(half_life=float("nan")), "half_life=nan"),

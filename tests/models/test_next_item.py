@@ -162,7 +162,7 @@ def test_shared_negatives_know_how_often_they_are_expected(
 @pytest.mark.parametrize("in_batch", [-0.1, 1.5])
 def test_an_impossible_share_of_negatives_is_named(in_batch: float) -> None:
     with pytest.raises(ConfigError, match=f"in_batch={in_batch}: expected a share from 0 to 1"):
-        NextItemLoss("sampled-softmax", 4, 0.75, N_ITEMS, Similarity("dot"), in_batch=in_batch)
+        SASRec(in_batch=in_batch)
 
 
 def test_a_batch_is_decided_by_the_generator() -> None:
@@ -177,10 +177,11 @@ def test_nothing_to_learn_is_an_error() -> None:
         NextItemExamples(dataset_of([[1], [2], []]), 5, loss())
 
 
+@pytest.mark.parametrize("config", [SASRec, SSEPT])
 @pytest.mark.parametrize(("name", "negatives", "message"), [("bpr", 1, "loss='bpr'"), ("bce", 0, "negatives=0")])
-def test_impossible_losses_are_named(name: str, negatives: int, message: str) -> None:
+def test_impossible_losses_are_named(config: Any, name: str, negatives: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        loss(name, negatives)
+        config(loss=name, negatives=negatives)
 
 
 def test_places_end_at_the_last_row_of_the_table() -> None:

@@ -12,7 +12,7 @@ from segue.cli.output import console, note, write_frame, write_json
 from segue.cli.protocol import Protocol, measure, questions
 
 if TYPE_CHECKING:
-    from segue.data.splits.by_user import Holdout
+    from segue.data.splits.holdouts import Holdout
     from segue.evaluation.tasks.result import Evaluation
     from segue.inference.recommender import Recommender
 

@@ -1,4 +1,4 @@
-"""The `segue` command: finds the command that was asked for, runs it, and turns errors into messages and exit codes."""
+"""The `segue` command: it finds and runs a command, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from segue.errors import ConfigError, SegueError, nearest
@@ -15,7 +16,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 class Command(NamedTuple):
-    """What `segue --help` says about one command; the command itself is the module of its name in this folder."""
+    """One command in `segue --help`; the code is the module of the same name in this folder."""
 
     summary: str
     example: str
@@ -59,32 +60,36 @@ COMMANDS = {
 }
 
 
+_imported_first: list[str] = []
+"""Modules that `--import` named, in order."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     Parameters
     ----------
     argv
-        The words after `segue`; those of the process when None.
+        The words after `segue`; None takes those of the process.
 
     Returns
     -------
     int
-        0: done. 1: the data, a file or the training is at fault. 2: the command line or the configuration is.
+        0: done. 1: an error in the data, a file or the training. 2: an error in the command line or the configuration.
         130: interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = bool(words) and words[0] == "--debug"
-    words = words[debug:]
+    _imported_first.clear()
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        return _guarded(words, debug)
+        return _guarded(words)
 
 
-def _guarded(words: list[str], debug: bool) -> int:
-    """Run the command; what it raises becomes a message and an exit code."""
+def _guarded(words: list[str]) -> int:
+    """Run the command; errors become a message and an exit code."""
+    debug = words[:1] == ["--debug"]
     try:
-        return _dispatch(words)
+        return _dispatch(_imported(words[debug:]))
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else OK
     except KeyboardInterrupt as interrupt:
@@ -102,15 +107,52 @@ def _guarded(words: list[str], debug: bool) -> int:
 
 
 def _words(error: SegueError | OSError) -> str:
-    """What went wrong in one line; of the system's errors (no permission, a full disk) the file and the reason."""
+    """The error in one line; for errors of the system (no permission, a full disk), the file and the reason."""
     if isinstance(error, OSError) and error.strerror:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{where}{error.strerror}."
     return str(error)
 
 
+def import_module(name: str) -> None:
+    """Import a module that the user names, from the current folder too.
+
+    Raises
+    ------
+    ConfigError
+        There is no such module, or it needs another that is missing.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(f'"{name}" is no name of a module: expected package.module.')
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f'"{name}" cannot be imported: {error}.') from error
+
+
+def command_line(command: str, argv: Sequence[str]) -> list[str]:
+    """The words that run a command again, as in another process: with the `--import`s of this one."""
+    return ["segue", *(word for name in _imported_first for word in ("--import", name)), command, *argv]
+
+
+def _imported(words: list[str]) -> list[str]:
+    """The command line without its leading `--import`s, after importing their modules."""
+    while words and words[0].partition("=")[0] == "--import":
+        _, equals, name = words[0].partition("=")
+        rest = words[1:] if equals else words[2:]
+        name = name if equals else "".join(words[1:2])
+        if not name or name.startswith("-"):
+            raise ConfigError("segue: --import needs a module, and none follows.")
+        import_module(name)
+        _imported_first.append(name)
+        words = rest
+    return words
+
+
 def _dispatch(words: list[str]) -> int:
-    """Answer `--help` and `--version` here, hand everything else to the command's module."""
+    """Answer `--help` and `--version`; hand all other words to the command's module."""
     if not words or words[0] in ("-h", "--help", "help"):
         if words[1:] and words[1] in COMMANDS:
             return _dispatch([words[1], "--help"])
@@ -123,7 +165,7 @@ def _dispatch(words: list[str]) -> int:
         sys.stdout.write(f"segue {version('segue')}\n")
         return OK
     if name.startswith("-"):
-        known = ("--help", "--version", "--debug")
+        known = ("--help", "--version", "--debug", "--import")
         raise ConfigError(f'segue has no option "{name}" before the command: {nearest(name, known)}')
     if name not in COMMANDS:
         raise ConfigError(f'segue has no command "{name}": {nearest(name, COMMANDS)}')
@@ -135,7 +177,7 @@ def _help() -> str:
     """The page of `segue --help`."""
     width = max(map(len, COMMANDS))
     lines = [
-        "usage: segue [--debug] <command> [options]",
+        "usage: segue [--debug] [--import MODULE] <command> [options]",
         "",
         "Sequential recommendation: from a log of interactions to recommendations with reasons.",
         "",
@@ -143,17 +185,18 @@ def _help() -> str:
         *(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()),
         "",
         "options:",
-        "  -h, --help  this page; after a command, that command's options",
-        "  --version   the version of segue",
-        "  --debug     before a command: show the traceback of an error",
+        "  -h, --help       this page; after a command, that command's options",
+        "  --version        the version of segue",
+        "  --debug          before a command: show the traceback of an error",
+        "  --import MODULE  before a command: import a module first, such as one with a model of your own",
         "",
         "examples:",
         *(f"  {command.example}" for command in COMMANDS.values()),
         "",
         "exit codes:",
         "  0    done",
-        "  1    the data, a file or the training is at fault: the message says what to do",
-        "  2    the command line or the configuration is at fault: the message names the option",
+        "  1    an error in the data, a file or the training: the message says what to do",
+        "  2    an error in the command line or the configuration: the message names the option",
         "  130  interrupted by Ctrl-C",
         "",
     ]
@@ -168,12 +211,12 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning in the words of an error, without the place in the code that only a developer wants."""
+    """Write a warning like an error, without its position in the code."""
     _complain(f"warning: {message}")
 
 
 def _complain(message: str) -> None:
-    """Write an error message where it does not mix with results."""
+    """Write a message to standard error, apart from results."""
     sys.stderr.write(f"segue: {message}\n")
 
 

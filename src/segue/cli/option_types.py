@@ -1,4 +1,4 @@
-"""Kinds of option values: how each type is written on the command line, shown in help and named in errors."""
+"""Types of options: values as they are typed on the command line, read from YAML, and shown in help."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def alternatives(kind: object) -> tuple[object, ...]:
-    """The types that `kind` is a union of; itself when it is none."""
-    # `int | Literal["max"]` is of the second sort.
+    """The types that `kind` is a union of; itself alone if it is none."""
+    # `int | Literal["max"]` is a typing.Union.
     return typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
 
 
 def is_switch(kind: object) -> bool:
-    """Whether the option is true or false, and so needs no value."""
+    """Return whether the option is true or false, and so needs no value."""
     return bool in alternatives(kind)
 
 
 def element(kind: object) -> type | None:
-    """The type of the elements when `kind` is a tuple or list (or may be None instead), else None."""
+    """The type of the elements if `kind` is a tuple or list (or None instead of one), else None."""
     for part in alternatives(kind):
         if typing.get_origin(part) in (tuple, list):
             return typing.cast(type, typing.get_args(part)[0])
@@ -32,7 +32,7 @@ def element(kind: object) -> type | None:
 
 
 def metavar(kind: object) -> str | None:
-    """What stands for the value in help; None leaves it to the parser (choices)."""
+    """The word for the value in help; None leaves it to the parser (choices)."""
     if inner := element(kind):
         return "TEXT ..." if inner is str else f"{_WORDS.get(inner, 'VALUE')},..."
     for part in alternatives(kind):
@@ -43,24 +43,8 @@ def metavar(kind: object) -> str | None:
     return None
 
 
-def expected(kind: object) -> str:
-    """What values of this kind are, in words: "a whole number or null"."""
-    words = []
-    for part in alternatives(kind):
-        if typing.get_origin(part) is Literal:
-            words.append("one of " + ", ".join(map(str, typing.get_args(part))))
-        elif inner := element(part):
-            words.append({int: "whole numbers", float: "numbers", str: "texts"}.get(inner, "a list"))
-        elif part is type(None):
-            words.append("null")
-        else:
-            names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
-            words.append(names.get(typing.cast(type, part), getattr(part, "__name__", str(part))))
-    return " or ".join(words)
-
-
-def shown(value: Any) -> str:
-    """A default as one would type it."""
+def as_typed(value: Any) -> str:
+    """A default as it is typed on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
@@ -68,22 +52,22 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def written(kind: object, value: str | None, words: deque[str]) -> str | None:
-    """The value of an option as the parser wants it, taking what belongs to it from the words that follow.
+def take_value(kind: object, value: str | None, words: deque[str]) -> str | None:
+    """The value of an option as the parser reads it; words that belong to it are taken from those that follow.
 
     Parameters
     ----------
     kind
         The option's type.
     value
-        What stood behind `=`, or None when nothing did.
+        The text behind `=`, or None without one.
     words
-        What follows on the command line; the words that belong to the value are removed.
+        The words that follow on the command line; those that belong to the value are removed.
 
     Returns
     -------
     str | None
-        None when a value is needed and none is there.
+        None if a value is needed and there is none.
     """
     if is_switch(kind):
         return _bool(value, words)
@@ -98,7 +82,7 @@ def written(kind: object, value: str | None, words: deque[str]) -> str | None:
 
 
 def from_yaml(kind: object, value: Any) -> Any:
-    """A value of a YAML file with numbers turned to text where the option holds texts (ids such as 42)."""
+    """A value of a YAML file; numbers become texts if the option holds texts (ids such as 42)."""
     inner = element(kind)
     if inner and value is not None and not isinstance(value, list):
         value = [value]
@@ -109,20 +93,20 @@ def from_yaml(kind: object, value: Any) -> Any:
 
 
 def _bool(value: str | None, words: deque[str]) -> str:
-    """`--flag`, `--flag no` and `--flag=no` alike."""
+    """The value of `--flag`, `--flag no` or `--flag=no`."""
     if value is None:
-        follows = bool(words) and words[0].lower() in (*_TRUE, *_FALSE)
-        value = words.popleft() if follows else "true"
+        is_given = bool(words) and words[0].lower() in (*_TRUE, *_FALSE)
+        value = words.popleft() if is_given else "true"
     return {**dict.fromkeys(_TRUE, "true"), **dict.fromkeys(_FALSE, "false")}.get(value.lower(), value)
 
 
 def _list(inner: type, value: str | None, words: deque[str]) -> str | None:
-    """Values as a JSON list, given as `a b c`, `[a, b, c]` or, where they are not texts, `1,2,3`."""
-    found = [value] if value is not None else []
+    """Values as a JSON list, given as `a b c`, `[a, b, c]` or, if they are not texts, `1,2,3`."""
+    given = [value] if value is not None else []
     while value is None and words and not words[0].startswith("--"):
-        found.append(words.popleft())
-    if not found:
+        given.append(words.popleft())
+    if not given:
         return None
-    if len(found) == 1 and found[0].startswith("["):
-        return found[0]
-    return json.dumps(found) if inner is str else "[" + ",".join(found) + "]"
+    if len(given) == 1 and given[0].startswith("["):
+        return given[0]
+    return json.dumps(given) if inner is str else "[" + ",".join(given) + "]"

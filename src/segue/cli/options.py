@@ -1,6 +1,6 @@
 """Command-line options and YAML from frozen dataclasses: one definition gives flags, `--config`, `--help` and checks.
 
-A command declares its options as a frozen dataclass, each field documented by the string below it, and reads them so:
+A command declares its options as frozen dataclasses, with a docstring under each field, and reads them:
 
     parser = OptionParser("train")
     parser.add_options(TrainOptions)
@@ -8,8 +8,8 @@ A command declares its options as a frozen dataclass, each field documented by t
     parser.read(argv)
     options, training = parser.get(TrainOptions), parser.get(Training)
 
-Options are spelt with dashes or underscores. What the command line says wins over what the `--config` file says. An
-option that nobody declared is a `ConfigError` that names the nearest known one, in the file as on the command line.
+Options are spelt with dashes or underscores. Flags win over the `--config` file. An unknown option, in the file or on
+the command line, is a `ConfigError` that names the nearest known one.
 """
 
 from __future__ import annotations
@@ -32,40 +32,41 @@ from segue.cli import option_types
 from segue.cli.configfile import flat, read_config, replaced
 from segue.cli.main import COMMANDS
 from segue.errors import ConfigError, SegueError, nearest
+from segue.settings import complaint, field_types
 
 T = TypeVar("T")
 
 
 _ARGUMENT = re.compile(r"""(?<![\w.\-"'])([a-z]\w*)=('[^']*'|"[^"]*"|[\w…\-]*(?:\.\d+)?)""")
-"""An argument in the words of Python, as messages name it: `bad_rows='drop'`, `min_rating=3.0`, `user=…`."""
+"""An argument in a message, written as in Python: `bad_rows='drop'`, `min_rating=3.0`, `user=…`."""
 
 POSITIONAL = {"positional": True}
-"""Metadata of a field that is given by its place on the command line instead of by a flag:
+"""Metadata of a field that is given by its position on the command line, without a flag:
 `dataset: str = field(metadata=POSITIONAL)`."""
 
 
 def peek(argv: Sequence[str], name: str, default: str, aliases: Mapping[str, str] | None = None) -> str:
-    """The value of one option, before the parser that reads the others can be built.
+    """The value of one option, read before there is a parser for the others.
 
     Parameters
     ----------
     argv
-        The command line; a `--config` file it names is looked into as well.
+        The command line. A `--config` file named there is read as well.
     name
         The option's full name, such as "model.name".
     default
-        What the option is where it is not given.
+        The value if the option is not given.
     aliases
         As for `OptionParser`.
     """
     named = [name, *(short for short, full in (aliases or {}).items() if full == name)]
-    found = default
+    value = default
     for path in _values_of(argv, ["config"]):
         content: Any = read_config(path, aliases)
         for part in name.split("."):
             content = content.get(part) if isinstance(content, dict) else None
-        found = found if content is None else str(content)
-    return [found, *_values_of(argv, named)][-1]
+        value = value if content is None else str(content)
+    return [value, *_values_of(argv, named)][-1]
 
 
 class OptionParser:
@@ -74,11 +75,11 @@ class OptionParser:
     Parameters
     ----------
     command
-        The command's name in `segue.cli.main.COMMANDS`, where its summary and example stand.
+        The command's name in `segue.cli.main.COMMANDS`, which holds its summary and example.
     notes
-        Said at the end of `--help`, below the example; further examples come first, indented by two blanks.
+        Text at the end of `--help`, below the example. Further examples come first, indented by two blanks.
     aliases
-        Short names of options: `{"model": "model.name"}` makes `--model` and the YAML `model: sasrec` mean that one.
+        Short names of options: with `{"model": "model.name"}`, `--model` and the YAML `model: sasrec` set `model.name`.
     """
 
     def __init__(self, command: str, notes: str = "", aliases: Mapping[str, str] | None = None) -> None:
@@ -95,7 +96,8 @@ class OptionParser:
             default_env=False,
         )
         self._aliases = dict(aliases or {})
-        self._kinds: dict[str, object] = {}
+        self._types: dict[str, object] = {}
+        self._ranges: dict[str, object] = {}
         self._positionals: list[str] = []
         self._sources: list[tuple[type, str]] = []
         self._in_file: dict[str, str] = {}
@@ -104,7 +106,9 @@ class OptionParser:
             "--config", action="config", metavar="FILE", help="YAML file of options; flags win over it."
         )
 
-    def add_options(self, options: type, under: str = "", title: str = "") -> None:
+    def add_options(
+        self, options: type, under: str = "", title: str = "", texts: Mapping[str, str] | None = None
+    ) -> None:
         """Declare an option for each field of a frozen dataclass.
 
         Parameters
@@ -115,29 +119,31 @@ class OptionParser:
             Put before the names: "training" makes the field `epochs` the option `--training.epochs`.
         title
             Another heading.
+        texts
+            Help of fields by name, in place of their docstrings.
         """
-        documented = _attribute_docs(options)
-        hints = typing.get_type_hints(options)
+        documented = attribute_docs(options) | dict(texts or {})
+        hints, ranges = typing.get_type_hints(options), field_types(options)
         group = self._parser.add_argument_group(title or (inspect.getdoc(options) or under).splitlines()[0].rstrip("."))
         for field in dataclasses.fields(options):
             key, kind = f"{under}.{field.name}".lstrip("."), hints[field.name]
-            text = documented.get(field.name)
-            self._kinds[key] = kind
+            text = field.metadata.get("help", documented.get(field.name))
+            self._types[key], self._ranges[key] = kind, ranges[field.name]
             if field.metadata.get("positional"):
                 self._positionals.append(key)
                 several: dict[str, Any] = {"nargs": "+"} if option_types.element(kind) else {}
                 self._parser.add_argument(key, type=option_types.element(kind) or kind, help=text, **several)
                 continue
             default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-            shape: dict[str, Any] = {"metavar": option_types.metavar(kind)} if option_types.metavar(kind) else {}
-            shape |= {"required": True} if default is dataclasses.MISSING else {"default": default}
-            shape |= {"metavar": ""} if option_types.is_switch(kind) and default is False else {}
+            extra: dict[str, Any] = {"metavar": option_types.metavar(kind)} if option_types.metavar(kind) else {}
+            extra |= {"required": True} if default is dataclasses.MISSING else {"default": default}
+            extra |= {"metavar": ""} if option_types.is_switch(kind) and default is False else {}
             short = "".join(f"--{_spelt(alias)} for short. " for alias, full in self._aliases.items() if full == key)
-            group.add_argument(f"--{_spelt(key)}", type=kind, help=short + (text or ""), **shape)
+            group.add_argument(f"--{_spelt(key)}", type=kind, help=short + (text or ""), **extra)
         self._sources.append((options, under))
 
     def read(self, argv: Sequence[str]) -> None:
-        """Read the command line and the files it names; `get` then gives the options.
+        """Read the command line and its configuration files; `get` then returns the options.
 
         Raises
         ------
@@ -151,35 +157,50 @@ class OptionParser:
             self._fail(str(error))
 
     def get(self, options: type[T]) -> T:
-        """The options declared by `add_options(options, ...)`, as an instance of that dataclass."""
+        """The options declared by `add_options(options, ...)`, as an instance of that dataclass.
+
+        Raises
+        ------
+        ConfigError
+            A value is out of range, or values do not go together.
+        """
         under = next(under for declared, under in self._sources if declared is options)
         values = self._values[under] if under else self._values
         given = {field.name: values[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
-        with self.errors_as_typed():
-            return options(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+        with self.errors_as_typed(under):
+            try:
+                return options(**{name: tuple(one) if isinstance(one, list) else one for name, one in given.items()})
+            except ConfigError as error:
+                first = re.match(r"(\w+)=", str(error))
+                file = self._in_file.get(f"{under}.{first[1]}".lstrip(".")) if first else None
+                raise error if file is None else ConfigError(f"{file}: {error}") from None
 
     @contextmanager
-    def errors_as_typed(self) -> Iterator[None]:
-        """Errors raised within name options as one types them: `bad_rows='drop'` becomes `--bad-rows=drop`."""
+    def errors_as_typed(self, under: str | None = None) -> Iterator[None]:
+        """Within, errors name options as they are typed: `bad_rows='drop'` becomes `--bad-rows=drop`.
+
+        If several options share a name, the one `under` this prefix is meant.
+        """
         try:
             yield
         except SegueError as error:
-            raise type(error)(self._as_typed(str(error))) from error
+            raise type(error)(self._as_typed(str(error), under)) from error
 
-    def _as_typed(self, message: str) -> str:
+    def _as_typed(self, message: str, under: str | None) -> str:
         words = {"True": "true", "False": "false", "None": "null"}
 
         def typed(match: re.Match[str]) -> str:
             name, value = match[1], match[2].strip("'\"")
-            found = [key for key in self._kinds if key.rpartition(".")[2] == name and key not in self._positionals]
-            return f"--{_spelt(found[0])}={words.get(value, value)}" if len(found) == 1 else match[0]
+            keys = [key for key in self._types if key.rpartition(".")[2] == name and key not in self._positionals]
+            exact = [key for key in keys if key.rpartition(".")[0] == under] or keys
+            return f"--{_spelt(exact[0])}={words.get(value, value)}" if len(exact) == 1 else match[0]
 
         return _ARGUMENT.sub(typed, message)
 
     # ---- the command line, word by word -------------------------------------------------------------------------
 
     def _tidy(self, argv: Sequence[str]) -> list[str]:
-        """The same command line with every option as one `--name=value`, checked names, and the files in front."""
+        """The same command line with options as `--name=value`, names checked, and configuration files in front."""
         words = deque(argv)
         files: list[str] = []
         rest: list[str] = []
@@ -201,49 +222,50 @@ class OptionParser:
         return files + rest
 
     def _option(self, name: str, value: str | None, words: deque[str]) -> str:
-        """One option with its value, which is taken from the words that follow where it is not there yet."""
+        """One option with its value, which is taken from the words that follow if none is attached."""
         key = self._aliases.get(_key(name), _key(name))
         outer, dot, last = key.rpartition(".")
         positive = outer + dot + last.removeprefix("no_")
-        if key not in self._kinds and option_types.is_switch(self._kinds.get(positive)):
+        if key not in self._types and option_types.is_switch(self._types.get(positive)):
             key, value = positive, "false"
-        if key not in self._kinds or key in self._positionals:
+        if key not in self._types or key in self._positionals:
             raise ConfigError(f'{self._prog} has no option "--{name}": {nearest("--" + _spelt(name), self._flags())}')
         self._in_file.pop(key, None)
-        return f"--{_spelt(key)}={self._needed(name, value, words, self._kinds[key])}"
+        return f"--{_spelt(key)}={self._needed(name, value, words, self._types[key])}"
 
     def _needed(self, name: str, value: str | None, words: deque[str], kind: object = str) -> str:
-        found = option_types.written(kind, value, words)
-        if found is None:
+        taken = option_types.take_value(kind, value, words)
+        if taken is None:
             raise ConfigError(f"{self._prog}: --{name} needs a value, and none follows.")
-        return found
+        return taken
 
     def _flags(self) -> list[str]:
-        """Every option as one would type it."""
-        declared = [_spelt(key) for key in self._kinds if key not in self._positionals]
+        """Every option as it is typed."""
+        declared = [_spelt(key) for key in self._types if key not in self._positionals]
         return [f"--{name}" for name in [*declared, *self._aliases, "config", "print-config", "help"]]
 
     def _config(self, path: str) -> str:
-        """The content of a configuration file, checked, as the JSON that jsonargparse takes in place of a path."""
+        """The checked content of a configuration file, as JSON, which jsonargparse accepts in place of a path."""
         content = read_config(path, self._aliases)
         for key in flat(content):
-            if key not in self._kinds:
-                raise ConfigError(f'{path}: unknown option "{key}": {nearest(key, self._kinds)}')
+            if key not in self._types:
+                raise ConfigError(f'{path}: unknown option "{key}": {nearest(key, self._types)}')
             self._in_file[key] = path
-        content = replaced(content, lambda key, value: option_types.from_yaml(self._kinds[key], value))
+        content = replaced(content, lambda key, value: option_types.from_yaml(self._types[key], value))
         return json.dumps(content, default=str)
 
     def _fail(self, message: str) -> NoReturn:
-        """Say what jsonargparse found in the words of the command line."""
+        """Raise an error of jsonargparse in the words of the command line."""
         message = " ".join(message.split())
         named = re.match(r'Parser key "([^"]+)"', message)
         missing = re.fullmatch(r"the following arguments are required: (.+)", message)
-        if named and named[1] in self._kinds:
+        if named and named[1] in self._types:
             key = named[1]
             where = f"{self._in_file[key]}: " if key in self._in_file else ""
-            found = re.search(r"(?:Given value|Got value): (.+)$", message)
-            said = found[1] if found else "something else"
-            message = f"{where}--{_spelt(key)}: expected {option_types.expected(self._kinds[key])}, found {said}"
+            given = re.search(r"(?:Given value|Got value): (.+?)(?: - Expected .*)?$", message)
+            value = f"={given[1]}" if given else ""
+            wrong = complaint(given[1] if given else None, self._ranges[key], typed=True)
+            message = f"{where}--{_spelt(key)}{value}: {wrong}"
         elif missing:
             wanted = [key if key in self._positionals else f"--{_spelt(key)}" for key in missing[1].split(", ")]
             message = f"{self._prog} needs {', '.join(wanted)}."
@@ -263,24 +285,24 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
             return f"{text} (required)"
         if action.default in (None, (), argparse.SUPPRESS) or action.default is False or not action.option_strings:
             return text
-        return f"{text} (default: {option_types.shown(action.default)})"
+        return f"{text} (default: {option_types.as_typed(action.default)})"
 
 
-def _attribute_docs(options: type) -> dict[str, str]:
-    """What the string below each field says, in one line."""
-    found: dict[str, str] = {}
+def attribute_docs(options: type) -> dict[str, str]:
+    """The docstring under each field, in one line; those of base classes too."""
+    texts: dict[str, str] = {}
     for declaring in reversed(options.__mro__):
         if dataclasses.is_dataclass(declaring):
             try:
                 documented = parse_from_object(declaring)
             except (ParseError, OSError):
                 continue
-            found |= {p.arg_name: " ".join((p.description or "").split()).replace("%", "%%") for p in documented.params}
-    return found
+            texts |= {p.arg_name: " ".join((p.description or "").split()).replace("%", "%%") for p in documented.params}
+    return texts
 
 
 def _values_of(argv: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    """What is given to any of the named options, in order."""
+    """Values of the named options, in order."""
     words = deque(argv)
     for word in _drain(words):
         name, equals, value = word.partition("=")

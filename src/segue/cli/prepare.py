@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_table
 from segue.errors import ConfigError, DataError, nearest
+from segue.settings import Count, Positive, Settings, ShareAboveZero, Size
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
@@ -20,13 +21,13 @@ _NOTES = """\
   segue prepare ml-1m --out data/ml-1m
   segue prepare 'logs/*.csv.gz' --out data/logs --user visitor --item sku --time date --min-rating 4
 
-What the file's content makes certain (format, separator, header, columns) is found out; where it does not, the error
-says which option to give. `segue datasets` lists the public datasets."""
+Format, separator, header and columns are detected. If the file leaves one of them open, the error names the option to
+give. `segue datasets` lists the public datasets."""
 
 
 @dataclass(frozen=True)
-class PrepareOptions:
-    """From what, and where to."""
+class PrepareOptions(Settings):
+    """Source and target."""
 
     source: str = field(metadata=POSITIONAL)
     """A file, a folder, a pattern in quotes, or the name of a public dataset."""
@@ -42,11 +43,11 @@ class PrepareOptions:
 
 
 @dataclass(frozen=True)
-class ReadingOptions:
-    """How the file is read."""
+class ReadingOptions(Settings):
+    """Reading."""
 
     user: str | None = None
-    """Column of the users: its name, or its position from 0."""
+    """Column of the users: its name, or its position counted from 0."""
 
     item: str | None = None
     """Column of the items."""
@@ -61,69 +62,68 @@ class ReadingOptions:
     """Column of the sessions; "false" reads none."""
 
     format: str | None = None
-    """csv (any separator), inter, user-lines, session-file, jsonl, python-dict or parquet."""
+    """Format: csv (any separator), inter, user-lines, session-file, json, jsonl, python-dict or parquet."""
 
     separator: str | None = None
-    """Between fields, of any length; \\t is a tab, \\s+ any run of blanks."""
+    """Separator of fields, of any length; \\t is a tab, \\s+ any run of blanks."""
 
     header: bool | None = None
-    """Whether the first line holds names."""
+    """Read the first line as names of columns."""
 
     time_unit: str | None = None
-    """s, ms, us or ns, for times that are numbers."""
+    """Unit of times that are numbers: s, ms, us or ns."""
 
     bad_rows: Literal["error", "drop"] = "error"
-    """Stop at a row with a missing or unreadable value, or leave such rows out."""
+    """Rows with a missing or unreadable value: stop with an error, or leave them out."""
 
 
 @dataclass(frozen=True)
-class FilterOptions:
-    """What is kept, in this order."""
+class FilterOptions(Settings):
+    """Filters, applied in this order."""
 
-    oldest: float | None = None
-    """Keep this share of the rows, the oldest by time (all when not given)."""
+    oldest: ShareAboveZero | None = None
+    """Share of the rows to keep, the oldest by time; all when not given."""
 
     min_rating: float | None = None
-    """Keep interactions with at least this rating."""
+    """Lowest rating of the interactions to keep."""
 
     duplicates: Literal["drop", "keep", "first", "last"] = "drop"
-    """Of those with the same user, item and time keep one (drop) or all (keep); or keep the first or last of each user
-    with each item."""
+    """Interactions with the same user, item and time: keep one (drop) or all (keep). Or keep only the first or last of
+    each user with each item."""
 
-    k_core: int = 0
-    """Every user and item has at least so many interactions; rare ones are dropped until nothing changes."""
+    k_core: Size = 0
+    """Fewest interactions of every user and item; rare ones are dropped until nothing changes."""
 
-    min_per_user: int | None = None
-    """The same for users apart; as --k-core when not given."""
+    min_per_user: Size | None = None
+    """Fewest interactions of every user; --k-core when not given."""
 
-    min_per_item: int | None = None
-    """The same for items apart; as --k-core when not given."""
+    min_per_item: Size | None = None
+    """Fewest interactions of every item; --k-core when not given."""
 
-    rounds: int | None = None
-    """Drop rare items, then rare users, so many times, instead of until nothing changes."""
+    rounds: Count | None = None
+    """Number of rounds that drop rare items, then rare users; until nothing changes when not given."""
 
     first: Literal["items", "users"] = "items"
-    """What each of these rounds drops first."""
+    """Items or users, to be dropped first in each of these rounds."""
 
 
 @dataclass(frozen=True)
-class SessionOptions:
+class SessionOptions(Settings):
     """Sessions."""
 
     sessions: Literal["column", "day", "none"] | None = None
-    """A session is what the column of sessions says, or one calendar day (UTC); the column's, where there is one, when
-    not given."""
+    """Sessions by a column of the log, or by calendar day (UTC). When not given, by column if there is one."""
 
-    session_gap: float | None = None
-    """Or a session ends with a pause of more than so many seconds; 1800 is usual."""
+    session_gap: Positive | None = None
+    """Longest pause within a session, in seconds, for sessions by pauses; 1800 is usual."""
 
 
 @dataclass(frozen=True)
-class PublicOptions:
+class PublicOptions(Settings):
     """Public datasets."""
 
     archive: str | None = None
-    """A local copy of the archive: nothing is downloaded."""
+    """Local copy of the archive, to be read in place of a download."""
 
     cache: str | None = None
     """Folder for downloads; the user's cache folder when not given."""
@@ -164,7 +164,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
-    """Open a public dataset where the source is the name of one, else read files."""
+    """Open a public dataset if the source is the name of one, else read files."""
     from segue.data.public.fetch import DATASETS, open_public
     from segue.data.reading.read import read
 

@@ -9,7 +9,7 @@ from segue.cli.output import note
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
-    from segue.data.splits.by_user import Holdout
+    from segue.data.splits.holdouts import Holdout
     from segue.evaluation.tasks.result import Evaluation
     from segue.evaluation.tasks.task import Task
     from segue.inference.recommender import Recommender
@@ -69,7 +69,7 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
     spec = recommender.metadata.get("split")
     if not spec:
         raise ConfigError(f"{run} was trained on all of its data: there is nothing left to evaluate it on.")
-    from segue.data.splits.by_user import split_by
+    from segue.data.splits.registry import split_by
 
     split = split_by(recommender.dataset, spec)
     if part == "test":

@@ -1,4 +1,4 @@
-"""`segue simulate`: sessions of shoppers whose reasons are known."""
+"""`segue simulate`: sessions of simulated shoppers with known preferences."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from typing import Literal
 from segue.cli.options import OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_pairs
 from segue.data.simulation.planted import Market
+from segue.settings import Count, Settings
 
 _NOTES = """\
   segue simulate --out data/shop                                       a Dataset
   segue simulate --out shop.parquet --users 100000 --sessions 100      a log
   segue simulate --out shop.txt --products 100 --price-effect 0.1      a session file
 
-Beside the sessions stands the truth (.truth.npz): the covariance of the categories for each group of users, the group
-of each user, prices, and how tastes for products are correlated. Memory stays bounded for any number of users."""
+The truth is written beside the sessions (.truth.npz): the covariance of the categories for each group of users, the
+group of each user, prices, and correlations of the tastes for products. Memory is bounded for any number of users."""
 
 
 @dataclass(frozen=True)
-class SimulateOptions:
-    """Where to."""
+class SimulateOptions(Settings):
+    """Output."""
 
     out: str
-    """A file (.parquet, .csv, .txt) or the folder of a Dataset."""
+    """File (.parquet, .csv, .txt), or folder of a Dataset, to write."""
 
     format: Literal["parquet", "csv", "session-file", "dataset"] | None = None
-    """What is written; by the ending of --out when not given."""
+    """Format to write; by the ending of --out when not given."""
 
-    partition: int = 1024
-    """Users held in memory at a time; changes nothing in the result."""
+    partition: Count = 1024
+    """Users held in memory at a time; the result does not depend on it."""
 
     quiet: bool = False
     """Show no progress."""
@@ -51,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
     from segue.data.simulation.simulate import format_of, simulate, truth_beside
 
     with parser.errors_as_typed(), progress_bar(options.quiet) as progress:
-        made = simulate(**asdict(market), partition=options.partition)
-        made.save(options.out, options.format, progress)
+        simulation = simulate(**asdict(market), partition=options.partition)
+        simulation.save(options.out, options.format, progress)
     summary: dict[str, object] = {
         "wrote": options.out,
         "truth": str(truth_beside(options.out)),
@@ -64,6 +65,6 @@ def main(argv: Sequence[str]) -> int:
         write_json({**summary, "market": asdict(market)})
     else:
         write_pairs(summary)
-    then = "describe" if format_of(options.out, options.format) == "dataset" else "prepare"
-    note(f"Next: segue {then} {shlex.quote(options.out)}{' --out data/simulated' if then == 'prepare' else ''}")
+    command = "describe" if format_of(options.out, options.format) == "dataset" else "prepare"
+    note(f"Next: segue {command} {shlex.quote(options.out)}{' --out data/simulated' if command == 'prepare' else ''}")
     return 0

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segue.cli.main import INTERRUPTED
+from segue.cli.main import INTERRUPTED, command_line, import_module
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
-from segue.cli.splitting import SplitOptions
+from segue.cli.splitting import SplitOptions, split_options
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,24 +60,28 @@ class ModelOptions:
     """The model."""
 
     name: str = "sasrec"
-    """sasrec, ssept, parsrec, popularity, recent-popularity or markov; for ratings arerec, global-mean, rating-bias
-    or matrix-factorization."""
+    """Name of the model, or package.module:Class of your own."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    from segue.models.registry import config_class
+    from segue.models.registry import config_class, model_names
     from segue.training.config import Training
 
-    config = config_class(peek(argv, "model.name", ModelOptions.name, _ALIASES))
+    name = peek(argv, "model.name", ModelOptions.name, _ALIASES)
+    if ":" in name:
+        import_module(name.partition(":")[0])
+    config = config_class(name)
+    split_group = split_options()
     parser = OptionParser("train", _NOTES, _ALIASES)
     parser.add_options(TrainOptions)
-    parser.add_options(SplitOptions)
-    parser.add_options(ModelOptions, under="model")
+    parser.add_options(split_group)
+    names = f"Name of the model; {model_names()}. Or a model of your own, as package.module:Class."
+    parser.add_options(ModelOptions, under="model", texts={"name": names})
     parser.add_options(config, under="model", title=f"Settings of {config.name}")
     parser.add_options(Training, under="training", title="Training")
     parser.read(argv)
-    options, splitting = parser.get(TrainOptions), parser.get(SplitOptions)
+    options, splitting = parser.get(TrainOptions), parser.get(split_group)
     model, training = parser.get(config), parser.get(Training)
     if options.processes < 1:
         raise ConfigError(f"--processes: expected 1 or more, found {options.processes}")
@@ -85,10 +89,10 @@ def main(argv: Sequence[str]) -> int:
         from segue.training.launch import launch
 
         with _resume_hint(argv):
-            return launch(["segue", "train", *argv], options.processes)
+            return launch(command_line("train", argv), options.processes)
 
     from segue.data.dataset import Dataset
-    from segue.data.splits.by_user import split_by
+    from segue.data.splits.registry import split_by
     from segue.training.fit import fit
 
     is_main = int(os.environ.get("RANK", "0")) == 0
@@ -158,6 +162,6 @@ def _resume_hint(argv: Sequence[str]) -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED) from None
         words = [word for word in argv if word != "--resume"]
-        command = shlex.join(["segue", "train", *words, "--resume"])
+        command = shlex.join(command_line("train", [*words, "--resume"]))
         interrupt.add_note(f"Go on where it stopped with\n  {command}")
         raise

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError
 from segue.files import atomic_file
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ColumnError, EvaluationError
 from segue.evaluation.questions import lengths_of, protocol_of, require_users
 from segue.evaluation.tasks.next_items import evaluation_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
 from segue.inference.scorer import HasScorer, Scorer, scorer_of

@@ -75,7 +75,7 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
         metadata = dict(manifest["metadata"])
         config = config_from_dict(settings)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise StorageError(f"{folder / _MANIFEST} does not describe a model that this segue knows: {error}") from None
+        raise StorageError(f"{folder / _MANIFEST} does not describe a model that segue knows here: {error}") from None
     # The manifest above has vouched for every file, those of the Dataset included.
     dataset = Dataset.open(folder / _DATA, verify=False)
     if (dataset.n_users, dataset.n_items) != (n_users, n_items):

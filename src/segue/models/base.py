@@ -21,43 +21,47 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.errors import ConfigError, nearest
 from segue.models.scores import ItemScores
+from segue.settings import Settings
 
 M = TypeVar("M", bound=nn.Module)
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(ABC):
-    """Settings of a model: frozen, typed, and the same in Python, YAML and on the command line."""
+class ModelConfig(Settings, ABC):
+    """Settings of a model: frozen, checked, and the same in Python, YAML and on the command line.
+
+    A field's type says its range (`segue.settings`); rules that concern several fields are written in `check`.
+    """
 
     name: ClassVar[str]
     task: ClassVar[str] = "next-items"
     """Name of the task that the model is made for: "next-items", "sessions" or "ratings". It gives the defaults."""
     formerly: ClassVar[Mapping[str, Any]] = {}
-    """Of settings that came later, what they are in files from before: not the default, if that has changed since."""
+    """Values to assume for settings missing from older saved files."""
 
     def resolved(self, dataset: Dataset) -> Self:
-        """The same settings, with what they leave to the data filled in from the visible interactions."""
+        """The same settings, with those that depend on the data filled in from the visible interactions."""
         return self
 
     @abstractmethod
     def build(self, n_users: int, n_items: int) -> Model:
-        """A new module for that many users and items, its weights drawn from torch's global generator."""
+        """A new module for this many users and items, with weights drawn from torch's global generator."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain data, `name` included."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        """The settings as plain data, with the `name`, and for a model from outside of segue with the `class`."""
+        own = {} if type(self).__module__.startswith("segue.") else {"class": self.import_path()}
+        return {"name": self.name, **own, **super().to_dict()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; an unknown setting is a ConfigError that names the nearest known one."""
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        for key in settings:
-            if key != "name" and key not in known:
-                raise ConfigError(f"{cls.name} has no setting {key!r}; {nearest(key, known)}")
-        plain = {key: value for key, value in settings.items() if key != "name"}
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+        return super().from_dict({key: value for key, value in settings.items() if key not in ("name", "class")})
+
+    @classmethod
+    def import_path(cls) -> str:
+        """The class as "package.module:Class"."""
+        return f"{cls.__module__}:{cls.__qualname__}"
 
 
 class Attention(NamedTuple):

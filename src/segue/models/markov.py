@@ -18,10 +18,10 @@ from torch import Tensor
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.errors import ConfigError
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.popularity import popularity
 from segue.models.scores import ItemScores
+from segue.settings import Count, Positive, ShareAboveZero
 
 _CHUNK = 1 << 24
 """Interactions counted at a time: bounds the memory of sorting."""
@@ -40,24 +40,16 @@ class Markov(ModelConfig):
     d-th newest. `steps=1` is the first-order Markov chain.
     """
 
-    steps: int = 3
-    """How many positions apart two items may be for one to follow the other, and how many newest items speak."""
+    steps: Count = 3
+    """Largest distance of two items that count as a transition, and number of newest items that are read."""
 
-    decay: float = 0.5
-    """How much less each further position counts, from above 0 to 1 (all alike)."""
+    decay: ShareAboveZero = 0.5
+    """Weight of each further position relative to the one before; 1 weighs all alike."""
 
-    smoothing: float = 5.0
-    """Strength of the pull towards popularity, in observed steps: above 0."""
+    smoothing: Positive = 5.0
+    """Strength of the pull towards popularity, in observed transitions."""
 
     name: ClassVar[str] = "markov"
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps={self.steps} is a number of positions: expected 1 or more.")
-        if not 0 < self.decay <= 1:
-            raise ConfigError(f"decay={self.decay} is a factor per position: expected above 0 and at most 1.")
-        if not 0 < self.smoothing < float("inf"):
-            raise ConfigError(f"smoothing={self.smoothing} is a number of observations: expected above 0.")
 
     def build(self, n_users: int, n_items: int) -> MarkovModel:
         """An empty module; `count` fills it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.data.ragged import Int64, offsets_of
-from segue.errors import ConfigError
 from segue.models.base import ModelConfig
-from segue.models.rating_bias import BiasModel, require_positive
+from segue.models.rating_bias import BiasModel
 from segue.models.ratings import Rated, RatingInputs, training_ratings
 from segue.models.scores import ProductScores
+from segue.settings import Count, Positive, between
 
 _RATINGS = 1 << 16
 """Ratings whose factors are held at once, padding included."""
@@ -40,32 +40,23 @@ class MatrixFactorization(ModelConfig):
     defaults were chosen on a validation part of MovieLens 100K.
     """
 
-    width: int = 32
-    """Factors of each user and item."""
+    width: Count = 32
+    """Number of factors of each user and item."""
 
-    reg: float = 1.25
-    """Pull of the factors towards 0, on ratings of standard deviation 1: above 0."""
+    reg: Positive = 1.25
+    """Pull of the factors towards 0, on ratings of standard deviation 1."""
 
-    frequency: float = 0.5
-    """How the pull grows with the number of ratings n of a user or an item: as n to this power. 0 pulls all alike (a
-    prior), 1 in proportion (Zhou et al. 2008), 0.5 stands between the two."""
+    frequency: Annotated[float, between(0, 1)] = 0.5
+    """Power of the number of ratings by which the pull grows: 0 pulls all alike, 1 in proportion."""
 
-    bias_reg: float = 3.0
-    """Pull of the biases towards 0, in ratings: above 0."""
+    bias_reg: Positive = 3.0
+    """Pull of the biases towards 0, in ratings."""
 
-    sweeps: int = 12
-    """How often all users' vectors, then all items', are solved for."""
+    sweeps: Count = 12
+    """Number of times that all users' vectors, then all items', are solved for."""
 
     name: ClassVar[str] = "matrix-factorization"
     task: ClassVar[str] = "ratings"
-
-    def __post_init__(self) -> None:
-        require_positive(reg=self.reg, bias_reg=self.bias_reg)
-        for name in ("width", "sweeps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more.")
-        if not 0 <= self.frequency <= 1:
-            raise ConfigError(f"frequency={self.frequency} is a power: expected a number from 0 to 1.")
 
     def build(self, n_users: int, n_items: int) -> MatrixFactorizationModel:
         """A module whose item factors are drawn; `count` fits it from there."""

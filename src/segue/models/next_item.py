@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
-from segue.errors import ConfigError, DataError, TrainingError
+from segue.errors import DataError, TrainingError
 from segue.models.negatives import Negatives, SharedNegatives
 from segue.models.similarity import Similarity
 from segue.nn import losses
@@ -23,7 +23,7 @@ LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
 Windows = Literal["newest", "all"]
 
 FORMERLY: dict[str, Any] = {"logq": False, "in_batch": 0.0, "positions": "absolute", "time_bias": False}
-"""What the encoder and the loss were before these settings existed, as `ModelConfig.formerly` asks."""
+"""Values to assume for settings of the encoder and the loss missing from older saved files (`ModelConfig.formerly`)."""
 
 
 _TARGETS_PER_STEP = 3
@@ -92,14 +92,6 @@ class NextItemLoss:
     similarity: Similarity
     logq: bool = False
     in_batch: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.name not in ("bce", "gbce", "sampled-softmax", "softmax"):
-            raise ConfigError(f"loss={self.name!r}: expected bce, gbce, sampled-softmax or softmax.")
-        if self.negatives < 1:
-            raise ConfigError(f"negatives={self.negatives}: expected 1 or more.")
-        if not 0 <= self.in_batch <= 1:
-            raise ConfigError(f"in_batch={self.in_batch}: expected a share from 0 to 1.")
 
     @property
     def per_position(self) -> bool:

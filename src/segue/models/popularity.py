@@ -13,9 +13,9 @@ from torch import Tensor
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import positions
-from segue.errors import ConfigError
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.scores import ProductScores
+from segue.settings import Positive
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,10 @@ class RecentPopularity(ModelConfig):
     same user's interactions that came after it.
     """
 
-    half_life: float = 0.1
-    """The age at which an interaction weighs half as much as the newest, as a share of all interactions."""
+    half_life: Positive = 0.1
+    """Age at which an interaction weighs half as much as the newest, as a share of all interactions."""
 
     name: ClassVar[str] = "recent-popularity"
-
-    def __post_init__(self) -> None:
-        if not self.half_life > 0:
-            raise ConfigError(
-                f"half_life={self.half_life} is the share of the interactions after which one weighs half: "
-                "expected a number above 0, such as 0.1."
-            )
 
     def build(self, n_users: int, n_items: int) -> PopularityModel:
         """An empty module; `count` fills it."""

@@ -1,75 +1,220 @@
-"""The models by name. A new model is one new file and one line here."""
+"""Models by name: those of segue, those that a program registers, and those of installed packages.
+
+A new model of segue is one new file and one line here. A model of your own is known by its name in one of two ways:
+
+- `segue.register(Config)`, also as a decorator, for this process;
+- the entry-point group `segue.models` of an installed package, such as `gru = "shop.models:GRU"`.
+
+A model can be trained without either: `segue.fit(Config(), …)` or `--model package.module:Class`. A saved Recommender
+records the class of its config. A folder may come from a stranger, so opening it imports no module because the folder
+names it. Such a model opens if its name is known, or if the program has imported its module already.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import re
+import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeGuard, TypeVar
 
 from segue.errors import ConfigError, nearest
 from segue.models.base import ModelConfig
 
-_HOMES = {
-    "sasrec": "segue.models.sasrec:SASRec",
-    "ssept": "segue.models.ssept:SSEPT",
-    "parsrec": "segue.models.parsrec.parsrec:PARSRec",
-    "popularity": "segue.models.popularity:Popularity",
-    "recent-popularity": "segue.models.popularity:RecentPopularity",
-    "markov": "segue.models.markov:Markov",
-    "arerec": "segue.models.arerec.arerec:ARERec",
-    "global-mean": "segue.models.rating_bias:GlobalMean",
-    "rating-bias": "segue.models.rating_bias:RatingBias",
-    "matrix-factorization": "segue.models.matrix_factorization:MatrixFactorization",
+C = TypeVar("C", bound=type[ModelConfig])
+
+ENTRY_POINTS = "segue.models"
+"""Entry-point group of installed packages with models."""
+
+_BY_TASK = {
+    "next items": {
+        "sasrec": "segue.models.sasrec:SASRec",
+        "ssept": "segue.models.ssept:SSEPT",
+        "markov": "segue.models.markov:Markov",
+        "popularity": "segue.models.popularity:Popularity",
+        "recent-popularity": "segue.models.popularity:RecentPopularity",
+    },
+    "sessions": {
+        "parsrec": "segue.models.parsrec.parsrec:PARSRec",
+    },
+    "ratings": {
+        "arerec": "segue.models.arerec.arerec:ARERec",
+        "matrix-factorization": "segue.models.matrix_factorization:MatrixFactorization",
+        "rating-bias": "segue.models.rating_bias:RatingBias",
+        "global-mean": "segue.models.rating_bias:GlobalMean",
+    },
 }
+_HOMES = {name: home for models in _BY_TASK.values() for name, home in models.items()}
+_REGISTERED: dict[str, type[ModelConfig]] = {}
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+_IMPORT_PATH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class _Models(Mapping[str, type[ModelConfig]]):
-    """Config classes by name, imported when they are first asked for."""
+    """Config classes by name; each is imported when it is first needed."""
 
     def __getitem__(self, name: str) -> type[ModelConfig]:
-        module, _, attribute = _HOMES[name].partition(":")
-        found: type[ModelConfig] = getattr(importlib.import_module(module), attribute)
-        return found
+        if name in _HOMES:
+            return _imported(_HOMES[name])
+        if name in _REGISTERED:
+            return _REGISTERED[name]
+        return _from_entry_point(name, _installed()[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(_HOMES)
+        return iter({**_HOMES, **_REGISTERED, **_installed()})
 
     def __len__(self) -> int:
-        return len(_HOMES)
+        return len(list(iter(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in _HOMES
+        return name in _HOMES or name in _REGISTERED or name in _installed()
 
 
 MODELS: Mapping[str, type[ModelConfig]] = _Models()
-"""Every model's config class by the model's name."""
+"""Config class of every known model by the model's name: of segue, registered, or of an installed package."""
+
+
+def register(config: C) -> C:
+    """Make a model of your own known by its name, in Python, in YAML and when a saved Recommender is opened.
+
+    Parameters
+    ----------
+    config
+        The config class: a frozen dataclass that extends `ModelConfig` and has a `name`. A class that is defined again,
+        as in a notebook, takes the place of its earlier definition.
+
+    Returns
+    -------
+    The class itself, so that `register` is also a decorator, above `@dataclass(frozen=True)`.
+
+    Raises
+    ------
+    ConfigError
+        The class is no config, or its name belongs to a model of segue or to another registered class.
+    """
+    if not (isinstance(config, type) and issubclass(config, ModelConfig)):
+        raise ConfigError(f"{config!r} is no config of a model: expected a class that extends ModelConfig.")
+    path = config.import_path()
+    if "__dataclass_fields__" not in vars(config):
+        raise ConfigError(f"{path} is no dataclass: decorate it with @dataclass(frozen=True), below @segue.register.")
+    name = getattr(config, "name", None)
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):
+        raise ConfigError(f'{path} has name={name!r}: expected a word, as in name: ClassVar[str] = "my-model".')
+    other = _REGISTERED.get(name)
+    if name in _HOMES or (other is not None and other.import_path() != path):
+        owner = "a model of segue" if other is None else other.import_path()
+        raise ConfigError(f"the name {name!r} of {path} is already that of {owner}: choose another.")
+    _REGISTERED[name] = config
+    return config
 
 
 def config_class(name: str) -> type[ModelConfig]:
-    """The config class of the model `name`.
+    """The config class of a model.
+
+    Parameters
+    ----------
+    name
+        The name of a known model; or "package.module:Class", whose module is then imported. The latter must come from
+        the user, never from a file that somebody else may have written.
 
     Raises
     ------
     ConfigError
-        There is no such model; the message names the nearest.
+        There is no such model (the message names the nearest), or it cannot be imported.
     """
-    if name not in MODELS:
-        raise ConfigError(f"there is no model {name!r}; {nearest(name, MODELS)}.")
-    return MODELS[name]
+    if name in MODELS:
+        return MODELS[name]
+    if _IMPORT_PATH.fullmatch(name):
+        return _imported(name)
+    raise ConfigError(f"there is no model {name!r}; {nearest(name, MODELS)}.")
 
 
 def config_from_dict(settings: Mapping[str, Any]) -> ModelConfig:
-    """The inverse of `ModelConfig.to_dict`: the config that `settings["name"]` and the other settings describe.
+    """The inverse of `ModelConfig.to_dict`: a config from its `name` and its other settings.
 
-    The settings may be those of a file from before some others existed; these are as they were then.
+    Settings missing from older saved files get the values of `ModelConfig.formerly`. No module is imported because the
+    settings name it, except for models of segue and of installed packages.
 
     Raises
     ------
     ConfigError
-        No name, an unknown model, an unknown setting or an impossible value.
+        No name, an unknown model, a class that is not imported, an unknown setting or an impossible value.
     """
     name = settings.get("name")
     if not isinstance(name, str):
         raise ConfigError(f"a model needs a name: expected name = one of {', '.join(MODELS)}.")
-    found = config_class(name)
-    return found.from_dict({**found.formerly, **settings})
+    if name in MODELS:
+        config = MODELS[name]
+    elif "class" in settings:
+        config = _already_imported(name, settings["class"])
+    else:
+        raise ConfigError(f"there is no model {name!r}; {nearest(name, MODELS)}.")
+    return config.from_dict({**config.formerly, **settings})
+
+
+def model_names() -> str:
+    """The names of all known models in one sentence, by task."""
+    groups = [f"for {task}: {', '.join(models)}" for task, models in _BY_TASK.items()]
+    own = [name for name in MODELS if not any(name in models for models in _BY_TASK.values())]
+    groups += [f"yours: {', '.join(own)}"] if own else []
+    return "; ".join(groups)
+
+
+# ---- where a class is -----------------------------------------------------------------------------------------------
+
+
+def _imported(path: str) -> type[ModelConfig]:
+    """The config class at "package.module:Class", whose module is imported."""
+    module, _, attribute = path.partition(":")
+    try:
+        place = importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"the model {path} cannot be imported: {error}.") from error
+    config = getattr(place, attribute, None)
+    if not _is_config(config):
+        raise ConfigError(f"{path} is no config of a model: expected a class in {module} that extends ModelConfig.")
+    return config
+
+
+def _installed() -> dict[str, EntryPoint]:
+    """Entry points of installed packages by name, without those whose name is that of a model of segue."""
+    # The first of a name on sys.path wins, as with imports.
+    return {point.name: point for point in reversed(entry_points(group=ENTRY_POINTS)) if point.name not in _HOMES}
+
+
+def _from_entry_point(name: str, point: EntryPoint) -> type[ModelConfig]:
+    """The config class of an entry point, imported."""
+    config = _imported(point.value)
+    if config.name != name:
+        raise ConfigError(
+            f"the entry point {name!r} is {point.value}, whose name is {config.name!r}: the two must be the same."
+        )
+    return config
+
+
+def _already_imported(name: str, path: object) -> type[ModelConfig]:
+    """The config class at a path that a saved file names, if its module is imported already."""
+    if not (isinstance(path, str) and ":" in path):
+        raise ConfigError(f"class={path!r} of the model {name!r}: expected package.module:Class.")
+    module, _, attribute = path.partition(":")
+    # Not getattr: a module may import others when it is asked for an attribute.
+    config = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    if config is None:
+        if module == "__main__":
+            way = "the script or notebook that trained it holds the class; define it again, or move it into a module"
+        else:
+            way = f"install its package, then `import {module}` before loading, or run `segue --import {module} …`"
+        raise ConfigError(
+            f"the model {name!r} is {path}, which is neither part of segue, nor registered, nor imported. segue "
+            f"imports no code because a folder names it: {way}."
+        )
+    if not _is_config(config) or config.name != name:
+        raise ConfigError(f"{path} is not the config of a model {name!r}: the file was edited, or the package changed.")
+    return config
+
+
+def _is_config(config: object) -> TypeGuard[type[ModelConfig]]:
+    return isinstance(config, type) and issubclass(config, ModelConfig) and dataclasses.is_dataclass(config)

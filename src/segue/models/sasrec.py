@@ -14,13 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.errors import ConfigError, nearest
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
     FORMERLY,
@@ -35,9 +34,10 @@ from segue.models.next_item import (
     usual_gap,
 )
 from segue.models.scores import ProductScores
-from segue.models.similarity import Similarity
+from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.nn.relative import Positions
-from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_kinds, check_sizes, initialise
+from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
+from segue.settings import Count, Penalty, Positive, Share, ShareBelowOne
 
 _SMALL_CATALOGUE = 5_000
 """Up to so many items the full softmax costs little more than a sampled one."""
@@ -56,55 +56,52 @@ class SASRec(ModelConfig):
     name: ClassVar[str] = "sasrec"
     formerly: ClassVar[Mapping[str, Any]] = {**FORMERLY, "learn_temperature": False, "windows": "newest"}
 
-    width: int = 64
+    width: Count = 64
     """Width of the item vectors and of the hidden states."""
-    blocks: int = 2
+    blocks: Count = 2
     """Number of transformer blocks."""
-    heads: int = 1
+    heads: Count = 1
     """Attention heads; must divide the width."""
-    max_length: int = 50
-    """How many of a user's newest items are read."""
+    max_length: Count = 50
+    """Number of a user's newest items that are read."""
     windows: Windows = "all"
-    """What of a longer history is learnt from: its "newest" window alone, or "all" of it, window by window."""
-    dropout: float = 0.3
+    """Windows of a longer history to learn from: the "newest" alone, or "all"."""
+    dropout: ShareBelowOne = 0.3
     """Dropout of inputs, attention weights and feed-forward layers."""
     loss: LossName | None = None
-    """bce, gbce, sampled-softmax or softmax. When not given, softmax for a catalogue of up to 5,000 items, and
-    sampled-softmax for a larger one."""
-    negatives: int = 512
+    """Loss of the next item. When not given, softmax for up to 5,000 items, and sampled-softmax for more."""
+    negatives: Count = 512
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
-    calibration: float = 0.75
-    """t of gBCE: 0 = plain BCE, 1 = fully calibrated."""
+    calibration: Share = 0.75
+    """Calibration t of gBCE: 0 is plain BCE, 1 is fully calibrated."""
     similarity: Literal["dot", "cosine"] = "cosine"
-    """How hidden states and item vectors are compared; cosine is divided by the temperature."""
-    temperature: float = 0.07
-    """Divides the cosine similarity."""
+    """Similarity of hidden states and item vectors; the cosine is divided by the temperature."""
+    temperature: Positive = 0.07
+    """Divisor of the cosine similarity."""
     learn_temperature: bool = False
-    """Learn the temperature, between 0.01 and 1, from the one given."""
+    """Learn the temperature, between 0.01 and 1, starting at the one given."""
     logq: bool = True
     """Correct sampled-softmax for how often each negative is drawn."""
-    in_batch: float = 0.0
-    """Share of the negatives of sampled-softmax drawn from the targets of the batch; the others are uniform."""
+    in_batch: Share = 0.0
+    """Share of the negatives of sampled-softmax drawn from the batch's targets; the others are uniform."""
     norm: Norm = "pre"
-    """Where layer norms stand: "paper" (queries only), "pre", or "ligr" (pre, with gated residuals)."""
+    """Layer norms of a block: "paper" (queries only), "pre" (inputs), or "ligr" (pre, with gated residuals)."""
     positions: Positions = "absolute"
-    """Where places are known: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
+    """Positions: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
     time_bias: bool = False
-    """A bias in the attention by the time between two items; needs times. Histories without them go without it."""
+    """Add a bias to the attention by the time between two items; training needs times."""
     feed_forward: FeedForwardKind = "relu"
-    """Activation of the feed-forward: relu, gelu or swiglu."""
-    inner_width: int | None = None
-    """Width inside the feed-forward; as wide as the hidden states when not given."""
-    embedding_l2: float = 0.0
+    """Activation of the feed-forward layers: relu, gelu or swiglu."""
+    inner_width: Count | None = None
+    """Width inside the feed-forward layers; that of the hidden states when not given."""
+    embedding_l2: Penalty = 0.0
     """L2 penalty on the item vectors that a batch reads."""
 
-    def __post_init__(self) -> None:
-        check_sizes(self.width, self.heads, self.blocks, self.max_length, self.dropout)
-        check_kinds(self.norm, self.feed_forward, self.positions)
-        if self.windows not in get_args(Windows):
-            raise ConfigError(f"windows={self.windows!r}: {nearest(self.windows, get_args(Windows))}")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature={self.temperature}: expected a number above 0.")
+    def check(self) -> None:
+        """Raise a ConfigError if the heads do not divide the width, or the temperature cannot be learnt."""
+        check_heads(self.width, self.heads)
+        if self.learn_temperature and self.similarity == "cosine":
+            check_learnt_temperature(self.temperature)
 
     @classmethod
     def as_published(cls, width: int = 50, dropout: float = 0.5, max_length: int = 50) -> Self:

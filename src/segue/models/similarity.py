@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from segue.errors import ConfigError
 
 LEARNT_TEMPERATURES = (0.01, 1.0)
-"""Between these a temperature is learnt."""
+"""Limits of a temperature that is learnt."""
+
+
+def check_learnt_temperature(start: float) -> None:
+    """Raise a ConfigError if training cannot start at this temperature."""
+    low, high = LEARNT_TEMPERATURES
+    if not low < start < high:
+        raise ConfigError(
+            f"temperature={start}: with learn_temperature=True it is the start; expected between {low} and {high}."
+        )
 
 
 class Similarity(nn.Module):
@@ -38,12 +47,8 @@ class Similarity(nn.Module):
         self._fixed = temperature
         self.warmth: nn.Parameter | None = None
         if learn and name == "cosine":
+            check_learnt_temperature(temperature)
             low, high = LEARNT_TEMPERATURES
-            if not low < temperature < high:
-                raise ConfigError(
-                    f"temperature={temperature}: with learn_temperature it is where training begins, and must be "
-                    f"between {low} and {high}."
-                )
             self.warmth = nn.Parameter(torch.tensor(math.log(temperature / low) / math.log(high / low)).logit())
 
     @property

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
     FORMERLY,
@@ -36,7 +35,8 @@ from segue.models.scores import ProductScores
 from segue.models.similarity import Similarity
 from segue.models.users import UserVectors
 from segue.nn.relative import Positions
-from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_kinds, check_sizes, initialise
+from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
+from segue.settings import Count, Probability, Share, ShareBelowOne
 
 
 @dataclass(frozen=True)
@@ -52,53 +52,50 @@ class SSEPT(ModelConfig):
     name: ClassVar[str] = "ssept"
     formerly: ClassVar[Mapping[str, Any]] = FORMERLY
 
-    item_width: int = 50
+    item_width: Count = 50
     """Width of the item vectors."""
-    user_width: int = 50
-    """Width of the user vectors; hidden states are as wide as both together."""
-    blocks: int = 2
+    user_width: Count = 50
+    """Width of the user vectors; the width of the hidden states is the sum of both."""
+    blocks: Count = 2
     """Number of transformer blocks."""
-    heads: int = 1
+    heads: Count = 1
     """Attention heads; must divide the sum of the widths."""
-    max_length: int = 50
-    """How many of a user's newest items are read."""
-    dropout: float = 0.5
+    max_length: Count = 50
+    """Number of a user's newest items that are read."""
+    dropout: ShareBelowOne = 0.5
     """Dropout of inputs, attention weights and feed-forward layers."""
-    swap_user: float = 0.92
-    """SSE: probability that a user's id is swapped for a random one, for a whole window, in training."""
-    swap_item: float = 0.1
-    """SSE: probability that an input item's id is swapped for a random one, in training."""
-    swap_target: float = 0.1
-    """SSE: probability that a target item's id is swapped for a random one, in training."""
-    random_window: float = 0.0
-    """SSE-PT++: probability that a history longer than `max_length` gives a random stretch of it."""
+    swap_user: Probability = 0.92
+    """SSE: probability that training swaps a window's user id for a random one."""
+    swap_item: Probability = 0.1
+    """SSE: probability that training swaps an input item's id for a random one."""
+    swap_target: Probability = 0.1
+    """SSE: probability that training swaps a target item's id for a random one."""
+    random_window: Probability = 0.0
+    """SSE-PT++: probability that a random stretch of a long history is read in place of its newest part."""
     loss: LossName = "bce"
-    """bce, gbce, sampled-softmax or softmax."""
-    negatives: int = 1
+    """Loss of the next item."""
+    negatives: Count = 1
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
-    calibration: float = 0.75
-    """t of gBCE: 0 = plain BCE, 1 = fully calibrated."""
+    calibration: Share = 0.75
+    """Calibration t of gBCE: 0 is plain BCE, 1 is fully calibrated."""
     logq: bool = False
     """Correct sampled-softmax for how often each negative is drawn."""
-    in_batch: float = 0.0
-    """Share of the negatives of sampled-softmax drawn from the targets of the batch; the others are uniform."""
+    in_batch: Share = 0.0
+    """Share of the negatives of sampled-softmax drawn from the batch's targets; the others are uniform."""
     norm: Norm = "paper"
-    """Where layer norms stand: "paper" (queries only), "pre", or "ligr" (pre, with gated residuals)."""
+    """Layer norms of a block: "paper" (queries only), "pre" (inputs), or "ligr" (pre, with gated residuals)."""
     positions: Positions = "absolute"
-    """Where places are known: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
+    """Positions: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
     time_bias: bool = False
-    """A bias in the attention by the time between two items; needs times. Histories without them go without it."""
+    """Add a bias to the attention by the time between two items; training needs times."""
     feed_forward: FeedForwardKind = "relu"
-    """Activation of the feed-forward: relu, gelu or swiglu."""
-    inner_width: int | None = None
-    """Width inside the feed-forward; as wide as the hidden states when not given."""
+    """Activation of the feed-forward layers: relu, gelu or swiglu."""
+    inner_width: Count | None = None
+    """Width inside the feed-forward layers; that of the hidden states when not given."""
 
-    def __post_init__(self) -> None:
-        check_sizes(self.item_width + self.user_width, self.heads, self.blocks, self.max_length, self.dropout)
-        check_kinds(self.norm, self.feed_forward, self.positions)
-        for name in ("swap_user", "swap_item", "swap_target", "random_window"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected a probability from 0 to 1.")
+    def check(self) -> None:
+        """Raise a ConfigError if the heads do not divide the sum of the widths."""
+        check_heads(self.item_width + self.user_width, self.heads)
 
     def build(self, n_users: int, n_items: int) -> SSEPTModel:
         """A new module with random weights."""

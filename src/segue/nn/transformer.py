@@ -7,13 +7,13 @@ needed: no item ever looks at padding, and what is computed at padding is never 
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segue.errors import ConfigError, nearest
+from segue.errors import ConfigError
 from segue.nn.dropout import Dropout
 from segue.nn.relative import UNTIMED, Positions, RelativeBias, time_buckets
 
@@ -190,7 +190,7 @@ class Block(nn.Module):
 
         x and buckets as in `forward` → (batch, width) and attention weights (batch, heads, length).
         """
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         own = x[rows, newest]
         if self.norm == "paper":
             normed, context = self.attention_norm(own), x
@@ -324,23 +324,10 @@ class Encoder(nn.Module):
         return self.dropout(x if self.positions is None else x + self.positions(places)), buckets
 
 
-def check_kinds(norm: str, feed_forward: str, positions: str) -> None:
-    """Raise a ConfigError when there is no encoder of this kind."""
-    kinds = {"norm": (norm, Norm), "feed_forward": (feed_forward, FeedForwardKind), "positions": (positions, Positions)}
-    for name, (value, known) in kinds.items():
-        if value not in get_args(known):
-            raise ConfigError(f"{name}={value!r}: {nearest(value, get_args(known))}")
-
-
-def check_sizes(width: int, heads: int, blocks: int, max_length: int, dropout: float) -> None:
-    """Raise a ConfigError when an encoder of these sizes cannot be."""
-    for name, value in (("width", width), ("heads", heads), ("blocks", blocks), ("max_length", max_length)):
-        if value < 1:
-            raise ConfigError(f"{name}={value}: expected 1 or more.")
+def check_heads(width: int, heads: int) -> None:
+    """Raise a ConfigError if the heads do not divide the width."""
     if width % heads:
         raise ConfigError(f"width={width} cannot be split evenly over heads={heads}.")
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"dropout={dropout}: expected a share from 0 up to, not including, 1.")
 
 
 def initialise(module: nn.Module, deviation: float = 0.02) -> None:

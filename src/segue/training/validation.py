@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.tasks.task import Measure, Task, ValidationPlan, task_of, task_of_metric
 from segue.files import read_json

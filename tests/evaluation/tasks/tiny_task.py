@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.evaluation.tasks.description import Metric, Picture
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, Task, ValidationPlan

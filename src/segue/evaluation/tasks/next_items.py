@@ -10,7 +10,7 @@ import polars as pl
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.evaluation.breakdown import by_history_length, by_popularity
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
 from segue.evaluation.metrics import coverage, gini, novelty, user_metrics

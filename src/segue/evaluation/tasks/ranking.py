@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from segue.data.ragged import positions, rows_of
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.tasks.task import Task, ValidationPlan
 from segue.models.base import Model

@@ -12,7 +12,7 @@ import torch
 
 from segue.data.histories import NOW
 from segue.data.ragged import Int64, positions, rows_of
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, DataError, EvaluationError
 from segue.evaluation.metrics import Floats
 from segue.inference.scorer import HasScorer, scorer_of

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
 from segue.evaluation.metrics import Floats, summed

@@ -21,7 +21,7 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_step
 from segue.evaluation.candidates import Candidates, Law, most_candidates, sample_candidates

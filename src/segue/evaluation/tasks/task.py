@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from segue.data.dataset import Dataset
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, nearest
 from segue.evaluation.candidates import Law
 from segue.evaluation.tasks.description import Metric, TaskDescription

@@ -60,8 +60,7 @@ def asked_once(dataset: Dataset, users: Any, histories: Given | None, basket: Ba
     people = asked_people(dataset, users, histories, basket, "skip")
     if users is None or not len(people):
         return people, np.arange(len(people), dtype=np.int64)
-    codes = Vocabulary(people.ids).encode(as_ids(as_list(users)))
-    return people, np.append(-1, people.ids.arg_sort().to_numpy()).astype(np.int64)[codes]
+    return people, Vocabulary.in_order(people.ids).encode(as_ids(as_list(users))) - 1
 
 
 def asked_kinds(scorer: Scorer, histories: Histories, by: By | None) -> tuple[Kind, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def list_frame(
     rows, columns = np.nonzero(codes)
     return pl.DataFrame(
         {
-            "user": people.ids.gather(rows),
+            "user": people.ids[rows],
             "item": catalogue.decode(codes[rows, columns]),
             "score": scores[rows, columns],
             place: (columns + 1).astype(np.int32),
@@ -151,9 +152,15 @@ def list_frame(
 
 def answered_by(scorer: Scorer, met: npt.NDArray[np.bool_]) -> pl.Series:
     """(n,) who answered: the model where `met` (n,), else popularity."""
-    names = list(dict.fromkeys([scorer.config.name, FALLBACK]))
-    place = np.where(met, 0, len(names) - 1)
-    return pl.Series(names, dtype=pl.Enum(names)).gather(place)
+    names = _answerers(scorer.config.name)
+    return names[np.where(met, 0, len(names) - 1)]
+
+
+@cache
+def _answerers(name: str) -> pl.Series:
+    """Names of the model and of popularity, as an enumeration."""
+    names = list(dict.fromkeys([name, FALLBACK]))
+    return pl.Series(names, dtype=pl.Enum(names))
 
 
 def scores_of(
@@ -195,8 +202,8 @@ def long_scores(scorer: Scorer, people: People, items: pl.Series, matrix: Scores
     rows = np.repeat(np.arange(len(people)), len(items))
     return pl.DataFrame(
         {
-            "user": people.ids.gather(rows),
-            "item": items.gather(np.tile(np.arange(len(items)), len(people))),
+            "user": people.ids[rows],
+            "item": items[np.tile(np.arange(len(items)), len(people))],
             "score": matrix.reshape(-1),
             "model": answered_by(scorer, people.met_by(scorer)[rows]),
         }

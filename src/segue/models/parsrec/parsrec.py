@@ -35,6 +35,7 @@ from segue.models.parsrec.loss import CatalogueLossName, catalogue_loss
 from segue.models.scores import ProductScores
 from segue.models.users import UserVectors
 from segue.nn.dropout import Dropout
+from segue.settings import Count, ShareBelowOne, Size
 
 _KEPT_BYTES = 256 << 20
 """Scores of a batch that are kept from choosing the targets for the loss; more than that are computed twice."""
@@ -54,34 +55,26 @@ class PARSRec(ModelConfig):
     name: ClassVar[str] = "parsrec"
     task: ClassVar[str] = "sessions"
 
-    user_width: int = 128
+    user_width: Count = 128
     """Width of the user vectors."""
-    item_width: int = 128
+    item_width: Count = 128
     """Width of the item vectors and of the hidden state."""
-    blocks: int = 1
+    blocks: Count = 1
     """Attention blocks; the output of one is the query of the next."""
-    heads: int = 2
+    heads: Count = 2
     """Attention heads; must divide the sum of the widths."""
-    dropout: float = 0.1
+    dropout: ShareBelowOne = 0.1
     """Dropout of the user, item and history vectors that are read."""
     loss: CatalogueLossName = "softmax"
-    """softmax (categorical cross-entropy), bce or mse, each over the whole catalogue."""
-    history_sessions: int | None = None
-    """How many sessions before the current one are the history; all when not given."""
+    """Loss over the whole catalogue: softmax (categorical cross-entropy), bce or mse."""
+    history_sessions: Size | None = None
+    """Number of earlier sessions that make the history; all when not given."""
 
-    def __post_init__(self) -> None:
-        for name in ("user_width", "item_width", "blocks", "heads"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: expected 1 or more.")
+    def check(self) -> None:
+        """Raise a ConfigError if the heads do not divide the sum of the widths."""
         width = self.user_width + self.item_width
         if width % self.heads:
             raise ConfigError(f"heads={self.heads} does not divide user_width + item_width = {width}.")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout={self.dropout}: expected a share from 0 to below 1.")
-        if self.loss not in ("softmax", "bce", "mse"):
-            raise ConfigError(f"loss={self.loss!r}: expected softmax, bce or mse.")
-        if self.history_sessions is not None and self.history_sessions < 0:
-            raise ConfigError(f"history_sessions={self.history_sessions}: expected 0 or more, or none for all.")
 
     def build(self, n_users: int, n_items: int) -> PARSRecModel:
         """A new module with random weights."""
