@@ -32,7 +32,8 @@ import polars as pl
 
 import segue
 from segue.data.simulation.planted import Market, plant
-from segue.data.splits.by_user import Split, split_by
+from segue.data.splits.holdouts import Split
+from segue.data.splits.registry import split_by
 from segue.evaluation.explanations.agreement import Agreement, agreement, cooccurrence, separation
 from segue.evaluation.explanations.category_maps import category_maps
 from segue.evaluation.explanations.deletion import Deletion, Method, deletion

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import common
 import numpy as np
@@ -28,15 +29,23 @@ import segue
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.vocabulary import Vocabulary
+from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import LIMITS
 from segue.inference.scoring.ranking import top_k
 from segue.memory import keep_buffers
 from segue.models.base import Model
+from segue.models.scores import ProductScores
 from segue.training.trainer import Trainer
 
 SHAPES = {"games": (2048, 23_715), "beauty": (1024, 57_289), "a million": (128, 1_000_000)}
 WIDTH, K, SEEN, RUNS = 64, 20, 9, 3
 USERS, BATCH, ITEMS, LENGTH = 256, 128, 1_000_000, 9
+
+
+class Users(NamedTuple):
+    """Codes (n,) of users."""
+
+    codes: torch.Tensor
 
 
 class Vectors(Model):
@@ -50,17 +59,17 @@ class Vectors(Model):
         self.users = torch.randn(users + 1, WIDTH, generator=generator)
         self.items = torch.randn(items + 1, WIDTH, generator=generator)
 
-    def queries(self, histories: Histories) -> torch.Tensor:
-        """(n, width)."""
-        return self.users[torch.from_numpy(histories.users)]
+    def inputs(self, histories: Histories) -> Users:
+        """The users of the histories."""
+        return Users(torch.from_numpy(histories.users))
 
-    def score_all(self, queries: torch.Tensor, start: int, stop: int, out: torch.Tensor | None = None) -> torch.Tensor:
-        """(n, stop - start)."""
-        return torch.mm(queries, self.items[start:stop].T, out=out)
+    def encode(self, inputs: Users) -> torch.Tensor:
+        """The users' vectors (n, width)."""
+        return self.users[inputs.codes]
 
-    def score_items(self, queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-        """Is not asked for."""
-        raise NotImplementedError
+    def scores(self) -> ProductScores:
+        """Products with the item vectors."""
+        return ProductScores(self.items)
 
 
 def bare(model: Vectors) -> None:
@@ -81,13 +90,14 @@ def bare(model: Vectors) -> None:
 def ranking(users: int, items: int) -> dict[str, float]:
     """Seconds of both ways for so many users and items, and their ratio."""
     model = Vectors(users, items)
+    scorer = Scorer.of(model)
     generator = np.random.default_rng(0)
     ends = SEEN * np.arange(1, users + 1)
     seen = generator.integers(1, items + 1, SEEN * users).astype(np.int32)
     histories = Histories(np.arange(1, users + 1), seen, ends - SEEN, ends)
     seconds: dict[str, list[float]] = {"top_k": [], "bare": []}
     for _ in range(RUNS):
-        for name, run in (("top_k", lambda: top_k(model, histories, K)), ("bare", lambda: bare(model))):
+        for name, run in (("top_k", lambda: top_k(scorer, histories, K)), ("bare", lambda: bare(model))):
             begun = time.process_time()
             with torch.inference_mode():
                 run()

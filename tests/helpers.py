@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from segue.data.dataset import Dataset
+from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
 from segue.data.vocabulary import Vocabulary
+from segue.models.base import Model, TrainableModel
 
 Lists = Mapping[Any, Sequence[Any]] | Sequence[Sequence[Any]]
 
@@ -56,6 +59,18 @@ def visible(dataset: Dataset) -> dict[Any, list[Any]]:
         user: dataset.catalogue.decode(dataset.items[dataset.starts[code] : dataset.ends[code]]).to_list()
         for code, user in enumerate(dataset.users.ids, 1)
     }
+
+
+def queries_of(model: Model, histories: Histories) -> Tensor:
+    """Queries of histories, as the model's weights and mode are now."""
+    queries: Tensor = model.encode(model.inputs(histories))
+    return queries
+
+
+def prepared(model: TrainableModel, dataset: Dataset) -> Any:
+    """The model's examples, after it was prepared."""
+    model.prepare(dataset)
+    return model.examples(dataset)
 
 
 def alter(path: Path, place: int) -> None:

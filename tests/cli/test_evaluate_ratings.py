@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from segue.cli.main import main
-from segue.data.splits.by_user import split_by
+from segue.data.splits.registry import split_by
 from segue.evaluation.result import Evaluation
 from segue.evaluation.tasks.next_items import evaluate
 from segue.evaluation.tasks.ratings import evaluate_ratings

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.data.dataset import Dataset
+from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError, StorageError
-from segue.files import read_json, write_json
+from segue.files import read_json, read_manifest, write_json
 from tests.helpers import alter, make_dataset, truncate, visible
 
 LOG = {"ann": ["tea", "milk", "tea"], "bob": ["cake"], "cy": [], "dan": ["milk", "tea"]}
@@ -212,6 +214,40 @@ def test_a_future_version_asks_for_an_upgrade(tmp_path: Path) -> None:
     write_json(path / "dataset.json", {**read_json(path / "dataset.json"), "format_version": 99})
     with pytest.raises(StorageError, match=r"format version 99; this segue reads up to \d+\. Upgrade"):
         Dataset.open(path)
+
+
+def arrived_later() -> Dataset:
+    """The small Dataset with an item and a user appended."""
+    data = small()
+    offsets = np.append(data.offsets, data.offsets[-1])
+    users, catalogue = data.users.extended(["abe"]), data.catalogue.extended(["ale"])
+    return replace(data, users=users, catalogue=catalogue, offsets=offsets, ends=offsets[1:])
+
+
+def test_ids_that_arrived_later_keep_their_codes_on_disk(tmp_path: Path) -> None:
+    loaded = Dataset.open(arrived_later().save(tmp_path / "data"))
+    assert visible(loaded) == {**LOG, "abe": []}
+    assert loaded.users.ids.to_list()[-1] == "abe" and loaded.catalogue.ids.to_list()[-1] == "ale"
+    assert loaded.fingerprint == arrived_later().fingerprint != small().fingerprint
+
+
+def test_only_ids_out_of_order_need_the_newer_format(tmp_path: Path) -> None:
+    sorted_users = replace(arrived_later(), users=Vocabulary(["abe", *LOG]))
+    versions = [
+        read_json(data.save(tmp_path / "data") / "dataset.json")["format_version"]
+        for data in (small(), arrived_later(), sorted_users, replace(small(), users=small().users.extended([])))
+    ]
+    assert versions == [1, 2, 2, 1]
+    assert arrived_later().save(tmp_path / "data")
+    with pytest.raises(StorageError, match=r"format version 2; this segue reads up to 1\. Upgrade segue"):
+        read_manifest(tmp_path / "data", "dataset.json", "dataset", 1)
+
+
+def test_folders_of_format_1_open_with_the_codes_they_had() -> None:
+    folder = Path(__file__).parents[1] / "saved" / "format-1" / "dataset"
+    assert read_json(folder / "dataset.json")["format_version"] == 1
+    data = Dataset.open(folder)
+    assert data.users.ids.to_list() == [f"u{user:02}" for user in range(24)] and data.catalogue.is_sorted
 
 
 @pytest.mark.parametrize("gone", ["files", "time_unit", "metadata", "kind", "format_version"])

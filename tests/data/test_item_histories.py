@@ -143,6 +143,7 @@ def test_they_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:
     assert Dataset.open(small().save(tmp_path / "data")).fingerprint == small().fingerprint
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 2**16 + 1, 2**17, 2**30]), st.integers(-1, 2)), max_size=20))
 def test_catalogues_of_any_size_are_sorted(rows: list[tuple[int, int]]) -> None:
     items, times = (np.array([row[side] for row in rows], dtype=kind) for side, kind in ((0, np.int32), (1, np.int64)))
@@ -150,6 +151,7 @@ def test_catalogues_of_any_size_are_sorted(rows: list[tuple[int, int]]) -> None:
     assert item_order(items, None).tolist() == sorted(range(len(rows)), key=lambda place: rows[place][0])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 3), st.booleans()), max_size=12))
 def test_taking_positions_out_needs_no_sorting(rows: list[tuple[int, int, bool]]) -> None:
     items = np.array([row[0] for row in rows], dtype=np.int32)

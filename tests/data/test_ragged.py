@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.data.histories import Histories
@@ -11,6 +11,7 @@ SLICES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 6)), max_size=8)
 ROWS = st.lists(st.lists(st.integers(1, 99), max_size=6), max_size=6)
 
 
+@settings(deadline=None)
 @given(SLICES)
 def test_positions_and_rows_are_those_of_a_loop(slices: list[tuple[int, int]]) -> None:
     starts = np.array([start for start, _ in slices], dtype=np.int64)
@@ -21,6 +22,7 @@ def test_positions_and_rows_are_those_of_a_loop(slices: list[tuple[int, int]]) -
     assert offsets_of(lengths).tolist() == [sum(lengths[:i]) for i in range(len(lengths) + 1)]
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(1, 7))
 def test_histories_of_lists(rows: list[list[int]], width: int) -> None:
     histories = Histories.from_lists(rows)

@@ -33,11 +33,11 @@ def test_codes_are_ranks_and_decode_to_the_ids(ids: set[Any], data: st.DataObjec
 
 
 @settings(deadline=None)
-@given(ids=st.sets(st.integers(-5, 5)), asked=st.lists(st.none() | st.integers(-8, 8)), text=st.booleans())
-def test_unknown_and_missing_ids_are_zero(ids: set[int], asked: list[int | None], text: bool) -> None:
+@given(ids=st.sets(st.integers(-5, 5)), requested=st.lists(st.none() | st.integers(-8, 8)), text=st.booleans())
+def test_unknown_and_missing_ids_are_zero(ids: set[int], requested: list[int | None], text: bool) -> None:
     vocabulary = Vocabulary({str(i) for i in ids} if text else ids)
     ranks = sorted(map(str, ids)) if text else sorted(ids)
-    wanted = [str(i) if text and i is not None else i for i in asked]
+    wanted = [str(i) if text and i is not None else i for i in requested]
     assert vocabulary.encode(wanted).tolist() == [ranks.index(i) + 1 if i in ranks else 0 for i in wanted]
 
 
@@ -113,7 +113,7 @@ def test_a_vocabulary_holds_real_and_unique_ids(ids: list[Any], message: str) ->
         Vocabulary(ids)
 
 
-def test_decoding_nothing_and_nobody() -> None:
+def test_code_0_decodes_to_null_and_nothing_to_nothing() -> None:
     vocabulary = Vocabulary(["a", "b"])
     assert vocabulary.decode([0, 2, 0]).to_list() == [None, "b", None]
     assert vocabulary.decode([]).to_list() == []
@@ -145,3 +145,89 @@ def test_equality_looks_at_type_and_ids() -> None:
     assert Vocabulary([1, 2]) != Vocabulary([1, 3])
     assert Vocabulary([1, 2]) != [1, 2]
     assert repr(Vocabulary([1, 2])) == "Vocabulary(2 ids, Int64)"
+
+
+# ---- ids that arrive later -------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(ids=IDS, arrivals=st.lists(st.lists(st.integers(-9, 9), max_size=6), max_size=4), text=st.booleans())
+def test_extending_moves_no_code(ids: set[Any], arrivals: list[list[int]], text: bool) -> None:
+    vocabulary = Vocabulary({str(i) for i in ids} if text else {i for i in ids if isinstance(i, int)})
+    for batch in arrivals:
+        known = vocabulary.ids.to_list()
+        new = [i for i in dict.fromkeys(str(i) if text else i for i in batch) if i not in known]
+        vocabulary = vocabulary.extended(batch if not text else list(map(str, batch)))
+        assert vocabulary.ids.to_list() == known + new
+    every = vocabulary.ids.to_list()
+    assert vocabulary.encode(every).tolist() == list(range(1, len(every) + 1))
+    assert vocabulary.decode(vocabulary.encode(every[::-1])).to_list() == every[::-1]
+    assert vocabulary.encode([10, 11] if not text else ["x10", "x11"]).tolist() == [
+        every.index(i) + 1 if i in every else 0 for i in ([10, 11] if not text else ["x10", "x11"])
+    ]
+
+
+@settings(deadline=None)
+@given(
+    ids=st.lists(st.integers(-20, 20), unique=True),
+    requested=st.lists(st.none() | st.integers(-30, 30)),
+    text=st.booleans(),
+)
+def test_ids_in_any_order_are_encoded_by_position(ids: list[int], requested: list[int | None], text: bool) -> None:
+    def named(values: list[Any]) -> list[Any]:
+        return [None if value is None else str(value) for value in values] if text else values
+
+    vocabulary = Vocabulary.in_order(named(ids))
+    assert vocabulary.encode(named(requested)).tolist() == [ids.index(i) + 1 if i in ids else 0 for i in requested]
+    assert vocabulary.is_sorted == (named(ids) == sorted(named(ids)))
+
+
+@pytest.mark.parametrize("ids", [[3, 1, 2], ["b", "ä", "", "a"]])
+def test_an_extended_vocabulary_is_saved_and_loaded_in_its_order(ids: list[Any], tmp_path: Path) -> None:
+    vocabulary = Vocabulary(ids[:-1]).extended(ids)
+    assert vocabulary.ids.to_list() == [*sorted(ids[:-1]), ids[-1]] and not vocabulary.is_sorted
+    vocabulary.save(tmp_path / "ids.parquet")
+    loaded = Vocabulary.load(tmp_path / "ids.parquet")
+    assert loaded == vocabulary and hash(loaded) == hash(vocabulary) and loaded.to_bytes() == vocabulary.to_bytes()
+    assert vocabulary != Vocabulary(ids) and vocabulary.to_bytes() != Vocabulary(ids).to_bytes()
+
+
+def test_nothing_new_leaves_the_vocabulary_as_it_is() -> None:
+    vocabulary = Vocabulary([4, 5])
+    assert vocabulary.extended([5, 4.0]) is vocabulary
+    assert vocabulary.extended(["4"]) is vocabulary and vocabulary.extended([]) is vocabulary
+
+
+def test_arriving_ids_take_the_type_of_the_vocabulary() -> None:
+    assert Vocabulary([5, 70]).extended(["9", "5", "6", "9"]).ids.to_list() == [5, 70, 9, 6]
+    assert Vocabulary(["5", "70"]).extended([9, 5]).ids.to_list() == ["5", "70", "9"]
+    assert Vocabulary([]).extended(["b", "a", "b"]).ids.to_list() == ["b", "a"]
+
+
+@pytest.mark.parametrize("ids", [["6", "x7"], ["7.5"], [7.5], [2**70]])
+def test_integers_cannot_be_extended_by_text(ids: list[Any]) -> None:
+    found = str(ids[-1])
+    with pytest.raises(DataError, match=rf"the id '{found}' is not an integer .* prepare the whole log again"):
+        Vocabulary([5, 70]).extended(ids)
+
+
+def test_a_missing_id_cannot_arrive() -> None:
+    with pytest.raises(DataError, match="null"):
+        Vocabulary([1]).extended([2, None])
+
+
+@pytest.mark.parametrize(("ids", "message"), [([2, None], "null"), (["b", "a", "b"], "twice")])
+def test_ids_in_order_are_real_and_unique(ids: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Vocabulary.in_order(ids)
+
+
+@pytest.mark.parametrize("arrived", [[], ["zoo", "aaa", "id-0500x"]])
+def test_few_text_ids_of_many_are_found_as_all_of_them_are(arrived: list[str]) -> None:
+    words = Vocabulary([f"id-{number:04}" for number in range(900)]).extended(arrived)
+    asked = ["id-0007", "id-0899", "nobody", None, "", "zzz", "id-0000", "zoo", "id-0500x"]
+    whole = words.encode(words.ids)
+    assert whole.tolist() == list(range(1, len(words) + 1))
+    expected = [0 if one is None or one not in set(words.ids) else words.ids.to_list().index(one) + 1 for one in asked]
+    assert words.encode(asked).tolist() == expected
+    assert [words.encode([one]).item() for one in asked] == expected

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,44 @@ from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
 from segue.data.vocabulary import Vocabulary
 from segue.models.base import Attention, Model, ModelConfig
+from segue.models.scores import ItemScores
+
+
+class Given(NamedTuple):
+    queries: Tensor
+
+
+class FakeScores(ItemScores):
+    def __init__(self, model: Fake) -> None:
+        self._model = model
+
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        return self._model.score_all(queries, start, stop, out)
+
+    def of(self, queries: Tensor, items: Tensor) -> Tensor:
+        return self._model.score_items(queries, items)
+
+
+class Fake(Model):
+    """A model written down as three functions: queries of histories, scores of all items, scores of some."""
+
+    def inputs(self, histories: Histories) -> Given:
+        return Given(self.queries(histories))
+
+    def encode(self, inputs: Given) -> Tensor:
+        return inputs.queries
+
+    def scores(self) -> FakeScores:
+        return FakeScores(self)
+
+    @abstractmethod
+    def queries(self, histories: Histories) -> Tensor: ...
+
+    @abstractmethod
+    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor: ...
+
+    @abstractmethod
+    def score_items(self, queries: Tensor, items: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +64,7 @@ class TableConfig(ModelConfig):
         return Table(np.zeros((n_users + 1, n_items + 1), dtype=np.float32))
 
 
-class Table(Model):
+class Table(Fake):
     """The score of item i for user u is `table[u, i]`."""
 
     def __init__(self, table: np.ndarray) -> None:
@@ -42,7 +82,7 @@ class Table(Model):
         return self.table[queries[:, None], items]
 
 
-class Dot(Model):
+class Dot(Fake):
     """Item vectors, and as query the sum of the history's newest 50."""
 
     max_history = 50
@@ -79,7 +119,7 @@ def random_dataset(n_users: int, n_items: int, longest: int, seed: int = 0) -> D
     return dataset(np.split(flat, np.cumsum(lengths)[:-1]), n_items)
 
 
-class Looker(Model):
+class Looker(Fake):
     """Scores by who it is, the earlier sessions (older ones count less) and the basket, none of it linear.
 
     Its two heads look at the basket: evenly, and by item code.
@@ -141,7 +181,7 @@ class ShopperConfig(ModelConfig):
         return Shopper(n_users, n_items)
 
 
-class Shopper(Model):
+class Shopper(Fake):
     """Scores by who it is, by what was taken, by the last session of it, and by the basket: whole numbers, row by row.
 
     Every item draws the one with the next code: by 1 from the history, by 3 more from its last session, by 20 from the

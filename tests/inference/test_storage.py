@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
@@ -241,3 +243,28 @@ def test_a_model_that_this_segue_does_not_know(saved: Path, model: object, messa
     seal(saved, model=model)
     with pytest.raises(StorageError, match=message):
         segue.load(saved)
+
+
+def test_ids_in_order_of_arrival_get_the_same_answers_before_and_after_saving(tmp_path: Path) -> None:
+    data = random_dataset(20, 12, 6)
+    moved = np.append(0, np.random.default_rng(3).permutation(12) + 1)  # new code of each old code
+    ids = data.catalogue.ids.gather(np.argsort(moved[1:]))
+    arrived = replace(data, items=moved[data.items].astype(np.int32), catalogue=segue.Vocabulary.in_order(ids))
+    models = []
+    for dataset in (data, arrived):
+        model = Markov().build(dataset.n_users, dataset.n_items)
+        model.count(dataset)
+        models.append(Recommender(model, dataset))
+    loaded = segue.load(models[1].save(tmp_path / "arrived"))
+    assert json.loads((tmp_path / "arrived" / "data" / "dataset.json").read_text())["format_version"] == 2
+    basket = {5: [ids[0], ids[3]], 2: [ids[1]]}
+    for recommender in (models[1], loaded):
+        assert_frame_equal(
+            recommender.score(None, ids[:4].to_list()).select(["user", *map(str, ids[:4])]),
+            models[0].score(None, ids[:4].to_list()).select(["user", *map(str, ids[:4])]),
+        )
+        scores = [r.recommend([5, 2], k=3, basket=basket).select("user", "score") for r in (recommender, models[0])]
+        assert_frame_equal(*scores)
+        assert_frame_equal(
+            *(r.explain([5, 2, 5], ids[4], basket=basket).sort(pl.all()) for r in (recommender, models[0]))
+        )

@@ -27,9 +27,9 @@ from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, UnknownIdError
 from segue.inference.asking.users import UnknownIdWarning
 from segue.inference.recommender import Recommender
-from segue.inference.scoring.batches import answering
 from segue.models.base import ModelConfig
 from segue.models.registry import config_from_dict
+from tests.helpers import queries_of
 
 ITEMS = list("abcdefghijkl")
 N_USERS = 90
@@ -165,7 +165,7 @@ class Behaviour:
         assert steps.select("user", "step").rows() == [(user, step) for user in baskets for step in (1, 2, 3)]
         assert (
             steps["model"].to_list()
-            == [name] * 9 + ["popularity" if fitted.recommender.model.needs_history else name] + [name] * 2
+            == [name] * 9 + ["popularity" if fitted.recommender.scorer.model.needs_history else name] + [name] * 2
         )
         for user, item, score, _, answered in steps.iter_rows():
             asked = {"users": user, "basket": baskets[user], "unknown": "popular"}
@@ -188,25 +188,25 @@ class Behaviour:
         assert np.allclose(wide["d"][0], scores.filter(user="user 004", item="d")["score"].item(), atol=1e-5)
 
     def test_chunks_and_pairs_agree(self, fitted: Fitted) -> None:
-        model = fitted.recommender.model
-        with answering(model):
-            queries = model.queries(fitted.recommender.dataset.histories().select(slice(0, 9)))
-            scores = model.score_all(queries, 0, len(ITEMS) + 1)
+        model = fitted.recommender.scorer.model
+        with torch.inference_mode():
+            queries = queries_of(model, fitted.recommender.dataset.histories().select(slice(0, 9)))
+            scores = model.scores().all(queries, 0, len(ITEMS) + 1)
             assert scores.shape == (9, len(ITEMS) + 1) and scores.dtype == torch.float32
             out = torch.full((9, 4), torch.nan)
-            assert model.score_all(queries, 5, 9, out=out) is out
+            assert model.scores().all(queries, 5, 9, out=out) is out
             assert torch.allclose(out, scores[:, 5:9], atol=1e-5)
             items = torch.tensor([[3, 1, 12]]).expand(9, -1)
-            assert torch.allclose(model.score_items(queries, items), scores.gather(1, items), atol=1e-5)
+            assert torch.allclose(model.scores().of(queries, items), scores.gather(1, items), atol=1e-5)
 
     def test_only_the_newest_items_matter_where_the_model_says_so(self, fitted: Fitted) -> None:
-        model = fitted.recommender.model
+        model = fitted.recommender.scorer.model
         if model.max_history is None:
             pytest.skip("reads whole histories")
         long = Histories.from_lists([np.arange(40) % len(ITEMS) + 1])
-        with answering(model):
+        with torch.inference_mode():
             full, cut = (
-                model.score_all(model.queries(asked), 1, len(ITEMS) + 1)
+                model.scores().all(queries_of(model, asked), 1, len(ITEMS) + 1)
                 for asked in (long, long.last(model.max_history))
             )
         assert torch.allclose(full, cut, atol=1e-5)
@@ -214,7 +214,7 @@ class Behaviour:
     # ---- alike items --------------------------------------------------------------------------------
 
     def test_similar_items(self, fitted: Fitted) -> None:
-        if fitted.recommender.model.item_vectors() is None:
+        if fitted.recommender.scorer.model.item_vectors() is None:
             with pytest.raises(ConfigError, match="no item vectors"):
                 fitted.recommender.similar("a")
             return
@@ -274,7 +274,7 @@ class NextItemBehaviour(Behaviour):
     def test_reasons_are_differences_of_scores(self, fitted: Fitted) -> None:
         seen = ["b", "c", "d", "e"]
         reasons = fitted.recommender.explain(items=["f", "a"], histories=[seen])
-        depth = min(len(seen), fitted.recommender.model.max_history or len(seen))
+        depth = min(len(seen), fitted.recommender.scorer.model.max_history or len(seen))
         assert len(reasons) == 2 * depth
         for item in ("f", "a"):
             rows = reasons.filter(item=item)

@@ -102,7 +102,7 @@ class RatingBehaviour(Behaviour):
         assert np.allclose(joined["score"], joined["score_right"], atol=1e-5)
 
     def test_reasons_are_neighbours(self, fitted: FittedRatings) -> None:
-        if not gives_reasons(fitted.recommender.model):
+        if not gives_reasons(fitted.recommender.scorer.model):
             with pytest.raises(ConfigError, match=f"the model '{fitted.config.name}' looks at no single ratings"):
                 fitted.recommender.explain("user 001", "a")
             return

@@ -14,6 +14,7 @@ from segue.errors import ConfigError
 from segue.models.markov import Markov, MarkovModel, count_pairs
 from segue.models.popularity import Popularity, PopularityModel, RecentPopularity, popularity
 from segue.models.registry import MODELS, config_class, config_from_dict
+from tests.helpers import queries_of
 
 
 def make(histories: list[list[int]], times: list[list[int]] | None = None, n_items: int | None = None) -> Dataset:
@@ -40,9 +41,9 @@ def test_popularity_is_the_share_of_interactions() -> None:
     dataset = make([[1, 2, 2], [2, 3]])
     assert popularity(dataset) == pytest.approx([0, 0.2, 0.6, 0.2])
     model = fitted(Popularity(), dataset)
-    queries = model.queries(dataset.histories())
-    assert model.score_all(queries, 1, 3).tolist() == [pytest.approx([0.2, 0.6])] * 2
-    assert model.score_items(queries, torch.tensor([[3], [2]])).tolist() == [[pytest.approx(0.2)], [pytest.approx(0.6)]]
+    queries = queries_of(model, dataset.histories())
+    assert model.scores().all(queries, 1, 3).tolist() == [pytest.approx([0.2, 0.6])] * 2
+    assert model.scores().of(queries, torch.tensor([[3], [2]])).tolist() == [[pytest.approx(0.2)], [pytest.approx(0.6)]]
 
 
 def test_popularity_counts_only_what_is_visible() -> None:
@@ -97,30 +98,30 @@ def test_markov_equals_a_plain_writing_of_its_formula(config: Markov, monkeypatc
     model = fitted(config, dataset)
     asked = [[1], [9], [3, 4], [7, 1, 2, 2, 5]]
     expected = [naive_markov(dataset, config, history) for history in asked]
-    queries = model.queries(Histories.from_lists(asked))
-    scores = model.score_all(queries, 0, 10)
+    queries = queries_of(model, Histories.from_lists(asked))
+    scores = model.scores().all(queries, 0, 10)
     assert scores.numpy() == pytest.approx(np.array(expected), abs=1e-6)
     assert scores[:, 1:].sum(1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
     items = torch.tensor(rng.integers(0, 10, (4, 6)))
-    assert torch.allclose(model.score_items(queries, items), scores.gather(1, items))
+    assert torch.allclose(model.scores().of(queries, items), scores.gather(1, items))
     out = torch.full((4, 5), torch.nan)
-    assert model.score_all(queries, 3, 8, out) is out
+    assert model.scores().all(queries, 3, 8, out) is out
     assert torch.equal(out, scores[:, 3:8])
 
 
 def test_markov_falls_back_to_popularity_where_nothing_followed() -> None:
     dataset = make([[1, 2, 3], [2, 3]])
     model = fitted(Markov(steps=1), dataset)
-    scores = model.score_all(model.queries(Histories.from_lists([[3]])), 0, 4)
+    scores = model.scores().all(queries_of(model, Histories.from_lists([[3]])), 0, 4)
     assert scores[0].tolist() == pytest.approx(popularity(dataset).tolist())
 
 
 def test_markov_of_histories_too_short_to_have_transitions() -> None:
     model = fitted(Markov(), make([[1], [2], [2]]))
     assert isinstance(model, MarkovModel) and not len(model.pairs)
-    queries = model.queries(Histories.from_lists([[1]]))
-    assert model.score_all(queries, 1, 3).tolist() == [pytest.approx([1 / 3, 2 / 3])]
-    assert model.score_items(queries, torch.tensor([[2]])).tolist() == [[pytest.approx(2 / 3)]]
+    queries = queries_of(model, Histories.from_lists([[1]]))
+    assert model.scores().all(queries, 1, 3).tolist() == [pytest.approx([1 / 3, 2 / 3])]
+    assert model.scores().of(queries, torch.tensor([[2]])).tolist() == [[pytest.approx(2 / 3)]]
 
 
 def test_markov_buffers_load_into_an_empty_module(tmp_path: Path) -> None:

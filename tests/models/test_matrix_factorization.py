@@ -17,7 +17,7 @@ from segue.models import matrix_factorization
 from segue.models.base import ModelConfig
 from segue.models.matrix_factorization import MatrixFactorization, MatrixFactorizationModel
 from segue.models.rating_bias import BiasModel, RatingBias
-from segue.models.ratings import training_ratings
+from segue.models.ratings import RatingInputs, training_ratings
 from tests.models.test_rating_bias import random_ratings
 
 
@@ -81,7 +81,7 @@ def test_sweeps_equal_a_plain_writing_of_them(
     found = model.rate(users, items, torch.zeros_like(users)).expected.numpy()
     assert found == pytest.approx((mean + scale * products).ravel(), abs=2e-4)
     queries = torch.stack([torch.arange(n_users + 1), torch.zeros(n_users + 1, dtype=torch.int64)], 1)
-    scores = model.score_all(queries, 0, n_items + 2).numpy()
+    scores = model.scores().all(model.encode(RatingInputs(queries)), 0, n_items + 2).numpy()
     assert scores.ravel() == pytest.approx(found, abs=1e-4)
 
 

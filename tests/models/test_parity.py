@@ -14,7 +14,7 @@ from segue.data.histories import Histories
 from segue.models.next_item import NextItemBatch
 from segue.models.sasrec import SASRec, SASRecModel
 from segue.models.ssept import SSEPT, SSEPTModel
-from tests.helpers import make_dataset
+from tests.helpers import make_dataset, prepared, queries_of
 from tests.models import paper
 
 N_USERS, N_ITEMS, MAX_LENGTH = 6, 11, 5
@@ -153,9 +153,9 @@ def test_sasrec_scores_are_the_papers(
     shape: dict[str, Any], similarity: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     model = sasrec(dtype, similarity=similarity, temperature=0.3, **shape)
-    queries = model.queries(timed(HISTORIES, TIMES))
+    queries = queries_of(model, timed(HISTORIES, TIMES))
     newest = paper_hidden(model, HISTORIES, np.empty(0), TIMES)[:, -1]
-    close(model.score_all(queries, 0, N_ITEMS + 1), paper_scores(model, newest, np.empty(0)), tolerance)
+    close(model.scores().all(queries, 0, N_ITEMS + 1), paper_scores(model, newest, np.empty(0)), tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
@@ -165,7 +165,7 @@ def test_ssept_scores_are_the_papers(shape: dict[str, Any], dtype: torch.dtype, 
     model = ssept(dtype, **shape)
     users = paper_user_vectors(model, np.arange(1, 7))
     newest = paper_hidden(model, HISTORIES, users, TIMES)[:, -1]
-    scores = model.score_all(model.queries(timed(HISTORIES, TIMES)), 0, N_ITEMS + 1)
+    scores = model.scores().all(queries_of(model, timed(HISTORIES, TIMES)), 0, N_ITEMS + 1)
     close(scores, paper_scores(model, newest, users), tolerance)
 
 
@@ -185,7 +185,7 @@ def test_the_summed_loss_is_the_papers(kind: str, loss: dict[str, Any], dtype: t
 
 def batch_of(model: SASRecModel | SSEPTModel) -> NextItemBatch:
     dataset = make_dataset(HISTORIES, TIMES, catalogue=range(1, N_ITEMS + 1))
-    return model.examples(dataset).batch(np.array([3, 0, 2, 4]), np.random.default_rng(3))
+    return prepared(model, dataset).batch(np.array([3, 0, 2, 4]), np.random.default_rng(3))
 
 
 def paper_loss(model: SASRecModel | SSEPTModel, batch: NextItemBatch) -> float:
@@ -251,13 +251,13 @@ MODELS = [
 @pytest.mark.parametrize("build", MODELS)
 def test_score_all_and_score_items_agree(build: Any) -> None:
     model = build()
-    queries = model.queries(asked(HISTORIES))
-    everything = model.score_all(queries, 0, N_ITEMS + 1)
+    queries = queries_of(model, asked(HISTORIES))
+    everything = model.scores().all(queries, 0, N_ITEMS + 1)
     items = torch.from_numpy(np.random.default_rng(0).integers(1, N_ITEMS + 1, (len(HISTORIES), 5)))
-    close(model.score_items(queries, items), everything.gather(1, items).detach(), 1e-12)
+    close(model.scores().of(queries, items), everything.gather(1, items).detach(), 1e-12)
     with torch.no_grad():
         out = torch.empty(len(HISTORIES), 4, dtype=torch.float64)
-        assert model.score_all(queries, 3, 7, out) is out
+        assert model.scores().all(queries, 3, 7, out) is out
     close(out, everything[:, 3:7].detach(), 1e-12)
 
 
@@ -269,32 +269,32 @@ def test_scores_of_queries_are_those_of_the_forward_pass(build: Any) -> None:
     losses = []
     for target in (2, 7):
         dataset = make_dataset([[*history, target]], catalogue=range(1, N_ITEMS + 1))
-        losses.append(model(model.examples(dataset).batch(np.array([0]), np.random.default_rng(0))))
-    scores = model.score_all(model.queries(asked([history])), 0, N_ITEMS + 1)[0]
+        losses.append(model(prepared(model, dataset).batch(np.array([0]), np.random.default_rng(0))))
+    scores = model.scores().all(queries_of(model, asked([history])), 0, N_ITEMS + 1)[0]
     close(losses[1] - losses[0], (scores[2] - scores[7]).detach(), 1e-10)
 
 
 @pytest.mark.parametrize("build", MODELS)
 def test_a_users_query_does_not_depend_on_the_rest_of_the_batch(build: Any) -> None:
     model = build()
-    together = model.queries(asked(HISTORIES))
+    together = queries_of(model, asked(HISTORIES))
     for row, history in enumerate(HISTORIES):
-        close(model.queries(asked([history], [row + 1])), together[row : row + 1].detach(), 1e-12)
+        close(queries_of(model, asked([history], [row + 1])), together[row : row + 1].detach(), 1e-12)
 
 
 @pytest.mark.parametrize("build", MODELS)
 def test_only_the_newest_items_within_max_length_matter(build: Any) -> None:
     model = build()
     long, short = [9, 9, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5]
-    close(model.queries(asked([long], [1])), model.queries(asked([short], [1])).detach(), 0)
-    other = model.queries(asked([[9, 2, 3, 4, 5]], [1]))
-    assert not torch.allclose(other, model.queries(asked([short], [1])))
+    close(queries_of(model, asked([long], [1])), queries_of(model, asked([short], [1])).detach(), 0)
+    other = queries_of(model, asked([[9, 2, 3, 4, 5]], [1]))
+    assert not torch.allclose(other, queries_of(model, asked([short], [1])))
 
 
 def hidden_states(model: SASRecModel | SSEPTModel, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     if isinstance(model, SSEPTModel):
-        return model.encode(model.items(items), model.users(torch.arange(1, len(items) + 1)), lengths)
-    return model.encode(model.items(items), lengths)
+        return model.hidden_states(model.items(items), model.users(torch.arange(1, len(items) + 1)), lengths)
+    return model.hidden_states(model.items(items), lengths)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -339,26 +339,10 @@ def test_the_training_path_without_dropout_is_the_evaluation_path(build: Any) ->
 def test_someone_unknown_to_an_untrained_ssept_still_gets_scores() -> None:
     model = ssept(torch.float64)
     model.users.known[:] = False
-    assert model.queries(asked([[1, 2]], [0])).isfinite().all()
+    assert queries_of(model, asked([[1, 2]], [0])).isfinite().all()
 
 
 def test_examples_mark_the_users_with_something_to_learn_as_known() -> None:
     model = SSEPT(item_width=4, user_width=4).build(3, 3)
-    model.examples(make_dataset([[1, 2], [3], [2, 1]]))
+    prepared(model, make_dataset([[1, 2], [3], [2, 1]]))
     assert model.users.known.tolist() == [False, True, False, True]
-
-
-@pytest.mark.parametrize("change", ["step", "type", "move"])
-def test_cached_item_vectors_follow_the_weights(change: str) -> None:
-    model = sasrec(torch.float32, similarity="cosine")
-    model.item_vectors()
-    if change == "step":
-        torch.nn.init.ones_(model.items.weight)
-    elif change == "type":
-        model.double()
-    else:
-        model.items.weight.data = torch.ones_like(model.items.weight)  # as moving to another device does
-    expected = torch.nn.functional.normalize(model.items.weight, dim=-1)
-    model.eval()  # as before every evaluation
-    assert model.item_vectors().dtype == expected.dtype
-    assert torch.equal(model.item_vectors(), expected)

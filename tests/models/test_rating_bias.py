@@ -11,7 +11,7 @@ from segue.errors import ConfigError, DataError
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.rating_bias import BiasModel, GlobalMean, RatingBias
 from segue.models.ratings import training_ratings
-from tests.helpers import make_dataset
+from tests.helpers import make_dataset, queries_of
 
 NOBODY = torch.zeros(1, dtype=torch.int64)
 
@@ -93,7 +93,7 @@ def test_the_unknown_and_the_unrated_are_as_usual() -> None:
 
 def test_the_global_mean_knows_nobody() -> None:
     model = fitted(GlobalMean(), make_dataset([[1, 2], [1]], ratings=[[4, 2], [5]]))
-    scores = model.score_all(model.queries(make_dataset([[1], [2]]).histories()), 0, 3)
+    scores = model.scores().all(queries_of(model, make_dataset([[1], [2]]).histories()), 0, 3)
     assert scores.numpy() == pytest.approx(np.full((2, 3), 11 / 3))
 
 

@@ -20,11 +20,10 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.splits.by_user import leave_last_out
 from segue.errors import DataError
-from segue.inference.scoring.batches import answering
 from segue.models.next_item import usual_gap
 from segue.models.sasrec import SASRec
 from segue.models.ssept import SSEPT
-from tests.helpers import make_dataset
+from tests.helpers import make_dataset, prepared, queries_of
 
 N_ITEMS = 9
 ITEMS = [[1, 2, 3, 4, 5], [6, 7, 8], [2], [9, 1, 1, 3]]
@@ -51,8 +50,8 @@ def built(config: Any) -> Any:
 
 
 def answers(model: Any, histories: Histories) -> torch.Tensor:
-    with answering(model):
-        return model.score_all(model.queries(histories), 1, N_ITEMS + 1)  # type: ignore[no-any-return]
+    with torch.inference_mode():
+        return model.scores().all(queries_of(model, histories), 1, N_ITEMS + 1)  # type: ignore[no-any-return]
 
 
 # ---- what is read ---------------------------------------------------------------------------------------------------
@@ -84,7 +83,7 @@ def test_the_usual_gap_is_that_of_a_plain_loop(rows: list[list[int]], hidden: in
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_batch_has_the_ages_of_its_inputs(config: Any) -> None:
     model = config.build(len(ITEMS), N_ITEMS)
-    batch = model.examples(dataset()).batch(np.array([2, 0, 1]), np.random.default_rng(0))
+    batch = prepared(model, dataset()).batch(np.array([2, 0, 1]), np.random.default_rng(0))
     assert batch.users.tolist() == [4, 1, 2] or isinstance(config, SSEPT)  # whose ids are swapped
     assert batch.ages.tolist() == [[1001, 1, 0], [490, 490, 0], [1, 0, 0]]
     assert model.encoder.gap.item() == 10  # of 1, 1, 1, 10, 86, 490, 1000, 3999 the fourth
@@ -109,7 +108,7 @@ def test_the_time_of_the_target_is_not_known(config: Any) -> None:
     losses, answered = [], []
     for times in (TIMES, later, changed):
         split = leave_last_out(dataset(times))
-        examples = model.examples(dataset(times))
+        examples = prepared(model, dataset(times))
         model.encoder.gap.fill_(40)
         with torch.no_grad():
             losses.append(model(examples.batch(np.array([1, 2]), np.random.default_rng(0))).item())

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from segue.data.dataset import Dataset
-from segue.data.splits.by_user import Split, hold_out_users, leave_last_out, random_rows, split_by, time_cut
+from segue.data.splits.by_user import Split, hold_out_users, leave_last_out, random_rows, time_cut
+from segue.data.splits.registry import split_by
 from segue.errors import ConfigError, TrainingError
 from segue.evaluation.tasks.next_items import evaluate
 from segue.inference.loading import load

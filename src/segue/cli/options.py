@@ -122,12 +122,12 @@ class OptionParser:
         texts
             Help of fields by name, in place of their docstrings.
         """
-        documented = _attribute_docs(options) | dict(texts or {})
+        documented = attribute_docs(options) | dict(texts or {})
         hints, ranges = typing.get_type_hints(options), field_types(options)
         group = self._parser.add_argument_group(title or (inspect.getdoc(options) or under).splitlines()[0].rstrip("."))
         for field in dataclasses.fields(options):
             key, kind = f"{under}.{field.name}".lstrip("."), hints[field.name]
-            text = documented.get(field.name)
+            text = field.metadata.get("help", documented.get(field.name))
             self._types[key], self._ranges[key] = kind, ranges[field.name]
             if field.metadata.get("positional"):
                 self._positionals.append(key)
@@ -288,7 +288,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{text} (default: {option_types.as_typed(action.default)})"
 
 
-def _attribute_docs(options: type) -> dict[str, str]:
+def attribute_docs(options: type) -> dict[str, str]:
     """The docstring under each field, in one line; those of base classes too."""
     texts: dict[str, str] = {}
     for declaring in reversed(options.__mro__):

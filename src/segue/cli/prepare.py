@@ -62,7 +62,7 @@ class ReadingOptions(Settings):
     """Column of the sessions; "false" reads none."""
 
     format: str | None = None
-    """Format: csv (any separator), inter, user-lines, session-file, jsonl, python-dict or parquet."""
+    """Format: csv (any separator), inter, user-lines, session-file, json, jsonl, python-dict or parquet."""
 
     separator: str | None = None
     """Separator of fields, of any length; \\t is a tab, \\s+ any run of blanks."""

@@ -68,7 +68,7 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
     spec = recommender.metadata.get("split")
     if not spec:
         raise ConfigError(f"{run} was trained on all of its data: there is nothing left to evaluate it on.")
-    from segue.data.splits.by_user import split_by
+    from segue.data.splits.registry import split_by
 
     split = split_by(recommender.dataset, spec)
     if part == "test":

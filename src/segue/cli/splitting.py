@@ -1,68 +1,102 @@
-"""Options of splits, shared by the commands that split."""
+"""Options of splits, made from the settings of all splits in the registry."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import dataclasses
+import inspect
+import operator
+import typing
+from collections.abc import Mapping
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Literal
 
+from segue.cli.option_types import as_typed
+from segue.cli.options import attribute_docs
 from segue.errors import ConfigError
 
-SplitName = Literal["leave-last-out", "leave-last-n", "last-session-out", "time-cut", "held-out-users", "random-rows"]
+if TYPE_CHECKING:
+    from segue.data.splits.base import SplitConfig
+
+_PREFIX = "split_"
+_DEFAULT = "leave-last-out"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class SplitOptions:
-    """The split.
+    """The split."""
 
-    The options are flat (`--split time-cut --split-test 0.1`), because most people need the first alone.
-    """
-
-    split: SplitName = "leave-last-out"
-    """What is kept from training for validation and test: each user's last two interactions; the last 2 n; the last two
-    sessions; all after two moments; some users entirely; or single interactions, drawn."""
-
-    split_n: int | None = None
-    """With leave-last-n: how many interactions per user are kept for the test, and as many again for validation."""
-
-    split_test: float | None = None
-    """With time-cut, held-out-users and random-rows: share of interactions or users in the test. (default: 0.1; 0.2 of
-    random-rows)"""
-
-    split_validation: float | None = None
-    """With the same: share of interactions or users in the validation. (default: 0.1)"""
-
-    split_seed: int | None = None
-    """With held-out-users and random-rows: draws them. (default: 0)"""
-
-    split_known_items: bool | None = None
-    """With random-rows: ask only about items that training holds. (default: false)"""
+    split: str
+    """Name of the split."""
 
     def spec(self) -> dict[str, Any]:
-        """The split as plain data, as a run keeps it.
+        """The split as plain data, as runs keep it.
 
         Raises
         ------
         ConfigError
-            An option is given that the split does not have.
+            An option does not belong to the split, or the split lacks one that it needs.
         """
-        given = {
-            "n": self.split_n,
-            "test": self.split_test,
-            "validation": self.split_validation,
-            "seed": self.split_seed,
-            "known_items": self.split_known_items,
-        }
-        from segue.data.splits.by_user import SPLITS
+        from segue.data.splits.registry import SPLITS
 
-        wanted = {name: value for name, value in given.items() if value is not None}
-        for name in wanted:
-            if name not in SPLITS[self.split]:
-                has = ", ".join(map(_flag, SPLITS[self.split])) or "no options"
-                raise ConfigError(f"{_flag(name)} means nothing to --split {self.split}, which has {has}.")
-        if self.split == "leave-last-n" and self.split_n is None:
-            raise ConfigError("--split leave-last-n needs --split-n, the number of interactions.")
-        return {"name": self.split, **wanted}
+        config = SPLITS[self.split]
+        given = {
+            field.name.removeprefix(_PREFIX): getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name.startswith(_PREFIX) and getattr(self, field.name) is not None
+        }
+        known = [field.name for field in dataclasses.fields(config)]
+        for option in given:
+            if option not in known:
+                listed = ", ".join(map(_flag, known)) or "no options"
+                raise ConfigError(f"{_flag(option)} means nothing to --split {self.split}, which has {listed}.")
+        missing = [option for option in config.required() if option not in given]
+        if missing:
+            raise ConfigError(f"--split {self.split} needs {', '.join(map(_flag, missing))}.")
+        return {"name": self.split, **given}
+
+
+def split_options() -> type[SplitOptions]:
+    """`SplitOptions` with one flat option per setting, such as `--split-test`, shared by all splits that have it."""
+    from segue.data.splits.registry import SPLITS
+
+    choices: Any = Literal[tuple(SPLITS)]
+    listed = "; ".join(f"{name}: {_summary(config)}" for name, config in SPLITS.items())
+    text = f"Interactions held out for test and validation. {listed}."
+    fields: list[Any] = [("split", choices, dataclasses.field(default=_DEFAULT, metadata={"help": text}))]
+    settings = dict.fromkeys(field.name for config in SPLITS.values() for field in dataclasses.fields(config))
+    for name in settings:
+        owners = {split: config for split, config in SPLITS.items() if name in typing.get_type_hints(config)}
+        option_type = reduce(operator.or_, [typing.get_type_hints(config)[name] for config in owners.values()])
+        field: Any = dataclasses.field(default=None, metadata={"help": _help(name, owners)})
+        fields.append((_PREFIX + name, option_type | None, field))
+    made = dataclasses.make_dataclass("SplitOptions", fields, bases=(SplitOptions,), frozen=True)
+    made.__doc__ = SplitOptions.__doc__
+    return typing.cast(type[SplitOptions], made)
+
+
+def _summary(config: type[SplitConfig]) -> str:
+    line = (inspect.getdoc(config) or "").splitlines()[0].rstrip(".")
+    return (line[0].lower() + line[1:]).replace("%", "%%")
+
+
+def _help(name: str, owners: Mapping[str, type[SplitConfig]]) -> str:
+    """Help text of a setting: the splits that have it, its meaning and its default."""
+    first, *_ = owners.values()
+    text = attribute_docs(first)[name].rstrip(".")
+    defaults: dict[str, list[str]] = {}
+    for split, config in owners.items():
+        default = next(field.default for field in dataclasses.fields(config) if field.name == name)
+        if default is not dataclasses.MISSING:
+            defaults.setdefault(as_typed(default), []).append(split)
+    (usual, _), *others = defaults.items() if defaults else [("", [])]
+    exceptions = "".join(f"; {value} for {_listing(splits)}" for value, splits in others)
+    default_text = f" (default: {usual}{exceptions})" if usual else ""
+    return f"{_listing(list(owners))}: {text[0].lower() + text[1:]}.{default_text}"
+
+
+def _listing(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _flag(option: str) -> str:
-    return f"--split-{option.replace('_', '-')}"
+    return f"--{_PREFIX}{option}".replace("_", "-")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from segue.cli.main import INTERRUPTED, command_line, import_module
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
-from segue.cli.splitting import SplitOptions
+from segue.cli.splitting import split_options
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -69,15 +69,16 @@ def main(argv: Sequence[str]) -> int:
     if ":" in name:
         import_module(name.partition(":")[0])
     config = config_class(name)
+    split_group = split_options()
     parser = OptionParser("train", _NOTES, _ALIASES)
     parser.add_options(TrainOptions)
-    parser.add_options(SplitOptions)
+    parser.add_options(split_group)
     names = f"Name of the model; {model_names()}. Or a model of your own, as package.module:Class."
     parser.add_options(ModelOptions, under="model", texts={"name": names})
     parser.add_options(config, under="model", title=f"Settings of {config.name}")
     parser.add_options(Training, under="training", title="Training")
     parser.read(argv)
-    options, splitting = parser.get(TrainOptions), parser.get(SplitOptions)
+    options, splitting = parser.get(TrainOptions), parser.get(split_group)
     model, training = parser.get(config), parser.get(Training)
     if options.processes < 1:
         raise ConfigError(f"--processes: expected 1 or more, found {options.processes}")
@@ -88,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
             return launch(command_line("train", argv), options.processes)
 
     from segue.data.dataset import Dataset
-    from segue.data.splits.by_user import split_by
+    from segue.data.splits.registry import split_by
     from segue.training.fit import fit
 
     is_main = int(os.environ.get("RANK", "0")) == 0

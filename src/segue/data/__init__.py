@@ -1,1 +1,1 @@
-"""What happened: reading, preparation, the Dataset, histories, splits, statistics."""
+"""Data: reading, preparation, the Dataset, histories, splits, statistics."""

@@ -28,7 +28,9 @@ from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format. Version 2 is written only if ids stand in order of arrival: version 1 expects them sorted."""
+
 _MANIFEST = "dataset.json"
 _ARRAYS = ("items", "offsets", "times", "ratings", "session_offsets", "by_item")
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
@@ -36,7 +38,7 @@ _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Who took what, in order. Made by `segue.prepare`, opened by `Dataset.open`.
+    """The interactions of all users, in order. Made by `segue.prepare`, opened by `Dataset.open`.
 
     Attributes
     ----------
@@ -47,23 +49,23 @@ class Dataset:
     users, catalogue
         Vocabularies of the raw user and item ids.
     times
-        (n_interactions,) int64 in `time_unit`s since 1970 (or any count that grows), or None.
+        (n_interactions,) int64 in `time_unit`s since 1970 (or any growing count), or None.
     ratings
         (n_interactions,) float32, or None.
     time_unit
         "s", "ms", "us" or "ns"; None without times.
     ends
-        (n_users + 1,) int64 where each user's visible history ends; the split moves it, the arrays stay.
+        (n_users + 1,) int64 end of each user's visible history. A split moves it; the arrays stay.
     metadata
-        Where the data comes from and the steps of its preparation.
+        The source of the data and the steps of its preparation.
     session_offsets
-        (n_sessions + 1,) int64: session s is `items[session_offsets[s]:session_offsets[s + 1]]`, all of it of one
-        user; None without sessions. What is visible of them is `sessions`.
+        (n_sessions + 1,) int64: session s is `items[session_offsets[s]:session_offsets[s + 1]]`, of one user; None
+        without sessions. The visible sessions are `sessions`.
     by_item
         (n_interactions,) int32 or int64: the positions of all interactions, visible or not, sorted by item, then time,
-        then position; None where nobody has sorted them. What is visible of them is `item_histories`.
+        then position; None if they have not been sorted. The visible ones are `item_histories`.
     in_order
-        Whether each user's interactions stand in the order of time; not where a split has drawn single ones.
+        True if each user's interactions are in the order of time. Not so after a split that draws single ones.
     """
 
     items: npt.NDArray[np.int32]
@@ -102,7 +104,7 @@ class Dataset:
 
     @property
     def starts(self) -> Int64:
-        """(n_users + 1,) where each user's history starts."""
+        """(n_users + 1,) start of each user's history."""
         return self.offsets[:-1]
 
     @property
@@ -116,11 +118,11 @@ class Dataset:
     # ---- views --------------------------------------------------------------------------------------------------
 
     def until(self, ends: Int64) -> Dataset:
-        """The same data with each user's history ending at `ends` (n_users + 1,), absolute positions."""
+        """View of the same data with each user's history ending at `ends` (n_users + 1,), absolute positions."""
         return replace(self, ends=ends)
 
     def before(self, time: int) -> Dataset:
-        """The same data with only the interactions before `time`, in `time_unit`s.
+        """View of the same data with only the interactions before `time`, in `time_unit`s.
 
         Raises
         ------
@@ -141,7 +143,7 @@ class Dataset:
 
     @cached_property
     def sessions(self) -> Sessions:
-        """The visible sessions; one that a user's visible history ends in is cut there.
+        """The visible sessions. A session is cut at the end of its user's visible history.
 
         Raises
         ------
@@ -157,10 +159,10 @@ class Dataset:
 
     @cached_property
     def item_histories(self) -> ItemHistories:
-        """Who had each item, oldest first: the transpose of the visible interactions.
+        """The users of each item, oldest first: the transpose of the visible interactions.
 
-        A Dataset with ratings holds it on disk for all of them, and a view takes from that what is visible; else the
-        interactions are sorted when it is first asked for.
+        A Dataset with ratings has the order of all interactions on disk, and a view selects the visible ones. Without
+        it the interactions are sorted on first use.
         """
         whole = self.n_interactions == len(self.items)
         if self.by_item is not None:
@@ -168,8 +170,8 @@ class Dataset:
         elif whole:
             order = item_order(self.items, self.times)
         else:
-            where = positions(self.starts, self.ends).astype(position_type(len(self.items)), copy=False)
-            order = where[item_order(self.items[where], None if self.times is None else self.times[where])]
+            visible = positions(self.starts, self.ends).astype(position_type(len(self.items)), copy=False)
+            order = visible[item_order(self.items[visible], None if self.times is None else self.times[visible])]
         return ItemHistories(order, offsets_of(self.item_counts()), self.offsets, self.times, self.ratings)
 
     def item_counts(self) -> Int64:
@@ -180,19 +182,19 @@ class Dataset:
         return np.bincount(visible, minlength=self.n_items + 1).astype(np.int64, copy=False)
 
     def to_frame(self) -> pl.DataFrame:
-        """The visible interactions with raw ids: columns user, item and, where there are any, time, rating and session.
+        """The visible interactions with raw ids: columns user, item and, if there are any, time, rating and session.
 
         Sessions are numbered from 1 for each user.
         """
-        where = positions(self.starts, self.ends)
+        visible = positions(self.starts, self.ends)
         columns: dict[str, Any] = {
             "user": self.users.decode(rows_of(self.starts, self.ends)),
-            "item": self.catalogue.decode(self.items[where]),
+            "item": self.catalogue.decode(self.items[visible]),
         }
         if self.times is not None:
-            columns["time"] = self.times[where]
+            columns["time"] = self.times[visible]
         if self.ratings is not None:
-            columns["rating"] = self.ratings[where]
+            columns["rating"] = self.ratings[visible]
         if self.session_offsets is not None:
             sessions = self.sessions
             number = np.arange(len(sessions)) - sessions.offsets[sessions.users] + 1
@@ -204,7 +206,7 @@ class Dataset:
         return int(moment * UNITS_PER_SECOND[self.time_unit or "s"])
 
     def _visible(self) -> npt.NDArray[np.bool_]:
-        """Of each position in the arrays, whether it is visible."""
+        """Mask of the visible positions in the arrays (n_interactions,)."""
         bounds = np.stack([self.lengths, self.offsets[1:] - self.ends], axis=1)
         return np.repeat(np.tile([True, False], len(bounds)), bounds.reshape(-1))
 
@@ -212,19 +214,19 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all that is visible: two Datasets with the same fingerprint train the same model."""
+        """Hash of the visible data: two Datasets with the same fingerprint train the same model."""
         digest = hashlib.sha256()
         for array in (self.items, self.offsets, self.ends, self.times, self.ratings):
             digest.update(b"none" if array is None else np.ascontiguousarray(array).view(np.uint8).data)
         for vocabulary in (self.users, self.catalogue):
             digest.update(str(vocabulary.ids.dtype).encode())
             digest.update(vocabulary.to_bytes())
-        if self.session_offsets is not None:  # a Dataset without them keeps the fingerprint it always had
+        if self.session_offsets is not None:  # without sessions the fingerprint is that of older versions
             digest.update(b"sessions" + np.ascontiguousarray(self.session_offsets).tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | Path) -> Path:
-        """Write the Dataset as a folder, atomically, and return its path. A view is saved as what is visible."""
+        """Write the visible interactions as a folder, atomically, and return its path."""
         visible = self.compact()
         with atomic_folder(Path(path)) as folder:
             for name in _ARRAYS:
@@ -243,20 +245,21 @@ class Dataset:
                 "time_unit": self.time_unit,
                 "metadata": dict(self.metadata),
             }
-            write_manifest(folder, _MANIFEST, "dataset", FORMAT_VERSION, content)
+            version = 1 if self.users.is_sorted and self.catalogue.is_sorted else 2
+            write_manifest(folder, _MANIFEST, "dataset", version, content)
         return Path(path)
 
     def compact(self) -> Dataset:
-        """The same Dataset without the interactions that are not visible (itself when all are)."""
+        """The same Dataset without its hidden interactions (itself if there are none)."""
         if len(self.items) == self.n_interactions:
             return self
-        where = positions(self.starts, self.ends)
+        visible = positions(self.starts, self.ends)
         offsets = offsets_of(self.lengths)
         return replace(
             self,
-            items=self.items[where],
-            times=None if self.times is None else self.times[where],
-            ratings=None if self.ratings is None else self.ratings[where],
+            items=self.items[visible],
+            times=None if self.times is None else self.times[visible],
+            ratings=None if self.ratings is None else self.ratings[visible],
             offsets=offsets,
             ends=offsets[1:],
             session_offsets=None if self.session_offsets is None else offsets_of(self.sessions.lengths),
@@ -298,7 +301,7 @@ class Dataset:
 
 
 def _map(path: Path) -> npt.NDArray[Any]:
-    """Memory-map an array file, as a plain array; an empty one (which cannot be mapped) is read."""
+    """Memory-map an array file as a plain array. An empty one cannot be mapped and is read."""
     if path.stat().st_size <= 128:
         return np.asarray(np.load(path, allow_pickle=False))
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

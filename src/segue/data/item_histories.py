@@ -1,4 +1,4 @@
-"""The history of each item: who had it, in the order of time. The transpose of a Dataset's histories of users."""
+"""The history of each item: its users in the order of time. The transpose of a Dataset's user histories."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from segue.data.spool import Columns, Spool, chunks, scatter
 
 Positions = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
-_RANGE = 1 << 20  # interactions sorted at a time: so few that item, time and place mostly fit into one integer
+_RANGE = 1 << 20  # interactions sorted at a time: so few that item, time and position mostly fit into one integer
 _MOST_RANGES = 1_000
 
 
 @dataclass(frozen=True, eq=False)
 class ItemHistories:
-    """Who had each item, oldest first: the visible interactions of a Dataset, sorted by item, then time.
+    """The users of each item, oldest first: the visible interactions of a Dataset, sorted by item, then time.
 
     Attributes
     ----------
     order
-        (n,) int32 (int64 of more than 2³¹ interactions) positions in the Dataset's arrays; equal times, and all where
-        there are no times, stand by position.
+        (n,) int32 (int64 beyond 2³¹ interactions) positions in the Dataset's arrays. Interactions at equal times, or
+        without times, are in the order of their positions.
     offsets
         (n_items + 2,) int64: the history of item i is `order[offsets[i]:offsets[i + 1]]`; item 0 has none.
     user_offsets
         (n_users + 2,) `Dataset.offsets`.
     all_times, all_ratings
-        `Dataset.times` and `Dataset.ratings`, which `times` and `ratings` are gathered from.
+        `Dataset.times` and `Dataset.ratings`, the sources of `times` and `ratings`.
     """
 
     order: Positions
@@ -84,7 +84,7 @@ def item_order(items: npt.NDArray[np.int32], times: npt.NDArray[np.int64] | None
 
 
 def item_order_within(order: Positions, kept: npt.NDArray[np.bool_]) -> Positions:
-    """What `item_order` says once all positions but those `kept` (n,) are taken out, from what it said before (n,).
+    """The `item_order` of a subset: `order` (n,) of all positions, `kept` (n,) true for those that stay.
 
     >>> item_order_within(np.array([1, 2, 0]), np.array([True, False, True]))
     array([1, 0], dtype=int32)
@@ -96,12 +96,12 @@ def item_order_within(order: Positions, kept: npt.NDArray[np.bool_]) -> Position
 def save_item_order(
     file: Path, items: npt.NDArray[np.int32], times: npt.NDArray[np.int64] | None, item_counts: Int64
 ) -> None:
-    """Write `item_order(items, times)` as a NumPy file, sorted in ranges of items: in memory that stays bounded.
+    """Write `item_order(items, times)` as a NumPy file, sorted in ranges of items so that memory stays bounded.
 
     Parameters
     ----------
     file
-        Where to write it; what is needed on the way stands beside its folder for as long.
+        The file to write; temporary files stand beside its folder meanwhile.
     items, times
         (n,) each, perhaps memory-mapped; times may be None.
     item_counts
@@ -126,7 +126,7 @@ def _ranges(
     dtype: np.dtype[Any],
     folder: Path,
 ) -> Iterator[Columns]:
-    """The interactions, divided into ranges of items small enough to sort; each by position."""
+    """The interactions in ranges of items small enough to sort, each range in the order of positions."""
     size = max(_RANGE, len(items) // _MOST_RANGES)
     range_of = ((np.cumsum(item_counts) - item_counts) // size).astype(np.int16)
     timed = {} if times is None else {"time": times}
@@ -146,5 +146,5 @@ def _ranges(
 
 
 def position_type(n: int) -> np.dtype[Any]:
-    """The smallest type of integer that counts n positions: int32 or int64."""
+    """The smallest integer type for n positions: int32 or int64."""
     return np.dtype(np.int32 if n <= np.iinfo(np.int32).max else np.int64)

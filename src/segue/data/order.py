@@ -11,7 +11,7 @@ from segue.data.ragged import Int64
 
 
 def time_order(users: npt.NDArray[Any], times: Int64 | None) -> Int64 | None:
-    """The stable order (n,) by user, then time; None where the arrays stand in that order already.
+    """The stable order (n,) by user, then time; None if the arrays are in that order already.
 
     >>> time_order(np.array([2, 1, 1]), np.array([5, 7, 6]))
     array([2, 1, 0])
@@ -30,12 +30,12 @@ def time_order(users: npt.NDArray[Any], times: Int64 | None) -> Int64 | None:
         key += times - low
     if bool((key[1:] >= key[:-1]).all()):
         return None
-    place_bits = (len(key) - 1).bit_length()
-    if bits + place_bits > 63:
+    position_bits = (len(key) - 1).bit_length()
+    if bits + position_bits > 63:
         return np.argsort(key, kind="stable")
-    # With its place in the lowest bits every key differs, and sorting the keys alone is several times faster.
-    key <<= place_bits
+    # With its position in the lowest bits every key differs, and sorting the keys alone is several times faster.
+    key <<= position_bits
     key |= np.arange(len(key), dtype=np.int64)
     key.sort()
-    key &= (1 << place_bits) - 1
+    key &= (1 << position_bits) - 1
     return key

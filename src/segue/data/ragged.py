@@ -11,7 +11,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 def offsets_of(lengths: npt.NDArray[Any]) -> Int64:
-    """Offsets (n + 1) of slices of the given lengths (n) laid end to end.
+    """Offsets (n + 1) of slices of the given lengths (n), laid end to end.
 
     >>> offsets_of(np.array([2, 0, 3]))
     array([0, 2, 2, 5])
@@ -33,7 +33,7 @@ def positions(starts: Int64, ends: Int64) -> Int64:
 
 
 def rows_of(starts: Int64, ends: Int64) -> Int64:
-    """For each of `positions(starts, ends)`, the number of the slice that it comes from.
+    """Number of the slice that each of `positions(starts, ends)` comes from.
 
     >>> rows_of(np.array([0, 7]), np.array([3, 9]))
     array([0, 0, 0, 1, 1])

@@ -1,4 +1,4 @@
-"""Sessions: what a user did in one go, as slices of that user's history."""
+"""Sessions: consecutive slices of a user's history, such as baskets or visits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DAY = 86_400
 
 @dataclass(frozen=True, eq=False)
 class Sessions:
-    """All visible sessions, in the order of users and, for each, of time; slices of one flat array.
+    """All visible sessions, in the order of users, then of time; slices of one flat array.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Sessions:
     starts, ends
         (n,) int64; session s is `items[starts[s]:ends[s]]`, never empty.
     offsets
-        (n_users + 2,) int64; the sessions of user u are those from `offsets[u]` to before `offsets[u + 1]`.
+        (n_users + 2,) int64; user u has the sessions `offsets[u]` to `offsets[u + 1] - 1`.
     """
 
     items: npt.NDArray[np.int32]
@@ -63,12 +63,12 @@ class Sessions:
 
 
 def visible_sessions(items: npt.NDArray[np.int32], session_offsets: Int64, offsets: Int64, ends: Int64) -> Sessions:
-    """The sessions that begin before the end of their user's visible history, cut to it.
+    """The sessions that begin before the end of their user's visible history, cut at that end.
 
     Parameters
     ----------
     items, session_offsets, offsets, ends
-        Those of a Dataset.
+        The arrays of a Dataset.
     """
     firsts = np.searchsorted(session_offsets, offsets)  # (n_users + 2,) the first session of each user
     users = rows_of(firsts[:-1], firsts[1:])
@@ -80,14 +80,14 @@ def visible_sessions(items: npt.NDArray[np.int32], session_offsets: Int64, offse
 
 @dataclass(frozen=True)
 class SessionRule:
-    """Where sessions begin.
+    """Rule that says where sessions begin.
 
     Attributes
     ----------
     kind
-        "column": where a column says so. "gap": after a pause longer than `gap`. "day": with each day, in UTC.
+        "column": as a column says. "gap": after a pause longer than `gap`. "day": with each day, in UTC.
     gap
-        In units of the times.
+        Length of the pause, in units of the times.
     day
         Length of a day, in units of the times.
     """
@@ -106,8 +106,8 @@ class SessionRule:
 
         Returns
         -------
-        The columns with `session` (n,) int64, different for neighbours exactly where a session begins within a user,
-        and the number of sessions that had to be divided because those of one user overlap in time.
+        The columns with `session` (n,) int64, which changes within a user exactly when a session begins; and the
+        number of sessions that were divided because those of one user overlap in time.
         """
         user, time = columns["user"], columns.get("time")
         if not len(user):
@@ -124,24 +124,24 @@ class SessionRule:
 
 
 def _by_column(columns: Columns) -> tuple[Columns, int]:
-    """Interactions of equal time are put in the order of their sessions, so that sessions stay together."""
+    """Sort interactions at equal times by session, so that sessions stay together."""
     user, time = columns["user"], columns.get("time")
     pairs = (user.astype(np.int64) - int(user.min())) * (int(columns["session"].max()) + 1) + columns["session"]
-    # The first place of a session among those of its user: sessions that begin earlier come first.
+    # A session is numbered by the position of its first interaction: sessions that begin earlier come first.
     _, first, inverse = np.unique(pairs, return_index=True, return_inverse=True)
     marked = columns | {"session": first[inverse].astype(np.int64)}
     if time is None:
-        order = time_order(marked["session"], None)  # by user still, since first places rise with the user
+        order = time_order(marked["session"], None)  # by user still, since first positions rise with the user
     else:
-        moment = np.concatenate([[0], np.cumsum((np.diff(time) != 0) | (np.diff(user) != 0))])
-        order = time_order(moment, marked["session"])
+        same_time = np.concatenate([[0], np.cumsum((np.diff(time) != 0) | (np.diff(user) != 0))])
+        order = time_order(same_time, marked["session"])
     if order is not None:
         marked = {name: values[order] for name, values in marked.items()}
     return marked, int(_begins(marked).sum()) - len(first)
 
 
 def out_of_order(user: npt.NDArray[Any], time: Int64) -> int:
-    """How often, in the order of the log, an interaction is earlier than the one before it of the same user.
+    """Number of interactions that are earlier than the same user's previous one in the log.
 
     >>> out_of_order(np.array([1, 2, 1, 2]), np.array([5, 5, 4, 6]))
     1
@@ -152,7 +152,7 @@ def out_of_order(user: npt.NDArray[Any], time: Int64) -> int:
 
 
 def _begins(columns: Columns) -> npt.NDArray[np.bool_]:
-    """Whether a user or a session begins with each interaction (n,); the first one always begins one."""
+    """Mask (n,) of the interactions that begin a user or a session; the first always does."""
     user, session = columns["user"], columns["session"]
     begins = np.ones(len(user), dtype=bool)
     begins[1:] = (user[1:] != user[:-1]) | (session[1:] != session[:-1])
@@ -160,7 +160,7 @@ def _begins(columns: Columns) -> npt.NDArray[np.bool_]:
 
 
 def notes_on(late: int, divided: int) -> list[str]:
-    """What is to be said of sessions out of order, and of sessions that had to be divided."""
+    """Notes for the user on sessions out of order, and on sessions that were divided."""
     notes = []
     if late:
         notes.append(f"{late:,} sessions stood behind a later one of their user; they were sorted by time.")
@@ -170,7 +170,7 @@ def notes_on(late: int, divided: int) -> list[str]:
 
 
 class SessionOffsets:
-    """Where sessions begin, collected while the interactions pass by in pieces, sorted and marked."""
+    """Offsets of sessions, collected from sorted and marked interactions piece by piece."""
 
     def __init__(self) -> None:
         self._rows = 0
@@ -178,7 +178,7 @@ class SessionOffsets:
         self._last: tuple[int, int] | None = None
 
     def add(self, columns: Columns) -> None:
-        """Take note of the next piece: `user` and `session`, (n,) each, as `SessionRule.mark` gives them."""
+        """Add the next piece: `user` and `session`, (n,) each, as `SessionRule.mark` returns them."""
         begins = _begins(columns)
         if not len(begins):
             return
@@ -189,14 +189,14 @@ class SessionOffsets:
         self._last = (int(user[-1]), int(session[-1]))
 
     def finish(self) -> Int64:
-        """(n_sessions + 1,) as `Dataset.session_offsets`."""
+        """Return `Dataset.session_offsets` (n_sessions + 1,)."""
         return np.concatenate([*self._starts, [self._rows]]).astype(np.int64)
 
 
 def rule_of(
     sessions: str | None, gap: float | None, columns: Mapping[str, str], time_unit: str | None
 ) -> SessionRule | None:
-    """The rule that the options of `prepare` ask for; None for no sessions.
+    """The rule that the options of `prepare` describe; None for no sessions.
 
     Raises
     ------

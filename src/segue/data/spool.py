@@ -1,4 +1,4 @@
-"""Columns in flat files, written piece by piece and read by memory map: arrays that may be larger than memory."""
+"""Columns in flat files, which may be larger than memory: written piece by piece, read by memory map."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Spool:
     Parameters
     ----------
     folder
-        Where the files go; made if need be.
+        Folder of the files; made if needed.
     dtypes
         Name → type of each column.
     """
@@ -33,7 +33,7 @@ class Spool:
         self._paths = {name: folder / f"{name}.bin" for name in self.dtypes}
 
     def append(self, columns: Columns) -> None:
-        """Add rows: name → (n,), for every column. No file stays open, so there may be any number of spools."""
+        """Add rows: name → (n,), for every column. No file stays open, so any number of spools may exist."""
         sizes = {len(columns[name]) for name in self.dtypes}
         (size,) = sizes
         for name, dtype in self.dtypes.items():
@@ -50,7 +50,7 @@ class Spool:
         return {name: self._read(name, slice(0, self.rows)) for name in self.dtypes}
 
     def pieces(self) -> Iterator[tuple[slice, dict[str, npt.NDArray[Any]]]]:
-        """All columns, piece by piece, each read into memory: (which rows, name → values)."""
+        """All columns, piece by piece, each read into memory: (slice of rows, name → values)."""
         for part in chunks(self.rows):
             yield part, {name: self._read(name, part) for name in self.dtypes}
 
@@ -85,7 +85,7 @@ def chunks(rows: int, size: int = CHUNK) -> Iterator[slice]:
 
 
 def scatter(columns: Columns, target: npt.NDArray[np.integer[Any]], spools: Sequence[Spool]) -> None:
-    """Append each row (n,) to the spool of its number in `target` (n,), in the order in which the rows stand."""
+    """Append each row (n,) to the spool with its number in `target` (n,); the order of the rows stays."""
     if len(spools) == 1:
         spools[0].append(columns)
         return

@@ -15,14 +15,21 @@ from segue.errors import DataError, UnknownIdError
 
 Codes = npt.NDArray[np.int64]
 
+_FEW = 64
+"""Text ids are found by bisection if the vocabulary has so many ids for each of them, and else by a join."""
+
+_MISSING = "an id is missing (null): a vocabulary holds only real ids."
+
 
 class Vocabulary:
-    """Raw ids, sorted; the id at position p has code p + 1, and code 0 is every id that is not here.
+    """Raw ids in a fixed order: the id at position p has code p + 1. Code 0 stands for every unknown id.
+
+    A new vocabulary is sorted. Ids that arrive later are appended by `extended`, so a code never changes.
 
     Parameters
     ----------
     ids
-        Unique raw ids: integers (kept as Int64) or strings. Anything else is written as a string first.
+        Unique raw ids: integers (stored as Int64) or strings. Other types are converted to strings.
 
     Examples
     --------
@@ -31,16 +38,28 @@ class Vocabulary:
     array([2, 0])
     >>> words.decode([1]).to_list()
     ['milk']
+    >>> words.extended(["beer", "tea"]).encode(["milk", "tea", "beer"])
+    array([1, 2, 3])
     """
 
     def __init__(self, ids: Iterable[Any]) -> None:
-        series = as_ids(ids)
-        ordered = series.sort()
-        if ordered.null_count():
-            raise DataError("an id is missing (null): a vocabulary holds only real ids.")
-        if ordered.n_unique() != len(ordered):
-            raise DataError("an id occurs twice: the ids of a vocabulary are unique.")
-        self.ids: pl.Series = ordered.alias("id")
+        self.ids: pl.Series = _checked(as_ids(ids).sort())
+
+    @classmethod
+    def in_order(cls, ids: Iterable[Any]) -> Vocabulary:
+        """Vocabulary that keeps the ids in the given order.
+
+        >>> Vocabulary.in_order(["tea", "milk"]).encode(["tea", "milk"])
+        array([1, 2])
+        """
+        return cls._of(_checked(as_ids(ids)))
+
+    @classmethod
+    def _of(cls, ids: pl.Series) -> Vocabulary:
+        """Vocabulary of ids that are known to be unique and not null."""
+        vocabulary = cls.__new__(cls)
+        vocabulary.ids = ids
+        return vocabulary
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,74 +73,154 @@ class Vocabulary:
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} ids, {self.ids.dtype})"
 
+    @cached_property
+    def is_sorted(self) -> bool:
+        """True if codes follow the sorted order of the ids; an extended vocabulary may not."""
+        return self.ids.is_sorted()
+
+    def extended(self, ids: Iterable[Any]) -> Vocabulary:
+        """Vocabulary with the unknown ones of `ids` appended, in the order of their first arrival.
+
+        The codes of all other ids stay the same. Digits given as text count as integers in a vocabulary of integers,
+        and integers count as text in a vocabulary of text. An empty vocabulary takes the type of `ids`.
+
+        Parameters
+        ----------
+        ids
+            Raw ids; known and repeated ones are allowed.
+
+        Raises
+        ------
+        DataError
+            An id is null, or text that is no integer should join a vocabulary of integers.
+        """
+        arrived = as_ids(ids)
+        if arrived.null_count():
+            raise DataError(_MISSING)
+        if len(self) and arrived.dtype != self.ids.dtype:
+            converted = arrived.cast(self.ids.dtype, strict=False)
+            if converted.null_count():
+                example = arrived.filter(converted.is_null())[0]
+                raise DataError(
+                    f"the id {example!r} is not an integer (of 64 bits), and the ids of this vocabulary are integers: "
+                    f"convert the new ids to integers, or prepare the whole log again with ids that are text."
+                )
+            arrived = converted
+        new = arrived.filter(pl.Series(self.encode(arrived) == 0, dtype=pl.Boolean)).unique(maintain_order=True)
+        if not len(new):
+            return self
+        return Vocabulary._of(pl.concat([self.ids, new.alias("id")], rechunk=True) if len(self) else new.alias("id"))
+
     def encode(self, ids: Iterable[Any]) -> Codes:
-        """Codes (n,) of raw ids (n); 0 where an id is unknown. Digits given as text match integer ids."""
+        """Codes (n,) of raw ids (n); 0 for unknown ids. Digits given as text match integer ids."""
         series = as_ids(ids)
         if series.dtype != self.ids.dtype:
             series = series.cast(self.ids.dtype, strict=False)
-        if self._integers is None:
-            joined = pl.DataFrame({"id": series}).join(self._table, on="id", how="left", maintain_order="left")
-            return joined["code"].fill_null(0).to_numpy().astype(np.int64, copy=False)
         if not len(self):
             return np.zeros(len(series), dtype=np.int64)
-        known = series.is_not_null().to_numpy()
-        wanted = series.fill_null(0).to_numpy()
-        place = np.searchsorted(self._integers, wanted)
-        hit = known & (self._integers[np.minimum(place, len(self) - 1)] == wanted)
-        return np.where(hit, place + 1, 0).astype(np.int64, copy=False)
+        if self.ids.dtype == pl.Int64:
+            requested = (series.fill_null(0) if series.null_count() else series).to_numpy()
+            ranks = np.minimum(np.searchsorted(self._sorted_integers, requested), len(self) - 1)
+            known = self._sorted_integers[ranks] == requested
+        elif len(series) * _FEW > len(self):
+            joined = pl.DataFrame({"id": series}).join(self._table, on="id", how="left", maintain_order="left")
+            return joined["code"].fill_null(0).to_numpy().astype(np.int64, copy=False)
+        else:
+            ranks = np.minimum(self._sorted_ids.search_sorted(series).to_numpy().astype(np.int64), len(self) - 1)
+            known = (self._sorted_ids[ranks] == series).fill_null(False).to_numpy()
+        if series.null_count():
+            known = known & series.is_not_null().to_numpy()
+        positions = ranks if self._order is None else self._order[ranks]
+        return np.where(known, positions + 1, 0).astype(np.int64, copy=False)
 
     def require(self, ids: Iterable[Any], what: str) -> Codes:
-        """Like `encode`, but unknown ids are an UnknownIdError that lists them; `what` names them ("item")."""
+        """Codes (n,) of raw ids (n); every id must be known.
+
+        Parameters
+        ----------
+        ids
+            Raw ids.
+        what
+            Noun for the error message, such as "item".
+
+        Raises
+        ------
+        UnknownIdError
+            Some ids are unknown; the message lists them.
+        """
         series = as_ids(ids)
         codes = self.encode(series)
-        missing = series.filter(pl.Series(codes == 0))
-        if len(missing):
-            shown = ", ".join(repr(value) for value in missing.head(5))
+        if not codes.all():
+            missing = series.filter(pl.Series(codes == 0))
+            listed = ", ".join(repr(value) for value in missing.head(5))
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
             example = ", ".join(repr(value) for value in self.ids.head(3))
-            raise UnknownIdError(f"unknown {what}: {shown}{more}. Known ones look like {example}.")
+            raise UnknownIdError(f"unknown {what}: {listed}{more}. Known ones look like {example}.")
         return codes
 
     def decode(self, codes: npt.ArrayLike) -> pl.Series:
         """Raw ids (n) of codes (n); null for code 0."""
-        wanted = np.asarray(codes, dtype=np.int64)
-        index = pl.Series(wanted - 1).set(pl.Series(wanted == 0), None)
+        numbers = np.asarray(codes, dtype=np.int64)
+        if numbers.ndim == 1 and numbers.all():
+            return self.ids[numbers - 1]  # many times as fast as an index that may hold nulls
+        index = pl.Series(numbers - 1).set(pl.Series(numbers == 0), None)
         return self.ids.gather(index)
 
     def save(self, path: Path) -> None:
-        """Write a Parquet file with the one column `id`."""
+        """Write a Parquet file with the single column `id`, in the order of the codes."""
         self.ids.to_frame().write_parquet(path)
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Read what `save` wrote."""
-        return cls(pl.read_parquet(path, memory_map=False)["id"])
+        """Read a file that `save` wrote; every id keeps its code."""
+        return cls.in_order(pl.read_parquet(path, memory_map=False)["id"])
 
     def to_bytes(self) -> bytes:
-        """The ids as bytes, the same in every version of every library, to be hashed."""
-        if self._integers is not None:
-            return self._integers.tobytes()
+        """Ids as bytes for hashing, the same in every version of every library."""
+        if self.ids.dtype == pl.Int64:
+            return self.ids.to_numpy().tobytes()
         lengths = self.ids.str.len_bytes().to_numpy()
         return lengths.tobytes() + "".join(self.ids).encode()
 
     @cached_property
-    def _integers(self) -> npt.NDArray[np.int64] | None:
-        return self.ids.to_numpy() if self.ids.dtype == pl.Int64 else None
+    def _order(self) -> Codes | None:
+        """Positions (n,) of the ids in sorted order; None if the ids are sorted."""
+        return None if self.is_sorted else self.ids.arg_sort().to_numpy().astype(np.int64)
+
+    @cached_property
+    def _sorted_integers(self) -> Codes:
+        integers: Codes = self.ids.to_numpy()
+        return integers if self._order is None else integers[self._order]
+
+    @cached_property
+    def _sorted_ids(self) -> pl.Series:
+        return self.ids if self.is_sorted else self.ids.sort()
 
     @cached_property
     def _table(self) -> pl.DataFrame:
         return pl.DataFrame({"id": self.ids, "code": np.arange(1, len(self) + 1, dtype=np.int64)})
 
 
+def _checked(ids: pl.Series) -> pl.Series:
+    """The same ids, if each is given and unique."""
+    if ids.null_count():
+        raise DataError(_MISSING)
+    if ids.n_unique() != len(ids):
+        raise DataError("an id occurs twice: the ids of a vocabulary are unique.")
+    return ids.alias("id")
+
+
 def as_ids(ids: Iterable[Any]) -> pl.Series:
-    """Raw ids as a polars Series of Int64 (integers of any width, whole floats) or String (anything else); NaN is null.
+    """Raw ids as a polars Series of Int64 (integers of any width, whole floats) or String (all else); NaN is null.
 
     Raises
     ------
     DataError
-        Ids of several types (numbers and strings, for example) stand in one collection.
+        The ids have several types, such as numbers and strings.
     """
     series = _series(ids)
+    if series.dtype in (pl.Int64, pl.String):
+        return series
     if series.dtype == pl.Null:
         return series.cast(pl.Int64)
     if series.dtype.is_float():
@@ -145,12 +244,12 @@ def _series(ids: Iterable[Any]) -> pl.Series:
     if type(ids).__module__.startswith("pyarrow"):
         return pl.Series(ids)
     values = list(ids)
-    kinds = set(map(type, values)) - {type(None)}
-    families = {_family(kind) for kind in kinds}
+    types = set(map(type, values)) - {type(None)}
+    families = {_family(one) for one in types}
     if len(families) > 1:
         raise DataError(f"ids mix types ({', '.join(sorted(families))}): make them all of one type.")
-    if any(issubclass(kind, np.generic) for kind in kinds):
-        if len(kinds) == 1 and families == {"number"} and None not in values:
+    if any(issubclass(one, np.generic) for one in types):
+        if len(types) == 1 and families == {"number"} and None not in values:
             values = np.array(values).tolist()  # several times as fast as one by one
         else:
             values = [value.item() if isinstance(value, np.generic) else value for value in values]
@@ -161,10 +260,10 @@ def _series(ids: Iterable[Any]) -> pl.Series:
     return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
 
 
-def _family(kind: type) -> str:
-    """Values of one family can be ids together."""
-    if issubclass(kind, bool | np.bool_):
+def _family(value_type: type) -> str:
+    """Name of the family of a type; values of one family can be ids together."""
+    if issubclass(value_type, bool | np.bool_):
         return "bool"
-    if issubclass(kind, int | float | np.integer | np.floating):
+    if issubclass(value_type, int | float | np.integer | np.floating):
         return "number"
-    return "str" if issubclass(kind, str) else kind.__name__
+    return "str" if issubclass(value_type, str) else value_type.__name__

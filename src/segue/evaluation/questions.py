@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,17 +14,9 @@ from segue.data.ragged import Int64
 from segue.data.splits.by_user import Holdout
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
+from segue.inference.scorer import HasScorer, Scorer, scorer_of
 from segue.inference.scoring.ranking import check_k
 from segue.models.base import Model
-
-
-class HasModel(Protocol):
-    """Anything that carries a fitted model, as a Recommender does."""
-
-    @property
-    def model(self) -> Model:
-        """The fitted model."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +25,8 @@ class Questions:
 
     Attributes
     ----------
-    model
-        Is asked.
+    scorer
+        The Scorer that is asked.
     holdout
         The users, or those drawn from them.
     candidates
@@ -45,7 +37,7 @@ class Questions:
         What the users were drawn from; None if all are asked.
     """
 
-    model: Model
+    scorer: Scorer
     holdout: Holdout
     candidates: Candidates | None
     ks: list[int]
@@ -54,7 +46,7 @@ class Questions:
     @classmethod
     def of(
         cls,
-        recommender: HasModel | Model,
+        recommender: HasScorer | Model,
         holdout: Holdout,
         k: int | Sequence[int],
         candidates: int | Candidates | None,
@@ -82,7 +74,7 @@ class Questions:
         EvaluationError
             The Holdout is empty or belongs to another catalogue, or the candidates are another Holdout's.
         """
-        model = recommender if isinstance(recommender, Model) else recommender.model
+        scorer = scorer_of(recommender)
         if users is not None and users < 1:
             raise ConfigError(f"the number of users to ask is {users}: expected 1 or more, or None for all.")
         asked = holdout if users is None else holdout.sample(users, seed)
@@ -90,14 +82,14 @@ class Questions:
         if isinstance(drawn, int):
             drawn = sample_candidates(asked, drawn, by=by, seed=seed, from_history=from_history)
         drawn = None if drawn is None else drawn.of(asked.users)
-        ks = lengths_of(k, model.n_items if drawn is None else drawn.n + 1, drawn is not None)
-        _check(model, asked)
-        return cls(model, asked, drawn, ks, None if users is None else seed)
+        ks = lengths_of(k, scorer.n_items if drawn is None else drawn.n + 1, drawn is not None)
+        _check(scorer, asked)
+        return cls(scorer, asked, drawn, ks, None if users is None else seed)
 
     def protocol(self, targets: Histories, exclude_seen: bool) -> dict[str, Any]:
         """What was asked, as plain data; `targets` are distinct within a row."""
         asked = protocol_of(self.holdout, targets, exclude_seen, self.candidates, self.users_seed)
-        return {**asked, **look_back_of(self.model)}
+        return {**asked, **look_back_of(self.scorer.model)}
 
 
 def protocol_of(
@@ -161,10 +153,10 @@ def check_asked(holdout: Holdout) -> None:
         raise EvaluationError("the Holdout has no users: there is nothing to evaluate.")
 
 
-def _check(model: Model, holdout: Holdout) -> None:
+def _check(scorer: Scorer, holdout: Holdout) -> None:
     check_asked(holdout)
-    if model.n_items != holdout.dataset.n_items:
+    if scorer.n_items != holdout.dataset.n_items:
         raise EvaluationError(
-            f"the model knows {model.n_items:,} items and the Holdout's Dataset has {holdout.dataset.n_items:,}: the "
+            f"the model knows {scorer.n_items:,} items and the Holdout's Dataset has {holdout.dataset.n_items:,}: the "
             "model was fitted on another Dataset."
         )

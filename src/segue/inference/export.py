@@ -18,6 +18,7 @@ from segue.errors import ConfigError, StorageError
 from segue.files import atomic_file, read_json, write_json
 from segue.inference.asking.as_of import Moment, moment
 from segue.inference.asking.users import People, warn_unrated
+from segue.inference.scorer import Scorer
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame
 from segue.models.base import Model
 
@@ -105,7 +106,7 @@ class Export:
 
 def write_lists(
     target: Export,
-    model: Model,
+    scorer: Scorer,
     dataset: Dataset,
     people: People,
     rules: Rules,
@@ -119,7 +120,7 @@ def write_lists(
     ----------
     target
         The file.
-    model, dataset
+    scorer, dataset
         Who answers, and the raw ids of the items.
     people, rules, shares
         As for `best_lists`.
@@ -129,24 +130,24 @@ def write_lists(
         Called with the number of people done and of all.
     """
 
-    listed = np.zeros(model.n_items + 1, dtype=np.bool_)
+    listed = np.zeros(scorer.n_items + 1, dtype=np.bool_)
 
     def lists(part: slice) -> pl.DataFrame:
         some = people.select(part)
-        codes, scores = best_lists(model, some, rules, shares)
+        codes, scores = best_lists(scorer, some, rules, shares)
         listed[codes] = True
-        return list_frame(model, some, dataset.catalogue, codes, scores)
+        return list_frame(scorer, some, dataset.catalogue, codes, scores)
 
     until = None if as_of is None else moment(dataset, as_of)
-    path = target.write(len(people), identify(model, dataset, people, rules, until), lists, progress)
-    warn_unrated(model, dataset.catalogue, np.flatnonzero(listed))
+    path = target.write(len(people), identify(scorer, dataset, people, rules, until), lists, progress)
+    warn_unrated(scorer, dataset.catalogue, np.flatnonzero(listed))
     return path
 
 
-def identify(model: Model, dataset: Dataset, people: People, rules: Rules, as_of: int | None) -> dict[str, Any]:
+def identify(scorer: Scorer, dataset: Dataset, people: People, rules: Rules, as_of: int | None) -> dict[str, Any]:
     """All that lists depend on, as plain data: a part may be kept only for the same."""
     return {
-        "model": fingerprint(model),
+        "model": fingerprint(scorer.model),
         "dataset": dataset.fingerprint,
         "people": digest(people.ids.hash(seed=0).to_numpy()),
         "k": rules.k,

@@ -18,9 +18,10 @@ from segue.inference.explaining.effects import REFERENCES, Measure
 from segue.inference.explaining.neighbours import check_neighbours, neighbour_frame
 from segue.inference.explaining.reasons import By, asked_once, asked_pairs, attention_frame, check_measure, reason_frame
 from segue.inference.export import Export, Progress, write_lists
+from segue.inference.scorer import Scorer
 from segue.inference.scoring.complete import completed
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, most_popular, rules_of, scores_of
-from segue.inference.scoring.similar import similar_items
+from segue.inference.scoring.similar import likeness_of, similar_items
 from segue.inference.storage import save_recommender
 from segue.models.base import Model
 from segue.models.popularity import popularity
@@ -70,6 +71,7 @@ class Recommender:
                 f"{dataset.n_users:,} and {dataset.n_items:,}: it is not the one the model was fitted on."
             )
         self.model = model
+        self.scorer = Scorer.of(model)
         self.dataset = dataset
         self.metadata: dict[str, Any] = dict(metadata or {})
 
@@ -135,9 +137,9 @@ class Recommender:
         """
         people, shares = self._people(users, histories, basket, as_of, unknown)
         rules = rules_of(self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None)
-        codes, scores = best_lists(self.model, people, rules, shares)
-        warn_unrated(self.model, self.dataset.catalogue, codes)
-        return list_frame(self.model, people, self.dataset.catalogue, codes, scores)
+        codes, scores = best_lists(self.scorer, people, rules, shares)
+        warn_unrated(self.scorer, self.dataset.catalogue, codes)
+        return list_frame(self.scorer, people, self.dataset.catalogue, codes, scores)
 
     def complete(
         self,
@@ -176,7 +178,7 @@ class Recommender:
         """
         people, shares = self._people(users, histories, basket, as_of, unknown)
         rules = rules_of(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
-        return completed(self.model, people, n, rules, shares, self.dataset.catalogue)
+        return completed(self.scorer, people, n, rules, shares, self.dataset.catalogue)
 
     def score(
         self,
@@ -212,7 +214,7 @@ class Recommender:
         """
         people, shares = self._people(users, histories, basket, as_of, unknown)
         codes = asked_items(self.dataset.catalogue, items)
-        return scores_of(self.model, people, codes, shares, self.dataset.catalogue, long)
+        return scores_of(self.scorer, people, codes, shares, self.dataset.catalogue, long)
 
     def similar(self, items: Any = None, k: int = 10) -> pl.DataFrame:
         """The items most like given ones, by the cosine of the model's item vectors.
@@ -236,7 +238,7 @@ class Recommender:
         UnknownIdError
             None of the items is known.
         """
-        return similar_items(self.model, self.dataset.catalogue, asked_items(self.dataset.catalogue, items), k)
+        return similar_items(self._likeness, self.dataset.catalogue, asked_items(self.dataset.catalogue, items), k)
 
     def explain(
         self,
@@ -301,15 +303,16 @@ class Recommender:
         if top is not None and top < 1:
             raise ConfigError(f"top={top} is a number of reasons: expected 1 or more.")
         dataset, shares, when = self._until(as_of)
-        if isinstance(self.model, RatingModel):
-            check_neighbours(self.model, by, measure)
+        model = self.scorer.model
+        if isinstance(model, RatingModel):
+            check_neighbours(model, by, measure)
             pairs, codes = asked_pairs(dataset, users, items, histories, basket)
-            warn_unrated(self.model, dataset.catalogue, codes)
-            return neighbour_frame(self.model, dataset, pairs.asked_at(when), codes, top)
+            warn_unrated(self.scorer, dataset.catalogue, codes)
+            return neighbour_frame(model, dataset, pairs.asked_at(when), codes, top)
         pairs, codes = asked_pairs(dataset, users, items, histories, basket)
         pairs = pairs.asked_at(when)
         references = most_popular(shares, Rules(REFERENCES))
-        return reason_frame(self.model, dataset, pairs, codes, references, by=by, measure=measure, top=top)
+        return reason_frame(self.scorer, dataset, pairs, codes, references, by=by, measure=measure, top=top)
 
     def attention(
         self,
@@ -341,7 +344,7 @@ class Recommender:
         require_one(users, histories)
         dataset, _, when = self._until(as_of)
         people, _ = asked_once(dataset, users, histories, basket)
-        return attention_frame(self.model, dataset, people.asked_at(when))
+        return attention_frame(self.scorer, dataset, people.asked_at(when))
 
     def export(
         self,
@@ -378,9 +381,9 @@ class Recommender:
         """
         target = Export(Path(path), chunk)
         rules = rules_of(self.dataset.catalogue, k, exclude_seen, allow, deny)
-        rules.check(self.model.n_items)
+        rules.check(self.scorer.n_items)
         people, shares = self._people(users, None, None, as_of, unknown)
-        return write_lists(target, self.model, self.dataset, people, rules, shares, as_of, progress)
+        return write_lists(target, self.scorer, self.dataset, people, rules, shares, as_of, progress)
 
     # ---- storage ------------------------------------------------------------------------------------------------
 
@@ -413,6 +416,10 @@ class Recommender:
         when = moment(self.dataset, as_of)
         dataset = self.dataset.before(when)
         return dataset, popularity(dataset), when
+
+    @cached_property
+    def _likeness(self) -> Scorer:
+        return likeness_of(self.scorer)
 
     @cached_property
     def _shares(self) -> Scores:

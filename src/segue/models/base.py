@@ -7,11 +7,12 @@ then serve it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,10 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
+from segue.models.scores import ItemScores
 from segue.settings import Settings
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,30 +107,52 @@ class Model(nn.Module, ABC):
         self.n_items = n_items
 
     @abstractmethod
-    def queries(self, histories: Histories) -> Tensor:
-        """One query per history, (batch, …): all that is needed to score items.
+    def inputs(self, histories: Histories) -> Any:
+        """A named tuple of tensors on the CPU: all that `encode` must know of n histories.
 
-        Histories are not empty where the model `needs_history`.
+        Arrays in, tensors out; nothing is written, and no weight is read. Histories are not empty if the model
+        `needs_history`.
         """
 
     @abstractmethod
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) float32 of the item codes start … stop - 1; column of code 0 is meaningless.
+    def encode(self, inputs: Any) -> Tensor:
+        """Queries (n, …), all that is needed to score items, from a named tuple that `inputs` made.
 
-        `out` may be given to receive the result (it is then returned).
+        A function of tensors and weights without data-dependent Python, so that it can be exported (`torch.export`).
+        Models whose steps depend on the lengths of baskets say so.
         """
 
     @abstractmethod
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Scores (batch, n) float32 of `items` (batch, n) int64."""
+    def scores(self) -> ItemScores:
+        """The scores of items as the weights are now; later changes of the weights may or may not show in them."""
 
     def item_vectors(self) -> Tensor | None:
         """Vectors (n_items + 1, width) whose cosine says how alike two items are, or None if there are none."""
         return None
 
     def attention(self, histories: Histories) -> Attention | None:
-        """What `queries` looks at for each history, or None if the model has no attention."""
+        """Attention of the queries of n histories over their items, or None if the model has no attention."""
         return None
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Keep what the model must know of the visible interactions before it is trained: usual gap, known users, ….
+
+        Called once, before `examples`. Nothing else writes to the model but the trainer and `count`.
+        """
+
+    def frozen(self) -> Self:
+        """A twin that shares the model's tensors and answers without dropout, whatever mode the model is in.
+
+        What asking needs is computed once, here (`settle` of every part), so that asking writes nothing: a twin may
+        be asked by any number of threads. The tensors are the model's own; do not train it while the twin answers.
+        """
+        twin = _twin(self, {})
+        with torch.no_grad():
+            for part in twin.modules():
+                settle = getattr(part, "settle", None)
+                if settle is not None:
+                    settle()
+        return twin
 
     @property
     def device(self) -> torch.device:
@@ -187,3 +213,27 @@ class TrainableModel(Model):
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
         """The summed loss of a batch made by `examples(...).batch`, a scalar."""
+
+
+def _twin(module: M, made: dict[int, Any]) -> M:
+    """A copy of a module and of its parts, in evaluation mode, around the same memory.
+
+    `made` holds the twins of modules and parameters so far, by id, so that what is shared stays shared.
+    """
+    if id(module) in made:
+        known: M = made[id(module)]
+        return known
+    twin = made[id(module)] = copy.copy(module)
+
+    def shared(parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is not None and id(parameter) not in made:
+            made[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        return made.get(id(parameter))
+
+    twin.__dict__["_parameters"] = {name: shared(one) for name, one in module._parameters.items()}
+    twin.__dict__["_buffers"] = dict(module._buffers)
+    twin.__dict__["_modules"] = {
+        name: None if part is None else _twin(part, made) for name, part in module._modules.items()
+    }
+    twin.__dict__["training"] = False
+    return twin

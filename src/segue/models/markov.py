@@ -8,7 +8,7 @@ the popularity), so an item that nothing has followed yet falls back to populari
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.popularity import popularity
+from segue.models.scores import ItemScores
 from segue.settings import Count, Positive, ShareAboveZero
 
 _CHUNK = 1 << 24
@@ -53,6 +54,18 @@ class Markov(ModelConfig):
     def build(self, n_users: int, n_items: int) -> MarkovModel:
         """An empty module; `count` fills it."""
         return MarkovModel(self, n_users, n_items)
+
+
+class MarkovInputs(NamedTuple):
+    """The newest items of n histories.
+
+    Attributes
+    ----------
+    newest
+        (n, steps) int64, newest first, 0 if the history is shorter.
+    """
+
+    newest: Tensor
 
 
 class MarkovModel(CountingModel):
@@ -95,36 +108,21 @@ class MarkovModel(CountingModel):
         self.totals = torch.from_numpy(totals.astype(np.float32)).to(device)
         self.shares = torch.from_numpy(popularity(dataset)).to(device)
 
-    def queries(self, histories: Histories) -> Tensor:
-        """(batch, steps) int64: the newest items, newest first, 0 where the history is shorter."""
+    def inputs(self, histories: Histories) -> MarkovInputs:
+        """The newest items of each history."""
         cut = histories.last(self.steps)
         place = cut.ends[:, None] - 1 - np.arange(self.steps)
         inside = place >= cut.starts[:, None]
         newest = np.where(inside, cut.items[np.where(inside, place, 0)], 0).astype(np.int64)
-        return torch.from_numpy(newest).to(self.device)
+        return MarkovInputs(torch.from_numpy(newest))
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """P (batch, stop - start), from `queries` (batch, steps)."""
-        if out is None:
-            out = self.shares.new_empty((len(queries), stop - start))
-        factors = self._factors(queries)
-        torch.mul((factors.sum(1) * self.smoothing)[:, None], self.shares[start:stop], out=out)
-        rows = torch.arange(len(queries), device=queries.device)
-        for newest, factor in zip(queries.unbind(1), factors.unbind(1), strict=True):
-            place, lengths = self._row_slices(newest, start, stop)
-            row = torch.repeat_interleave(rows, lengths)
-            column = self.pairs[place] % (self.n_items + 1) - start
-            # Within one step a (row, column) occurs once, so this is exact and in the same order on every device.
-            out.index_put_((row, column), factor[row] * self.counts[place], accumulate=True)
-        return out
+    def encode(self, inputs: MarkovInputs) -> Tensor:
+        """The newest items (n, steps) themselves: all that scores depend on."""
+        return inputs.newest
 
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """P (batch, n) of `items` (batch, n), from `queries` (batch, steps)."""
-        factors = self._factors(queries)
-        scores = (factors.sum(1) * self.smoothing)[:, None] * self.shares[items]
-        for newest, factor in zip(queries.unbind(1), factors.unbind(1), strict=True):
-            scores += factor[:, None] * self._counts_of(newest[:, None] * (self.n_items + 1) + items)
-        return scores
+    def scores(self) -> TransitionScores:
+        """Smoothed probabilities of what follows the newest items."""
+        return TransitionScores(self)
 
     def item_vectors(self) -> Tensor:
         """Sparse COO (n_items + 1, n_items + 1), P without smoothing: items are alike if the same followed them."""
@@ -134,6 +132,46 @@ class MarkovModel(CountingModel):
         index = torch.stack([rows, columns])
         return torch.sparse_coo_tensor(index, values, (side, side), is_coalesced=True, check_invariants=False)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # How many pairs there are depends on the data: make room for what is about to be loaded.
+        saved = state_dict.get(f"{prefix}pairs"), state_dict.get(f"{prefix}counts")
+        if saved[0] is not None and saved[1] is not None and saved[0].shape == saved[1].shape:
+            self.pairs = self.pairs.new_empty(saved[0].shape)
+            self.counts = self.counts.new_empty(saved[1].shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class TransitionScores(ItemScores):
+    """Smoothed probabilities P, from the newest items (batch, steps) and the counts of a `MarkovModel`."""
+
+    def __init__(self, model: MarkovModel) -> None:
+        self.steps, self.decay, self.smoothing = model.steps, model.decay, model.smoothing
+        self.pairs, self.counts, self.totals, self.shares = model.pairs, model.counts, model.totals, model.shares
+        self._side = model.n_items + 1
+
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """P (batch, stop - start), from the newest items (batch, steps)."""
+        if out is None:
+            out = self.shares.new_empty((len(queries), stop - start))
+        factors = self._factors(queries)
+        torch.mul((factors.sum(1) * self.smoothing)[:, None], self.shares[start:stop], out=out)
+        rows = torch.arange(len(queries), device=queries.device)
+        for newest, factor in zip(queries.unbind(1), factors.unbind(1), strict=True):
+            place, lengths = self._row_slices(newest, start, stop)
+            row = torch.repeat_interleave(rows, lengths)
+            column = self.pairs[place] % self._side - start
+            # Within one step a (row, column) occurs once, so this is exact and in the same order on every device.
+            out.index_put_((row, column), factor[row] * self.counts[place], accumulate=True)
+        return out
+
+    def of(self, queries: Tensor, items: Tensor) -> Tensor:
+        """P (batch, n) of `items` (batch, n), from the newest items (batch, steps)."""
+        factors = self._factors(queries)
+        scores = (factors.sum(1) * self.smoothing)[:, None] * self.shares[items]
+        for newest, factor in zip(queries.unbind(1), factors.unbind(1), strict=True):
+            scores += factor[:, None] * self._counts_of(newest[:, None] * self._side + items)
+        return scores
+
     def _factors(self, queries: Tensor) -> Tensor:
         """(batch, steps): each newest item's weight, over its total with the prior's."""
         weights = self.decay ** torch.arange(self.steps, device=queries.device, dtype=torch.float32)
@@ -142,7 +180,7 @@ class MarkovModel(CountingModel):
 
     def _row_slices(self, newest: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
         """Places in `pairs` of all (a, b) with a of `newest` (batch,) and start ≤ b < stop, and how many per a."""
-        base = newest * (self.n_items + 1)
+        base = newest * self._side
         first = torch.searchsorted(self.pairs, base + start)
         lengths = torch.searchsorted(self.pairs, base + stop) - first
         shift = torch.repeat_interleave(first - lengths.cumsum(0) + lengths, lengths)
@@ -154,14 +192,6 @@ class MarkovModel(CountingModel):
             return self.counts.new_zeros(wanted.shape)
         place = torch.searchsorted(self.pairs, wanted).clamp_(max=len(self.pairs) - 1)
         return torch.where(self.pairs[place] == wanted, self.counts[place], 0.0)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # How many pairs there are depends on the data: make room for what is about to be loaded.
-        saved = state_dict.get(f"{prefix}pairs"), state_dict.get(f"{prefix}counts")
-        if saved[0] is not None and saved[1] is not None and saved[0].shape == saved[1].shape:
-            self.pairs = self.pairs.new_empty(saved[0].shape)
-            self.counts = self.counts.new_empty(saved[1].shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def count_pairs(dataset: Dataset, steps: int, decay: float) -> tuple[Int64, npt.NDArray[np.float64]]:

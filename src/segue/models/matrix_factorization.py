@@ -18,7 +18,8 @@ from segue.data.dataset import Dataset
 from segue.data.ragged import Int64, offsets_of
 from segue.models.base import ModelConfig
 from segue.models.rating_bias import BiasModel
-from segue.models.ratings import Rated, training_ratings
+from segue.models.ratings import Rated, RatingInputs, training_ratings
+from segue.models.scores import ProductScores
 from segue.settings import Count, Positive, between
 
 _RATINGS = 1 << 16
@@ -107,15 +108,13 @@ class MatrixFactorizationModel(BiasModel):
         usual = super().rate(users, items, moments).expected
         return Rated(usual + (self.user_factors[users] * self.item_factors[items]).sum(1), None)
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Expected ratings (batch, stop - start) of the codes from `start` up to `stop`."""
-        scores = super().score_all(queries, start, stop, out)
-        return scores.addmm_(self.user_factors[queries[:, 0]], self.item_factors[start:stop].T)
+    def encode(self, inputs: RatingInputs) -> Tensor:
+        """(n, width + 2): the user's factors, the factor 1 of the items' biases, and what the user adds."""
+        return torch.cat([self.user_factors[inputs.asked[:, 0]], super().encode(inputs)], dim=1)
 
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Expected ratings (batch, n) of items (batch, n)."""
-        own = self.user_factors[queries[:, 0], :, None]
-        return super().score_items(queries, items) + torch.bmm(self.item_factors[items], own).squeeze(2)
+    def scores(self) -> ProductScores:
+        """Expected ratings, as products with the items' factors and biases."""
+        return ProductScores(torch.cat([self.item_factors, self.item_biases[:, None]], dim=1), offset=True)
 
     def item_vectors(self) -> Tensor:
         """Factors (n_items + 1, width): items are alike if the same people like them more than is usual."""

@@ -280,17 +280,41 @@ def places(lengths: Tensor, width: int, max_length: int) -> Tensor:
     return (steps + (max_length - lengths)[:, None]).clamp_(max=max_length - 1)
 
 
-def newest_items(histories: Histories, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The newest `length` items of n histories as the encoder reads them: codes (n, longest) and lengths (n,)."""
+class HistoryInputs(NamedTuple):
+    """n histories as an encoder of items reads them.
+
+    Attributes
+    ----------
+    users
+        (n,) int64 user codes; 0 = unknown.
+    items
+        (n, length) int64 the newest items, oldest first, 0 behind the newest.
+    lengths
+        (n,) int64 number of items in each row, from 1.
+    ages
+        (n, length) int64 time from each item to the newest of its row; -1 in rows without times. (n, 0) for a model
+        that reads no times.
+    """
+
+    users: Tensor
+    items: Tensor
+    lengths: Tensor
+    ages: Tensor
+
+    def to(self, device: torch.device) -> HistoryInputs:
+        """The same on a device."""
+        return HistoryInputs(*(tensor.to(device) for tensor in self))
+
+
+def history_inputs(histories: Histories, length: int, with_times: bool = False) -> HistoryInputs:
+    """The newest `length` items of n histories, with their ages if a model reads times."""
     lengths = np.minimum(histories.lengths, length)
-    items = histories.padded(int(lengths.max()))
-    return torch.from_numpy(items).to(device), torch.from_numpy(lengths).to(device)
-
-
-def newest_ages(histories: Histories, width: int, device: torch.device) -> Tensor | None:
-    """How long before the newest item each of `newest_items` (n, width) came; None if no times are known."""
-    ages = histories.ages(width)
-    return None if ages is None else torch.from_numpy(ages).to(device)
+    width = int(lengths.max())
+    ages = histories.ages(width) if with_times else np.zeros((len(lengths), 0), dtype=np.int64)
+    if ages is None:
+        ages = np.full((len(lengths), width), -1, dtype=np.int64)
+    arrays = (histories.users, histories.padded(width), lengths, ages)
+    return HistoryInputs(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
 def usual_gap(dataset: Dataset) -> int:

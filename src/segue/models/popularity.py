@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import positions
 from segue.models.base import CountingModel, ModelConfig
+from segue.models.scores import ProductScores
 from segue.settings import Positive
 
 
@@ -48,6 +49,18 @@ class RecentPopularity(ModelConfig):
         return PopularityModel(self, n_users, n_items)
 
 
+class PopularityInputs(NamedTuple):
+    """Nothing of n histories but their number.
+
+    Attributes
+    ----------
+    ones
+        (n, 1) float32, all 1.
+    """
+
+    ones: Tensor
+
+
 class PopularityModel(CountingModel):
     """One score per item, whoever asks.
 
@@ -75,20 +88,17 @@ class PopularityModel(CountingModel):
             counts = np.bincount(visible.items, weights, minlength=self.n_items + 1)
             self.shares.copy_(torch.from_numpy(_shares(counts)))
 
-    def queries(self, histories: Histories) -> Tensor:
-        """(batch, 0): nothing about a history matters."""
-        return torch.zeros((len(histories), 0), device=self.device)
+    def inputs(self, histories: Histories) -> PopularityInputs:
+        """Nothing of the histories but their number."""
+        return PopularityInputs(torch.ones((len(histories), 1)))
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Shares (batch, stop - start), the same in every row."""
-        if out is None:
-            out = self.shares.new_empty((len(queries), stop - start))
-        out[:] = self.shares[start:stop]
-        return out
+    def encode(self, inputs: PopularityInputs) -> Tensor:
+        """The factor 1 for every history (n, 1)."""
+        return inputs.ones
 
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Shares (batch, n) of `items` (batch, n)."""
-        return self.shares[items]
+    def scores(self) -> ProductScores:
+        """Shares, the same in every row."""
+        return ProductScores(self.shares[:, None])
 
 
 def popularity(dataset: Dataset) -> npt.NDArray[np.float32]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.models.base import CountingModel, ModelConfig
-from segue.models.ratings import Rated, RatingModel, TrainingRatings, training_ratings
+from segue.models.ratings import Rated, RatingInputs, RatingModel, TrainingRatings, training_ratings
+from segue.models.scores import ProductScores
 from segue.settings import Positive
 
 Float64 = npt.NDArray[np.float64]
@@ -107,14 +108,14 @@ class BiasModel(RatingModel, CountingModel):
         found[0] = False
         return found
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Expected ratings (batch, stop - start) of the codes from `start` up to `stop`."""
-        own = (self.mean + self.user_biases[queries[:, 0]])[:, None]
-        return torch.add(own, self.item_biases[start:stop], out=out)
+    def encode(self, inputs: RatingInputs) -> Tensor:
+        """(n, 2): the factor 1 of the items' biases, and what the user adds to every rating."""
+        own = self.mean + self.user_biases[inputs.asked[:, 0]]
+        return torch.stack([torch.ones_like(own), own], dim=1)
 
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Expected ratings (batch, n) of items (batch, n)."""
-        return (self.mean + self.user_biases[queries[:, 0]])[:, None] + self.item_biases[items]
+    def scores(self) -> ProductScores:
+        """Expected ratings, as products with the items' biases."""
+        return ProductScores(self.item_biases[:, None], offset=True)
 
     def _note(self, known: TrainingRatings) -> None:
         """Keep the mean, and which items have ratings."""

@@ -20,6 +20,7 @@ from segue.data.histories import NOW, Histories
 from segue.data.ragged import Int64, positions, rows_of
 from segue.errors import DataError
 from segue.models.base import Model
+from segue.models.scores import ItemScores
 
 _PAIRS = 1 << 16
 
@@ -115,25 +116,52 @@ class RatingModel(Model):
         """Whose ratings decided what `rate` expects of these pairs (n,); None of a model that looks at none."""
         return None
 
-    def queries(self, histories: Histories) -> Tensor:
-        """(batch, 2) int64: the user, and when the question is asked."""
+    def inputs(self, histories: Histories) -> RatingInputs:
+        """The user of each history, and the moment of the question."""
         moments = np.full(len(histories), NOW) if histories.moments is None else histories.moments
-        return torch.from_numpy(np.stack([histories.users, moments], axis=1)).to(self.device)
+        return RatingInputs(torch.from_numpy(np.stack([histories.users, moments], axis=1)))
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Expected ratings (batch, stop - start) of the codes from `start` up to `stop`."""
+    def encode(self, inputs: RatingInputs) -> Tensor:
+        """The users and moments (n, 2) themselves: all that expected ratings depend on."""
+        return inputs.asked
+
+    def scores(self) -> ItemScores:
+        """Expected ratings."""
+        return ExpectedRatings(self)
+
+
+class RatingInputs(NamedTuple):
+    """Who asks, and when.
+
+    Attributes
+    ----------
+    asked
+        (n, 2) int64: user codes, and moments in the unit of the Dataset's times.
+    """
+
+    asked: Tensor
+
+
+class ExpectedRatings(ItemScores):
+    """Expected ratings as scores, asked pair by pair; from users and moments (batch, 2) int64."""
+
+    def __init__(self, model: RatingModel) -> None:
+        self._model = model
+
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Expected ratings (batch, stop - start) of the item codes start … stop - 1."""
         items = torch.arange(start, stop, device=queries.device).expand(len(queries), -1)
-        scores = self.score_items(queries, items)
+        scores = self.of(queries, items)
         return scores if out is None else out.copy_(scores)
 
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Expected ratings (batch, n) of items (batch, n)."""
+    def of(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Expected ratings (batch, n) of `items` (batch, n)."""
         users = queries[:, :1].expand(items.shape).reshape(-1)
         moments = queries[:, 1:].expand(items.shape).reshape(-1)
-        asked = items.reshape(-1)
-        parts = [slice(low, low + _PAIRS) for low in range(0, len(asked), _PAIRS)]
-        found = [self.rate(users[part], asked[part], moments[part]).expected for part in parts]
-        return torch.cat(found).view(items.shape) if found else torch.zeros(items.shape, device=items.device)
+        flat = items.reshape(-1)
+        parts = [slice(low, low + _PAIRS) for low in range(0, len(flat), _PAIRS)]
+        expected = [self._model.rate(users[part], flat[part], moments[part]).expected for part in parts]
+        return torch.cat(expected).view(items.shape) if expected else torch.zeros(items.shape, device=items.device)
 
 
 class TrainingRatings(NamedTuple):

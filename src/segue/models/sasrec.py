@@ -12,12 +12,10 @@ Further options, off by default: gated residuals (LiGR, Borisyuk et al. 2025); a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
@@ -25,16 +23,17 @@ from segue.data.histories import Histories
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
     FORMERLY,
+    HistoryInputs,
     LossName,
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
     Windows,
-    newest_ages,
-    newest_items,
+    history_inputs,
     places,
     usual_gap,
 )
+from segue.models.scores import ProductScores
 from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
@@ -167,18 +166,19 @@ class SASRecModel(TrainableModel):
             config.logq,
             config.in_batch,
         )
-        self._vectors: Tensor | None = None
         initialise(self)
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Keep the usual time between two interactions, if the attention knows times."""
+        if self.config.time_bias:
+            self.encoder.gap.fill_(usual_gap(dataset))
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
         """The windows that the settings ask for."""
         config = self.config
-        examples = NextItemExamples(
+        return NextItemExamples(
             dataset, config.max_length, self.loss, with_times=config.time_bias, windows=config.windows
         )
-        if self.config.time_bias:
-            self.encoder.gap.fill_(usual_gap(dataset))
-        return examples
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
         """Of the item table: inputs, targets and negatives."""
@@ -188,64 +188,47 @@ class SASRecModel(TrainableModel):
     def forward(self, batch: NextItemBatch) -> Tensor:
         """The summed loss over all targets of the batch."""
         inputs, scored = self.loss.look_up(self.items, batch)
-        hidden = (
-            self.encode(inputs, batch.lengths, batch.ages if self.config.time_bias else None)
-            .flatten(0, 1)
-            .index_select(0, batch.where)
-        )
+        ages = batch.ages if self.config.time_bias else None
+        states = self.hidden_states(inputs, batch.lengths, ages)
+        hidden = states.flatten(0, 1).index_select(0, batch.where)
         loss = self.loss(hidden, scored, self.items.weight, batch)
         if self.config.embedding_l2:
             loss = loss + self.config.embedding_l2 * inputs.flatten(0, 1).index_select(0, batch.where).square().sum()
         return loss
 
-    def encode(self, inputs: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
-        """Item vectors inputs (b, length, width) with real lengths (b,) and, where times are known, ages (b, length) →
-        hidden states (b, length, width)."""
-        out: Tensor = self.encoder(*self._read(inputs, lengths), ages)
+    def hidden_states(self, vectors: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Item vectors (b, length, width) with lengths (b,) and ages (b, length) → hidden states (b, length, width)."""
+        out: Tensor = self.encoder(*self._read(vectors, lengths), ages)
         return out
 
-    def _read(self, inputs: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder is given: inputs (b, length, width) and places (b, length)."""
-        where = places(lengths, inputs.shape[1], self.config.max_length)
-        return inputs * math.sqrt(self.config.width), where
+    def _read(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder reads: inputs (b, length, width) and rows of the position table (b, length)."""
+        where = places(lengths, vectors.shape[1], self.config.max_length)
+        return vectors * math.sqrt(self.config.width), where
 
-    def queries(self, histories: Histories) -> Tensor:
-        """Hidden state (n, width) after the newest item of each history."""
-        return self.similarity.query(self.encoder.newest(*self._asked(histories)))
+    def inputs(self, histories: Histories) -> HistoryInputs:
+        """The newest items of each history."""
+        return history_inputs(histories, self.config.max_length, with_times=self.config.time_bias)
+
+    def encode(self, inputs: HistoryInputs) -> Tensor:
+        """Hidden state (n, width) after the newest item of each history, ready for a product."""
+        return self.similarity.query(self.encoder.newest(*self._asked(inputs)))
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""
-        weights = self.encoder.weights(*self._asked(histories))
+        inputs = self.inputs(histories).to(self.device)
+        weights = self.encoder.weights(*self._asked(inputs))
         return Attention(weights, histories.last(self.config.max_length).places(weights.shape[-1]))
 
-    def _asked(self, histories: Histories) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """What the encoder is given to answer for n histories: inputs, places, the newest place of each, and ages."""
-        items, lengths = newest_items(histories, self.config.max_length, self.device)
-        ages = newest_ages(histories, items.shape[1], self.device)
-        return *self._read(self.items(items), lengths), lengths - 1, ages
+    def _asked(self, inputs: HistoryInputs) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Arguments of the encoder: inputs, rows of the position table, the newest place of each row, and ages."""
+        vectors, where = self._read(self.items(inputs.items), inputs.lengths)
+        return vectors, where, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
-        return torch.mm(queries, self.item_vectors()[start:stop].T, out=out)
-
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Scores (batch, n) of items (batch, n)."""
-        return torch.einsum("bd,bnd->bn", queries, F.embedding(items, self.item_vectors()))
+    def scores(self) -> ProductScores:
+        """Products with the item vectors, which are normalised once if cosines are asked for."""
+        return ProductScores(self.item_vectors())
 
     def item_vectors(self) -> Tensor:
-        """Item vectors (n_items + 1, width), normalised once per evaluation when cosines are asked for."""
-        if self.training:
-            return self.similarity.item(self.items.weight)
-        if self._vectors is None:
-            self._vectors = self.similarity.item(self.items.weight.detach())
-        return self._vectors
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch between training and evaluation; what was derived from the weights is forgotten."""
-        self._vectors = None
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or convert the module; what was derived from the weights is forgotten."""
-        self._vectors = None
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+        """Item vectors (n_items + 1, width), ready for a product."""
+        return self.similarity.item(self.items.weight)

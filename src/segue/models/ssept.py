@@ -22,15 +22,16 @@ from segue.data.ragged import Int64
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
     FORMERLY,
+    HistoryInputs,
     LossName,
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
-    newest_ages,
-    newest_items,
+    history_inputs,
     places,
     usual_gap,
 )
+from segue.models.scores import ProductScores
 from segue.models.similarity import Similarity
 from segue.models.users import UserVectors
 from segue.nn.relative import Positions
@@ -140,13 +141,15 @@ class SSEPTModel(TrainableModel):
         )
         initialise(self)
 
-    def examples(self, dataset: Dataset) -> SwappedExamples:
-        """One window per user, with SSE."""
-        examples = SwappedExamples(dataset, self.config, self.loss)
-        self.users.trained_on(examples.users)
+    def prepare(self, dataset: Dataset) -> None:
+        """Keep which users are trained on and, if the attention knows times, the usual time between interactions."""
+        self.users.trained_on(np.flatnonzero(dataset.lengths >= 2))
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
-        return examples
+
+    def examples(self, dataset: Dataset) -> SwappedExamples:
+        """One window per user, with SSE."""
+        return SwappedExamples(dataset, self.config, self.loss)
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
         """Of the users' table one row per unit; of the item table inputs, targets and negatives."""
@@ -158,15 +161,15 @@ class SSEPTModel(TrainableModel):
         inputs, scored = self.loss.look_up(self.items, batch)
         users = self.users(batch.users)
         ages = batch.ages if self.config.time_bias else None
-        hidden = self.encode(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.where)
+        hidden = self.hidden_states(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.where)
         item_part, user_part = torch.split(hidden, [self.config.item_width, self.config.user_width], dim=-1)
         offset = (user_part * users.repeat_interleave(batch.lengths, dim=0)).sum(-1)
         return self.loss(item_part, scored, self.items.weight, batch, offset)
 
-    def encode(self, inputs: Tensor, users: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
-        """Item vectors (b, length, item_width), user vectors (b, user_width), lengths (b,) and, where times are known,
-        ages (b, length) → (b, length, both widths)."""
-        out: Tensor = self.encoder(*self._read(inputs, users, lengths), ages)
+    def hidden_states(self, vectors: Tensor, users: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Item vectors (b, length, item_width), user vectors (b, user_width), lengths (b,) and ages (b, length) →
+        hidden states (b, length, both widths)."""
+        out: Tensor = self.encoder(*self._read(vectors, users, lengths), ages)
         return out
 
     def _read(self, inputs: Tensor, users: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,36 +179,31 @@ class SSEPTModel(TrainableModel):
         user_part = (users * math.sqrt(self.config.user_width))[:, None].expand(-1, width, -1)
         return torch.cat([item_part, user_part], dim=-1), places(lengths, width, self.config.max_length)
 
-    def queries(self, histories: Histories) -> Tensor:
+    def inputs(self, histories: Histories) -> HistoryInputs:
+        """The users and the newest items of each history."""
+        return history_inputs(histories, self.config.max_length, with_times=self.config.time_bias)
+
+    def encode(self, inputs: HistoryInputs) -> Tensor:
         """(n, item_width + 1): the item part of the newest hidden state, and what the user part adds to every score."""
-        users = self._users_of(histories)
-        newest = self.encoder.newest(*self._asked(histories, users))
+        users = self.users.of(inputs.users)
+        newest = self.encoder.newest(*self._asked(inputs, users))
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
         return torch.cat([item_part, (user_part * users).sum(-1, keepdim=True)], dim=-1)
 
     def attention(self, histories: Histories) -> Attention:
         """What the newest item of each history looks at, itself included."""
-        weights = self.encoder.weights(*self._asked(histories, self._users_of(histories)))
+        inputs = self.inputs(histories).to(self.device)
+        weights = self.encoder.weights(*self._asked(inputs, self.users.of(inputs.users)))
         return Attention(weights, histories.last(self.config.max_length).places(weights.shape[-1]))
 
-    def _users_of(self, histories: Histories) -> Tensor:
-        """User vectors (n, user_width) of n histories."""
-        return self.users.of(torch.from_numpy(histories.users).to(self.device))
+    def _asked(self, inputs: HistoryInputs, users: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Arguments of the encoder: inputs, rows of the position table, the newest place of each row, and ages."""
+        vectors, where = self._read(self.items(inputs.items), users, inputs.lengths)
+        return vectors, where, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
 
-    def _asked(self, histories: Histories, users: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """What the encoder is given to answer for n histories: inputs, places, the newest place of each, and ages."""
-        items, lengths = newest_items(histories, self.config.max_length, self.device)
-        ages = newest_ages(histories, items.shape[1], self.device)
-        return *self._read(self.items(items), users, lengths), lengths - 1, ages
-
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
-        scores = torch.mm(queries[:, :-1], self.items.weight[start:stop].T, out=out)
-        return scores.add_(queries[:, -1:])
-
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Scores (batch, n) of items (batch, n)."""
-        return torch.einsum("bd,bnd->bn", queries[:, :-1], self.items(items)) + queries[:, -1:]
+    def scores(self) -> ProductScores:
+        """Products with the item vectors, plus what the user part adds."""
+        return ProductScores(self.items.weight, offset=True)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, item_width)."""

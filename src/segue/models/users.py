@@ -18,10 +18,12 @@ class UserVectors(nn.Embedding):
     """
 
     known: Tensor
+    mean: Tensor | None
 
     def __init__(self, n_users: int, width: int, sparse: bool = False) -> None:
         super().__init__(n_users + 1, width, sparse=sparse)
         self.register_buffer("known", torch.zeros(n_users + 1, dtype=torch.bool))
+        self.register_buffer("mean", None, persistent=False)
 
     def trained_on(self, users: Int64) -> None:
         """From now on these user codes (n,) are known."""
@@ -29,5 +31,12 @@ class UserVectors(nn.Embedding):
 
     def of(self, users: Tensor) -> Tensor:
         """Vectors (…, width) of user codes (…), known or not."""
-        mean = self.weight[self.known].mean(0) if self.known.any() else self.weight[0]
+        mean = self._mean() if self.mean is None else self.mean
         return torch.where(self.known[users][..., None], self(users), mean)
+
+    def settle(self) -> None:
+        """Compute the mean once, for a model that is no longer trained."""
+        self.mean = self._mean()
+
+    def _mean(self) -> Tensor:
+        return self.weight[self.known].mean(0) if self.known.any() else self.weight[0]

@@ -10,12 +10,15 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Positions = Literal["absolute", "relative", "both"]
 
 BUCKETS = 64
 """Kinds of time between two items: at bucket 0 next to none, then each √2 times the one before."""
+UNTIMED = BUCKETS
+"""The bucket of items whose times are not known: its bias is 0."""
 _PER_DOUBLING = 2
 _OF_A_GAP = 16.25
 """Where in the buckets the usual gap stands: they reach from 1/270 of it to 15 million times it. A quarter off, since a
@@ -65,7 +68,7 @@ class RelativeBias(nn.Module):
         length
             Items in a row.
         buckets
-            (b, length, length), as of `time_buckets`; None where there are no times: their part is then 0.
+            (b, length, length), as of `time_buckets`; their part is 0 in bucket `UNTIMED`. None: it is 0 everywhere.
         """
         bias = None
         if self.positions is not None:
@@ -73,6 +76,6 @@ class RelativeBias(nn.Module):
             bias = self.positions[:, (steps[:, None] - steps).clamp_(min=0)][None]
         if self.times is not None and buckets is not None:
             # By indexing: the gradient of an embedding is twenty times slower where so few rows are read so often.
-            times = self.times[:, buckets].transpose(0, 1)
+            times = F.pad(self.times, (0, 1))[:, buckets].transpose(0, 1)
             bias = times if bias is None else bias + times
         return bias

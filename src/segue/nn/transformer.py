@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segue.errors import ConfigError
 from segue.nn.dropout import Dropout
-from segue.nn.relative import Positions, RelativeBias, time_buckets
+from segue.nn.relative import UNTIMED, Positions, RelativeBias, time_buckets
 
 Norm = Literal["paper", "pre", "ligr"]
 FeedForwardKind = Literal["relu", "gelu", "swiglu"]
@@ -190,7 +190,7 @@ class Block(nn.Module):
 
         x and buckets as in `forward` → (batch, width) and attention weights (batch, heads, length).
         """
-        rows = torch.arange(len(x), device=x.device)
+        rows = torch.arange(x.shape[0], device=x.device)
         own = x[rows, newest]
         if self.norm == "paper":
             normed, context = self.attention_norm(own), x
@@ -294,9 +294,12 @@ class Encoder(nn.Module):
     def newest(self, x: Tensor, places: Tensor, newest: Tensor, ages: Tensor | None = None) -> Tensor:
         """x, places and ages as in `forward` → hidden states (batch, width) at the places `newest` (batch,).
 
-        As `forward` has them there, without dropout; the last block is computed at these places alone.
+        As `forward` has them there, without dropout; the last block is computed at these places alone. Rows whose ages
+        are negative have no times, which then have no part in the attention.
         """
         x, buckets = self._start(x, places, ages)
+        if buckets is not None and ages is not None:
+            buckets = torch.where(ages[:, :1, None] < 0, UNTIMED, buckets)
         *earlier, last = self.blocks
         for block in earlier:
             x = block(x, buckets)
@@ -307,6 +310,8 @@ class Encoder(nn.Module):
         """x, places and ages as in `forward` → attention weights (batch, blocks, heads, length) of the places `newest`
         (batch,)."""
         x, buckets = self._start(x, places, ages)
+        if buckets is not None and ages is not None:
+            buckets = torch.where(ages[:, :1, None] < 0, UNTIMED, buckets)
         found = []
         for block in self.blocks:
             found.append(block.newest(x, newest, buckets)[1])  # type: ignore[operator]

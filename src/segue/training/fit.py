@@ -159,6 +159,7 @@ class _Run:
     ) -> dict[str, Any]:
         """Train the model, and tell how it went."""
         settings, config = self.settings, model.config.to_dict()
+        model.prepare(train)
         examples = model.examples(train)
         accelerator = self._accelerator(config)
         identity = {"model": config, "dataset": train.fingerprint}

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.data.preparing.encoding import IntegerIds, TextIds, ids_of
@@ -17,6 +17,7 @@ from segue.data.spool import Spool, chunks
     [(pl.Int64, st.integers(-(2**63), 2**63 - 1) | st.integers(0, 20)), (pl.String, st.text(max_size=3))],
 )
 def test_codes_follow_the_order_of_the_ids(dtype, ids):
+    @settings(deadline=None)
     @given(st.lists(st.lists(ids, max_size=8), min_size=1).filter(any))
     def check(batches):
         collector = ids_of(dtype)

@@ -3,11 +3,10 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.data.preparing.filters import k_core, time_order, without_duplicates
+from segue.data.preparing.filters import Oldest, k_core, nth_smallest, without_duplicates
 
 interactions = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(0, 3)), max_size=40)
 
@@ -71,17 +70,27 @@ def test_duplicates_without_times_are_not_known():
     assert keep is not None and keep.tolist() == [True, False]
 
 
-@settings(max_examples=200, deadline=None)
-@given(interactions, st.sampled_from([1, 2**40, 2**61]))
-def test_time_order_is_stable(rows, stretch):
-    users = np.array([row[0] for row in rows], dtype=np.int32)
-    times = np.array([(row[2] - 1) * stretch for row in rows], dtype=np.int64)
-    order = time_order(users, times)
-    found = list(range(len(rows))) if order is None else order.tolist()
-    assert found == sorted(range(len(rows)), key=lambda place: (users[place], times[place]))
+INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.integers(-3, 3) | st.integers(10**18, 10**18 + 10**6)
+PIECES = st.lists(st.lists(INTEGERS, max_size=8), min_size=1, max_size=5).filter(lambda pieces: any(pieces))
 
 
-@pytest.mark.parametrize(("users", "order"), [([], None), ([1, 1, 2], None), ([2, 1, 1], [1, 2, 0])])
-def test_without_times_the_order_of_the_log_stays(users, order):
-    found = time_order(np.array(users, dtype=np.int32), None)
-    assert (found if found is None else found.tolist()) == order
+@settings(deadline=None)
+@given(PIECES, st.data())
+def test_the_nth_smallest_is_that_of_a_sort(pieces: list[list[int]], data: st.DataObject) -> None:
+    ordered = sorted(value for piece in pieces for value in piece)
+    n = data.draw(st.integers(1, len(ordered)))
+    arrays = [np.array(piece, dtype=np.int64) for piece in pieces]
+    value, below = nth_smallest(lambda: arrays, n)
+    assert value == ordered[n - 1]
+    assert below == sum(one < value for one in ordered)
+
+
+@settings(deadline=None)
+@given(PIECES, st.data())
+def test_of_equal_times_at_the_cut_the_first_stay(pieces: list[list[int]], data: st.DataObject) -> None:
+    flat = [value for piece in pieces for value in piece]
+    n = data.draw(st.integers(1, len(flat)))
+    arrays = [np.array(piece, dtype=np.int64) for piece in pieces]
+    oldest = Oldest(lambda: arrays, n)
+    kept = np.flatnonzero(np.concatenate([oldest.next(piece) for piece in arrays]))
+    assert kept.tolist() == sorted(sorted(range(len(flat)), key=lambda row: flat[row])[:n])

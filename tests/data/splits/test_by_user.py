@@ -20,9 +20,9 @@ from segue.data.splits.by_user import (
     leave_last_n,
     leave_last_out,
     random_rows,
-    split_by,
     time_cut,
 )
+from segue.data.splits.registry import split_by
 from segue.errors import ConfigError, DataError
 from tests.helpers import make_dataset, visible
 
@@ -333,6 +333,7 @@ def test_some_holdouts_are_of_whole_sessions() -> None:
     assert not leave_last_out(small()).test.whole_sessions
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whole_sessions_are_found_by_a_plain_loop(data: st.DataObject) -> None:
     sessions = data.draw(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=4), min_size=1, max_size=5))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -163,6 +163,7 @@ def test_equally_popular_items_have_no_gini() -> None:
     assert describe(_dataset([[1, 2], [3, 4]], 4)).popularity.gini == pytest.approx(0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3)), max_size=8), min_size=1, max_size=12))
 def test_repeats_and_ties_in_pieces_equal_naive_counting(histories: list[list[tuple[int, int]]]) -> None:
     histories = [sorted(history, key=lambda pair: pair[1]) for history in histories]
@@ -181,6 +182,7 @@ def test_repeats_and_ties_in_pieces_equal_naive_counting(histories: list[list[tu
     assert sum(found.length_histogram.counts) == len(histories)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5)), max_size=7), min_size=1, max_size=8))
 def test_mean_ratings_in_pieces_equal_naive_means(histories: list[list[tuple[int, int]]]) -> None:
     rows = [(user, item, rating) for user, history in enumerate(histories) for item, rating in history]

@@ -11,8 +11,8 @@ from segue.errors import ConfigError, EvaluationError, StorageError
 from segue.evaluation.breakdown import by_history_length, by_popularity
 from segue.evaluation.candidates import sample_candidates
 from segue.evaluation.tasks.next_items import Evaluation, evaluate
+from segue.inference.scorer import Scorer
 from segue.inference.scoring.ranking import target_ranks
-from segue.models.base import Model
 from tests.inference.fakes import Table, dataset, random_dataset
 
 N_USERS, N_ITEMS = 120, 60
@@ -22,13 +22,13 @@ SCORES = np.random.default_rng(1).standard_normal((N_USERS + 1, N_ITEMS + 1)).as
 
 @dataclass
 class Wrapped:
-    """Something that carries a model, as a Recommender does."""
+    """Something that carries a Scorer, as a Recommender does."""
 
-    model: Model
+    scorer: Scorer
 
 
 def test_metrics_are_means_over_users_of_the_ranks() -> None:
-    found = evaluate(Wrapped(Table(SCORES)), SPLIT.test, k=[5, 10])
+    found = evaluate(Wrapped(Scorer.of(Table(SCORES))), SPLIT.test, k=[5, 10])
     ranks = target_ranks(Table(SCORES), SPLIT.test.histories(), SPLIT.test.targets())
     assert found["hr@10"] == pytest.approx((ranks <= 10).mean())
     assert found["mrr@5"] == pytest.approx(np.where(ranks <= 5, 1 / ranks, 0).mean())

@@ -24,19 +24,19 @@ from segue.evaluation.result import Evaluation, side_by_side
 from segue.evaluation.tasks.next_items import evaluate
 from segue.evaluation.tasks.sessions import _shuffled, both_ways, evaluate_sessions
 from segue.inference.scoring.ranking import distinct
-from segue.models.base import Model, ModelConfig
+from segue.models.base import ModelConfig
 from segue.models.markov import Markov
 from segue.models.parsrec.parsrec import PARSRec
 from segue.models.popularity import Popularity
 from segue.models.sasrec import SASRec
 from segue.training.config import Training
 from segue.training.fit import fit
-from tests.inference.fakes import Table, TableConfig, dataset
+from tests.inference.fakes import Fake, Table, TableConfig, dataset
 
 N_ITEMS = 9
 
 
-class Reader(Model):
+class Reader(Fake):
     """Scores that depend on everything a model may read: user, history, basket and its order, and where sessions begin.
 
     They take few values, so that there are many ties.
@@ -51,12 +51,12 @@ class Reader(Model):
         rows = zip(histories.users, histories.starts, histories.baskets, histories.ends, strict=True)
         return torch.stack(
             [
-                torch.from_numpy(self.scores(int(user), histories.items[start:cut], histories.items[cut:end]))
+                torch.from_numpy(self.plain_scores(int(user), histories.items[start:cut], histories.items[cut:end]))
                 for user, start, cut, end in rows
             ]
         )
 
-    def scores(self, user: int, history: Sequence[int], basket: Sequence[int]) -> np.ndarray:
+    def plain_scores(self, user: int, history: Sequence[int], basket: Sequence[int]) -> np.ndarray:
         """(n_items + 1,) of one user."""
         read = [self.salt, user, *map(int, history), 0, *map(int, basket)]
         return np.random.default_rng(read).integers(0, self.levels, self.n_items + 1).astype(np.float32)
@@ -100,7 +100,7 @@ def slowly(
         remaining = order.items[order.starts[row] : order.ends[row]].tolist()
         basket: list[int] = []
         while remaining:
-            scores = model.scores(int(user), history, basket)
+            scores = model.plain_scores(int(user), history, basket)
             hidden = set(basket) | (set(history) if exclude_seen else set())
             others = range(1, model.n_items + 1) if candidates is None else candidates[row].tolist()
             rivals = [item for item in others if item not in hidden and item not in remaining]
@@ -257,7 +257,7 @@ class Oracle(Reader):
         rows, items = holdout.targets().seen()
         self.table[holdout.users[rows], items] = 1.0
 
-    def scores(self, user: int, history: Sequence[int], basket: Sequence[int]) -> np.ndarray:
+    def plain_scores(self, user: int, history: Sequence[int], basket: Sequence[int]) -> np.ndarray:
         return self.table[user]
 
 

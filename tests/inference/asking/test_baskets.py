@@ -22,6 +22,7 @@ from segue.inference.asking.baskets import joined, spread
 from segue.inference.asking.users import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.parsrec.parsrec import PARSRec
+from tests.helpers import queries_of
 from tests.inference.fakes import Shopper, session_dataset
 
 ANN, BOB, CAT = [[1, 2], [3]], [[2, 4, 1]], []
@@ -116,14 +117,14 @@ def test_a_repeated_item_counts_once_where_it_came_first() -> None:
     assert_frame_equal(shop().score("ann", basket=[40, 10, 40, 10, 20, 40]), expected)
     answers = shop()
     read: list[list[int]] = []
-    real = answers.model.queries
+    real = answers.scorer.model.queries
 
     def queries(histories: Histories) -> Any:
         assert histories.baskets is not None
         read.append(histories.items[histories.baskets[0] : histories.ends[0]].tolist())
         return real(histories)
 
-    answers.model.queries = queries  # type: ignore[method-assign]
+    answers.scorer.model.queries = queries  # type: ignore[method-assign]
     answers.recommend("ann", basket=[40, 10, 40, 20, 10], k=1)
     assert read == [[4, 1, 2]]
 
@@ -297,8 +298,8 @@ def test_a_basket_given_is_a_session_of_the_dataset_stopped_midway(history_sessi
     earlier = session_dataset([user[:-1] for user in sessions], 12)
     baskets = [user[-1][:n] for user, n in zip(sessions, taken, strict=True)]
     with torch.no_grad():
-        expected = model.queries(inside)
-        found = model.queries(joined(earlier.histories(users), Histories.from_lists(baskets)))
+        expected = queries_of(model, inside)
+        found = queries_of(model, joined(earlier.histories(users), Histories.from_lists(baskets)))
     assert torch.allclose(found, expected, atol=1e-6)
 
 

@@ -14,6 +14,7 @@ from segue.data.histories import Histories
 from segue.inference.explaining import left_out as module
 from segue.inference.explaining.effects import Measure, effects, looks
 from segue.inference.explaining.left_out import KINDS, parts_of
+from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import Limits, log_sums
 from tests.inference.fakes import Looker, session_dataset
 
@@ -151,12 +152,13 @@ def test_log_sums_are_those_of_each_group(chunk: int) -> None:
     groups = torch.arange(N_ITEMS + 1) % 3
     limits = Limits(chunk_items=chunk, buffer_bytes=4 * 3 * chunk)
     scores = model.score_all(queries, 0, N_ITEMS + 1)
-    found = log_sums(model, queries, limits, groups, 4)
+    scorer = Scorer.of(model)
+    found = log_sums(scorer, queries, limits, groups, 4)
     for group in range(3):
         inside = (groups == group) & (torch.arange(N_ITEMS + 1) > 0)
         assert torch.allclose(found[:, group], scores[:, inside].logsumexp(1), atol=1e-4)
     assert bool((found[:, 3] == -torch.inf).all())
-    assert torch.allclose(log_sums(model, queries, limits)[:, 0], scores[:, 1:].logsumexp(1), atol=1e-4)
+    assert torch.allclose(log_sums(scorer, queries, limits)[:, 0], scores[:, 1:].logsumexp(1), atol=1e-4)
 
 
 class Newest(Looker):

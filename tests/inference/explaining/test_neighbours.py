@@ -149,8 +149,8 @@ def test_as_of_is_the_moment_at_which_the_model_is_asked() -> None:
 def test_questions_of_a_holdout_are_asked_at_their_moment() -> None:
     split = leave_last_out(data())
     histories = split.test.histories()
-    model = recommender().model
-    scores = model.score_items(model.queries(histories), torch.tensor([[3]]))
+    scorer = recommender().scorer
+    scores = scorer.score_items(scorer.queries(histories), torch.tensor([[3]]))
     assert histories.users.tolist() == [3] and scores.item() == 1.0, "cy's oats at 60, after bob's at 40"
     assert np.isfinite(evaluate(recommender(), split.test, k=1).metrics["hr@1"])
 
@@ -245,16 +245,16 @@ def test_portions_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> N
 def test_without_attention_it_is_null_and_without_times_there_are_none() -> None:
     assert recommender(heads=0).explain("dan", "tea")["attention"].null_count() == 3
     answers = recommender()
-    found = answers.model.neighbours  # type: ignore[operator]
-    answers.model.neighbours = lambda *asked: found(*asked)._replace(times=None)  # type: ignore[assignment]
+    found = answers.scorer.model.neighbours  # type: ignore[operator]
+    answers.scorer.model.neighbours = lambda *asked: found(*asked)._replace(times=None)  # type: ignore[assignment]
     assert "time" not in answers.explain("dan", "tea").columns
 
 
 def test_effects_that_are_not_finite_are_refused() -> None:
     answers = recommender()
-    found = answers.model.neighbours  # type: ignore[operator]
+    found = answers.scorer.model.neighbours  # type: ignore[operator]
     broken = lambda *asked: found(*asked)._replace(effects=np.full(3, np.nan, dtype=np.float32))  # noqa: E731
-    answers.model.neighbours = broken  # type: ignore[assignment]
+    answers.scorer.model.neighbours = broken  # type: ignore[assignment]
     with pytest.raises(EvaluationError, match="not finite"):
         answers.explain("dan", "tea")
 
@@ -277,7 +277,7 @@ def test_impossible_questions(ask: Any, message: str) -> None:
 
 def test_a_hook_that_finds_it_has_none_says_so() -> None:
     answers = recommender()
-    answers.model.neighbours = lambda *asked: None  # type: ignore[assignment]
+    answers.scorer.model.neighbours = lambda *asked: None  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="looks at no single ratings"):
         answers.explain("dan", "tea")
 
@@ -322,5 +322,5 @@ def test_the_command_prints_neighbours(saved: Path, capsys: pytest.CaptureFixtur
 def test_now_is_after_everything() -> None:
     frame = pl.DataFrame(recommender().score("dan", "tea"))
     assert frame["tea"].item() == pytest.approx(10 / 3)
-    queries = recommender().model.queries(data().histories())
+    queries = recommender().scorer.queries(data().histories())
     assert (queries[:, 1] == NOW).all()

@@ -8,7 +8,7 @@ import torch
 
 from segue.data.histories import Histories
 from segue.inference.recommender import Recommender
-from segue.inference.scoring.batches import answering
+from segue.inference.scorer import Scorer
 from segue.inference.scoring.similar import Likeness, SparseLikeness, likeness_of
 from segue.models.markov import Markov
 from tests.inference.fakes import random_dataset
@@ -23,12 +23,12 @@ def markov() -> Recommender:
 
 
 def test_sparse_vectors_score_like_dense_ones(markov: Recommender) -> None:
-    sparse = likeness_of(markov.model)
+    sparse = likeness_of(markov.scorer)
     vectors = markov.model.item_vectors()
-    assert isinstance(sparse, SparseLikeness) and vectors is not None
-    dense = Likeness(markov.model, vectors.to_dense())
+    assert isinstance(sparse.model, SparseLikeness) and vectors is not None
+    dense = Scorer.of(Likeness(markov.model, vectors.to_dense()))
     histories = Histories.from_lists([[item] for item in range(1, 151)])
-    with answering(sparse), warnings.catch_warnings():
+    with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("error")
         queries, expected = sparse.queries(histories), dense.queries(histories)
         assert torch.allclose(queries, expected)

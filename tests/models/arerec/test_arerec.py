@@ -16,7 +16,7 @@ from segue.models.arerec import model as arerec_model
 from segue.models.arerec.arerec import ARERec
 from segue.models.arerec.model import ARERecModel
 from segue.models.arerec.neighbours import RatingBatch, RatingExamples
-from tests.helpers import make_dataset
+from tests.helpers import make_dataset, prepared
 from tests.models.arerec import paper
 from tests.models.test_parity import PRECISIONS, arrays, close, randomised
 
@@ -58,7 +58,7 @@ def build(dtype: torch.dtype = torch.float64, **settings: Any) -> tuple[ARERecMo
     sizes = {"width": 8, "region_size": 3, "heads": 2, "history_length": 3, "group": 4, "levels": LEVELS}
     config = ARERec(**{"look_back": "past", **sizes, **settings}).resolved(DATA)
     model = config.build(N_USERS, N_ITEMS)
-    examples = model.examples(DATA)
+    examples = prepared(model, DATA)
     return randomised(model, dtype), examples
 
 
@@ -163,11 +163,11 @@ def test_rate_and_both_scores_agree(shape: dict[str, Any], cells: int, monkeypat
     monkeypatch.setattr(arerec_model, "_GROUP", 3)
     model, _ = build(**shape)
     queries = torch.tensor([[user, moment] for user, moment in product(range(N_USERS + 1), MOMENTS)])
-    everything = model.score_all(queries, 0, N_ITEMS + 1)
+    everything = model.scores().all(queries, 0, N_ITEMS + 1)
     items = torch.arange(1, N_ITEMS + 1).expand(len(queries), -1)
-    close(model.score_items(queries, items), everything[:, 1:].detach().numpy(), 1e-12)
+    close(model.scores().of(queries, items), everything[:, 1:].detach().numpy(), 1e-12)
     buffer = torch.zeros(len(queries), 4, dtype=torch.float64)
-    assert model.score_all(queries, 3, 7, buffer) is buffer
+    assert model.scores().all(queries, 3, 7, buffer) is buffer
     close(buffer, everything[:, 3:7].detach().numpy(), 1e-12)
     answers = [[expected(model, user, item, moment).expected for item in range(1, N_ITEMS + 1)]
                for user, moment in queries.tolist()]  # fmt: skip
@@ -180,7 +180,7 @@ def test_nothing_asked_is_nothing_answered() -> None:
     nothing = torch.zeros(0, dtype=torch.long)
     found = model.rate(nothing, nothing, nothing)
     assert found.expected.shape == (0,) and found.probabilities is not None and found.probabilities.shape == (0, 4)
-    assert model.score_all(torch.zeros(0, 2, dtype=torch.long), 2, 6).shape == (0, 4)
+    assert model.scores().all(torch.zeros(0, 2, dtype=torch.long), 2, 6).shape == (0, 4)
     assert model.neighbours(nothing, nothing, nothing).rows.shape == (0,)
     assert model.neighbours(*(torch.tensor([one]) for one in (1, N_ITEMS, NOW))).rows.shape == (0,)
 
@@ -233,7 +233,7 @@ def test_the_rating_of_a_neighbour_alone_changes_nothing_as_published() -> None:
 def test_where_training_begins() -> None:
     config = ARERec(width=8, levels=LEVELS, look_back="past", history_length=3).resolved(DATA)
     model = config.build(N_USERS, N_ITEMS)
-    model.examples(DATA)
+    prepared(model, DATA)
     model.requires_grad_(False)
     ratings = np.array([rating for _, _, rating, _ in TRAINING])
     assert float(model.mean) == pytest.approx(ratings.mean(), rel=1e-6)

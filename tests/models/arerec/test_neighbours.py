@@ -27,6 +27,7 @@ from segue.models.arerec.neighbours import (
 )
 from segue.training.config import Training
 from segue.training.fit import fit
+from tests.helpers import prepared
 from tests.models.rating_models import rated_dataset
 
 N_USERS, N_ITEMS, LAST = 5, 4, 6
@@ -179,7 +180,7 @@ def test_no_training_rating_sees_itself_or_what_came_at_its_time(split: Any, loo
     train: Dataset = split(timed()).train
     config = ARERec(width=4, look_back=look_back, history_length=5, group=3).resolved(train)
     model: ARERecModel = config.build(train.n_users, train.n_items)
-    examples = model.examples(train)
+    examples = prepared(model, train)
     index, batch = model.index, examples.batch(np.arange(len(examples.weights)), np.random.default_rng(0))
     assert index.times is not None and train.times is not None
     where = positions(train.starts, train.ends)

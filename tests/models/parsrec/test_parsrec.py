@@ -15,7 +15,7 @@ from segue.data.ragged import offsets_of
 from segue.errors import ConfigError, TrainingError
 from segue.models.parsrec import parsrec
 from segue.models.parsrec.parsrec import PARSRec, PARSRecModel
-from tests.helpers import make_dataset
+from tests.helpers import make_dataset, prepared, queries_of
 from tests.models.parsrec import paper
 from tests.models.test_parity import PRECISIONS, arrays, close, randomised
 
@@ -73,7 +73,7 @@ SESSIONS = [
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_scores_and_attention_are_the_papers(shape: dict[str, int], dtype: torch.dtype, tolerance: float) -> None:
     model = build(dtype, **shape)
-    scores = model.score_all(model.queries(asked()), 0, N_ITEMS + 1)
+    scores = model.scores().all(queries_of(model, asked()), 0, N_ITEMS + 1)
     attention = model.attention(asked())
     for row, (user, history, basket) in enumerate(CASES):
         expected = paper.walk(arrays(model), user_vector(model, user), history, basket, shape["heads"])
@@ -98,7 +98,7 @@ def test_targets_and_summed_loss_are_the_papers(
         monkeypatch.setattr(parsrec, "_CHUNK_BYTES", 300)  # several chunks of the catalogue
     chosen = spied_targets(monkeypatch)
     model = build(dtype, loss=loss, **shape)
-    examples = model.examples(sessions_of(SESSIONS))
+    examples = prepared(model, sessions_of(SESSIONS))
     batch = examples.batch(np.arange(len(examples.lengths)), np.random.default_rng(3))
     found = model(batch)  # in evaluation mode: nothing is dropped
     total, by_step = 0.0, {}
@@ -145,7 +145,7 @@ def test_the_gradient_is_that_of_the_loss(loss: str, kept: bool, monkeypatch: py
     if not kept:
         monkeypatch.setattr(parsrec, "_KEPT_BYTES", 0)
     model = build(torch.float64, loss=loss, blocks=2, heads=2)
-    examples = model.examples(sessions_of(SESSIONS))
+    examples = prepared(model, sessions_of(SESSIONS))
     batch = examples.batch(np.arange(len(examples.lengths)), np.random.default_rng(3))
     model(batch).backward()
     generator = torch.Generator().manual_seed(1)
@@ -167,22 +167,22 @@ def test_history_sessions_limit_the_history() -> None:
     data = sessions_of(SESSIONS)
     whole = data.histories(np.array([1, 4]))
     last = Histories.from_lists([[9, 10, 11, 2, 7, 8], [13, 15, 16, 17, 18, 13]], whole.users)
-    assert torch.allclose(model.queries(whole), everything.queries(last))
-    assert not torch.allclose(everything.queries(whole), everything.queries(last))
+    assert torch.allclose(queries_of(model, whole), queries_of(everything, last))
+    assert not torch.allclose(queries_of(everything, whole), queries_of(everything, last))
     none = build(torch.float64, history_sessions=0)
     bare = Histories(whole.users, whole.items, whole.ends, whole.ends)
-    assert torch.allclose(none.queries(whole), everything.queries(bare))
+    assert torch.allclose(queries_of(none, whole), queries_of(everything, bare))
 
 
 def test_examples_mark_their_users_as_known() -> None:
     model = PARSRec(user_width=4, item_width=4).build(5, N_ITEMS)
-    model.examples(sessions_of([*SESSIONS, []]))
+    prepared(model, sessions_of([*SESSIONS, []]))
     assert model.users.known.tolist() == [False, True, True, True, True, False]
 
 
 def test_a_strangers_first_basket_has_scores() -> None:
     model = PARSRec(user_width=4, item_width=4).build(5, N_ITEMS).eval()
-    assert model.queries(Histories.from_lists([[3]])).isfinite().all()
+    assert queries_of(model, Histories.from_lists([[3]])).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Raw ids to codes, batch by batch, in one pass: nothing but the ids themselves is kept in memory."""
+"""Raw ids to codes, batch by batch, in one pass that keeps only the ids in memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _SMALL_TABLE = 1 << 24  # entries of a table that is always affordable (64 MB)
 
 
 class IntegerIds:
-    """Integer ids: collected as they come, encoded when all are known.
+    """Integer ids: collected batch by batch, encoded once all are known.
 
     Attributes
     ----------
     dtype
-        What `add` gives back and `codes` takes: the ids themselves.
+        Type of the values that `add` returns and `codes` takes: the ids themselves.
     """
 
     dtype = np.dtype(np.int64)
@@ -27,11 +27,11 @@ class IntegerIds:
     def __init__(self) -> None:
         self._seen = np.empty(0, dtype=np.int64)
         self._waiting: list[npt.NDArray[np.int64]] = []
-        self._small = np.zeros(_SMALL_TABLE, dtype=bool)  # ids of an ordinary size are ticked off here
+        self._small = np.zeros(_SMALL_TABLE, dtype=bool)  # marks ids of an ordinary size
         self._table: npt.NDArray[np.int32] | None = None
 
     def add(self, ids: pl.Series) -> npt.NDArray[Any]:
-        """Take note of a batch of ids (n,), and return what is to be kept of it (n,)."""
+        """Add a batch of ids (n,), and return the values (n,) to keep until all are known."""
         raw: npt.NDArray[np.int64] = ids.to_numpy()
         if len(raw) and raw.min() >= 0 and raw.max() < _SMALL_TABLE:
             self._small[raw] = True
@@ -43,7 +43,7 @@ class IntegerIds:
         return raw
 
     def finish(self) -> Vocabulary:
-        """The vocabulary of all ids; from now on `codes` answers."""
+        """Return the vocabulary of all ids. Call it before `codes`."""
         self._waiting.append(np.flatnonzero(self._small))
         self._merge()
         low, high = int(self._seen[0]), int(self._seen[-1])
@@ -53,10 +53,10 @@ class IntegerIds:
         return Vocabulary(pl.Series(self._seen))
 
     def codes(self, kept: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        """Codes (n,) of what `add` returned (n,)."""
+        """Codes (n,) of values (n,) that `add` returned."""
         if self._table is not None:
-            found: npt.NDArray[np.int32] = self._table[kept - self._seen[0]]
-            return found
+            codes: npt.NDArray[np.int32] = self._table[kept - self._seen[0]]
+            return codes
         return (np.searchsorted(self._seen, kept) + 1).astype(np.int32)
 
     def _merge(self) -> None:
@@ -65,33 +65,33 @@ class IntegerIds:
 
 
 class TextIds:
-    """String ids: numbered in the order of their appearance, then renumbered in the order of the vocabulary."""
+    """String ids: numbered in the order of arrival, then renumbered in the order of the vocabulary."""
 
     dtype = np.dtype(np.uint32)
 
     def __init__(self) -> None:
         self._categories = pl.Categories.random()
-        # Categories are forgotten when no Series uses them: between two batches, this one does.
+        # Polars drops categories that no Series uses. Between two batches this Series uses them.
         self._anchor = pl.Series([], dtype=pl.Categorical(self._categories))
         self._code = np.empty(0, dtype=np.int32)
 
     def add(self, ids: pl.Series) -> npt.NDArray[Any]:
-        """Take note of a batch of ids (n,), and return what is to be kept of it (n,)."""
+        """Add a batch of ids (n,), and return the values (n,) to keep until all are known."""
         kept: npt.NDArray[Any] = ids.cast(pl.Categorical(self._categories)).to_physical().to_numpy()
         return kept
 
     def finish(self) -> Vocabulary:
-        """The vocabulary of all ids; from now on `codes` answers."""
-        found = self._categories.to_series().cast(pl.String)
-        order = found.arg_sort().to_numpy()
-        self._code = np.empty(len(found), dtype=np.int32)
-        self._code[order] = np.arange(1, len(found) + 1, dtype=np.int32)
-        return Vocabulary(found)
+        """Return the vocabulary of all ids. Call it before `codes`."""
+        ids = self._categories.to_series().cast(pl.String)
+        order = ids.arg_sort().to_numpy()
+        self._code = np.empty(len(ids), dtype=np.int32)
+        self._code[order] = np.arange(1, len(ids) + 1, dtype=np.int32)
+        return Vocabulary(ids)
 
     def codes(self, kept: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        """Codes (n,) of what `add` returned (n,)."""
-        found: npt.NDArray[np.int32] = self._code[kept]
-        return found
+        """Codes (n,) of values (n,) that `add` returned."""
+        codes: npt.NDArray[np.int32] = self._code[kept]
+        return codes
 
 
 def ids_of(dtype: pl.DataType) -> IntegerIds | TextIds:

@@ -1,8 +1,8 @@
-"""Which interactions to keep: duplicates and k-cores, on arrays sorted by user, then time."""
+"""Filters of interactions: the oldest rows of a log, duplicates and k-cores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,17 +17,65 @@ Codes = npt.NDArray[Any]
 DUPLICATES = ("drop", "keep", "first", "last")
 FIRST = ("items", "users")
 
+_BINS = 1 << 16
+
+
+class Oldest:
+    """Selects the `rows` oldest rows of a log without sorting it. Of equal times at the cut, the first in the log stay.
+
+    Parameters
+    ----------
+    pieces
+        Returns all times of the log, piece by piece; called a few times.
+    rows
+        Number of rows to keep, from 1 to all.
+    """
+
+    def __init__(self, pieces: Callable[[], Iterable[Int64]], rows: int) -> None:
+        self._cut, below = nth_smallest(pieces, rows)
+        self._left = rows - below  # of those at the cut itself
+
+    def next(self, times: Int64) -> npt.NDArray[np.bool_]:
+        """Mask (n,) of the rows of the next piece that stay. The pieces come in the order of the log, each once."""
+        keep: npt.NDArray[np.bool_] = times < self._cut
+        at_the_cut = np.flatnonzero(times == self._cut)[: self._left]
+        keep[at_the_cut] = True
+        self._left -= len(at_the_cut)
+        return keep
+
+
+def nth_smallest(pieces: Callable[[], Iterable[Int64]], n: int) -> tuple[int, int]:
+    """The n-th smallest value (from 1) of all pieces, and the number of smaller ones: found by counting.
+
+    >>> nth_smallest(lambda: [np.array([5, 1]), np.array([3, 3])], 3)
+    (3, 1)
+    """
+    limits = [(int(piece.min()), int(piece.max())) for piece in pieces() if len(piece)]
+    low, high, below = min(low for low, _ in limits), max(high for _, high in limits), 0
+    while low < high:  # the range that holds the value becomes smaller each time
+        width = (high - low) // _BINS + 1
+        counts = np.zeros(_BINS + 1, dtype=np.int64)
+        for piece in pieces():
+            # Differences of times may need all 64 bits: as unsigned numbers they are exact.
+            above = piece[(piece >= low) & (piece <= high)].view(np.uint64) - np.uint64(low % 2**64)
+            counts += np.bincount((above // np.uint64(width)).astype(np.int64), minlength=len(counts))
+        reached = np.cumsum(counts)
+        chosen = int(np.searchsorted(reached, n - below))
+        below += int(reached[chosen] - counts[chosen])
+        low, high = low + chosen * width, min(high, low + (chosen + 1) * width - 1)
+    return low, below
+
 
 def without_duplicates(users: Codes, items: Codes, times: Int64 | None, which: str) -> Mask | None:
-    """Which interactions (n,) stay; None for all. The arrays are sorted by user, then time.
+    """Mask (n,) of the interactions that stay; None for all. The arrays are sorted by user, then time.
 
     Parameters
     ----------
     users, items, times
         (n,) each; times may be None.
     which
-        "keep": all stay. "drop": of those with the same user, item and time, the first stays (without times
-        nothing is known to be a duplicate). "first", "last": of those with the same user and item, that one stays.
+        "keep": all stay. "drop": of those with the same user, item and time, the first stays (without times, all
+        stay). "first", "last": of those with the same user and item, the first or the last stays.
     """
     if which == "keep" or not len(users) or (which == "drop" and times is None):
         return None
@@ -43,20 +91,20 @@ def without_duplicates(users: Codes, items: Codes, times: Int64 | None, which: s
 
 
 def _first_of_each_time(pairs: Int64, users: Codes, times: Int64) -> Mask | None:
-    """Only runs of the same user and time can hold duplicates; they are few, and only they are sorted."""
+    """Mask of the first of each user, item and time. Only runs of equal user and time are sorted; they are few."""
     tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
     in_run = np.zeros(len(users), dtype=bool)
     in_run[1:] |= tied
     in_run[:-1] |= tied
-    places = np.flatnonzero(in_run)
-    if not len(places):
+    candidates = np.flatnonzero(in_run)
+    if not len(candidates):
         return None
-    run = np.cumsum(~np.concatenate([[False], tied]))[places]
-    order = np.lexsort((pairs[places], run))
-    ordered, runs = pairs[places][order], run[order]
+    run = np.cumsum(~np.concatenate([[False], tied]))[candidates]
+    order = np.lexsort((pairs[candidates], run))
+    ordered, runs = pairs[candidates][order], run[order]
     again = order[1:][(ordered[1:] == ordered[:-1]) & (runs[1:] == runs[:-1])]
     keep = np.ones(len(users), dtype=bool)
-    keep[places[again]] = False
+    keep[candidates[again]] = False
     return keep
 
 
@@ -71,7 +119,7 @@ def k_core(
     first: str = "items",
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Mask, Int64, Int64]:
-    """Drop items with too few interactions, then users, and again, since each makes the other shrink.
+    """Drop items with too few interactions, then users, again and again, since each makes the other shrink.
 
     Parameters
     ----------
@@ -82,17 +130,17 @@ def k_core(
     n_items
         The greatest item code.
     per_user, per_item
-        The least number of interactions.
+        The smallest number of interactions allowed.
     rounds
         Stop after that many rounds; None goes on until nothing changes, and the result is the k-core.
     first
-        "items" or "users": what each round drops first.
+        "items" or "users": the side that each round drops first.
     progress
         Called with the number of interactions dropped so far, after each round.
 
     Returns
     -------
-    Which interactions stay (n,), and how many each user (n_users + 1,) and item (n_items + 1,) has left.
+    Mask (n,) of the interactions that stay, and the numbers left per user (n_users + 1,) and item (n_items + 1,).
     """
     offsets = offsets_of(lengths)
     of_user = lengths.copy()
@@ -101,12 +149,12 @@ def k_core(
         of_item += np.bincount(items[part], minlength=n_items + 1)
     keep = np.ones(len(items), dtype=bool)
 
-    def drop(what: str) -> bool:
-        """Drop the items, or users, that have too few left; whether there were any."""
-        own, least = (of_item, per_item) if what == "items" else (of_user, per_user)
+    def drop(side: str) -> bool:
+        """Drop the items, or users, that have too few left. True if there were any."""
+        own, least = (of_item, per_item) if side == "items" else (of_user, per_user)
         few = (own > 0) & (own < least)
         if few.any():
-            if what == "items":
+            if side == "items":
                 _drop_items(few, items, keep, offsets, of_user)
             else:
                 _drop_users(few, items, keep, offsets, of_item)
@@ -126,15 +174,15 @@ def k_core(
 def _drop_items(rare: Mask, items: Codes, keep: Mask, offsets: Int64, of_user: Int64) -> None:
     for part in chunks(len(items)):
         hit = rare[items[part]] & keep[part]
-        places = np.flatnonzero(hit) + part.start
-        keep[places] = False
-        users = np.searchsorted(offsets, places, side="right") - 1
+        dropped = np.flatnonzero(hit) + part.start
+        keep[dropped] = False
+        users = np.searchsorted(offsets, dropped, side="right") - 1
         of_user -= np.bincount(users, minlength=len(of_user))
 
 
 def _drop_users(short: Mask, items: Codes, keep: Mask, offsets: Int64, of_item: Int64) -> None:
     codes = np.flatnonzero(short)
-    places = positions(offsets[codes], offsets[codes + 1])
-    places = places[keep[places]]
-    keep[places] = False
-    of_item -= np.bincount(items[places], minlength=len(of_item))
+    dropped = positions(offsets[codes], offsets[codes + 1])
+    dropped = dropped[keep[dropped]]
+    keep[dropped] = False
+    of_item -= np.bincount(items[dropped], minlength=len(of_item))

@@ -1,4 +1,4 @@
-"""The options of a preparation: which are possible, and what its steps are called."""
+"""The options of a preparation: their checks, and the name of the k-core step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segue.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class Preparation:
-    """The options of `prepare` that decide the content; they are kept in the Dataset's metadata."""
+    """Options of `prepare` that decide the content; they are kept in the Dataset's metadata."""
 
     oldest: float | None
     per_user: int
@@ -24,7 +24,7 @@ class Preparation:
     sessions: SessionRule | None
 
     def check(self, columns: Mapping[str, str]) -> None:
-        """Raise a ConfigError for a value that is impossible, or needs one of the `columns` that the log lacks."""
+        """Raise a ConfigError for an impossible value, or one that needs a column that the log lacks."""
         for name in ("per_user", "per_item"):
             if getattr(self, name) < 0:
                 raise ConfigError(
@@ -34,9 +34,9 @@ class Preparation:
         if self.rounds is not None and self.rounds < 1:
             raise ConfigError(f"rounds={self.rounds}: expected 1 or more, or None to go on until nothing changes.")
         for name, known in (("first", FIRST), ("duplicates", DUPLICATES)):
-            if getattr(self, name) not in known:
-                found = getattr(self, name)
-                raise ConfigError(f'unknown {name}="{found}": {nearest(found, known)}.')
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(f'unknown {name}="{value}": {nearest(value, known)}.')
         if self.oldest is not None and not 0 < self.oldest <= 1:
             raise ConfigError(f"oldest={self.oldest} is a share of the rows: expected more than 0, at most 1.")
         for option, needed in (("oldest", "time"), ("min_rating", "rating")):
@@ -47,7 +47,7 @@ class Preparation:
 
     @property
     def core_name(self) -> str:
-        """What the step of the k-core is called."""
+        """Name of the k-core step."""
         if self.per_user == self.per_item:
             name = f"{self.per_user}-core"
         else:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from segue.data.preparing.encoding import IntegerIds, TextIds, ids_of
-from segue.data.preparing.oldest import Oldest
+from segue.data.preparing.filters import Oldest
 from segue.data.reading.read import SUSPECT, Log
 from segue.data.spool import Spool, scatter
 from segue.data.vocabulary import Vocabulary
@@ -19,25 +19,24 @@ from segue.errors import DataError
 Progress = Callable[[str, float], None]
 
 _BATCH = 1 << 20  # rows parsed at a time
-_PARTITION = 1 << 19  # rows sorted at a time: so few that user, time and place fit into one integer
+_PARTITION = 1 << 19  # rows sorted at a time: so few that user, time and position fit into one integer
 _MOST_PARTITIONS = 1_000
 
 OLDEST = "oldest"
-"""The column that says which interactions are among the oldest of the log."""
-
+"""Name of the column that marks the oldest interactions of the log."""
 
 _NUMBERS: dict[str, np.dtype[Any]] = {"time": np.dtype(np.int64), "rating": np.dtype(np.float32)}
 
 
 class SuspectRow(Exception):
-    """A row calls for the pass over all rows that names what is wrong. Never leaves `prepare`."""
+    """Raised if a row calls for the pass that names the first bad row. Never leaves `prepare`."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     """All interactions with codes for ids (also of sessions), in partitions by user, each in the order of the log.
 
-    Where only the oldest are to stay, the column `OLDEST` says which these are.
+    If only the oldest interactions stay, the column `OLDEST` marks them.
     """
 
     users: Vocabulary
@@ -51,20 +50,20 @@ def encode(log: Log, folder: Path, report: Progress, oldest: float | None = None
     Parameters
     ----------
     log
-        What to read.
+        The log to read.
     folder
-        Where the files go; the caller removes it.
+        Folder of the files; the caller removes it.
     report
-        Called with what is being done and the share that is done.
+        Called with the name of the step and the share that is done.
     oldest
-        Mark this share of the rows, the oldest; None marks none.
+        Share of the rows to mark as the oldest; None marks none.
 
     Raises
     ------
     DataError
         The log has changed since it was checked.
     SuspectRow
-        A log that is checked only now holds a row that must be looked at.
+        The log is checked while it is read, and holds a row that may be bad.
     """
     schema = log.frame.collect_schema()
     ids = {name: ids_of(schema[name]) for name in ("user", "item", "session") if name in log.columns}
@@ -82,12 +81,12 @@ def encode(log: Log, folder: Path, report: Progress, oldest: float | None = None
         raise SuspectRow
     if SUSPECT not in schema and raw.rows != log.rows:
         raise DataError(f"{log.source} changed while it was read: it had {log.rows:,} usable rows, now {raw.rows:,}.")
-    known = {name: collector.finish() for name, collector in ids.items()}
+    vocabularies = {name: collector.finish() for name, collector in ids.items()}
     rows = None if oldest is None else max(1, round(raw.rows * oldest))
-    old = None if rows is None else Oldest(lambda: raw.column("time"), rows)
-    partitions = _divide(raw, ids, old, len(known["user"]), folder, report)
+    oldest_rows = None if rows is None else Oldest(lambda: raw.column("time"), rows)
+    partitions = _divide(raw, ids, oldest_rows, len(vocabularies["user"]), folder, report)
     raw.remove()
-    return Encoded(known["user"], known["item"], partitions)
+    return Encoded(vocabularies["user"], vocabularies["item"], partitions)
 
 
 def _divide(

@@ -1,4 +1,4 @@
-"""From a log to a Dataset: rating threshold, duplicates, k-core; encoded, sorted by user and time, on disk."""
+"""From a log to a Dataset: filtered, encoded, sorted by user and time, on disk."""
 
 from __future__ import annotations
 
@@ -47,9 +47,8 @@ def prepare(
 ) -> Dataset:
     """Make a Dataset of a log: filter, encode, sort.
 
-    The filters apply in the order oldest rows, rating threshold, duplicates, k-core. Interactions are sorted by user,
-    then time; equal times keep the order of the log (within and between sessions), and a log without times keeps its
-    order.
+    The filters apply in this order: oldest rows, rating threshold, duplicates, k-core. Interactions are sorted by user,
+    then time. Equal times keep the order of the log (within and between sessions), and so does a log without times.
     Memory stays bounded: the log is read in pieces, and sorted in partitions of users.
 
     Parameters
@@ -57,34 +56,34 @@ def prepare(
     source
         A `Log`, or anything that `read` takes without options.
     oldest
-        Keep this share of the rows, the oldest: round(n · oldest) of n, at least one. Of rows with the same time at the
-        cut, those that stand first in the log stay.
+        Share of the rows to keep, the oldest: round(n · oldest) of n, at least one. Of rows with the same time at the
+        cut, the first in the log stay.
     k_core
-        Every user and every item has at least so many interactions: rare ones are dropped until nothing changes.
+        Smallest number of interactions of every user and item: rarer ones are dropped until nothing changes.
     min_per_user, min_per_item
-        The same for users and items apart; `k_core` where not given.
+        The same for users and items separately; `k_core` if None.
     rounds
-        Drop rare items, then rare users, so many times, instead of until nothing changes. What remains may then
-        still hold a few rare items.
+        Number of times to drop rare items, then rare users. None goes on until nothing changes. After a few rounds, a
+        few rare items may remain.
     first
-        Whether each round begins with the "items" or with the "users". It matters with `rounds` alone: what remains
-        when nothing changes any more is the same.
+        The side that each round drops first, "items" or "users". It matters only with `rounds`: the final k-core is
+        the same.
     min_rating
-        Keep interactions with at least this rating.
+        The lowest rating to keep.
     duplicates
-        "drop" keeps the first of those with the same user, item and time (of a log without times, all);
-        "keep" keeps all; "first" and "last" keep that interaction of each user with each item.
+        "drop" keeps the first interaction of the same user, item and time (without times, all); "keep" keeps all;
+        "first" and "last" keep the first or last interaction of each user with each item.
     sessions
-        What a session is: "column", the log's column of sessions; "day", what a user did on one calendar day (UTC);
-        "none". When not given: "column" where the log has one. Sessions of one user that overlap in time are divided
-        where another comes between, with a warning; they are found before duplicates and the k-core take anything out.
+        Definition of a session: "column", the log's column of sessions; "day", a calendar day (UTC) of a user; "none".
+        None means "column" if the log has one. Sessions of one user that overlap in time are divided, with a warning.
+        Sessions are found before duplicates and the k-core are dropped.
     session_gap
-        A session ends with a pause of more than so many seconds (1800 is usual), instead of `sessions`.
+        Pause in seconds that ends a session (1800 is usual), instead of `sessions`.
     out
-        A folder to write the Dataset to, atomically; the Dataset returned is then that folder, memory-mapped.
-        Needed where the result is larger than memory.
+        Folder to write the Dataset to, atomically. The Dataset returned is then that folder, memory-mapped. Needed if
+        the result is larger than memory.
     progress
-        Called with what is being done and the share that is done, from 0 to 1.
+        Called with the name of the step and the share that is done, from 0 to 1.
 
     Returns
     -------
@@ -118,21 +117,21 @@ def prepare(
         rule_of(sessions, session_gap, opened.columns, opened.time_unit),
     )
     options.check(opened.columns)
-    return _prepare(opened, options, out, progress or (lambda what, share: None))
+    return _prepare(opened, options, out, progress or (lambda step, share: None))
 
 
 def _prepare(opened: Log | Opened, options: Preparation, out: str | Path | None, report: Progress) -> Dataset:
-    place = None if out is None else Path(out).absolute().parent
-    if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
+    parent = None if out is None else Path(out).absolute().parent
+    if parent is not None:
+        parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=place) as folder,
+        tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=parent) as folder,
         failures_name(Path(folder if out is None else out)),
     ):
         log, encoded = _encoded(opened, options, Path(folder), report)
         dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
-        for said in dataset.metadata["notes"]:
-            warnings.warn(f"{log.source}: {said}", stacklevel=3)
+        for note in dataset.metadata["notes"]:
+            warnings.warn(f"{log.source}: {note}", stacklevel=3)
         if out is None:
             return dataset
         report("writing", 0.0)
@@ -142,7 +141,7 @@ def _prepare(opened: Log | Opened, options: Preparation, out: str | Path | None,
 
 
 def _encoded(opened: Log | Opened, options: Preparation, folder: Path, report: Progress) -> tuple[Log, Encoded]:
-    """The log and its codes. What is not checked yet is checked while it is read; only a bad row costs another pass."""
+    """The log and its codes. A log is checked while it is read; only a bad row costs another pass."""
     rule, oldest = options.sessions, options.oldest
     if isinstance(opened, Log):
         log = _narrowed(opened, rule)
@@ -156,7 +155,7 @@ def _encoded(opened: Log | Opened, options: Preparation, folder: Path, report: P
 
 
 def _narrowed(log: Log, rule: SessionRule | None) -> Log:
-    """The log without the column of sessions where the rule reads none."""
+    """The log without its column of sessions, if the rule does not read it."""
     if "session" not in log.columns or (rule is not None and rule.kind == "column"):
         return log
     columns = {role: column for role, column in log.columns.items() if role != "session"}
@@ -205,7 +204,7 @@ def _build(
 def _sorted(
     log: Log, encoded: Encoded, options: Preparation, steps: Steps, folder: Path, report: Progress
 ) -> tuple[Spool, list[str]]:
-    """The partitions, filtered by rating and for duplicates, sorted, one after the other; and what is to be said."""
+    """The partitions, filtered and sorted, one after the other; and notes for the user."""
     rule, late, divided = options.sessions, 0, 0
     session = {} if rule is None else {"session": np.dtype(np.int64)}
     dtypes = {name: dtype for name, dtype in encoded.partitions[0].dtypes.items() if name != OLDEST}
@@ -235,12 +234,12 @@ def _sorted(
     return flat, notes_on(late, divided)
 
 
-def _take(columns: dict[str, npt.NDArray[Any]], which: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
-    return columns if which is None else {name: values[which] for name, values in columns.items()}
+def _take(columns: dict[str, npt.NDArray[Any]], index: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
+    return columns if index is None else {name: values[index] for name, values in columns.items()}
 
 
 def _core(flat: Spool, options: Preparation, steps: Steps, report: Progress) -> npt.NDArray[np.bool_] | None:
-    """Which interactions the k-core keeps; None for all."""
+    """Mask of the interactions that the k-core keeps; None for all."""
     if max(options.per_user, options.per_item) <= 1:
         return None
     of_user, of_item = steps.last()
@@ -260,7 +259,7 @@ def _core(flat: Spool, options: Preparation, steps: Steps, report: Progress) -> 
 
 def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
     left = counts[1:] > 0
-    return vocabulary if left.all() else Vocabulary(vocabulary.ids.filter(left))
+    return vocabulary if left.all() else Vocabulary.in_order(vocabulary.ids.filter(left))
 
 
 def _metadata(log: Log, options: Preparation, steps: Steps, notes: list[str]) -> dict[str, Any]:

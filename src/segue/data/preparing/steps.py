@@ -16,7 +16,7 @@ class Steps:
     Parameters
     ----------
     n_users, n_items
-        The greatest codes.
+        The largest codes.
     """
 
     def __init__(self, n_users: int, n_items: int) -> None:
@@ -24,13 +24,13 @@ class Steps:
         self._tables: dict[str, tuple[Int64, Int64]] = {}
 
     def count(self, step: str, users: npt.NDArray[Any], items: npt.NDArray[Any]) -> None:
-        """Add the interactions (n,) that one partition has left after a step."""
+        """Add the interactions (n,) of one partition after a step."""
         zero = (np.zeros(self._sizes[0], dtype=np.int64), np.zeros(self._sizes[1], dtype=np.int64))
         of_user, of_item = self._tables.setdefault(step, zero)
         if len(users):
             low = int(users.min())  # a partition holds a range of users: the others need not be touched
-            found = np.bincount(users - low)
-            of_user[low : low + len(found)] += found
+            counts = np.bincount(users - low)
+            of_user[low : low + len(counts)] += counts
         of_item += np.bincount(items, minlength=len(of_item))
 
     def put(self, step: str, of_user: Int64, of_item: Int64) -> None:

@@ -1,4 +1,4 @@
-"""The public datasets that segue knows: where they are, how they are read, what they may be used for."""
+"""The public datasets by name: their addresses, columns and terms of use."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _UCSD_TERMS = "no licence stated; collected for research at UC San Diego; cite t
 
 @dataclass(frozen=True)
 class PublicDataset:
-    """Where a public dataset is, and how to read it."""
+    """A public dataset: its address, columns and terms of use."""
 
     name: str
-    """What it is called here, such as "ml-1m"."""
+    """Name in segue, such as "ml-1m"."""
     title: str
-    """What it is called by its makers."""
+    """Name given by its authors."""
     url: str
-    """The archive: a zip, or a gzipped file that is read as it is."""
+    """Address of the archive: a zip, or a gzipped file that is read as it is."""
     member: str
-    """The file with the interactions: its path in the zip, or the name of the unpacked file."""
+    """File with the interactions: its path in the zip, or the name of the unpacked file."""
     interactions: int
-    """How many it holds."""
+    """Number of interactions."""
     homepage: str
-    """Where its makers describe it."""
+    """Page on which its authors describe it."""
     terms: str
-    """What it may be used for, in short."""
+    """Terms of use, in short."""
     format: str
-    """How `segue.read` reads it, as the following fields: "csv", "jsonl" or "python-dict"."""
+    """Option of `segue.read`, like the fields below: "csv", "jsonl" or "python-dict"."""
     user: str | int
     """Column of the user ids: a name, or a position from 0."""
     item: str | int
@@ -41,17 +41,17 @@ class PublicDataset:
     time: str | int
     """Column of the times."""
     rating: str | int | None = None
-    """Column of the ratings; None where there are none."""
+    """Column of the ratings; None if there are none."""
     separator: str | None = None
-    """Between the fields of a line."""
+    """Separator of the fields of a line."""
     header: bool | None = None
-    """Whether the first line holds the names of the columns."""
+    """True if the first line holds the names of the columns."""
     time_unit: str | None = "s"
     """Unit of the times; None for dates."""
     size: int | None = None
-    """Bytes of the archive; None where not known for sure."""
+    """Bytes of the archive; None if not known for sure."""
     checksum: str | None = None
-    """"md5:…" as published beside the archive; None where none is published."""
+    """"md5:…" as published beside the archive; None if none is published."""
 
     @property
     def archive(self) -> str:

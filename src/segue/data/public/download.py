@@ -1,4 +1,4 @@
-"""Fetch one file over HTTP: resumed where it broke off, verified, put in place whole."""
+"""Download of one file over HTTP: resumed after a break, verified, put in place whole."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ if TYPE_CHECKING:
     import requests
 
 Progress: TypeAlias = Callable[[int, int | None], None]
-"""Called with the bytes received so far and the bytes in all (None when the server does not say)."""
+"""Called with the bytes received so far and the total (None if the server does not state it)."""
 
 CHUNK = 1 << 18
 TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds without a byte
-PAUSE = 1.0  # seconds before going on after a break
-BREAKS = 5  # breaks after which a download is given up for now
+PAUSE = 1.0  # seconds before the next try after a break
+BREAKS = 5  # tries in one call
 
 
 class ResumingDownloader:
-    """A downloader for `pooch.retrieve` that keeps what it has received in a neighbour of the target, `NAME.part`.
+    """A downloader for `pooch.retrieve` that keeps received bytes in `NAME.part`, beside the target.
 
-    When a download breaks, it goes on from there, in the same call or in a later one, provided that the server
-    supports ranges and the file on it has not changed (`NAME.part.json` remembers its ETag or date of change);
-    otherwise it starts anew.
+    A broken download continues from there, in the same call or a later one, if the server supports ranges and its file
+    has not changed. `NAME.part.json` keeps the ETag or the date of change. Otherwise the download starts anew.
 
     Parameters
     ----------
     part
-        Where the bytes are kept until they are all there.
+        File for the bytes until all have arrived.
     progress
         Called after every piece.
     """
@@ -74,10 +73,10 @@ class ResumingDownloader:
         return f"{why}; {received:,} bytes are kept and the next try goes on from there" if received else why
 
     def _fetch(self, url: str) -> None:
-        """One request, for what is missing."""
+        """Request the missing bytes once."""
         import requests
 
-        headers = {"Accept-Encoding": "identity"}  # as stored: a .gz file is not to be unpacked on the way
+        headers = {"Accept-Encoding": "identity"}  # as stored: a .gz file must not be unpacked on the way
         validator = self._validator(url)
         received = self._received() if validator else 0
         if received:
@@ -88,17 +87,17 @@ class ResumingDownloader:
                     return  # all of it had arrived before
                 return self._start_anew(url)
             response.raise_for_status()
-            goes_on = response.status_code == requests.codes.partial_content
-            if goes_on and not response.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
+            continues = response.status_code == requests.codes.partial_content
+            if continues and not response.headers.get("Content-Range", "").startswith(f"bytes {received}-"):
                 return self._start_anew(url)
-            if not goes_on:
+            if not continues:
                 received = 0
                 self._remember(url, response)
-            with self.part.open("ab" if goes_on else "wb") as stream:
+            with self.part.open("ab" if continues else "wb") as stream:
                 self._receive(response, stream, received)
 
     def _start_anew(self, url: str) -> None:
-        """Forget what was received: it is not the beginning of what the server has now."""
+        """Delete the received bytes, which do not belong to the server's present file, and start again."""
         self.part.unlink()
         self.state.unlink()
         self._fetch(url)
@@ -115,7 +114,7 @@ class ResumingDownloader:
             raise _Broken(f"the connection closed after {received:,} of {total:,} bytes")
 
     def _validator(self, url: str) -> str | None:
-        """What the server said identifies the file of which `part` is the beginning."""
+        """The server's identification of the file that `part` begins; None if unknown."""
         try:
             state = json.loads(self.state.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -134,17 +133,17 @@ class _Broken(Exception):
 
 
 def retrieve(url: str, target: Path, checksum: str | None, progress: Progress | None = None) -> Path:
-    """Have `url` at `target`: nothing is fetched when it is there already with the right checksum.
+    """Download `url` to `target`, unless it is there already with the right checksum.
 
     Parameters
     ----------
     url, target
-        From where to where.
+        Address and file.
     checksum
-        "md5:…" or "sha256:…". None accepts what comes the first time, and records its SHA-256 in `target`.sha256, with
-        which it is compared from then on.
+        "md5:…" or "sha256:…". None accepts the first download and records its SHA-256 in `target`.sha256, to be
+        compared from then on.
     progress
-        Called with the bytes received so far and in all.
+        Called with the bytes received so far and the total.
 
     Returns
     -------
@@ -154,7 +153,7 @@ def retrieve(url: str, target: Path, checksum: str | None, progress: Progress | 
     Raises
     ------
     DownloadError
-        No connection, an answer other than the file, a wrong checksum, or no space; the message gives the reason only.
+        No connection, an error of the server, a wrong checksum, or no space; the message gives only the reason.
     """
     import pooch  # type: ignore[import-untyped]
 
@@ -178,7 +177,7 @@ def retrieve(url: str, target: Path, checksum: str | None, progress: Progress | 
 
 @contextmanager
 def _quiet(logger: Any) -> Iterator[None]:
-    """Silence pooch, whose log goes to the terminal; failures come as errors."""
+    """Silence pooch, which logs to the terminal; failures are raised as errors."""
     level = logger.level
     logger.setLevel("ERROR")
     try:
@@ -188,7 +187,7 @@ def _quiet(logger: Any) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Why a download failed, in words."""
+    """Reason for a failed download, in words."""
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -207,7 +206,7 @@ def reason(error: Exception) -> str:
 
 @contextmanager
 def download_bar(title: str) -> Iterator[Progress]:
-    """A bar on standard error with amount, rate and time left, as the `progress` of a download.
+    """Progress bar on standard error with amount, rate and time left, as the `progress` of a download.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Public datasets by name: fetched once, verified, kept in a cache, read with the right options."""
+"""Public datasets by name: downloaded once, verified, cached, and read with the right options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["DATASETS", "PublicDataset", "available", "fetch", "lookup", "open_pu
 
 
 def available() -> list[PublicDataset]:
-    """The public datasets, in the order in which they are listed.
+    """The public datasets, in the order of the catalogue.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def lookup(name: str) -> PublicDataset:
     Raises
     ------
     ConfigError
-        There is none; the message names the nearest.
+        There is no such dataset; the message names the nearest.
     """
     if name not in DATASETS:
         raise ConfigError(f'there is no public dataset "{name}": {nearest(name, DATASETS)}.')
@@ -49,27 +49,26 @@ def fetch(
     base_url: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """The file with the interactions of a public dataset, fetched if it is not in the cache yet.
+    """Return the file with the interactions of a public dataset; download it if it is not in the cache.
 
-    An archive in the cache is verified each time against the checksum that its makers publish (MovieLens). Where none
-    is published (Amazon, Steam), the first download is accepted, its SHA-256 recorded beside it, and compared from then
-    on. A download that broke goes on where it ended.
+    An archive in the cache is verified each time against its published checksum (MovieLens). If none is published
+    (Amazon, Steam), the first download is accepted and its SHA-256 recorded beside it, to be compared from then on. A
+    broken download continues where it ended.
 
     Parameters
     ----------
     name
         One of `available()`.
     archive
-        A local copy of the archive, of the folder it unpacks to, or of the file with the interactions: nothing is
+        A local copy of the archive, of the folder it unpacks to, or of the file with the interactions. Nothing is then
         downloaded. A zip is verified like a downloaded one.
     cache
-        Folder to keep archives in. Default: what the environment variable SEGUE_CACHE names, else the user's cache
-        folder for segue.
+        Folder of the archives. Default: the environment variable SEGUE_CACHE, else the user's cache folder for segue.
     base_url
-        Fetch the archive, under its own name, from this place instead: a mirror. Default: the environment variable
-        SEGUE_DATASETS_URL, else the place of its makers.
+        Address of a mirror that has the archive under its own name. Default: the environment variable
+        SEGUE_DATASETS_URL, else the address of its authors.
     progress
-        Called with the bytes received so far and the bytes in all; `segue.data.public.download.download_bar` makes one.
+        Called with the bytes received so far and the total; `segue.data.public.download.download_bar` makes one.
 
     Returns
     -------
@@ -79,11 +78,11 @@ def fetch(
     Raises
     ------
     ConfigError
-        Unknown name.
+        The name is unknown.
     DownloadError
-        The archive cannot be fetched, or is damaged.
+        The archive cannot be downloaded, or is damaged.
     DataError
-        The local copy is not there, or is not what it should be.
+        The local copy is missing, or is not the dataset.
 
     Examples
     --------
@@ -143,14 +142,14 @@ def _cache_folder(cache: str | Path | None) -> Path:
 
 
 def _from_copy(dataset: PublicDataset, copy: Path, folder: Path) -> Path:
-    """The interactions from what the user has: an unpacked folder or file, or the archive."""
+    """File with the interactions from a local copy: an unpacked folder or file, or the archive."""
     file = PurePosixPath(dataset.member).name
     if copy.is_dir():
         inside = [copy / dataset.archive, copy / dataset.member, copy / file]
-        found = next((path for path in inside if path.is_file()), None)
-        if found is None:
+        inner = next((path for path in inside if path.is_file()), None)
+        if inner is None:
             raise DataError(f"{copy} holds neither {dataset.archive} nor {file}, as {dataset.name} should.")
-        copy = found
+        copy = inner
     if not copy.is_file():
         raise DataError(f"{copy}: no such file; expected a copy of {dataset.archive}.")
     if copy.name == file:
@@ -167,7 +166,7 @@ def _from_copy(dataset: PublicDataset, copy: Path, folder: Path) -> Path:
 
 
 def _interactions(dataset: PublicDataset, archive: Path, folder: Path) -> Path:
-    """Unpack the one member that is needed, unless it lies there whole; what is gzipped stays so."""
+    """Unpack the file with the interactions, unless that is done; a gzipped file stays as it is."""
     if not dataset.archive.endswith(".zip"):
         return archive
     target = folder / PurePosixPath(dataset.member).name

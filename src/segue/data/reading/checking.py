@@ -1,4 +1,4 @@
-"""One pass over a log that finds everything in it that cannot be used, and says where."""
+"""The pass over a log that finds every row that cannot be used, and names the first."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from segue.data.reading.damage import broken_line, broken_session, find_damage, line_of
-from segue.data.reading.formats import Layout, split
-from segue.data.reading.scanning import BROKEN, LINE, ROW, Part, Scratch, scan
+from segue.data.reading.files import Scratch
+from segue.data.reading.layout import BROKEN, LINE, ROW, Layout, Part
 from segue.data.reading.values import Reading, read_id
 from segue.errors import ColumnError, DataError
 
 
 @dataclass(frozen=True)
 class Table:
-    """A log before it is a log: raw columns, and how each is read.
+    """A source before it is a log: raw columns, and how each is read.
 
     Attributes
     ----------
     name
-        What to call the source in messages.
+        The source in messages.
     parts
         Its files, or its one frame.
     layout
-        How the files are read.
+        The format of the files.
     readings
         Role → how its column becomes ids, times or ratings.
     sample
@@ -49,57 +48,46 @@ class Table:
 
     @property
     def values(self) -> dict[str, pl.Expr]:
-        """Role → the expression of its values; null where they cannot be used."""
+        """Role → the expression of its values; null if they cannot be used."""
         return {role: reading.value.alias(role) for role, reading in self.readings.items()}
 
     @property
     def usable(self) -> pl.Expr:
-        """Whether a row can be used."""
+        """True for a row that can be used."""
         return pl.all_horizontal(value.is_not_null() for value in self.values.values()) & ~self.broken
 
     @property
     def broken(self) -> pl.Expr:
-        """Whether a line is not made as it should be, where that is known line by line."""
-        return pl.col(BROKEN) if self.by_line else pl.lit(False)
+        """True for a line without the right form, in formats that tell line by line."""
+        return pl.col(BROKEN) if self.layout.by_line else pl.lit(False)
 
     @property
     def suspect(self) -> pl.Expr:
-        """Whether a row, once seen, calls for `check`: it is bad, or shows that the sample misled."""
-        if not self.split_here:
-            return ~self.usable
-        return ~self.usable | pl.col(LINE).str.contains('"', literal=True)
-
-    @property
-    def split_here(self) -> bool:
-        """Whether the parts hold whole lines, split by us."""
-        return self.layout.format in ("csv", "inter") and not self.layout.quoted
-
-    @property
-    def by_line(self) -> bool:
-        """Whether each row knows its whole line, and whether it is broken."""
-        return self.split_here or self.layout.format == "session-file"
+        """True for a row that calls for `check`: it is bad, or shows that the first rows were misleading."""
+        misread = self.layout.misread
+        return ~self.usable if misread is None else ~self.usable | misread
 
     def first_values(self, role: str, column: str) -> pl.Series:
-        """The first values of a column, searched beyond the sample when it has none.
+        """The first values of a column, searched beyond the sample if it has none.
 
         Raises
         ------
         ColumnError
-            There are none at all.
+            The column has no values at all.
         """
         sampled = self.sample[column]
         text = sampled.dtype == pl.String
-        known = sampled.drop_nulls()
-        known = known.filter(known != "") if text else known
-        if not len(known):
-            chosen = pl.col(column).is_not_null() & (pl.col(column) != "" if text else True)
-            known = collect(self, self.raw.filter(chosen).select(column).head(100))[column]
-        if not len(known):
+        values = sampled.drop_nulls()
+        values = values.filter(values != "") if text else values
+        if not len(values):
+            filled = pl.col(column).is_not_null() & (pl.col(column) != "" if text else True)
+            values = collect(self, self.raw.filter(filled).select(column).head(100))[column]
+        if not len(values):
             rows = collect(self, self.raw.select(pl.len())).item()
             if not rows:
                 raise DataError(f"{self.name} is empty: it holds no interactions.")
             raise ColumnError(f'{self.name}: the column "{column}" ({role}) has no values at all, in {rows:,} rows.')
-        return known
+        return values
 
 
 def check(table: Table, *, drop: bool) -> tuple[Table, int, int]:
@@ -108,10 +96,10 @@ def check(table: Table, *, drop: bool) -> tuple[Table, int, int]:
     Parameters
     ----------
     table
-        What was made from a sample. Where a later row shows that the sample misled (an id that is no integer, a
-        field in quotes), the table is corrected.
+        Made from a sample. If a later row shows that the sample was misleading (an id that is no integer, a field in
+        quotes), the table is corrected.
     drop
-        Bad rows are counted rather than raised.
+        Count bad rows rather than raise an error.
 
     Returns
     -------
@@ -120,7 +108,7 @@ def check(table: Table, *, drop: bool) -> tuple[Table, int, int]:
     Raises
     ------
     DataError
-        There are no usable rows, or bad ones and not `drop`; ColumnError when a whole column is bad.
+        There are no usable rows, or bad ones and not `drop`; ColumnError if a whole column is bad.
     """
     counts = _count(table)
     corrected = _corrected(table, counts)
@@ -133,23 +121,21 @@ def check(table: Table, *, drop: bool) -> tuple[Table, int, int]:
         raise _first_bad(table, counts)
     if counts["bad"] == rows:
         raise DataError(f"{table.name}: none of its {rows:,} rows can be used. The first: {_first_bad(table, counts)}")
-    if table.layout.quoted and counts["short"]:
+    if counts["incomplete"]:
         _raise_damage(table)
     return table, rows - counts["bad"], counts["bad"]
 
 
 def _count(table: Table) -> dict[str, int]:
     """The numbers of rows, and of those that cannot be used, for each reason."""
-    wanted = [pl.len().alias("rows"), (~table.usable).sum().alias("bad"), table.broken.sum().alias("broken")]
+    counts = [pl.len().alias("rows"), (~table.usable).sum().alias("bad"), table.broken.sum().alias("broken")]
     for role, value in table.values.items():
         empty = _empty(table, role)
-        wanted.append(empty.sum().alias(f"missing {role}"))
-        wanted.append((value.is_null() & ~empty & ~table.broken).sum().alias(f"unreadable {role}"))
-    if table.split_here:
-        wanted.append(pl.col(LINE).str.contains('"', literal=True).any().alias("quotes"))
-    if table.layout.quoted:
-        wanted.append(pl.col(table.layout.fields[-1]).null_count().alias("short"))
-    return collect(table, table.raw.select(wanted)).row(0, named=True)
+        counts.append(empty.sum().alias(f"missing {role}"))
+        counts.append((value.is_null() & ~empty & ~table.broken).sum().alias(f"unreadable {role}"))
+    for reason, expression in (("misread", table.layout.misread), ("incomplete", table.layout.incomplete)):
+        counts.append((pl.lit(0) if expression is None else expression.sum()).alias(reason))
+    return collect(table, table.raw.select(counts)).row(0, named=True)
 
 
 def _empty(table: Table, role: str) -> pl.Expr:
@@ -159,13 +145,17 @@ def _empty(table: Table, role: str) -> pl.Expr:
 
 
 def _corrected(table: Table, counts: dict[str, int]) -> Table | None:
-    """The table read in another way, where all rows together tell more than the sample did."""
-    if counts.get("quotes") and len(table.layout.separator) == 1:
-        layout = replace(table.layout, quoted=True)
-        parts = [scan(part.path, part.name, layout, table.scratch) for part in table.parts if part.path is not None]
+    """The table read in another way, if all rows together tell more than the sample did."""
+    layout = table.layout.corrected() if counts["misread"] else None
+    if layout is not None:
+        parts = [
+            layout.part(part.path, part.name, table.scratch, number=number)
+            for number, part in enumerate(table.parts)
+            if part.path is not None
+        ]
         return replace(table, layout=layout, parts=tuple(parts))
     misread = [
-        role for role in ("user", "item") if counts[f"unreadable {role}"] and table.readings[role].kind == "integer"
+        role for role in ("user", "item") if counts[f"unreadable {role}"] and table.readings[role].id_type == "integer"
     ]
     if not misread:
         return None
@@ -174,17 +164,17 @@ def _corrected(table: Table, counts: dict[str, int]) -> Table | None:
 
 
 def collect(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:
-    """Run a query over a table; what polars cannot read becomes a DataError that names the line."""
+    """Run a query over a table; a file that polars cannot read becomes a DataError that names the line."""
     try:
         return frame.collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
         _raise_damage(table)
-        raise DataError(f"{table.name} cannot be read as {table.layout.format}: {error}") from error
+        raise DataError(f"{table.name} cannot be read as {table.layout.name}: {error}") from error
 
 
 def _raise_damage(table: Table) -> None:
     for part in table.parts:
-        damage = find_damage(part, table.layout)
+        damage = None if part.path is None else table.layout.find_damage(part.path, part.name)
         if damage is not None:
             raise damage
 
@@ -193,36 +183,32 @@ def _first_bad(table: Table, counts: dict[str, int]) -> DataError:
     """The error that names the first row that cannot be used."""
     columns = [reading.column for reading in table.readings.values()]
     reasons = [value.is_null().alias(f"#{role}") for role, value in table.values.items()]
-    kept = [ROW, *dict.fromkeys(columns), *([LINE] if table.by_line else [])]
+    kept = [ROW, *dict.fromkeys(columns), *([LINE] if table.layout.by_line else [])]
     for part in table.parts:
         bad = part.frame.filter(~table.usable).select(*kept, *reasons, table.broken.alias("#bad")).head(1)
-        found = collect(table, bad)
-        if len(found):
-            return _explained(table, part, found.row(0, named=True), counts)
+        first = collect(table, bad)
+        if len(first):
+            return _explained(table, part, first.row(0, named=True), counts)
     raise AssertionError("unreachable: bad rows were counted")
 
 
 def _explained(table: Table, part: Part, row: dict[str, object], counts: dict[str, int]) -> DataError:
-    number = line_of(part, table.layout, int(str(row[ROW])))
-    where = f"{part.name}, {part.rows} {number}"
+    number = int(str(row[ROW]))
+    number = number if part.path is None else table.layout.line_of(part.path, number)
     if row["#bad"]:
-        line, layout = str(row[LINE]), table.layout
-        if layout.format == "session-file":
-            return broken_session(part.name, number, line, count=counts["broken"])
-        found = len(split([line], layout.separator, False)[0])
-        return broken_line(part.name, number, found, len(layout.fields), line, count=counts["broken"])
+        return table.layout.broken_line(part.name, number, str(row[LINE]), counts["broken"])
     role = next(role for role in table.readings if row[f"#{role}"])
     reading, value = table.readings[role], row[table.readings[role].column]
     missing, unreadable = counts[f"missing {role}"], counts[f"unreadable {role}"]
-    named = f'the {role} (column "{reading.column}")'
+    named = f'{part.name}, {table.layout.unit} {number}: the {role} (column "{reading.column}")'
     if value is None or value == "":
         return DataError(
-            f"{where}: {named} is missing. {_rows(missing)} no {role}. Fill them in, or leave such rows out with "
+            f"{named} is missing. {_rows(missing)} no {role}. Fill them in, or leave such rows out with "
             f"bad_rows='drop'{'' if role in ('user', 'item') else f', or the column with {role}=False'}."
         )
     hint = "Values in several units? Give the unit with time_unit=, or l" if role == "time" else "L"
     return DataError(
-        f"{where}: {named} is {value!r}; expected {reading.expected}. {_rows(unreadable)} such a "
+        f"{named} is {value!r}; expected {reading.expected}. {_rows(unreadable)} such a "
         f"value. {hint}eave such rows out with bad_rows='drop'."
     )
 
@@ -233,7 +219,6 @@ def _rows(count: int) -> str:
 
 def sample_of(parts: tuple[Part, ...], rows: int, layout: Layout) -> pl.DataFrame:
     """The first rows, without the lines that are broken."""
-    frame = parts[0].frame.head(rows)
     probe = Table(parts[0].name, parts, layout, {}, pl.DataFrame(), Scratch())
-    table = collect(probe, frame)
+    table = collect(probe, parts[0].frame.head(rows))
     return table.filter(~pl.col(BROKEN)).drop(BROKEN) if BROKEN in table.columns else table

@@ -1,4 +1,4 @@
-"""Which column is the user, item, time, rating or session: by name, or for files without a header by content."""
+"""Roles of columns (user, item, time, rating, session): by name, or by content for files without a header."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ def by_name(
     Parameters
     ----------
     fields
-        The columns that are there.
+        The columns of the source.
     given
-        What the caller said of each role: a name, a position, False (not wanted), or None (find it).
+        The caller's choice for each role: a name, a position, False (no column), or None (to be found).
     name
-        What to call the source in messages.
+        The source in messages.
     complete
-        Columns without missing values in the sample, where that is known: they are preferred.
+        Columns without missing values in the sample, if known: they are preferred.
 
     Raises
     ------
     ColumnError
-        A column is not there, or more than one could be meant.
+        A column is missing, or more than one could be meant.
     """
     roles: dict[str, str] = {}
     for role in ROLES:
@@ -74,9 +74,9 @@ def by_name(
         if choice is False:
             continue
         free = [field for field in fields if field not in roles.values()] if role == "session" else fields
-        found = _guess(role, free, name, complete) if choice is None else _pick(role, choice, fields, name)
-        if found is not None:
-            roles[role] = found
+        column = _guess(role, free, name, complete) if choice is None else _pick(role, choice, fields, name)
+        if column is not None:
+            roles[role] = column
     return _checked(roles, fields, name)
 
 
@@ -123,10 +123,10 @@ def _checked(roles: dict[str, str], fields: Sequence[str], name: str) -> dict[st
 
 
 def by_content(sample: pl.DataFrame, given: Mapping[str, Column], name: str, first: str) -> dict[str, str]:
-    """Role → column, for text without a header: positions given, or the layouts in common use.
+    """Role → column, for text without a header: by given positions, or by the usual layouts.
 
-    The user comes before the item, except where the ids are Amazon's and say otherwise. A number that can be a
-    moment of our time is the time, another number beside it the rating.
+    The user comes before the item, unless Amazon's ids show the opposite order. A number that can be a present-day
+    time is the time, another number beside it the rating.
 
     Raises
     ------
@@ -137,33 +137,33 @@ def by_content(sample: pl.DataFrame, given: Mapping[str, Column], name: str, fir
     if any(isinstance(choice, str) and not choice.isdigit() for choice in given.values()):
         names = ", ".join(repr(c) for c in given.values() if isinstance(c, str))
         raise ColumnError(f"{name} has no header (it begins {first}), so {names} cannot be found: pass positions.")
-    wanted = {role: int(c) if isinstance(c, str) else c for role, c in given.items()}
-    if wanted["user"] is not None and wanted["item"] is not None:
-        placed = {role: choice if choice is not None else False for role, choice in wanted.items()}
-        return by_name(fields, placed, name)
-    if wanted["user"] is not None or wanted["item"] is not None or len(fields) < 2:
+    choices = {role: int(c) if isinstance(c, str) else c for role, c in given.items()}
+    if choices["user"] is not None and choices["item"] is not None:
+        complete = {role: choice if choice is not None else False for role, choice in choices.items()}
+        return by_name(fields, complete, name)
+    if choices["user"] is not None or choices["item"] is not None or len(fields) < 2:
         raise DataError(f"{name} has no header and begins {first}: pass both user= and item= as positions from 0.")
-    pair = ("1", "0") if _amazon_turned(sample) else ("0", "1")
+    pair = ("1", "0") if _amazon_item_first(sample) else ("0", "1")
     roles = {"user": pair[0], "item": pair[1]}
     rest = fields[2:]
     for role in ("time", "rating", "session"):
-        choice = wanted[role]
+        choice = choices[role]
         if choice is not None and choice is not False:
             roles[role] = _pick(role, choice, fields, name)
             rest = [field for field in rest if field != roles[role]]
-    open_roles = [role for role in ("time", "rating") if wanted[role] is None]  # a session has no mark of its own
+    open_roles = [role for role in ("time", "rating") if choices[role] is None]  # a session cannot be recognized
     return _checked(roles | _numbers(sample, rest, open_roles, name, first), fields, name)
 
 
 def _numbers(sample: pl.DataFrame, rest: list[str], roles: list[str], name: str, first: str) -> dict[str, str]:
-    """Time and rating among the columns after user and item."""
+    """Role → column, for the time and the rating among the columns after user and item."""
     if not rest or not roles:
         return {}
-    times = [field for field in rest if _is_moment(sample[field])]
+    times = [field for field in rest if _is_time(sample[field])]
     ratings = [field for field in rest if field not in times and _is_rating(sample[field], alone=len(rest) == 1)]
-    found = {"time": times, "rating": ratings}
-    if len(rest) <= 2 and sum(map(len, found.values())) == len(rest) and all(len(v) <= 1 for v in found.values()):
-        return {role: found[role][0] for role in roles if found[role]}
+    columns = {"time": times, "rating": ratings}
+    if len(rest) <= 2 and sum(map(len, columns.values())) == len(rest) and all(len(v) <= 1 for v in columns.values()):
+        return {role: columns[role][0] for role in roles if columns[role]}
     raise DataError(
         f"{name} has no header and begins {first}: of its {len(rest) + 2} columns, it is not certain what "
         f"{'the last is' if len(rest) == 1 else 'those after the second are'} (rating or time?). "
@@ -172,7 +172,7 @@ def _numbers(sample: pl.DataFrame, rest: list[str], roles: list[str], name: str,
     )
 
 
-def _is_moment(values: pl.Series) -> bool:
+def _is_time(values: pl.Series) -> bool:
     style = time_style(values)
     if style is None:
         return False
@@ -182,19 +182,26 @@ def _is_moment(values: pl.Series) -> bool:
 
 
 def _is_rating(values: pl.Series, *, alone: bool) -> bool:
-    """Small numbers; if nothing stands beside them to be the time, only with a decimal point: 1, 2, 3 may be steps."""
+    """True for small numbers. Without a column beside them they need a decimal point: 1, 2, 3 may be time steps."""
     numbers = values.cast(pl.Float64, strict=False)
     small = bool(numbers.is_not_null().mean() > 0.5) and bool((numbers.drop_nulls().abs() <= 100).all())  # type: ignore[operator]
     pointed = bool(values.str.contains(".", literal=True).any())
     return small and (pointed or not alone)
 
 
-def _amazon_turned(sample: pl.DataFrame) -> bool:
+def _amazon_item_first(sample: pl.DataFrame) -> bool:
     def share(field: str, pattern: str) -> float:
         return float(sample[field].str.contains(pattern).mean() or 0)  # type: ignore[arg-type]
 
-    turned = share("0", _AMAZON_ITEM) > 0.95 and share("1", _AMAZON_USER) > 0.95
-    return turned and share("1", _AMAZON_ITEM) < 0.5 and not bool(sample["1"].str.contains(INTEGER).all())
+    item_first = share("0", _AMAZON_ITEM) > 0.95 and share("1", _AMAZON_USER) > 0.95
+    return item_first and share("1", _AMAZON_ITEM) < 0.5 and not bool(sample["1"].str.contains(INTEGER).all())
+
+
+def refuse_columns(given: Mapping[str, Column], roles: Sequence[str], reason: str) -> None:
+    """Raise a ConfigError, which begins with a reason, if the caller names a column for one of the roles."""
+    for role in roles:
+        if given[role] not in (None, False):
+            raise ConfigError(f"{reason} {role}.")
 
 
 def _plain(name: str) -> str:

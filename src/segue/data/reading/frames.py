@@ -1,4 +1,4 @@
-"""Frames of any library as a lazy polars frame: pandas, polars, Arrow, DuckDB, without requiring any of them."""
+"""Frames of pandas, polars, Arrow, DuckDB and others as lazy polars frames; none of them is required."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import narwhals as nw
 import polars as pl
 
-from segue.data.reading.scanning import ROW, Part, Scratch
+from segue.data.reading.files import Scratch
+from segue.data.reading.layout import ROW, Part
 from segue.errors import DataError
 
 
@@ -20,21 +21,21 @@ def from_frame(source: Any, scratch: Scratch) -> Part:
     ----------
     source
         A polars DataFrame or LazyFrame, pandas DataFrame, Arrow Table, DuckDB relation, or any other frame that
-        narwhals knows. What is lazy elsewhere is written to a temporary Parquet file, in batches.
+        narwhals knows. A lazy frame of another library is written to a temporary Parquet file, in batches.
     scratch
-        Where that file goes.
+        Place for that file.
 
     Raises
     ------
     DataError
-        Not a frame, or a column mixes types.
+        The source is not a frame, or a column mixes types.
     """
     try:
         frame: Any = nw.from_native(source)
     except TypeError:
-        kind = f"{type(source).__module__}.{type(source).__qualname__}"
+        source_type = f"{type(source).__module__}.{type(source).__qualname__}"
         raise DataError(
-            f"cannot read a log from {kind}: expected a path, or a pandas, polars, Arrow or DuckDB frame."
+            f"cannot read a log from {source_type}: expected a path, or a pandas, polars, Arrow or DuckDB frame."
         ) from None
     name = f"{frame.implementation.value} frame"
     if isinstance(source, pl.LazyFrame):
@@ -42,12 +43,12 @@ def from_frame(source: Any, scratch: Scratch) -> Part:
     elif isinstance(frame, nw.LazyFrame):
         path = scratch.path("frame.parquet")
         # Types that narwhals has no name for, UUID above all, would arrive as bytes.
-        others = [column for column, dtype in frame.collect_schema().items() if dtype == nw.Unknown]
-        frame.with_columns(nw.col(column).cast(nw.String) for column in others).sink_parquet(path)
+        unknown = [column for column, dtype in frame.collect_schema().items() if dtype == nw.Unknown]
+        frame.with_columns(nw.col(column).cast(nw.String) for column in unknown).sink_parquet(path)
         native = pl.scan_parquet(path, glob=False)
     else:
         native = _eager(source, frame, name).lazy()
-    return Part(name, _plain(native, name).with_row_index(ROW, offset=1), None, "row")
+    return Part(name, _plain(native, name).with_row_index(ROW, offset=1))
 
 
 def _eager(source: Any, frame: nw.DataFrame[Any], name: str) -> pl.DataFrame:
@@ -58,8 +59,8 @@ def _eager(source: Any, frame: nw.DataFrame[Any], name: str) -> pl.DataFrame:
         raise DataError(f'{name}: the column "{repeated[0]}" occurs more than once.')
     objects = [column for column, dtype in frame.schema.items() if dtype == nw.Object]
     rest = frame.drop(objects).to_polars() if len(objects) < len(frame.columns) else pl.DataFrame()
-    lifted = [_of_objects(frame[column].to_list(), column, name) for column in objects]
-    return rest.with_columns(lifted) if len(rest.columns) else pl.DataFrame(lifted)
+    converted = [_of_objects(frame[column].to_list(), column, name) for column in objects]
+    return rest.with_columns(converted) if len(rest.columns) else pl.DataFrame(converted)
 
 
 def _plain(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
@@ -73,17 +74,17 @@ def _plain(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
 
 
 def _of_objects(values: list[Any], column: str, name: str) -> pl.Series:
-    """Python objects of one kind as a Series: UUIDs become strings, integers stay, a mixture is an error."""
+    """Python objects of one type as a Series: UUIDs become strings, integers stay, a mixture is an error."""
     values = [None if value is None or value != value else value for value in values]
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds <= {int, float} or len(kinds) <= 1:
-        if kinds == {uuid.UUID}:
+    types = {type(value) for value in values} - {type(None)}
+    if types <= {int, float} or len(types) <= 1:
+        if types == {uuid.UUID}:
             return pl.Series(column, [None if value is None else str(value) for value in values], dtype=pl.String)
         with contextlib.suppress(TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
             series = pl.Series(column, values, strict=False)
             if series.dtype != pl.Object:
                 return series
-    listed = ", ".join(sorted(kind.__name__ for kind in kinds))
+    listed = ", ".join(sorted(one.__name__ for one in types))
     raise DataError(
         f'{name}: the column "{column}" holds Python objects of the types {listed}. '
         f'Make it one type first, for example frame["{column}"].astype(str).'

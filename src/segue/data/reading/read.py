@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,15 +10,23 @@ from typing import Any, Literal
 import polars as pl
 
 from segue.data.reading.checking import Table, check, sample_of
-from segue.data.reading.columns import ROLES, Column, by_content, by_name
-from segue.data.reading.formats import Layout, detect, quote
+from segue.data.reading.columns import ROLES, Column
+from segue.data.reading.files import Scratch, decompressed, find_files
+from segue.data.reading.formats.registry import detect
 from segue.data.reading.frames import from_frame
-from segue.data.reading.scanning import ROW, Part, Scratch, decompressed, find_files, scan
-from segue.data.reading.session_types import Stated, read_stated, stated_time, stated_types
-from segue.data.reading.values import Reading, read_id, read_rating, read_time
-from segue.errors import ColumnError, ConfigError, DataError, SegueError
+from segue.data.reading.layout import ROW, Head, Layout, Part
+from segue.data.reading.values import (
+    Reading,
+    Stated,
+    check_stated_time,
+    read_id,
+    read_rating,
+    read_stated_id,
+    read_time,
+)
+from segue.errors import ConfigError, SegueError
 
-SUSPECT = "#suspect"  # whether a row is bad, or shows that the sample misled
+SUSPECT = "#suspect"  # true for a row that is bad, or shows that the first rows were misleading
 NOTHING_GIVEN: Mapping[str, Column] = dict.fromkeys(ROLES)
 
 _SAMPLED = 2_000
@@ -31,15 +39,16 @@ class Log:
     Attributes
     ----------
     frame
-        Lazy polars frame with the columns `user` and `item` (Int64 or String), and where the source has them `time`
-        (Int64, in `time_unit`s since 1970), `rating` (Float32) and `session` (Int64 or String); in the order of the
-        source. Keep the Log while you use it: temporary files go with the Log.
+        Lazy polars frame in the order of the source. Columns: `user` and `item` (Int64 or String) and, if the source
+        has them, `time` (Int64, in `time_unit`s since 1970), `rating` (Float32) and `session` (Int64 or String). Keep
+        the Log while you use the frame: temporary files are removed together with the Log.
     source
-        The path, or what kind of frame it was.
+        The path, or the kind of frame.
     format
-        "csv" (any separator), "inter", "user-lines", "session-file", "jsonl", "python-dict", "parquet" or "frame".
+        "csv" (any separator), "inter", "user-lines", "session-file", "json", "jsonl", "python-dict", "parquet" or
+        "frame".
     columns
-        Which column of the source each column is.
+        Column → its name in the source.
     rows
         Number of interactions.
     dropped
@@ -83,30 +92,31 @@ def read(
 ) -> Log:
     r"""Read a log of interactions and check every row of it.
 
-    What the content makes certain is found out: format, separator, header, which column is what, the unit of the
-    times. What it leaves open is an error that says what was seen and what to pass. The source is passed over once,
-    in pieces, so it may be larger than memory.
+    Format, separator, header, columns and the unit of the times are found if the content makes them certain. Otherwise
+    an error says what was found and which option to pass. The source is read once, in pieces, so it may be larger than
+    memory.
 
     Parameters
     ----------
     source
         A file, a folder or a pattern (`"logs/*.csv"`): text with any separator, with or without a header
         (MovieLens, Amazon ratings), one line per user (`user item item …`), one line per session (PARSRec), RecBole
-        `.inter`, JSON lines (Amazon reviews), lines that are Python dicts (Steam), Parquet; all also gzipped. Or a
-        frame: pandas, polars, Arrow, DuckDB.
+        `.inter`, JSON lines (Amazon reviews), a JSON array of objects, lines that are Python dicts (Steam), Parquet;
+        all also gzipped. Or a frame: pandas, polars, Arrow, DuckDB.
     user, item, time, rating, session
-        Which column it is: its name, or its position from 0; False leaves time, rating or session out; None finds it.
+        The column: its name, or its position from 0. False leaves time, rating or session out; None finds it.
     format
-        "csv", "inter", "user-lines", "session-file", "jsonl", "python-dict" or "parquet".
+        The format; None finds it. "csv", "inter", "user-lines", "session-file", "json" (an array of objects), "jsonl",
+        "python-dict" or "parquet".
     separator
-        Between fields, of any length; `r"\s+"` is any run of blanks.
+        Separator of the fields, of any length; `r"\s+"` is any run of blanks.
     header
-        Whether the first line holds names.
+        True if the first line holds names.
     time_unit
-        "s", "ms", "us" or "ns" for times that are numbers. Found by their size: below 10^11 seconds, below 10^14
-        milliseconds, and so on; then a value outside that range is bad.
+        "s", "ms", "us" or "ns" for times that are numbers. None finds it by their size: below 10^11 seconds, below
+        10^14 milliseconds, and so on; a value outside that range is then bad.
     bad_rows
-        "error", or "drop" to leave out rows with a missing or unreadable value; `Log.dropped` says how many.
+        "error", or "drop" to leave out rows with a missing or unreadable value; `Log.dropped` is their number.
 
     Returns
     -------
@@ -139,7 +149,7 @@ def read(
 
 @dataclass(frozen=True)
 class Opened:
-    """A source whose shape is known from its first rows, and of which nothing else has been read."""
+    """A source whose first rows have been read, and nothing else."""
 
     table: Table
     columns: dict[str, str]
@@ -153,7 +163,7 @@ class Opened:
         return self._log(chosen.select(**table.values), rows, bad)
 
     def unchecked(self) -> Log:
-        """The Log, for a caller who checks while reading: its column `SUSPECT` must be false in every row.
+        """The Log, to be checked while it is read: its column `SUSPECT` must be false in every row.
 
         `rows` is an estimate (0: unknown), and bad rows are not dropped.
         """
@@ -164,7 +174,7 @@ class Opened:
 
     def _log(self, frame: pl.LazyFrame, rows: int, dropped: int) -> Log:
         table = self.table
-        return Log(frame, table.name, table.layout.format, self.columns, rows, dropped, self.time_unit, table.scratch)
+        return Log(frame, table.name, table.layout.name, self.columns, rows, dropped, self.time_unit, table.scratch)
 
 
 def open_source(
@@ -177,20 +187,21 @@ def open_source(
     *,
     drop: bool = False,
 ) -> Opened:
-    """All of `read` but the pass over all rows; the same arguments and errors."""
+    """Open a source without the pass over all rows; arguments and errors are those of `read`."""
     scratch = Scratch()
     if isinstance(source, str | Path):
         parts, layout, roles = _open_files(Path(source), given, format, separator, header, scratch)
-        declared = stated_types(Path(parts[0].name)) if layout.format == "session-file" else {}
+        stated = layout.stated_types(Path(parts[0].name))
     else:
         if format is not None or separator is not None or header is not None:
             raise ConfigError("format, separator and header are for files, not for frames.")
-        parts, layout, declared = (from_frame(source, scratch),), Layout("frame"), {}
-        roles = _roles_of_frame(parts[0], given)
+        parts, stated = (from_frame(source, scratch),), {}
+        layout = Layout(tuple(column for column in parts[0].frame.collect_schema().names() if column != ROW))
+        roles = layout.roles(given, parts[0].name, pl.DataFrame)
     sample = sample_of(parts, _SAMPLED, layout)
     name = str(source) if isinstance(source, str | Path) else parts[0].name
     table = Table(name, parts, layout, {}, sample, scratch)
-    readings, unit = _readings(table, roles, time_unit, declared)
+    readings, unit = _readings(table, roles, time_unit, stated)
     return Opened(replace(table, readings=readings), roles, unit, drop)
 
 
@@ -202,91 +213,43 @@ def _open_files(
     header: bool | None,
     scratch: Scratch,
 ) -> tuple[tuple[Part, ...], Layout, dict[str, str]]:
-    files = find_files(source)
-    plain = [decompressed(file, scratch) for file in files]
-    wanted = [choice for choice in given.values() if isinstance(choice, str)]
-    first = str(files[0])
-    layout = detect(plain[0], first, format=format, separator=separator, header=header, wanted=wanted)
-    roles = _roles(plain[0], first, layout, given, scratch)
-    for role, column in roles.items():
-        if column in layout.nested:
-            raise ColumnError(f'{first}: the column "{column}" ({role}) holds lists or objects, not single values.')
-    fields = tuple(dict.fromkeys(roles.values())) if layout.format in ("jsonl", "python-dict") else None
-    for file, path in zip(files[1:], plain[1:], strict=True):
-        _same_layout(path, str(file), layout, first)
-    found = [scan(path, str(file), layout, scratch, fields) for file, path in zip(files, plain, strict=True)]
-    if layout.format == "session-file":  # a line is a session of its own, in each file
-        found = [
-            replace(part, frame=part.frame.with_columns(pl.col("line") + (number << 40)))
-            for number, part in enumerate(found)
-        ]
-    return tuple(found), layout, roles
+    names = find_files(source)
+    paths = [decompressed(file, scratch) for file in names]
+    requested = [choice for choice in given.values() if isinstance(choice, str)]
+    first = str(names[0])
+    layout = detect(Head(paths[0], first, separator, header, requested), format)
 
+    def sample() -> pl.DataFrame:
+        return sample_of((layout.part(paths[0], first, scratch),), _SAMPLED, layout)
 
-def _roles(path: Path, first: str, layout: Layout, given: Mapping[str, Column], scratch: Scratch) -> dict[str, str]:
-    """Role → column, of the first file."""
-    if layout.format == "user-lines":
-        other = ("time", "rating", "session")
-        _nothing_given(given, other, f"{first} holds one line per user, which has no column for")
-        return {"user": "user", "item": "item"}
-    if layout.format == "session-file":
-        _nothing_given(given, ROLES, f"{first} is a session file, whose columns are known: leave out")
-        known = {"user": "user_id", "item": "session_items", "time": "time", "session": "line"}
-        return {role: column for role, column in known.items() if given[role] is not False}
-    if layout.format == "parquet":
-        return _roles_of_frame(scan(path, first, layout, scratch), given)
-    if not layout.header and layout.format not in ("jsonl", "python-dict"):
-        parts = (scan(path, first, layout, scratch),)
-        return by_content(sample_of(parts, _SAMPLED, layout), given, first, quote(layout.first))
-    roles = by_name(layout.fields, given, first, layout.complete or None)
-    if given["session"] is None and roles.get("session") in layout.nested:
-        del roles["session"]
-    return roles
-
-
-def _nothing_given(given: Mapping[str, Column], roles: Sequence[str], why: str) -> None:
-    for role in roles:
-        if given[role] not in (None, False):
-            raise ConfigError(f"{why} {role}.")
-
-
-def _roles_of_frame(part: Part, given: Mapping[str, Column]) -> dict[str, str]:
-    try:
-        columns = [column for column in part.frame.collect_schema().names() if column != ROW]
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"{part.name} cannot be read: {error}") from error
-    return by_name(columns, given, part.name)
-
-
-def _same_layout(path: Path, name: str, layout: Layout, first: str) -> None:
-    """Text files of one log must agree in their header, and Parquet files be Parquet."""
-    if not layout.header and layout.format != "parquet":
-        return
-    options = (layout.format, layout.separator or None, layout.header or None)
-    other = detect(path, name, format=options[0], separator=options[1], header=options[2], wanted=())
-    if other.fields != layout.fields:
-        raise DataError(
-            f"{name} has the columns {', '.join(other.fields)}, but {first} has {', '.join(layout.fields)}: "
-            f"files of one log have the same columns."
-        )
+    roles = layout.roles(given, first, sample)
+    for name, path in zip(names[1:], paths[1:], strict=True):
+        layout.check_same(Head(path, str(name)), first)
+    columns = tuple(dict.fromkeys(roles.values()))
+    parts = [
+        layout.part(path, str(name), scratch, columns, number)
+        for number, (name, path) in enumerate(zip(names, paths, strict=True))
+    ]
+    return tuple(parts), layout, roles
 
 
 def _readings(
-    table: Table, roles: Mapping[str, str], time_unit: str | None, declared: Mapping[str, Stated]
+    table: Table, roles: Mapping[str, str], time_unit: str | None, stated_types: Mapping[str, Stated]
 ) -> tuple[dict[str, Reading], str | None]:
-    """How each column is read, from its first values and from what is stated of it."""
+    """Reading of each column, from its first values and its stated type; and the unit of the times."""
     readings: dict[str, Reading] = {}
     unit = None
     for role, column in roles.items():
         values = table.first_values(role, column)
         try:
-            stated = declared.get(column)
+            stated = stated_types.get(column)
             if role == "time":
-                readings[role], unit = read_time(stated_time(values, stated), time_unit)
+                check_stated_time(values, stated)
+                readings[role], unit = read_time(values, time_unit)
             elif role == "rating":
                 readings[role] = read_rating(values)
             else:
-                readings[role] = read_id(values) if stated is None else read_stated(values, stated)
+                readings[role] = read_id(values) if stated is None else read_stated_id(values, stated)
         except SegueError as error:
             raise type(error)(f"{table.name}: {error}") from None
     return readings, unit

@@ -1,6 +1,6 @@
-"""From what a column holds to what segue computes with: ids, times and ratings as lazy expressions.
+"""Values of a column as ids, times and ratings: lazy expressions.
 
-Every expression gives null for a value that cannot be used, so that one count of nulls checks a whole column.
+Every expression is null for a value that cannot be used, so that one count of nulls checks a whole column.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from segue.errors import ColumnError, ConfigError
 
 UNITS = ("s", "ms", "us", "ns")
 INTEGER = r"^-?(0|[1-9][0-9]{0,18})$"
-EPOCH = 1e8  # seconds: 1973. A count below it is no moment of any log.
+EPOCH = 1e8  # seconds: 1973. A number below it is no time of any log.
 
 _STEP = 1_000
 _TOP_OF_SECONDS = 10**11  # the year 5138; in milliseconds, 1973
@@ -37,25 +37,56 @@ _STYLES = {
 }
 
 
+STATED_INTEGERS = frozenset({"int", "integer", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))})
+STATED_TEXTS = frozenset({"object", "str", "string", "category"})
+STATED_NUMBERS = frozenset({"float", "float16", "float32", "float64", "double"})
+
+
+@dataclass(frozen=True)
+class Stated:
+    """The type that a file states for a column.
+
+    Attributes
+    ----------
+    dtype
+        The type as written, such as "int32".
+    file
+        The file that states it, for messages.
+    """
+
+    dtype: str
+    file: str
+
+    @property
+    def integer(self) -> bool:
+        """True if the column holds integers. Their width is not applied: no id is ever cut to fit."""
+        return self.dtype in STATED_INTEGERS
+
+    @property
+    def text(self) -> bool:
+        """True if the column holds text, digits included."""
+        return self.dtype in STATED_TEXTS
+
+
 @dataclass(frozen=True)
 class Reading:
-    """How one column is read: the expression, and in words what its values are taken for."""
+    """Reading of one column: the expression of its values, and a noun for them in messages."""
 
     column: str
     value: pl.Expr
     expected: str
-    kind: str = ""
+    id_type: str = ""
 
 
 def read_id(sample: pl.Series, *, as_text: bool = False) -> Reading:
-    """Ids: integers (also whole floats) as Int64, all else as String.
+    """Reading of ids: integers (also whole floats) as Int64, all else as String.
 
     Parameters
     ----------
     sample
         The first values of the column; its name is the column's.
     as_text
-        Keep digits as text: somewhere below the sample there is an id that is no integer.
+        Keep digits as text, because a later id is no integer.
 
     Raises
     ------
@@ -83,8 +114,16 @@ def read_id(sample: pl.Series, *, as_text: bool = False) -> Reading:
     return Reading(sample.name, column.cast(pl.Int64, strict=False), "an integer id", "integer")
 
 
+def read_stated_id(sample: pl.Series, stated: Stated) -> Reading:
+    """Reading of ids with a stated type: integers as integers only, text as text."""
+    if stated.integer:
+        expected = f'an integer id, as {stated.file} says ("{stated.dtype}")'
+        return Reading(sample.name, canonical_integer(pl.col(sample.name)), expected, "stated")
+    return read_id(sample, as_text=stated.text)
+
+
 def canonical_integer(column: pl.Expr) -> pl.Expr:
-    """Text as Int64; null for 007 or +7, which as an integer would be another id than as text."""
+    """Text as Int64; null for 007 or +7, because other text stands for the same integer."""
     spelled = (column.str.len_bytes() == 1) | ~(column.str.starts_with("0") | column.str.starts_with("+"))
     return pl.when(spelled).then(column.cast(pl.Int64, strict=False))
 
@@ -94,30 +133,30 @@ def _whole(column: pl.Expr) -> pl.Expr:
 
 
 def read_rating(sample: pl.Series) -> Reading:
-    """Ratings: finite float32."""
+    """Reading of ratings: finite float32."""
     number = pl.col(sample.name).cast(pl.Float32, strict=False)
     return Reading(sample.name, pl.when(number.is_finite()).then(number), "a number")
 
 
 def read_time(sample: pl.Series, unit: str | None) -> tuple[Reading, str]:
-    """Times as int64, and their unit.
+    """Reading of times as int64, and their unit.
 
-    Integers keep their unit, decided by their size; seconds with a fraction, dates and datetimes become
-    microseconds, in UTC (a time without a zone is taken for UTC).
+    Integers keep their unit, which follows from their size. Seconds with a fraction, dates and datetimes become
+    microseconds in UTC; a time without a zone counts as UTC.
 
     Parameters
     ----------
     sample
         The first values of the column.
     unit
-        "s", "ms", "us" or "ns" where the caller knows it; then any integer is accepted.
+        "s", "ms", "us" or "ns" if the caller knows it; then any integer is accepted.
 
     Raises
     ------
     ColumnError
-        The values are no times.
+        The values are not times.
     ConfigError
-        An unknown unit, or a unit for dates.
+        The unit is unknown, or is given for dates.
     """
     if unit is not None and unit not in UNITS:
         raise ConfigError(f'unknown time_unit "{unit}": one of {", ".join(UNITS)}.')
@@ -132,13 +171,14 @@ def read_time(sample: pl.Series, unit: str | None) -> tuple[Reading, str]:
             f"since 1970 (or ms, us, ns) or ISO dates (2020-12-31, 2020-12-31T23:59:59); time=False leaves it out."
         )
     if style in ("integer", "float"):
-        found = unit or _unit(sample)
+        likely_unit = unit or _unit(sample)
+        expected = f"a time in {likely_unit}"
         if style == "integer":
-            value_expr = column.cast(pl.Int64, strict=False)
-            return Reading(name, _within(value_expr, found, checked=unit is None), f"a time in {found}"), found
-        seconds = column.cast(pl.Float64, strict=False)
-        moment = (_within(seconds, found, checked=unit is None) * _PER_UNIT[found]).round(0)
-        return Reading(name, moment.cast(pl.Int64, strict=False), f"a time in {found}"), "us"
+            integers = column.cast(pl.Int64, strict=False)
+            return Reading(name, _within(integers, likely_unit, checked=unit is None), expected), likely_unit
+        numbers = column.cast(pl.Float64, strict=False)
+        microseconds = (_within(numbers, likely_unit, checked=unit is None) * _PER_UNIT[likely_unit]).round(0)
+        return Reading(name, microseconds.cast(pl.Int64, strict=False), expected), "us"
     if unit is not None:
         raise ConfigError(f'time_unit="{unit}" is for numbers; the column "{name}" holds dates, which are kept in us.')
     if style == "native":
@@ -148,8 +188,17 @@ def read_time(sample: pl.Series, unit: str | None) -> tuple[Reading, str]:
     return Reading(name, parsed.dt.epoch("us"), f"a time like {_example(sample, style)}"), "us"
 
 
+def check_stated_time(sample: pl.Series, stated: Stated | None) -> None:
+    """Raise a ColumnError if integers are stated for the times, and the sample holds something else."""
+    if stated is not None and stated.integer and time_style(sample) != "integer":
+        raise ColumnError(
+            f'the column "time" begins with {sample[0]!r}; {stated.file} says that it holds integers '
+            f'("{stated.dtype}"). Correct one of the two.'
+        )
+
+
 def time_style(sample: pl.Series) -> str | None:
-    """How most values of a sample write a time: "integer", "float", "native", a strptime format, or None."""
+    """Style of most times in a sample: "integer", "float", "native", a strptime format, or None."""
     dtype = sample.dtype
     if dtype.is_integer() or dtype == pl.String:
         compact = sample.drop_nulls().cast(pl.String).str.contains(_COMPACT_DATE)
@@ -183,7 +232,7 @@ def _unit(sample: pl.Series) -> str:
 
 
 def _within(value: pl.Expr, unit: str, *, checked: bool) -> pl.Expr:
-    """Null outside the range of the unit: such a value is in another unit, or stands for "unknown"."""
+    """Values in the range of the unit, else null: they have another unit, or stand for "unknown"."""
     if not checked:
         return pl.when(value.is_not_null()).then(value)
     step = UNITS.index(unit)

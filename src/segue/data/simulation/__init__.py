@@ -1,1 +1,1 @@
-"""The simulator of shopping baskets, whose truth is known."""
+"""Simulator of shopping baskets with a known truth."""

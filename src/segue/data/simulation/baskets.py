@@ -1,4 +1,4 @@
-"""The baskets of simulated shoppers, drawn block by block of users."""
+"""Baskets of simulated users, drawn in blocks of users."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from segue.data.simulation.planted import (
 )
 
 _SHAPE, _LOCATION, _SCALE = 0.8047, 2.0, 1.4738  # of the Weibull distribution of lengths
-_JITTER = 1e-6  # decides between categories whose utilities are equal but for rounding: either is as likely
-_UTILITIES = 1 << 20  # drawn at a time
+_JITTER = 1e-6  # decides at random between categories whose utilities differ only by rounding
+_UTILITIES = 1 << 20  # utilities drawn at a time
 
 
 def baskets(truth: Planted, root: Floats, block: int) -> pl.DataFrame:
@@ -30,11 +30,11 @@ def baskets(truth: Planted, root: Floats, block: int) -> pl.DataFrame:
     Parameters
     ----------
     truth
-        What the users are like.
+        Tastes, prices and groups of the users.
     root
         (2, categories, categories) `root_of(truth.omega)`.
     block
-        Its number, from 0.
+        Number of the block, from 0.
 
     Returns
     -------
@@ -73,26 +73,26 @@ def _categories(rng: np.random.Generator, market: Market, roots: Floats, lengths
     utility += np.float32(market.incidence)
     ranked = np.argsort(-utility.reshape(len(lengths), -1), axis=1)[:, : lengths.max()]
     taken = np.arange(ranked.shape[1]) < lengths[:, None]
-    places = rng.random(ranked.shape, dtype=np.float32)
-    places[~taken] = 2.0  # behind all that are taken, so that the mask still holds
-    shuffled = np.take_along_axis(ranked, np.argsort(places, axis=1), axis=1)
+    sort_keys = rng.random(ranked.shape, dtype=np.float32)
+    sort_keys[~taken] = 2.0  # behind all that are taken, so that the mask still holds
+    shuffled = np.take_along_axis(ranked, np.argsort(sort_keys, axis=1), axis=1)
     return np.asarray(shuffled[taken], dtype=np.int64)
 
 
 def _products(
     rng: np.random.Generator, utilities: Singles, user: Int64, category: Int64, noise: float
 ) -> npt.NDArray[np.int64]:
-    """The product (n,) of highest utility for each pair of user and category (n,); noise is drawn for these alone."""
+    """The product (n,) of highest utility for each pair of user and category (n,); noise is drawn only for these."""
     n_products = utilities.shape[2]
-    found = np.empty(len(user), dtype=np.int64)
+    best = np.empty(len(user), dtype=np.int64)
     step = max(1, _UTILITIES // n_products)
     for start in range(0, len(user), step):
         part = slice(start, start + step)
         drawn = rng.standard_normal((len(user[part]), n_products), dtype=np.float32)
         drawn *= np.float32(noise)
         drawn += utilities[user[part], category[part]]
-        found[part] = drawn.argmax(axis=1)
-    return found
+        best[part] = drawn.argmax(axis=1)
+    return best
 
 
 def named(log: pl.DataFrame, market: Market) -> pl.DataFrame:

@@ -1,6 +1,6 @@
-"""The truth behind simulated sessions: which categories go together for whom, who likes what, what things cost.
+"""The truth behind simulated sessions: related categories, tastes of users, prices.
 
-It is drawn before any session is, no model gets to see it, and what an explanation says can be measured against it.
+It is drawn before the sessions, and hidden from all models. Explanations can be measured against it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Singles = npt.NDArray[np.float32]
 FIRST_ITEM = 2
 """Raw id of the first item: 0 and 1 are the begin and end of a basket in the session file."""
 BLOCK = 64
-"""Users who are drawn together, by a generator of their own."""
+"""Number of users that share a random generator."""
 CATEGORIES = (
     "pasta", "rice", "noodles", "potatoes", "bread", "butter", "cheese", "jam", "coffee", "tea", "milk", "salad",
     "fish", "meat", "chocolate", "biscuits", "crisps", "soap", "nappies", "beer",
 )  # fmt: skip
-"""Names of the categories, for those who ask for names."""
+"""Names of the categories, for datasets with names."""
 
 _INSTEAD = (-0.25,) * 6
 _TOGETHER = (0.2, 0.5, 0.8, 0.4, 0.7, 0.6)
@@ -39,21 +39,21 @@ _BLOCKS: tuple[tuple[tuple[float, ...], ...], ...] = (
     (_INSTEAD, _TOGETHER, (-0.4, 0.5, 0.5), _MIXED, (0.5, -0.3, 0.5), (), (0.99,)),
     (_INSTEAD, _TOGETHER, (-0.4, -0.5, -0.5), _MIXED, (0.5, 1.0, 0.5), (), (-0.5,)),
 )
-_SHAPES, _PRICES, _TASTES, SESSIONS = range(4)  # what a generator is for
+_SHAPES, _PRICES, _TASTES, SESSIONS = range(4)  # purposes of generators
 
 
 @dataclass(frozen=True)
 class Market:
-    """What is simulated.
+    """Settings of a simulation.
 
     The letters in brackets are those of the PARSRec paper.
     """
 
     users: int = 100
-    """Number of consumers (I)."""
+    """Number of users (I)."""
 
     sessions: int = 50
-    """Sessions of each (T)."""
+    """Sessions of each user (T)."""
 
     categories: int = 20
     """Number of categories (C), at most 20."""
@@ -65,13 +65,13 @@ class Market:
     """Mean of the utility of a category (Gamma0)."""
 
     noise: float = 1.0
-    """Standard deviation of what makes a product's utility differ from session to session (Sigma0)."""
+    """Standard deviation of a product's utility between the sessions of a user (Sigma0)."""
 
     taste: float = 2.0
-    """Standard deviation of the utility of a product from user to user (tau0)."""
+    """Standard deviation of a product's utility between users (tau0)."""
 
     price_effect: float = 2.0
-    """How much a price takes from the utility (Beta)."""
+    """Utility lost per unit of price (Beta)."""
 
     shortest: int = 3
     """Fewest items of a session."""
@@ -91,7 +91,7 @@ class Market:
         return self.categories * self.products
 
     def check(self) -> None:
-        """Raise a ConfigError that names an impossible option, its value and what it may be."""
+        """Raise a ConfigError that names an impossible option, its value and the possible ones."""
         most = len(CATEGORIES)
         rules = (
             ("users", self.users >= 1, "at least 1"),
@@ -119,12 +119,12 @@ class Planted:
     Attributes
     ----------
     market
-        What was asked for.
+        The settings of the simulation.
     omega
         (2, categories, categories) covariance of the utilities of the categories in each group of users; the
-        diagonal is 1. Where it is above zero the two are taken together.
+        diagonal is 1. Two categories with a positive covariance are taken together.
     groups
-        (users,) 0 for the first half of the users, 1 for the second: the row of `omega` that holds for each.
+        (users,) 0 for the first half of the users, 1 for the second: the row of `omega` of each user.
     prices
         (categories, products).
     factors
@@ -148,7 +148,7 @@ class Planted:
         return np.asarray((np.asarray(items, dtype=np.int64) - FIRST_ITEM) // self.market.products)
 
     def tastes(self, users: npt.ArrayLike) -> Singles:
-        """What products are to users, prices apart (α of the paper): drawn again, since all of it may be too much.
+        """Utilities of products to users without prices (α of the paper), drawn again at each call to save memory.
 
         Parameters
         ----------
@@ -159,13 +159,13 @@ class Planted:
         -------
         (n, categories, products) float32
         """
-        wanted = np.asarray(users, dtype=np.int64)
-        blocks, place = np.unique(wanted // BLOCK, return_inverse=True)
-        found = np.empty((len(wanted), *self.prices.shape), dtype=np.float32)
-        for row, block in enumerate(blocks.tolist()):
-            here = place == row
-            found[here] = self.tastes_of_block(block)[wanted[here] % BLOCK]
-        return found
+        numbers = np.asarray(users, dtype=np.int64)
+        blocks, block_of = np.unique(numbers // BLOCK, return_inverse=True)
+        tastes = np.empty((len(numbers), *self.prices.shape), dtype=np.float32)
+        for index, block in enumerate(blocks.tolist()):
+            inside = block_of == index
+            tastes[inside] = self.tastes_of_block(block)[numbers[inside] % BLOCK]
+        return tastes
 
     def tastes_of_block(self, block: int) -> Singles:
         """`tastes` of the users from `block * BLOCK` on."""
@@ -177,7 +177,7 @@ class Planted:
         return np.asarray(utilities.transpose(1, 0, 2) * np.float32(self.market.taste))
 
     def save(self, path: str | Path) -> Path:
-        """Write everything into one .npz file (arrays, and the settings as JSON), and return its path."""
+        """Write one .npz file (arrays, and the settings as JSON), and return its path."""
         with atomic_file(Path(path)) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(
                 stream,
@@ -191,7 +191,7 @@ class Planted:
 
     @classmethod
     def load(cls, path: str | Path) -> Planted:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises
         ------
@@ -227,7 +227,7 @@ def plant(market: Market) -> Planted:
 
 
 def generator(seed: int, purpose: int, block: int = 0) -> np.random.Generator:
-    """The generator of one purpose and one block of users: it depends on nothing that was drawn before."""
+    """The generator of one purpose and one block of users; earlier draws do not change it."""
     return np.random.default_rng([seed, purpose, block])
 
 
@@ -249,8 +249,8 @@ def omegas(categories: int) -> Floats:
 def root_of(covariance: Floats) -> Floats:
     """A matrix A (…, n, n) with A Aᵀ = covariance (…, n, n).
 
-    Both Ω are singular (a category that is another's exact opposite, or its twin), so that Cholesky's method fails;
-    this root is by eigenvectors, and eigenvalues that rounding leaves below zero count as zero.
+    Both Ω are singular, because some categories are exact opposites or twins, so Cholesky's method fails. This root
+    uses eigenvectors; eigenvalues below zero, which rounding causes, count as zero.
     """
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :])
@@ -259,7 +259,7 @@ def root_of(covariance: Floats) -> Floats:
 def vine_factor(partial: Floats) -> Floats:
     """The Cholesky factor (n, n) of the correlation matrix of a C-vine.
 
-    Its partial correlations are the canonical ones of the factor, so that neither recursion nor decomposition is
+    Its partial correlations are the canonical ones of the factor, so neither recursion nor decomposition is
     needed: L[i, k] = P[i, k] · Π_{l<k} √(1 − P[i, l]²), with 1 for P on the diagonal.
 
     Lewandowski, Kurowicka & Joe (2009), Generating random correlation matrices based on vines and extended onion
@@ -268,7 +268,7 @@ def vine_factor(partial: Floats) -> Floats:
     Parameters
     ----------
     partial
-        (n, n) below the diagonal, that of i and k given all before k; zero elsewhere.
+        (n, n) below the diagonal: the partial correlation of i and k given all before k; zero elsewhere.
     """
     left = np.ones_like(partial)
     left[:, 1:] = np.cumprod(np.sqrt(1 - partial**2), axis=1)[:, :-1]
@@ -278,9 +278,9 @@ def vine_factor(partial: Floats) -> Floats:
 def _vines(categories: int, products: int, seed: int) -> Singles:
     """Factors (categories, products, products) of random correlation matrices, by the vine method.
 
-    All partial correlations are drawn from Beta(0.2, 1) as they are, between 0 and 1 and most of them near 0; not
-    stretched to -1 to 1, which does not give the choices in the paper's data. Then products change places at random,
-    since the first ones would be correlated most.
+    All partial correlations are drawn from Beta(0.2, 1): between 0 and 1, most of them near 0. They are not stretched
+    to -1 to 1, which does not give the choices in the paper's data. Then the products are shuffled, because the first
+    ones would be correlated most.
     """
     rng = generator(seed, _SHAPES)
     factors = np.empty((categories, products, products), dtype=np.float32)

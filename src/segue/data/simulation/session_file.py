@@ -1,4 +1,4 @@
-"""The session file of PARSRec, written: `user,time,n,item1,…,itemn`, one line per session."""
+"""Writer of PARSRec's session file: `user,time,n,item1,…,itemn`, one line per session."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.data.ragged import positions
-from segue.data.reading.formats import SESSION_HEADER
-from segue.data.reading.session_types import types_beside
+from segue.data.reading.formats.session_file import SESSION_HEADER, types_beside
 from segue.errors import ConfigError, DataError
 from segue.files import atomic_file, write_json
 
-_SESSIONS = 1 << 18  # written at a time
-_LEAST_ID = 2  # 0 and 1 are the begin and end of a basket
+_SESSIONS = 1 << 18  # sessions written at a time
+_SMALLEST_ID = 2  # 0 and 1 mark the begin and end of a basket
 
 
 class SessionWriter:
@@ -57,10 +56,10 @@ class SessionWriter:
             self._largest = max(self._largest, int(log["user"].abs().max()))  # type: ignore[arg-type]
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, error_type: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stream.close()
-        self._file.__exit__(kind, error, trace)
+        self._file.__exit__(error_type, error, trace)
         if error is None:
             types = {
                 "session_length": "int32",
@@ -75,18 +74,18 @@ class SessionWriter:
 def write_session_file(dataset: Dataset, path: str | Path, ids: Literal["raw", "codes"] = "raw") -> Path:
     """Write the visible sessions of a Dataset as PARSRec reads them, and `<name>_columns_dtype.json` beside the file.
 
-    A session has one time there: that of its first interaction, or its number among those of its user (from 0) where
-    the Dataset has no times. Sessions are in the order of users.
+    A session has one time: that of its first interaction or, if the Dataset has no times, its number among the user's
+    sessions, from 0. Sessions are in the order of user codes.
 
     Parameters
     ----------
     dataset
-        Has sessions.
+        A Dataset with sessions.
     path
         The file.
     ids
-        "raw": the ids of the log, which must be integers, those of items from 2 on. "codes": users from 1 and items
-        from 2, both in the order of the raw ids.
+        "raw": the ids of the log, which must be integers; item ids must be 2 or more. "codes": user codes from 1, and
+        item codes plus 1, from 2.
 
     Returns
     -------
@@ -97,7 +96,7 @@ def write_session_file(dataset: Dataset, path: str | Path, ids: Literal["raw", "
     DataError
         The Dataset has no sessions, or raw ids that the file cannot hold.
     ConfigError
-        An unknown kind of ids.
+        `ids` is neither.
     """
     if ids not in ("raw", "codes"):
         raise ConfigError(f'ids is "raw" or "codes", not {ids!r}.')
@@ -112,13 +111,14 @@ def write_session_file(dataset: Dataset, path: str | Path, ids: Literal["raw", "
 
 def _check(dataset: Dataset) -> None:
     way_out = "Write codes in their place with ids='codes'."
-    for vocabulary, what in ((dataset.users, "users"), (dataset.catalogue, "items")):
+    for vocabulary, noun in ((dataset.users, "users"), (dataset.catalogue, "items")):
         if vocabulary.ids.dtype != pl.Int64 and len(vocabulary):
-            raise DataError(f"a session file holds integers, and {what} are called {vocabulary.ids[0]!r}. {way_out}")
-    if len(dataset.catalogue) and dataset.catalogue.ids[0] < _LEAST_ID:
+            raise DataError(f"a session file holds integers, and {noun} are called {vocabulary.ids[0]!r}. {way_out}")
+    smallest = int(dataset.catalogue.ids.min()) if len(dataset.catalogue) else _SMALLEST_ID  # type: ignore[arg-type]
+    if smallest < _SMALLEST_ID:
         raise DataError(
-            f"a session file holds item ids from {_LEAST_ID} (0 and 1 mark the begin and end of a basket), and there "
-            f"is an item {dataset.catalogue.ids[0]}. {way_out}"
+            f"a session file holds item ids from {_SMALLEST_ID} (0 and 1 mark the begin and end of a basket), and "
+            f"there is an item {smallest}. {way_out}"
         )
 
 

@@ -1,12 +1,12 @@
-"""Shopping baskets that nobody filled: the simulator of the PARSRec paper, whose truth is known.
+"""Simulated shopping baskets with a known truth, as in the PARSRec paper.
 
 Gholami, Motamedi & Aravindakshan (2022), PARSRec, section on simulated data. In each session of each user
 
-1. every category c has the utility y_c, all of them together ~ MVN(Gamma0·1, Ω_g): Ω differs between the two halves g
-   of the users, and that is the behaviour to be found;
+1. every category c has the utility y_c, all together ~ MVN(Gamma0·1, Ω_g): Ω differs between the two halves g of the
+   users, and a model should find this difference;
 2. the length is ceil(Weibull(shape 0.8047, location 2, scale 1.4738)), between the limits and at most C;
 3. the categories of the highest utility are taken, and from each the product j of the highest
-   u_j = α_j − Beta · p_j + ε_j, with ε ~ N(0, Sigma0) anew, the user's own tastes α ~ MVN(0, tau0² R_c), prices p;
+   u_j = α_j − Beta · p_j + ε_j, with new ε ~ N(0, Sigma0), the user's own tastes α ~ MVN(0, tau0² R_c), prices p;
 4. the items are shuffled: a basket has no order.
 """
 
@@ -36,12 +36,12 @@ _SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".txt": "s
 
 @dataclass(frozen=True, eq=False)
 class Simulation:
-    """Sessions that are drawn when they are asked for, and always the same ones.
+    """Simulated sessions, drawn on demand and always the same.
 
     Attributes
     ----------
     truth
-        What is behind them.
+        The truth behind the sessions.
     partition
         Users held in memory at a time.
     """
@@ -61,7 +61,7 @@ class Simulation:
             yield named(piece, market) if market.names else piece
 
     def log(self) -> pl.DataFrame:
-        """All of the log, in memory."""
+        """The whole log, in memory."""
         return pl.concat(self.pieces())
 
     def dataset(self, out: str | Path | None = None) -> Dataset:
@@ -70,7 +70,7 @@ class Simulation:
             return prepare(pl.scan_parquet(self._parts(Path(folder))), out=out)
 
     def save(self, path: str | Path, format: Format | None = None, progress: Progress | None = None) -> Path:
-        """Write the sessions, and beside them the truth (`truth_beside(path)`), in bounded memory.
+        """Write the sessions, and the truth beside them (`truth_beside(path)`), in bounded memory.
 
         Parameters
         ----------
@@ -78,9 +78,9 @@ class Simulation:
             A file, or the folder of a Dataset.
         format
             "parquet" or "csv": the log. "session-file": one line per session, as the reference reads it. "dataset".
-            By the ending of `path` where not given: .parquet, .csv, .txt, and a Dataset for none.
+            If None, the ending of `path` decides: .parquet, .csv, .txt, or no ending for a Dataset.
         progress
-            Called with what is being done and the share that is done.
+            Called with the name of the step and the share that is done.
 
         Returns
         -------
@@ -91,7 +91,7 @@ class Simulation:
         ConfigError
             The format is unknown, or cannot hold names.
         """
-        target, report = Path(path), progress or (lambda what, share: None)
+        target, report = Path(path), progress or (lambda step, share: None)
         chosen = format_of(target, format)
         if chosen == "session-file" and self.truth.market.names:
             raise ConfigError("the session file holds integers: leave out names.")
@@ -108,25 +108,25 @@ class Simulation:
                     parts.sink_parquet(temporary)
             elif chosen == "csv":
                 with atomic_file(target) as temporary, temporary.open("wb") as stream:
-                    for number, piece in enumerate(self._told(report)):
+                    for number, piece in enumerate(self._reported(report)):
                         piece.write_csv(stream, include_header=not number)
             else:
                 with SessionWriter(target) as writer:
-                    for piece in self._told(report):
+                    for piece in self._reported(report):
                         writer.write(piece)
         self.truth.save(truth_beside(target))
         return target
 
-    def _told(self, report: Progress) -> Iterator[pl.DataFrame]:
-        """The pieces, and after each the share that is done."""
+    def _reported(self, report: Progress) -> Iterator[pl.DataFrame]:
+        """The pieces; after each, the share that is done is reported."""
         for number, piece in enumerate(self.pieces(), 1):
             yield piece
             report("simulating", min(number * self.partition / self.truth.market.users, 1.0))
 
-    def _parts(self, folder: Path, report: Progress = lambda what, share: None) -> list[Path]:
+    def _parts(self, folder: Path, report: Progress = lambda step, share: None) -> list[Path]:
         """The pieces as Parquet files."""
         paths = []
-        for number, piece in enumerate(self._told(report)):
+        for number, piece in enumerate(self._reported(report)):
             paths.append(folder / f"{number:06d}.parquet")
             piece.write_parquet(paths[-1])
         return paths
@@ -148,25 +148,25 @@ def simulate(
     names: bool = False,
     partition: int = 1024,
 ) -> Simulation:
-    """Simulate shoppers whose reasons are known.
+    """Simulate users whose reasons are known.
 
     Users, sessions and times count from 0; the item id is category · products + product + 2. Users are drawn in
-    blocks of 64, each block by a generator of its own: how many are held in memory changes nothing in the result.
+    blocks of 64, each by a generator of its own, so the number of users in memory does not change the result.
 
     Parameters
     ----------
     users, sessions
-        Consumers (I of the paper), and sessions of each (T).
+        Number of users (I of the paper), and of the sessions of each (T).
     categories, products
-        Categories (C; with fewer than 20 the leading part of Ω holds), and products of each (Jc).
+        Number of categories (C; with fewer than 20 the leading part of Ω holds), and of the products of each (Jc).
     incidence
-        Mean of the utilities of categories (Gamma0); being the same for all, it changes no choice.
+        Mean of the utilities of categories (Gamma0). It is the same for all and changes no choice.
     noise
         Standard deviation of a product's utility between sessions (Sigma0).
     taste
         Standard deviation of a product's utility between users (tau0).
     price_effect
-        How much a price takes from the utility (Beta).
+        Utility lost per unit of price (Beta).
     shortest, longest
         Limits of the length of a session.
     seed
@@ -179,8 +179,8 @@ def simulate(
     Returns
     -------
     Simulation
-        `truth` is at once there; `log()`, `dataset()` and `save(path)` draw the sessions. How much of the history a
-        model sees is no matter of the data here: it is an option of the model.
+        `truth` is there at once; `log()`, `dataset()` and `save(path)` draw the sessions. The length of the history
+        that a model sees is an option of the model, not of the data.
 
     Raises
     ------
@@ -215,12 +215,12 @@ def simulate(
 
 
 def format_of(path: str | Path, format: Format | None = None) -> Format:
-    """What `Simulation.save(path, format)` writes.
+    """The format that `Simulation.save(path, format)` writes.
 
     Raises
     ------
     ConfigError
-        The format is unknown, or the ending of the path is and says nothing.
+        The format is unknown, or the ending of the path is.
     """
     chosen = format or _SUFFIXES.get(Path(path).suffix)
     if chosen is None or chosen not in _SUFFIXES.values():
@@ -230,7 +230,7 @@ def format_of(path: str | Path, format: Format | None = None) -> Format:
 
 
 def truth_beside(path: str | Path) -> Path:
-    """Where `Simulation.save(path)` writes the truth.
+    """Path at which `Simulation.save(path)` writes the truth.
 
     >>> truth_beside("data/sim.txt").name
     'sim.truth.npz'

@@ -1,1 +1,1 @@
-"""Splits: views that may be learnt from, and questions with known answers."""
+"""Splits: a training view, and the held-out interactions that choose and judge a model."""

@@ -1,4 +1,4 @@
-"""What a split is made of: questions with known answers, and the views that may be learnt from."""
+"""The parts of a split: histories with held-out targets, and the views to train on."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy.typing as npt
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.errors import ConfigError, DataError
+from segue.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Questions with known answers: given these histories, what came next?
+    """Histories with held-out targets: the interactions that came next.
 
     Attributes
     ----------
@@ -24,13 +24,13 @@ class Holdout:
     users
         (n,) int64 user codes, ascending.
     history_ends
-        (n,) int64 absolute positions where each visible history ends.
+        (n,) int64 absolute positions of the end of each visible history.
     target_ends
         (n,) int64; the targets of row r are `dataset.items[history_ends[r]:target_ends[r]]`, at least one.
     name
         "validation" or "test".
     known
-        Whether the model has seen these users in training; False for users held out entirely.
+        True if the model has seen these users in training; False for users held out entirely.
     """
 
     dataset: Dataset
@@ -53,7 +53,7 @@ class Holdout:
 
     @property
     def whole_sessions(self) -> bool:
-        """Whether the targets of each user are one session, from its beginning to its end."""
+        """True if the targets of each user are exactly one session."""
         offsets = self.dataset.session_offsets
         if offsets is None or not len(self):
             return False
@@ -63,7 +63,7 @@ class Holdout:
         return bool((np.minimum(offsets[session + 1], self.dataset.ends[self.users]) == self.target_ends).all())
 
     def histories(self) -> Histories:
-        """What each user had done before the targets, asked at the moment of the first of them."""
+        """The history of each user before the targets, as of the time of the first target."""
         times = self.dataset.times
         starts = self.dataset.starts[self.users]
         users = self.users if self.known else np.zeros_like(self.users)
@@ -78,7 +78,7 @@ class Holdout:
         )
 
     def targets(self) -> Histories:
-        """What each user did next, as slices of the same arrays."""
+        """The targets of each user, as slices of the same arrays."""
         return Histories(self.users, self.dataset.items, self.history_ends, self.target_ends, self.dataset.times)
 
     def select(self, index: Int64) -> Holdout:
@@ -91,15 +91,15 @@ class Holdout:
         )
 
     def sample(self, n: int, seed: int = 0) -> Holdout:
-        """`n` users drawn once from `seed`, in ascending order (all of them when there are no more than `n`)."""
+        """Random sample of `n` users, in ascending order; all if there are no more than `n`."""
         if n >= len(self):
             return self
         return self.select(np.sort(np.random.default_rng(seed).choice(len(self), n, replace=False)))
 
     def training_view(self) -> Dataset:
-        """Everything that may be learnt before these questions: all of every history up to its targets.
+        """View of everything that may be trained on: each history up to its targets.
 
-        Users who are not asked keep all they have in the Dataset, if they are known to the model at all.
+        Users without targets keep all their visible interactions. Users held out entirely have none.
         """
         ends = self.dataset.ends.copy()
         ends[self.users] = self.history_ends if self.known else self.dataset.starts[self.users]
@@ -113,15 +113,15 @@ class Split:
     Attributes
     ----------
     dataset
-        All of it: what was split. The parts of `random_rows` hold its interactions in another order.
+        The Dataset that was split. The parts of `random_rows` hold its interactions in another order.
     train
-        What a model is fitted on.
+        View to fit a model on.
     validation
         Chooses settings and the number of epochs.
     test
-        Is looked at once.
+        Judges the final model, once.
     spec
-        The call that made the split, as plain data; `split_by` makes the split of it again.
+        Name and settings of the split, as plain data; `split_by` makes the same split from it.
     """
 
     dataset: Dataset
@@ -136,39 +136,38 @@ class Split:
         return self.test.training_view()
 
 
-def questions_past(
-    dataset: Dataset, history_ends: Int64, target_ends: Int64, name: str, asked: npt.NDArray[np.bool_] | None = None
+def holdout_after(
+    dataset: Dataset,
+    history_ends: Int64,
+    target_ends: Int64,
+    name: str,
+    evaluated: npt.NDArray[np.bool_] | None = None,
 ) -> Holdout:
-    """What all users did past a cut: questions to those with a history before it and at least one target after.
+    """Holdout of all interactions after a cut, for users with a history before it and a target after it.
 
-    Of all others nothing after the cut is visible in the Holdout's Dataset, so that no training view shows it.
+    The interactions of all other users after the cut are hidden in the Holdout's Dataset, so that no training view
+    shows them.
 
     Parameters
     ----------
     dataset
-        What the positions point into.
+        The Dataset whose arrays the positions point into.
     history_ends, target_ends
-        (n_users + 1,) where each user's history and targets end.
+        (n_users + 1,) end of each user's history and of the targets.
     name
         "validation" or "test".
-    asked
-        (n_users + 1,) bool: who may be asked; everyone with a history when not given.
+    evaluated
+        (n_users + 1,) bool: users who may be evaluated; those with a history when None.
 
     Raises
     ------
     DataError
-        There is nobody to ask.
+        No user is left.
     """
-    asked = history_ends > dataset.starts if asked is None else asked
-    asked = asked & (target_ends > history_ends)
-    users = np.flatnonzero(asked)
+    evaluated = history_ends > dataset.starts if evaluated is None else evaluated
+    evaluated = evaluated & (target_ends > history_ends)
+    users = np.flatnonzero(evaluated)
     if not len(users):
         raise DataError(f"no user has interactions both to learn from and in the {name} part: change the shares.")
-    view = dataset.until(np.where(asked, dataset.ends, history_ends))
+    view = dataset.until(np.where(evaluated, dataset.ends, history_ends))
     return Holdout(view, users, history_ends[users], target_ends[users], name)
-
-
-def check_shares(test: float, validation: float) -> None:
-    """Raise a ConfigError unless both are shares that leave something to learn from."""
-    if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
-        raise ConfigError(f"test={test} and validation={validation} are shares: both above 0, together below 1.")

@@ -1,4 +1,4 @@
-"""What a Dataset looks like: counts, distributions, times, repeats; for the terminal, as JSON, as a picture."""
+"""Statistics of a Dataset: counts, distributions, times, repeats; for the terminal, as JSON, as a picture."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 
-_CHUNK = 1 << 22  # interactions looked at together, so that memory does not grow with the Dataset
+_CHUNK = 1 << 22  # interactions per piece, so that memory does not grow with the Dataset
 _PERIODS = 60
 _POINTS = 200
 
@@ -37,13 +37,13 @@ class Description(Figures):
     """
 
     def facts(self) -> dict[str, str]:
-        """What is said in one number or date, for people: label → text."""
+        """Figures of one number or date, as text: label → text."""
         from segue.data.statistics.views import facts
 
         return facts(self)
 
     def table(self) -> RenderableType:
-        """All of it for the terminal."""
+        """Tables for the terminal."""
         from segue.data.statistics.views import table
 
         return table(self)
@@ -64,12 +64,12 @@ class Description(Figures):
 
 
 def describe(dataset: Dataset) -> Description:
-    """Count what is in a Dataset; of a view, what is visible.
+    """Describe the visible interactions of a Dataset.
 
     Parameters
     ----------
     dataset
-        Its arrays may be memory-mapped: they are passed over in pieces.
+        Any Dataset; memory-mapped arrays are read in pieces.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def _popularity(counts: npt.NDArray[np.int64]) -> Popularity:
     if not n:
         return Popularity(0.0, 0.0, 0.0, (), ())
     reached = ordered.cumsum()
-    # Each item's place from the least popular on, weighted by its count: the area under the Lorenz curve.
+    # Ranks from the least popular item on, weighted by the counts: the area under the Lorenz curve.
     gini = float(2 * (ordered[::-1] * np.arange(1, n + 1)).sum() / (n * total) - (n + 1) / n)
     ranks = np.unique(np.round(np.geomspace(1, n, min(n, _POINTS))).astype(np.int64))
     return Popularity(
@@ -123,7 +123,7 @@ def _popularity(counts: npt.NDArray[np.int64]) -> Popularity:
 
 
 def _within_users(dataset: Dataset) -> tuple[int, int]:
-    """How many interactions repeat an item of the same user, and how many share their time with another."""
+    """Numbers of interactions that repeat an item of the same user, and that share their time with another."""
     repeated = tied = 0
     for first, last in _whole_users(dataset.offsets):
         start, end = dataset.offsets[first], dataset.offsets[last]
@@ -151,7 +151,7 @@ def _times(dataset: Dataset, tied: int) -> Times | None:
     per_second = per_second_of(dataset)
     # Histogram of differences: nanoseconds since 1970 lose their last digits as floats.
     periods = min(_PERIODS, last - first + 1)
-    end = last - first + (periods < _PERIODS)  # so few times that each gets its own period
+    end = last - first + (periods < _PERIODS)  # with few times, each gets a period of its own
     counts, edges = np.histogram(dataset.times - first, bins=periods, range=(0, max(end, 1)))
     return Times(
         first=_date(first, per_second),
@@ -163,14 +163,14 @@ def _times(dataset: Dataset, tied: int) -> Times | None:
 
 
 def _date(time: int, per_second: int | None) -> str:
-    """ISO date and time in UTC; the number itself where the unit is unknown or the date is out of range."""
+    """ISO date and time in UTC; the number itself if the unit is unknown or the date is out of range."""
     if per_second is None:
         return str(time)
     try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=time // per_second)
+        date = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=time // per_second)
     except OverflowError:
         return str(time)
-    return moment.isoformat(sep=" ")
+    return date.isoformat(sep=" ")
 
 
 def _ratings(dataset: Dataset) -> Ratings | None:
@@ -196,16 +196,16 @@ def _ratings(dataset: Dataset) -> Ratings | None:
 
 
 def _mean_ratings(dataset: Dataset, ratings: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
-    """The mean ratings of users, and of items, that have any."""
+    """Mean ratings of the users with ratings, and of the items with ratings."""
     sizes = dataset.n_users + 1, dataset.n_items + 1
     sums, counts = [np.zeros(size) for size in sizes], [np.zeros(size) for size in sizes]
     for first, last in _whole_users(dataset.offsets):
         part = slice(int(dataset.offsets[first]), int(dataset.offsets[last]))
         users = np.repeat(np.arange(first, last), np.diff(dataset.offsets[first : last + 1]))
-        there = ~np.isnan(ratings[part])
-        sides: tuple[npt.NDArray[Any], ...] = users[there], dataset.items[part][there]
+        rated = ~np.isnan(ratings[part])
+        sides: tuple[npt.NDArray[Any], ...] = users[rated], dataset.items[part][rated]
         for side, codes in enumerate(sides):
-            sums[side] += np.bincount(codes, weights=ratings[part][there], minlength=sizes[side])
+            sums[side] += np.bincount(codes, weights=ratings[part][rated], minlength=sizes[side])
             counts[side] += np.bincount(codes, minlength=sizes[side])
     of_users, of_items = (total[count > 0] / count[count > 0] for total, count in zip(sums, counts, strict=True))
     return of_users, of_items

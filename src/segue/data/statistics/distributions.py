@@ -1,4 +1,4 @@
-"""How counts are distributed, in a few numbers and as a histogram."""
+"""Distributions of counts, in a few numbers and as histograms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BINS = 40
 
 @dataclass(frozen=True)
 class Spread:
-    """How counts are distributed: of interactions over users (history length), or over items (popularity)."""
+    """Distribution of counts in a few numbers, such as interactions per user or per item."""
 
     min: int
     mean: float
@@ -24,7 +24,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between edges: `counts[i]` values lie from `edges[i]` to below `edges[i + 1]` (the last: up to it)."""
+    """Histogram: `counts[i]` values lie from `edges[i]` to below `edges[i + 1]`; the last bin includes its end."""
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -39,7 +39,7 @@ def spread_of(counts: npt.NDArray[np.int64]) -> Spread:
 
 
 def histogram_of(counts: npt.NDArray[np.int64]) -> Histogram:
-    """Equal bins of whole numbers up to the 99th percentile, and one bin for what is above."""
+    """Equal bins of whole numbers up to the 99th percentile, and one bin for all above."""
     if not len(counts):
         return Histogram((0.0, 1.0), (0,))
     low, high, top = int(counts.min()), int(np.quantile(counts, 0.99)) + 1, int(counts.max()) + 1
@@ -47,5 +47,5 @@ def histogram_of(counts: npt.NDArray[np.int64]) -> Histogram:
     edges = np.arange(low, high + width, width)
     if edges[-1] < top:
         edges = np.append(edges, top)
-    found, _ = np.histogram(counts, bins=edges)
-    return Histogram(tuple(edges.astype(float).tolist()), tuple(found.tolist()))
+    in_bins, _ = np.histogram(counts, bins=edges)
+    return Histogram(tuple(edges.astype(float).tolist()), tuple(in_bins.tolist()))

@@ -12,14 +12,14 @@ from segue.data.statistics.sessions import SessionStatistics
 
 @dataclass(frozen=True)
 class Popularity:
-    """How interactions are spread over items."""
+    """Distribution of interactions over items."""
 
     top_1_percent: float
-    """Share of the interactions that the most popular hundredth of the items has."""
+    """Share of the interactions with the most popular hundredth of the items."""
     top_10_percent: float
-    """Share of the interactions that the most popular tenth of the items has."""
+    """Share of the interactions with the most popular tenth of the items."""
     gini: float
-    """0 when all items are equally popular; near 1 when one item has everything."""
+    """0 if all items are equally popular; near 1 if one item has all interactions."""
     ranks: tuple[int, ...]
     """Some ranks, from the most popular item (1) to the least."""
     counts: tuple[int, ...]
@@ -28,33 +28,33 @@ class Popularity:
 
 @dataclass(frozen=True)
 class Times:
-    """When it happened."""
+    """Times of the interactions."""
 
     first: str
-    """Date and time in UTC, ISO format; the plain number where times are steps, or the unit is unknown."""
+    """Date and time in UTC, ISO format; the plain number if times are steps or the unit is unknown."""
     last: str
     """The same for the last interaction."""
     days: float | None
-    """From first to last; None where the unit is unknown."""
+    """Time from first to last; None if the unit is unknown."""
     tied: float
-    """Share of interactions at the same time as another of the same user; the order of the file decides among them."""
+    """Share of interactions at the same time as another of the same user; the file decides their order."""
     activity: Histogram
     """Interactions over time, in the Dataset's unit."""
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """How ratings are distributed."""
+    """Distribution of ratings."""
 
     mean: float
     deviation: float
     """Standard deviation of the ratings."""
     deviation_of_users: float
-    """Standard deviation of the mean ratings of users: how differently they use the scale."""
+    """Standard deviation of the mean ratings of users."""
     deviation_of_items: float
     """Standard deviation of the mean ratings of items."""
     distribution: Mapping[str, int]
-    """Interactions by rating; by range of ratings where there are more than 20 different ones."""
+    """Interactions by rating; by range of ratings if there are more than 20 different ones."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +67,12 @@ class Figures:
     density: float
     """Interactions per cell of the table of users and items; 1 - density is the sparsity."""
     lengths: Spread
-    """Of the histories of users: the number of their interactions."""
+    """Lengths of the histories of users."""
     length_histogram: Histogram
     short_users: int
-    """Users with fewer than three interactions, who can only be trained on in a leave-last-out split."""
+    """Users with fewer than three interactions; a leave-last-out split leaves them in training."""
     item_lengths: Spread
-    """Of the histories of items: the number of their interactions."""
+    """Lengths of the histories of items."""
     popularity: Popularity
     repeats: float
     """Share of the interactions whose item the user had taken before."""
@@ -81,21 +81,21 @@ class Figures:
     steps: tuple[Mapping[str, Any], ...]
     """The steps of preparation, each with the users, items and interactions left after it."""
     sessions: SessionStatistics | None = None
-    """What a Dataset with sessions has more."""
+    """Statistics of sessions; None without sessions."""
 
     @property
     def sparsity(self) -> float:
-        """Share of the pairs of user and item without an interaction (repeats counted apart)."""
+        """Share of the pairs of user and item without an interaction (a repeat counts as a pair of its own)."""
         return 1 - self.density
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as dictionaries, lists, numbers and strings, ready for JSON."""
+        """The figures as dictionaries, lists, numbers and strings, ready for JSON."""
         content: dict[str, Any] = _plain(asdict(self))
         return content | {"sparsity": self.sparsity}
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, all the way down."""
+    """The same value with lists in place of tuples, at all depths."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""What the sessions of a Dataset look like."""
+"""Statistics of the sessions of a Dataset."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
     from segue.data.dataset import Dataset
 
 _DAY = 86_400
-_SESSIONS = 1 << 18  # looked at together
+_SESSIONS = 1 << 18  # sessions per piece
 
 
 @dataclass(frozen=True)
 class SessionStatistics:
-    """How interactions come in sessions."""
+    """Statistics of sessions."""
 
     sessions: int
     per_user: Spread
-    """Sessions of users who have any."""
+    """Numbers of sessions of the users with sessions."""
     single: int
-    """Users with one session, who can only be trained on in a last-session-out split."""
+    """Users with one session; a last-session-out split leaves them in training."""
     lengths: Spread
-    """Interactions of a session."""
+    """Numbers of interactions of a session."""
     length_histogram: Histogram
     repeats: float
-    """Share of the interactions whose item was in the same session before."""
+    """Share of the interactions that repeat an item of the same session."""
     one_item: float
-    """Share of the sessions with one interaction, in which nothing follows anything."""
+    """Share of the sessions with one interaction, from which no order can be learnt."""
     median_pause: float | None
-    """Days from the end of a session to the next of the same user, the median; None without times, or with steps."""
+    """Median days from the end of a session to the user's next one; None without times, or with time steps."""
 
 
 def per_second_of(dataset: Dataset) -> int | None:
-    """Units of time in a second; None without times, and where they are steps (0, 1, 2, …) rather than moments.
+    """Units of time in a second; None without times, or if they are steps (0, 1, 2, …) rather than dates.
 
-    Times that all lie in the first day of 1970 are taken for steps.
+    Times that are all in the first day of 1970 count as steps.
     """
     if dataset.times is None or not len(dataset.times) or dataset.time_unit is None:
         return None
@@ -50,7 +50,7 @@ def per_second_of(dataset: Dataset) -> int | None:
 
 
 def describe_sessions(dataset: Dataset) -> SessionStatistics:
-    """Count what is in the visible sessions of a Dataset."""
+    """Describe the visible sessions of a Dataset."""
     sessions = dataset.sessions
     lengths, counts = sessions.lengths, sessions.counts
     present = counts[counts > 0]
@@ -67,7 +67,7 @@ def describe_sessions(dataset: Dataset) -> SessionStatistics:
 
 
 def _repeats(sessions: Sessions, n_items: int) -> int:
-    """Interactions whose item the session held already."""
+    """Number of interactions that repeat an item of their session."""
     repeated = 0
     for start in range(0, len(sessions), _SESSIONS):
         starts, ends = sessions.starts[start : start + _SESSIONS], sessions.ends[start : start + _SESSIONS]

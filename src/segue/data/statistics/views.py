@@ -1,4 +1,4 @@
-"""A Description for the eye: tables for the terminal, and a picture."""
+"""Views of a Description: tables for the terminal, and a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table(description: Figures) -> RenderableType:
     """Tables of counts, distributions and preparation steps."""
     from rich.console import Group
 
-    parts: list[RenderableType] = [_table(("", ""), list(facts(description).items())), _spreads(description)]
+    parts: list[RenderableType] = [_table(("", ""), list(facts(description).items())), _distribution_table(description)]
     if description.ratings is not None:
         parts.append(_rating_table(description.ratings))
     if description.steps:
@@ -44,8 +44,8 @@ def text(description: Figures) -> str:
 
 
 def facts(description: Figures) -> dict[str, str]:
-    """What is said in one number or date: label → text."""
-    found = {
+    """Figures of one number or date, as text: label → text."""
+    texts = {
         "users": f"{description.users:,}",
         "items": f"{description.items:,}",
         "interactions": f"{description.interactions:,}",
@@ -58,26 +58,26 @@ def facts(description: Figures) -> dict[str, str]:
     }
     times = description.times
     if times is None:
-        found |= {"times": "none"}
+        texts |= {"times": "none"}
     else:
-        found |= {"first": times.first.replace("+00:00", " UTC"), "last": times.last.replace("+00:00", " UTC")}
-        found |= {} if times.days is None else {"time span": f"{times.days:,.1f} days"}
-        found |= {"at the same time as another of the user": f"{times.tied:.1%}"}
-    return found if description.sessions is None else found | _session_facts(description.sessions)
+        texts |= {"first": times.first.replace("+00:00", " UTC"), "last": times.last.replace("+00:00", " UTC")}
+        texts |= {} if times.days is None else {"time span": f"{times.days:,.1f} days"}
+        texts |= {"at the same time as another of the user": f"{times.tied:.1%}"}
+    return texts if description.sessions is None else texts | _session_facts(description.sessions)
 
 
 def _session_facts(sessions: SessionStatistics) -> dict[str, str]:
-    found = {
+    texts = {
         "sessions": f"{sessions.sessions:,}",
         "users with one session": f"{sessions.single:,}",
         "sessions with one item": f"{sessions.one_item:.1%}",
         "repeats of an item in its session": f"{sessions.repeats:.1%}",
     }
     pause = sessions.median_pause
-    return found if pause is None else found | {"median pause between sessions": _duration(pause)}
+    return texts if pause is None else texts | {"median pause between sessions": _duration(pause)}
 
 
-def _spreads(description: Figures) -> Table:
+def _distribution_table(description: Figures) -> Table:
     def row(name: str, spread: Spread) -> tuple[str, ...]:
         numbers = (spread.mean, spread.median, spread.p90, spread.p99)
         return (name, f"{spread.min:,}", *(f"{number:,.1f}" for number in numbers), f"{spread.max:,}")
@@ -93,7 +93,7 @@ def _spreads(description: Figures) -> Table:
 
 
 def _duration(days: float) -> str:
-    """Days, or what fits less."""
+    """A duration in the largest unit that fits."""
     for unit, size in (("days", 1.0), ("hours", 1 / 24), ("minutes", 1 / 1440)):
         if days >= size:
             return f"{days / size:,.1f} {unit}"
@@ -126,16 +126,16 @@ def _table(columns: tuple[str, ...], rows: list[Any]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    made = Table(box=SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
-    for place, name in enumerate(columns):
-        made.add_column(name, justify="right" if place else "left", no_wrap=bool(place))
+    grid = Table(box=SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    for position, name in enumerate(columns):
+        grid.add_column(name, justify="right" if position else "left", no_wrap=bool(position))
     for row in rows:
-        made.add_row(*row)
-    return made
+        grid.add_row(*row)
+    return grid
 
 
 def picture(description: Figures, path: Path) -> Path:
-    """Draw history lengths, item popularity and, where there are any, session lengths, times and ratings.
+    """Draw history lengths, item popularity and, if there are any, session lengths, times and ratings.
 
     Raises
     ------
@@ -158,42 +158,41 @@ def picture(description: Figures, path: Path) -> Path:
         fontsize=13,
         fontweight="bold",
     )
-    spots = [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
-    words = "How long are histories?", "interactions of a user", "users"
-    _draw_lengths(spots[0], description.lengths, description.length_histogram, words)
-    _draw_popularity(spots[1], description.popularity)
-    rest = iter(spots[2:])
+    axes = iter([figure.add_subplot(rows, columns, number) for number in range(1, panels + 1)])
+    labels = "How long are histories?", "interactions of a user", "users"
+    _draw_lengths(next(axes), description.lengths, description.length_histogram, labels)
+    _draw_popularity(next(axes), description.popularity)
     if description.sessions is not None:
-        words = "How long are sessions?", "interactions of a session", "sessions"
-        _draw_lengths(next(rest), description.sessions.lengths, description.sessions.length_histogram, words)
+        labels = "How long are sessions?", "interactions of a session", "sessions"
+        _draw_lengths(next(axes), description.sessions.lengths, description.sessions.length_histogram, labels)
     if description.times is not None:
-        _draw_times(next(rest), description.times)
+        _draw_times(next(axes), description.times)
     if description.ratings is not None:
-        _draw_ratings(next(rest), description.ratings)
+        _draw_ratings(next(axes), description.ratings)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format=path.suffix.lower()[1:])
     return path
 
 
-def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram, words: tuple[str, str, str]) -> None:
-    """Equal bins of whole numbers; the last one holds the longest hundredth, which is told, not drawn."""
+def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram, labels: tuple[str, str, str]) -> None:
+    """Draw equal bins of whole numbers. The legend states the longest hundredth, which is not drawn."""
     from matplotlib.ticker import MaxNLocator
 
     edges, counts = histogram.edges, histogram.counts
     longer = counts[-1] if len(counts) > 1 and edges[-1] - edges[-2] > edges[1] - edges[0] else 0
-    shown = len(counts) - (longer > 0)
+    drawn = len(counts) - (longer > 0)
     width = edges[1] - edges[0]
-    axes.bar([edge - 0.5 for edge in edges[:shown]], counts[:shown], width=width, align="edge", color=_BLUE, lw=0)
+    axes.bar([edge - 0.5 for edge in edges[:drawn]], counts[:drawn], width=width, align="edge", color=_BLUE, lw=0)
     axes.axvline(spread.median, color=_ORANGE, lw=1.5, label=f"median {spread.median:g}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(axes, *words)
+    _finish(axes, *labels)
     axes.legend(frameon=False, title=f"{longer:,} longer, up to {spread.max:,}" if longer else None)
 
 
 def _draw_popularity(axes: Axes, popularity: Popularity) -> None:
-    taken = [(rank, count) for rank, count in zip(popularity.ranks, popularity.counts, strict=True) if count]
-    axes.plot([rank for rank, _ in taken], [count for _, count in taken], color=_BLUE, lw=2)
-    if taken:
+    points = [(rank, count) for rank, count in zip(popularity.ranks, popularity.counts, strict=True) if count]
+    axes.plot([rank for rank, _ in points], [count for _, count in points], color=_BLUE, lw=2)
+    if points:
         axes.set_xscale("log")
         axes.set_yscale("log")
     note = f"top 1 %: {popularity.top_1_percent:.0%} of interactions\ntop 10 %: {popularity.top_10_percent:.0%}"
@@ -202,11 +201,11 @@ def _draw_popularity(axes: Axes, popularity: Popularity) -> None:
 
 
 def _draw_times(axes: Axes, times: Times) -> None:
-    moments = _moments(times)
-    places: Any = times.activity.edges if moments is None else moments
-    axes.stairs(times.activity.counts, places, fill=True, color=_BLUE)
+    dates = _dates(times)
+    edges: Any = times.activity.edges if dates is None else dates
+    axes.stairs(times.activity.counts, edges, fill=True, color=_BLUE)
     axes.set_ylim(bottom=0)
-    if moments is not None:
+    if dates is not None:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
         locator = AutoDateLocator(maxticks=8)  # type: ignore[no-untyped-call]
@@ -216,13 +215,13 @@ def _draw_times(axes: Axes, times: Times) -> None:
     _finish(axes, "When did it happen?", span, "interactions")
 
 
-def _moments(times: Times) -> list[datetime] | None:
-    """The edges of the periods as dates, spread between first and last; None where the unit is unknown."""
+def _dates(times: Times) -> list[datetime] | None:
+    """Edges of the periods as dates between first and last; None if the unit is unknown."""
     if times.days is None or not times.first.endswith("+00:00") or not times.last.endswith("+00:00"):
         return None
     first = datetime.fromisoformat(times.first)
     periods = len(times.activity.counts)
-    return [first + timedelta(days=max(times.days, 1 / 86_400) * place / periods) for place in range(periods + 1)]
+    return [first + timedelta(days=max(times.days, 1 / 86_400) * number / periods) for number in range(periods + 1)]
 
 
 def _draw_ratings(axes: Axes, ratings: Ratings) -> None:
@@ -250,5 +249,5 @@ def _finish(axes: Axes, title: str, across: str, up: str) -> None:
         if scale == "log":
             axis.set_major_formatter(thousands)
             axis.set_minor_formatter(NullFormatter())
-            if high < 100 * low:  # powers of ten alone would leave an axis with a single number
+            if high < 100 * low:  # powers of ten would leave an axis with a single number
                 axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

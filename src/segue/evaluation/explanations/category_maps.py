@@ -25,7 +25,8 @@ from segue.errors import DataError
 from segue.evaluation.explanations.labels import Labels
 from segue.inference.explaining.effects import looks
 from segue.inference.explaining.left_out import Parts, Variants, parts_of
-from segue.inference.scoring.batches import LIMITS, all_queries, answering, log_sums
+from segue.inference.scorer import Scorer, scorer_of
+from segue.inference.scoring.batches import LIMITS, all_queries, log_sums
 from segue.models.base import Model
 
 Floats = npt.NDArray[np.float64]
@@ -62,13 +63,15 @@ class CategoryMaps:
     steps: int
 
 
-def category_maps(model: Model, holdout: Holdout, categories: Labels, groups: Labels | None = None) -> CategoryMaps:
+def category_maps(
+    model: Scorer | Model, holdout: Holdout, categories: Labels, groups: Labels | None = None
+) -> CategoryMaps:
     """Explain every step of the sessions of a Holdout, and average.
 
     Parameters
     ----------
     model
-        Any model.
+        A Scorer, or a fitted model.
     holdout
         Its targets are sessions: that of `last_session_out`.
     categories
@@ -85,8 +88,8 @@ def category_maps(model: Model, holdout: Holdout, categories: Labels, groups: La
     wanted = (groups.codes[holdout.users] >= 0) & (holdout.n_targets > 1)
     if not wanted.any():
         raise DataError("no session has two items of which one could have drawn the other.")
-    sums = _Sums(model, categories, groups)
-    with answering(model):
+    sums = _Sums(scorer_of(model), categories, groups)
+    with torch.inference_mode():
         for part in _some(holdout.select(np.flatnonzero(wanted))):
             sums.add(part)
     return sums.maps()
@@ -123,8 +126,8 @@ def _some(holdout: Holdout) -> Iterator[Holdout]:
 class _Sums:
     """Sums and counts by group and pair of categories, session by session."""
 
-    def __init__(self, model: Model, categories: Labels, groups: Labels) -> None:
-        self.model, self.categories, self.groups = model, categories, groups
+    def __init__(self, scorer: Scorer, categories: Labels, groups: Labels) -> None:
+        self.scorer, self.categories, self.groups = scorer, categories, groups
         self.size = len(categories.names)
         shape = (len(groups.names) * self.size, self.size)
         self.effects, self.counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
@@ -135,7 +138,7 @@ class _Sums:
     def add(self, holdout: Holdout) -> None:
         """Count the steps of some sessions."""
         rows, histories = steps_of(holdout)
-        parts = parts_of(histories, ("basket",), self.model.max_history)
+        parts = parts_of(histories, ("basket",), self.scorer.max_history)
         own = self.categories.codes[histories.items[parts.starts]]
         known = np.flatnonzero(own >= 0)
         keys = self.groups.codes[holdout.users][rows[parts.rows]] * self.size + own
@@ -147,7 +150,7 @@ class _Sums:
         changes = np.subtract(full, without, out=np.zeros_like(full), where=valid)
         _add(self.effects, keys, changes, known)
         _add(self.counts, keys, valid, known)
-        seen = looks(self.model, histories) if self.looks else None
+        seen = looks(self.scorer, histories) if self.looks else None
         if seen is None:
             self.looks = False
             return
@@ -168,12 +171,12 @@ class _Sums:
 
     def _logs(self, histories: Histories, parts: Parts) -> tuple[Floats, Floats]:
         """(parts, categories) logarithms of each category's probability with the part, and without it."""
-        variants = Variants(histories, parts, self.model.max_history, np.ones(1, dtype=np.int64))
+        variants = Variants(histories, parts, self.scorer.max_history, np.ones(1, dtype=np.int64))
         groups = torch.from_numpy(np.where(self.categories.codes < 0, self.size, self.categories.codes))
         logs = np.empty((len(variants), self.size))
         for first, last in variants.portions():
-            queries = all_queries(self.model, variants.write(first, last), LIMITS)
-            sums = log_sums(self.model, queries, LIMITS, groups.to(self.model.device), self.size + 1).double()
+            queries = all_queries(self.scorer, variants.write(first, last), LIMITS)
+            sums = log_sums(self.scorer, queries, LIMITS, groups.to(self.scorer.device), self.size + 1).double()
             logs[first:last] = (sums[:, : self.size] - sums.logsumexp(1, keepdim=True)).cpu().numpy()
         return logs[variants.offsets[parts.rows]], logs[variants.first]
 

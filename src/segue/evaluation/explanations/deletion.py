@@ -21,7 +21,8 @@ from segue.evaluation.explanations.category_maps import steps_of
 from segue.inference.asking.baskets import in_progress
 from segue.inference.explaining.effects import Measure, effects, looks
 from segue.inference.explaining.left_out import Parts
-from segue.inference.scoring.batches import LIMITS, all_queries, answering, log_sums, to_device
+from segue.inference.scorer import Scorer, scorer_of
+from segue.inference.scoring.batches import LIMITS, all_queries, log_sums, to_device
 from segue.inference.scoring.ranking import top_k
 from segue.models.base import Model
 
@@ -58,14 +59,14 @@ class Deletion:
 
 
 def deletion(
-    model: Model, holdout: Holdout, method: Method = "leave-one-out", *, draws: int = 8, seed: int = 0
+    model: Scorer | Model, holdout: Holdout, method: Method = "leave-one-out", *, draws: int = 8, seed: int = 0
 ) -> Deletion:
     """Take out what an explanation names, and see what it costs.
 
     Parameters
     ----------
     model
-        Any model; for "attention" one that has it.
+        A Scorer or a fitted model; for "attention" one that has it.
     holdout
         Its targets are sessions: that of `last_session_out`.
     method
@@ -82,20 +83,21 @@ def deletion(
     ConfigError
         "attention", and the model has none.
     """
+    scorer = scorer_of(model)
     _, histories = steps_of(holdout, least=2)
     if not len(histories):
         raise DataError("no session has three items: two in the basket, and one to come.")
-    suggested = top_k(model, histories, 1, seen=in_progress(histories))[0][:, 0]
+    suggested = top_k(scorer, histories, 1, seen=in_progress(histories))[0][:, 0]
     steps = np.flatnonzero(suggested)
     histories, suggested = histories.select(steps), suggested[steps]
     references = np.ones(1, dtype=np.int64)  # never needed: a basket of two cannot be all there is after one is out
     measure: Measure = "log-probability"
-    found = effects(model, histories, np.arange(len(steps)), suggested, references, ("basket",), measure)
+    found = effects(scorer, histories, np.arange(len(steps)), suggested, references, ("basket",), measure)
     parts, order = found.parts, np.argsort(found.which)
     alone = found.effects[order].astype(np.float64)
-    named = alone if method == "leave-one-out" else _attention(model, histories, parts)
+    named = alone if method == "leave-one-out" else _attention(scorer, histories, parts)
     counts = np.bincount(parts.rows, minlength=len(steps))
-    falls = _Falls(model, histories, suggested, found.scores)
+    falls = _Falls(scorer, histories, suggested, found.scores)
     rng = np.random.default_rng(seed)
     random = [falls.without(parts, rng.random(len(parts)), counts // 2).mean() for _ in range(draws)]
     return Deletion(
@@ -107,10 +109,10 @@ def deletion(
     )
 
 
-def _attention(model: Model, histories: Histories, parts: Parts) -> Floats:
-    seen = looks(model, histories)
+def _attention(scorer: Scorer, histories: Histories, parts: Parts) -> Floats:
+    seen = looks(scorer, histories)
     if seen is None:
-        raise ConfigError(f"the model {model.config.name!r} has no attention: use leave-one-out.")
+        raise ConfigError(f"the model {scorer.config.name!r} has no attention: use leave-one-out.")
     return np.nan_to_num(seen.of_parts(histories, parts))
 
 
@@ -118,7 +120,7 @@ def _attention(model: Model, histories: Histories, parts: Parts) -> Floats:
 class _Falls:
     """What suggestions (n,) lose of their log-probability `full` (n,) without some of the basket."""
 
-    model: Model
+    scorer: Scorer
     histories: Histories
     suggested: Int64
     full: npt.NDArray[np.float32]
@@ -131,12 +133,12 @@ class _Falls:
         out = rank < counts[parts.rows]
         rest = without_places(self.histories, parts.rows[out], parts.starts[out])
         falls = np.empty(len(rest))
-        with answering(self.model):
+        with torch.inference_mode():
             for first in range(0, len(rest), 16 * LIMITS.histories):
                 part = slice(first, first + 16 * LIMITS.histories)
-                queries = all_queries(self.model, rest.select(part), LIMITS)
-                scores = self.model.score_items(queries, to_device(self.suggested[part], self.model.device)[:, None])
-                logs: torch.Tensor = (scores - log_sums(self.model, queries, LIMITS))[:, 0]
+                queries = all_queries(self.scorer, rest.select(part), LIMITS)
+                scores = self.scorer.score_items(queries, to_device(self.suggested[part], self.scorer.device)[:, None])
+                logs: torch.Tensor = (scores - log_sums(self.scorer, queries, LIMITS))[:, 0]
                 falls[part] = self.full[part] - logs.cpu().numpy()
         return falls
 

@@ -14,17 +14,18 @@ from segue.data.splits.by_user import Holdout
 from segue.evaluation import metrics as measure
 from segue.evaluation.breakdown import by_history_length, by_popularity
 from segue.evaluation.candidates import Candidates, Law
-from segue.evaluation.questions import HasModel, Questions
+from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.result import Evaluation
+from segue.inference.scorer import HasScorer
 from segue.inference.scoring.ranking import distinct, target_ranks, top_k
 from segue.models.base import Model
 
-__all__ = ["Evaluation", "HasModel", "evaluate"]
+__all__ = ["Evaluation", "HasScorer", "evaluate"]
 
 
 def evaluate(
-    recommender: HasModel | Model,
+    recommender: HasScorer | Model,
     holdout: Holdout,
     *,
     k: int | Sequence[int] = (10,),
@@ -82,14 +83,14 @@ def evaluate(
         The Holdout is empty, belongs to another catalogue, or scores are not finite.
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed)
-    model, asked, drawn, ks = questions.model, questions.holdout, questions.candidates, questions.ks
+    scorer, asked, drawn, ks = questions.scorer, questions.holdout, questions.candidates, questions.ks
     histories, targets = asked.histories(), distinct(asked.targets())[0]
     ranks = target_ranks(
-        model, histories, targets, exclude_seen=exclude_seen, candidates=None if drawn is None else drawn.codes
+        scorer, histories, targets, exclude_seen=exclude_seen, candidates=None if drawn is None else drawn.codes
     )
-    codes = top_k(model, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and drawn is None else None
+    codes = top_k(scorer, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and drawn is None else None
     protocol = questions.protocol(targets, exclude_seen)
-    return measured(model.config.name, asked, targets, ranks, codes, ks, protocol, resamples, seed)
+    return measured(scorer.config.name, asked, targets, ranks, codes, ks, protocol, resamples, seed)
 
 
 def measured(

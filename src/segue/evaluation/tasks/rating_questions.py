@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from segue.data.histories import NOW
 from segue.data.ragged import Int64, positions, rows_of
 from segue.data.splits.by_user import Holdout
 from segue.errors import ConfigError, DataError, EvaluationError
 from segue.evaluation.metrics import Floats
-from segue.evaluation.questions import HasModel
-from segue.inference.scoring.batches import answering, to_device
+from segue.inference.scorer import HasScorer, scorer_of
+from segue.inference.scoring.batches import to_device
 from segue.models.base import Model
 from segue.models.ratings import RatingModel
 
@@ -138,7 +139,7 @@ class Answers:
     predicted: Floats | None = None
 
 
-def rating_model(recommender: HasModel | Model) -> RatingModel:
+def rating_model(recommender: HasScorer | Model) -> RatingModel:
     """The model of ratings that was given.
 
     Raises
@@ -146,7 +147,7 @@ def rating_model(recommender: HasModel | Model) -> RatingModel:
     ConfigError
         It predicts no ratings.
     """
-    model = recommender if isinstance(recommender, Model) else recommender.model
+    model = scorer_of(recommender).model
     if not isinstance(model, RatingModel):
         raise ConfigError(
             f"the model {model.config.name} predicts no ratings: evaluate says how well it ranks, and a model of "
@@ -169,7 +170,7 @@ def answers(model: RatingModel, questions: RatingQuestions) -> Answers:
     places = None if levels is None else _places(levels, questions.ratings)
     surprises, likeliest = np.empty(n), np.empty(n)
     predicted = np.zeros(0 if levels is None else len(levels))
-    with answering(model):
+    with torch.inference_mode():
         for low in range(0, n, _PAIRS):
             part = slice(low, low + _PAIRS)
             pairs = (questions.users[part], questions.items[part], questions.moments[part])

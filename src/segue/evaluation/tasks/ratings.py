@@ -12,11 +12,12 @@ from segue.data.splits.by_user import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
 from segue.evaluation.metrics import PER_QUESTION, Floats, combined, summed
-from segue.evaluation.questions import HasModel, look_back_of
+from segue.evaluation.questions import look_back_of
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval
 from segue.evaluation.result import RATINGS, Evaluation
 from segue.evaluation.tasks.rating_metrics import by_level, calibration, calibration_error, own_metrics
 from segue.evaluation.tasks.rating_questions import Answers, RatingQuestions, answers, rating_model
+from segue.inference.scorer import HasScorer
 from segue.models.base import Model
 from segue.models.ratings import RatingModel
 
@@ -25,7 +26,7 @@ KS = (3, 5, 7, 10)
 
 
 def evaluate_ratings(
-    recommender: HasModel | Model,
+    recommender: HasScorer | Model,
     holdout: Holdout,
     *,
     k: int | Sequence[int] = KS,

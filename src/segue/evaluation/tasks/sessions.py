@@ -22,9 +22,10 @@ from segue.data.splits.by_user import Holdout
 from segue.evaluation.breakdown import by_history_length, by_step
 from segue.evaluation.candidates import Candidates, Law, most_candidates
 from segue.evaluation.metrics import SESSION_NAMES, Floats, session_terms
-from segue.evaluation.questions import HasModel, Questions
+from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.result import Evaluation
+from segue.inference.scorer import HasScorer
 from segue.inference.scoring.ranking import distinct, target_ranks
 from segue.models.base import Model
 
@@ -33,7 +34,7 @@ CANDIDATES = 99
 
 
 def evaluate_sessions(
-    recommender: HasModel | Model,
+    recommender: HasScorer | Model,
     holdout: Holdout,
     *,
     k: int | Sequence[int] = (10,),
@@ -102,7 +103,7 @@ def evaluate_sessions(
     by_k = {k: session_terms(*sums[k], sessions.lengths.astype(np.float64)) for k in questions.ks}
     terms = {f"{name}@{k}": by_k[k][name] for name in SESSION_NAMES for k in questions.ks}
     return Evaluation(
-        model=questions.model.config.name,
+        model=questions.scorer.config.name,
         metrics={name: _mean(*term) for name, term in terms.items()},
         intervals={
             name: bootstrap_interval(values, resamples, seed, per=per)
@@ -127,7 +128,7 @@ def evaluate_sessions(
 
 
 def both_ways(
-    recommender: HasModel | Model,
+    recommender: HasScorer | Model,
     holdout: Holdout,
     *,
     k: int | Sequence[int] = (10,),
@@ -198,7 +199,7 @@ def _completed(questions: Questions, sessions: Histories, exclude_seen: bool) ->
         offsets = offsets_of(sessions.lengths[rows] - step)
         now = replace(asked.select(rows), items=items, ends=ends[rows] + step, baskets=ends[rows])
         found = target_ranks(
-            questions.model,
+            questions.scorer,
             now,
             Histories(now.users, left, offsets[:-1], offsets[1:]),
             seen=now if exclude_seen else replace(now, starts=ends[rows]),

@@ -183,11 +183,11 @@ def _by_person(basket: Basket, ids: pl.Series) -> tuple[Int64, list[Any]]:
 
 def _named(names: pl.Series, ids: pl.Series) -> Int64:
     """Which of the people `ids` (n) each of the names (m) is, (m,)."""
-    codes = Vocabulary(ids).encode(names)
+    codes = Vocabulary.in_order(ids).encode(names)
     others = names.filter(pl.Series(codes == 0)).to_list()
     if others:
         raise ConfigError(f"basket names people who are not asked about: {listing(others)}. Ask about them too.")
-    return ids.arg_sort().to_numpy().astype(np.int64)[codes - 1]
+    return codes - 1
 
 
 def _left_out(baskets: int, emptied: int) -> str:

@@ -18,7 +18,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of
 from segue.data.vocabulary import Vocabulary, as_ids
 from segue.errors import ConfigError, DataError, nearest
-from segue.models.base import Model
+from segue.inference.scorer import Scorer
 from segue.models.ratings import RatingModel
 
 Unknown = Literal["skip", "popular", "error"]
@@ -85,9 +85,9 @@ class People:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def met_by(self, model: Model) -> npt.NDArray[np.bool_]:
+    def met_by(self, scorer: Scorer) -> npt.NDArray[np.bool_]:
         """(n,) whom the model answers: all, or those with a history or a basket; popularity answers the others."""
-        return (self.histories.lengths > 0) | (not model.needs_history)
+        return (self.histories.lengths > 0) | (not scorer.needs_history)
 
     def asked_at(self, when: int | None) -> People:
         """The same people, asked at one moment; now, for None."""
@@ -97,8 +97,7 @@ class People:
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> People:
         """The people at `index`, in its order."""
-        ids = self.ids[index] if isinstance(index, slice) else self.ids.gather(index)
-        return People(ids, self.histories.select(index))
+        return People(self.ids[index], self.histories.select(index))
 
 
 def listed_people(dataset: Dataset, users: Any, unknown: Unknown) -> People:
@@ -125,7 +124,7 @@ def named_people(dataset: Dataset, users: Any) -> People:
     """People by raw id, each once, in the order given, unknown ones included; everyone for None."""
     if users is None:
         return People(dataset.users.ids, dataset.histories(np.arange(1, dataset.n_users + 1, dtype=np.int64)))
-    asked = as_ids(as_list(users)).unique(maintain_order=True)
+    asked = each_once(as_ids(as_list(users)))
     return People(asked, dataset.histories(dataset.users.encode(asked)))
 
 
@@ -156,13 +155,15 @@ def settled(
     strange = people.histories.users == 0
     if unknown == "error":
         dataset.users.require(people.ids, "user")
-    elif unknown == "skip":
+    elif unknown == "skip" and strange.any():
         kept = ~strange if has_basket is None else ~strange | has_basket
         if len(people) and not kept.any():
             dataset.users.require(people.ids, "user")
         warn_unknown("users", people.ids.filter(pl.Series(~kept)), "left out")
         warn_unknown("users", people.ids.filter(pl.Series(strange & kept)), "answered without a history")
         people = people.select(np.flatnonzero(kept))
+    if people.ids.dtype == dataset.users.ids.dtype:
+        return people
     same_type = people.ids.cast(dataset.users.ids.dtype, strict=False)
     return People(people.ids if same_type.null_count() else same_type, people.histories)
 
@@ -238,6 +239,8 @@ def known_codes(vocabulary: Vocabulary, ids: Iterable[Any], what: str, consequen
     codes = vocabulary.encode(asked)
     if len(asked) and not codes.any():
         vocabulary.require(asked, what.removesuffix("s"))
+    if codes.all():
+        return codes
     warn_unknown(what, asked.filter(pl.Series(codes == 0)), consequence)
     return codes[codes > 0]
 
@@ -249,8 +252,9 @@ def warn_unknown(what: str, ids: pl.Series, consequence: str) -> None:
         warnings.warn(warning, stacklevel=_levels_to_caller())
 
 
-def warn_unrated(model: Model, catalogue: Vocabulary, items: Int64) -> None:
+def warn_unrated(scorer: Scorer, catalogue: Vocabulary, items: Int64) -> None:
     """Warn of those among item codes, 0 being none, of which a model of ratings knows no rating, if there are any."""
+    model = scorer.model
     if not isinstance(model, RatingModel):
         return
     asked = np.unique(items)
@@ -258,6 +262,11 @@ def warn_unrated(model: Model, catalogue: Vocabulary, items: Int64) -> None:
     if len(unrated):
         warning = UnratedItemWarning(catalogue.decode(unrated).to_list())
         warnings.warn(warning, stacklevel=_levels_to_caller())
+
+
+def each_once(ids: pl.Series) -> pl.Series:
+    """The ids without repeats, in their order."""
+    return ids if len(ids) < 2 else ids.unique(maintain_order=True)
 
 
 def as_list(ids: Any) -> Iterable[Any]:
@@ -275,7 +284,7 @@ def asked_items(catalogue: Vocabulary, items: Any) -> Int64:
     """Codes of the known ones among raw item ids, each once; of the whole catalogue for None."""
     if items is None:
         return np.arange(1, len(catalogue) + 1, dtype=np.int64)
-    return known_codes(catalogue, as_ids(as_list(items)).unique(maintain_order=True), "items", "left out")
+    return known_codes(catalogue, each_once(as_ids(as_list(items))), "items", "left out")
 
 
 def allowed_items(

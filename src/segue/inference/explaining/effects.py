@@ -19,7 +19,8 @@ from torch import Tensor
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.inference.explaining.left_out import Kind, Parts, Variants, parts_of
-from segue.inference.scoring.batches import LIMITS, alike, all_queries, answering, log_sums, require_finite, to_device
+from segue.inference.scorer import Scorer, scorer_of
+from segue.inference.scoring.batches import LIMITS, alike, all_queries, log_sums, require_finite, to_device
 from segue.models.base import Model
 
 Scores = npt.NDArray[np.float32]
@@ -63,7 +64,7 @@ class Effects:
 
 
 def effects(
-    model: Model,
+    model: Scorer | Model,
     histories: Histories,
     rows: Int64,
     items: Int64,
@@ -76,7 +77,7 @@ def effects(
     Parameters
     ----------
     model
-        Any model.
+        A Scorer, or a fitted model.
     histories
         n histories, none of them empty. Each is read once, however many items are asked about.
     rows, items
@@ -88,11 +89,12 @@ def effects(
     measure
         What the effects are differences of.
     """
-    parts = parts_of(histories, kinds, model.max_history)
+    scorer = scorer_of(model)
+    parts = parts_of(histories, kinds, scorer.max_history)
     order = np.argsort(rows, kind="stable")
-    variants = Variants(histories, parts, model.max_history, references)
-    with answering(model):
-        scores, offsets = _scores(model, variants, rows[order], items[order], measure)
+    variants = Variants(histories, parts, scorer.max_history, references)
+    with torch.inference_mode():
+        scores, offsets = _scores(scorer, variants, rows[order], items[order], measure)
     # Back to the order of the pairs: each pair's variants begin at its offset.
     begins = np.empty(len(rows), dtype=np.int64)
     begins[order] = offsets[:-1]
@@ -114,7 +116,7 @@ def _means(values: Scores, first: Int64, counts: Int64) -> npt.NDArray[np.float6
     return np.asarray(sums / np.maximum(counts, 1))
 
 
-def _scores(model: Model, variants: Variants, rows: Int64, items: Int64, measure: Measure) -> tuple[Scores, Int64]:
+def _scores(scorer: Scorer, variants: Variants, rows: Int64, items: Int64, measure: Measure) -> tuple[Scores, Int64]:
     """Scores of `items` (p,) for all variants of `rows` (p,), ascending: pair by pair, and where each pair's begin."""
     begins, ends = variants.offsets[rows], variants.offsets[rows + 1]
     offsets = offsets_of(ends - begins)
@@ -125,23 +127,23 @@ def _scores(model: Model, variants: Variants, rows: Int64, items: Int64, measure
         low, high = np.maximum(begins[some], first), np.minimum(ends[some], last)
         if not len(low):
             continue
-        queries = all_queries(model, variants.write(first, last), LIMITS)
-        norms = None if measure == "score" else log_sums(model, queries, LIMITS)[:, 0]
+        queries = all_queries(scorer, variants.write(first, last), LIMITS)
+        norms = None if measure == "score" else log_sums(scorer, queries, LIMITS)[:, 0]
         asked = np.repeat(items[some], high - low)
         moved = offsets[:-1][some] - begins[some]
         scores[positions(low + moved, high + moved)] = _scored(
-            model, queries, norms, positions(low, high) - first, asked
+            scorer, queries, norms, positions(low, high) - first, asked
         )
     return scores, offsets
 
 
-def _scored(model: Model, queries: Tensor, norms: Tensor | None, variant: Int64, items: Int64) -> Scores:
+def _scored(scorer: Scorer, queries: Tensor, norms: Tensor | None, variant: Int64, items: Int64) -> Scores:
     """Scores (m,) of `items` (m,) for the queries at `variant` (m,), less the norms (queries,) if there are any."""
     scores = np.empty(len(variant), dtype=np.float32)
     for first in range(0, len(variant), LIMITS.pairs):
         part = slice(first, first + LIMITS.pairs)
-        chosen = to_device(variant[part], model.device)
-        found = model.score_items(queries[chosen], to_device(items[part], model.device)[:, None])
+        chosen = to_device(variant[part], scorer.device)
+        found = scorer.score_items(queries[chosen], to_device(items[part], scorer.device)[:, None])
         require_finite(found)
         scores[part] = (found[:, 0] if norms is None else found[:, 0] - norms[chosen]).cpu().numpy()
     return scores
@@ -176,14 +178,15 @@ class Looks:
         return np.where(counts[ends] > counts[begins], sums[ends] - sums[begins], np.nan)
 
 
-def looks(model: Model, histories: Histories) -> Looks | None:
+def looks(model: Scorer | Model, histories: Histories) -> Looks | None:
     """What a model looks at when it reads n histories, none of them empty; None if it has no attention."""
-    if type(model).attention is Model.attention:
+    scorer = scorer_of(model)
+    if type(scorer.model).attention is Model.attention:
         return None
     found: list[tuple[Int64, Int64, Scores]] = []
-    with answering(model):
-        for index in alike(model, histories, LIMITS.histories, LIMITS):
-            attention = model.attention(histories.select(index))
+    with torch.inference_mode():
+        for index in alike(scorer, histories, LIMITS.histories, LIMITS):
+            attention = scorer.attention(histories.select(index))
             if attention is None:
                 return None
             row, column = np.nonzero(attention.places >= 0)

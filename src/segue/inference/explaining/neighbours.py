@@ -16,7 +16,7 @@ from segue.inference.asking.users import People
 from segue.inference.explaining.effects import Measure
 from segue.inference.explaining.left_out import KINDS
 from segue.inference.explaining.reasons import By
-from segue.inference.scoring.batches import answering, require_finite, to_device
+from segue.inference.scoring.batches import require_finite, to_device
 from segue.models.base import Model
 from segue.models.ratings import Neighbours, RatingModel
 
@@ -86,7 +86,7 @@ def _part(model: RatingModel, dataset: Dataset, pairs: People, items: Int64, top
     histories = pairs.histories
     moments = np.full(len(pairs), NOW) if histories.moments is None else histories.moments
     asked = [to_device(array, model.device) for array in (histories.users, items, moments)]
-    with answering(model):
+    with torch.inference_mode():
         expected, found = model.rate(*asked).expected, model.neighbours(*asked)
     if found is None:
         raise _without_neighbours(model)

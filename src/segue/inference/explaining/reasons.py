@@ -18,7 +18,7 @@ from segue.inference.asking.baskets import Basket, asked_people
 from segue.inference.asking.users import Given, People, as_list, known_codes
 from segue.inference.explaining.effects import MEASURES, Looks, Measure, effects, looks
 from segue.inference.explaining.left_out import BASKET, ITEM, KINDS, USER, Kind, parts_of
-from segue.models.base import Model
+from segue.inference.scorer import Scorer
 
 By = Kind | Literal["neighbour"] | Sequence[Kind | Literal["neighbour"]]
 """What reasons are asked for; "neighbour" of models of ratings only, and they have no other."""
@@ -60,11 +60,10 @@ def asked_once(dataset: Dataset, users: Any, histories: Given | None, basket: Ba
     people = asked_people(dataset, users, histories, basket, "skip")
     if users is None or not len(people):
         return people, np.arange(len(people), dtype=np.int64)
-    codes = Vocabulary(people.ids).encode(as_ids(as_list(users)))
-    return people, np.append(-1, people.ids.arg_sort().to_numpy()).astype(np.int64)[codes]
+    return people, Vocabulary.in_order(people.ids).encode(as_ids(as_list(users))) - 1
 
 
-def asked_kinds(model: Model, histories: Histories, by: By | None) -> tuple[Kind, ...]:
+def asked_kinds(scorer: Scorer, histories: Histories, by: By | None) -> tuple[Kind, ...]:
     """What to leave out: what `by` says, or else what there is to be left out of these histories.
 
     Raises
@@ -76,7 +75,7 @@ def asked_kinds(model: Model, histories: Histories, by: By | None) -> tuple[Kind
     if by is None:
         if not basket:
             return ("item",)
-        there = {"item": False, "basket": True, "session": sessions, "user": model.personal}
+        there = {"item": False, "basket": True, "session": sessions, "user": scorer.model.personal}
         return tuple(kind for kind in KINDS if there[kind])
     kinds: Iterable[str] = [by] if isinstance(by, str) else by
     chosen = tuple(kind for kind in KINDS if kind in set(kinds))
@@ -89,8 +88,8 @@ def asked_kinds(model: Model, histories: Histories, by: By | None) -> tuple[Kind
         raise ConfigError("by='basket' needs a session in progress: give basket=….")
     if "session" in chosen and not sessions:
         raise ConfigError("by='session' needs histories with sessions: those of a Dataset that was prepared with them.")
-    if "user" in chosen and not model.personal:
-        raise ConfigError(f"by='user': the model {model.config.name!r} answers by the history alone.")
+    if "user" in chosen and not scorer.model.personal:
+        raise ConfigError(f"by='user': the model {scorer.config.name!r} answers by the history alone.")
     return chosen
 
 
@@ -101,7 +100,7 @@ def check_measure(measure: str) -> None:
 
 
 def reason_frame(
-    model: Model,
+    scorer: Scorer,
     dataset: Dataset,
     pairs: People,
     items: Int64,
@@ -116,12 +115,12 @@ def reason_frame(
     Columns: user, item, score, kind, because, position, items, time (if the histories have times), attention (if the
     model has it), effect. Pairs without a history have no rows.
     """
-    met = np.flatnonzero(pairs.met_by(model))
+    met = np.flatnonzero(pairs.met_by(scorer))
     people, items = pairs.select(met), items[met]
     asked = people.histories
-    kinds = asked_kinds(model, asked, by)
+    kinds = asked_kinds(scorer, asked, by)
     distinct, rows = _distinct(asked)
-    found = effects(model, distinct, rows, items, references, kinds, measure)
+    found = effects(scorer, distinct, rows, items, references, kinds, measure)
     if top is not None:
         found = found.strongest(top)
     parts, which = found.parts, found.which
@@ -138,13 +137,13 @@ def reason_frame(
     }
     if asked.times is not None:
         columns["time"] = _where(kind != USER, pl.Series(_at(asked.times, parts.starts[which], kind != USER)))
-    seen = looks(model, distinct) if len(distinct) else None
+    seen = looks(scorer, distinct) if len(distinct) else None
     if seen is not None:
         columns["attention"] = pl.Series(seen.of_parts(distinct, parts)[which], nan_to_null=True).cast(pl.Float32)
     return pl.DataFrame({**columns, "effect": found.effects})
 
 
-def attention_frame(model: Model, dataset: Dataset, people: People) -> pl.DataFrame:
+def attention_frame(scorer: Scorer, dataset: Dataset, people: People) -> pl.DataFrame:
     """What the model looked at for each person, per block and head, as a frame with raw ids.
 
     Columns: user, block, head, kind, because, position, weight. People without a history have no rows.
@@ -154,13 +153,13 @@ def attention_frame(model: Model, dataset: Dataset, people: People) -> pl.DataFr
     ConfigError
         The model has no attention.
     """
-    met = people.select(np.flatnonzero(people.met_by(model)))
+    met = people.select(np.flatnonzero(people.met_by(scorer)))
     histories = met.histories
-    seen = looks(model, histories) if len(met) else None
+    seen = looks(scorer, histories) if len(met) else None
     if seen is None:
         if len(met):
             raise ConfigError(
-                f"the model {model.config.name!r} has no attention: explain(…) leaves parts out, which serves all."
+                f"the model {scorer.config.name!r} has no attention: explain(…) leaves parts out, which serves all."
             )
         seen = Looks(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 1, 1), np.float32))
     kinds: tuple[Kind, ...] = ("item", "basket") if histories.baskets is not None else ("item",)

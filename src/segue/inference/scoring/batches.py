@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.errors import DataError, EvaluationError
-from segue.models.base import Model
+from segue.inference.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -67,20 +66,24 @@ class Sweep:
 
     Parameters
     ----------
-    model
+    scorer
         Gives the scores.
     limits
-        How large the buffer and the chunks may be.
+        Sizes of the buffer and the chunks, at most.
+    rows
+        Number of histories in all, if it is known: no more are scored at once.
     """
 
-    def __init__(self, model: Model, limits: Limits) -> None:
-        columns = model.n_items + 1
-        self._model = model
+    def __init__(self, scorer: Scorer, limits: Limits, rows: int | None = None) -> None:
+        columns = scorer.n_items + 1
+        self._scorer = scorer
         self._width = min(columns, limits.chunk_items)
         self._starts = range(0, columns, self._width)
         self.rows = max(1, min(limits.histories, limits.buffer_bytes // (4 * self._width)))
+        if rows is not None:
+            self.rows = max(1, min(self.rows, rows))
         # A fresh buffer per batch would be given back to the system and faulted in again each time.
-        self._buffer = torch.empty(self.rows * self._width, device=model.device)
+        self._buffer = torch.empty(self.rows * self._width, device=scorer.device)
 
     @property
     def whole(self) -> bool:
@@ -96,9 +99,9 @@ class Sweep:
             A score is NaN or infinite.
         """
         for start in self._starts:
-            stop = min(start + self._width, self._model.n_items + 1)
+            stop = min(start + self._width, self._scorer.n_items + 1)
             out = self._buffer[: len(queries) * (stop - start)].view(len(queries), stop - start)
-            scores = self._model.score_all(queries, start, stop, out=out)
+            scores = self._scorer.score_all(queries, start, stop, out=out)
             if start == 0:
                 scores[:, 0] = 0.0
             require_finite(scores)
@@ -107,7 +110,7 @@ class Sweep:
             yield Chunk(scores, start, stop)
 
 
-def batches(model: Model, histories: Histories, rows: int, limits: Limits) -> Iterator[tuple[Int64, Tensor]]:
+def batches(scorer: Scorer, histories: Histories, rows: int, limits: Limits) -> Iterator[tuple[Int64, Tensor]]:
     """Batches of at most `rows` histories of like length, the longest first.
 
     Yields
@@ -122,11 +125,11 @@ def batches(model: Model, histories: Histories, rows: int, limits: Limits) -> It
     DataError
         A history is empty, and the model needs an item of each.
     """
-    for index in alike(model, histories, rows, limits):
-        yield index, model.queries(histories.select(index))
+    for index in alike(scorer, histories, rows, limits):
+        yield index, scorer.queries(histories.select(index))
 
 
-def alike(model: Model, histories: Histories, rows: int, limits: Limits) -> Iterator[Int64]:
+def alike(scorer: Scorer, histories: Histories, rows: int, limits: Limits) -> Iterator[Int64]:
     """Which histories (batch,) stand together in each of `batches`.
 
     Raises
@@ -136,10 +139,10 @@ def alike(model: Model, histories: Histories, rows: int, limits: Limits) -> Iter
     """
     lengths = histories.lengths
     empty = int((lengths == 0).sum())
-    if empty and model.needs_history:
+    if empty and scorer.needs_history:
         raise DataError(f"{empty:,} of {len(histories):,} histories are empty: a model needs an item of each.")
-    if model.max_history is not None:
-        lengths = np.minimum(lengths, model.max_history)
+    if scorer.max_history is not None:
+        lengths = np.minimum(lengths, scorer.max_history)
     order = np.argsort(-lengths, kind="stable")
     first = 0
     while first < len(order):
@@ -148,20 +151,22 @@ def alike(model: Model, histories: Histories, rows: int, limits: Limits) -> Iter
         first += size
 
 
-def all_queries(model: Model, histories: Histories, limits: Limits) -> Tensor:
+def all_queries(scorer: Scorer, histories: Histories, limits: Limits) -> Tensor:
     """The queries (n, …) of all n histories at once, in their order."""
-    places, parts = zip(*batches(model, histories, limits.histories, limits), strict=True)
-    return torch.cat(parts)[to_device(np.argsort(np.concatenate(places)), model.device)]
+    places, parts = zip(*batches(scorer, histories, limits.histories, limits), strict=True)
+    return torch.cat(parts)[to_device(np.argsort(np.concatenate(places)), scorer.device)]
 
 
-def log_sums(model: Model, queries: Tensor, limits: Limits, groups: Tensor | None = None, n_groups: int = 1) -> Tensor:
+def log_sums(
+    scorer: Scorer, queries: Tensor, limits: Limits, groups: Tensor | None = None, n_groups: int = 1
+) -> Tensor:
     """The logarithm of the summed exponentials of the scores, by group of items; of all items for one group.
 
     Scores less this, for one group, are the logarithms of probabilities: the softmax over all items.
 
     Parameters
     ----------
-    model, queries, limits
+    scorer, queries, limits
         As for `Sweep`; any number n of queries.
     groups
         (n_items + 1,) int64 the group of each item code, from 0 to before `n_groups`; all are in group 0 where not
@@ -173,12 +178,12 @@ def log_sums(model: Model, queries: Tensor, limits: Limits, groups: Tensor | Non
     -------
     (n, n_groups) float32
     """
-    sweep = Sweep(model, limits)
-    found = torch.empty(len(queries), n_groups, device=model.device)
+    sweep = Sweep(scorer, limits, len(queries))
+    found = torch.empty(len(queries), n_groups, device=scorer.device)
     for first in range(0, len(queries), sweep.rows):
         part = queries[first : first + sweep.rows]
-        peak = torch.full((len(part), 1), -torch.inf, device=model.device)
-        sums = torch.zeros(len(part), n_groups, device=model.device)
+        peak = torch.full((len(part), 1), -torch.inf, device=scorer.device)
+        sums = torch.zeros(len(part), n_groups, device=scorer.device)
         for chunk in sweep.chunks(part):
             raised = torch.maximum(peak, chunk.scores.amax(1, keepdim=True))
             # A first chunk of nothing but code 0 has no peak.
@@ -192,18 +197,6 @@ def log_sums(model: Model, queries: Tensor, limits: Limits, groups: Tensor | Non
             peak = raised
         found[first : first + sweep.rows] = sums.log() + peak
     return found
-
-
-@contextmanager
-def answering(model: Model) -> Iterator[None]:
-    """The model in evaluation mode and no gradients; afterwards the mode is what it was."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
 
 
 def require_finite(scores: Tensor) -> None:

@@ -11,18 +11,18 @@ from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
 from segue.inference.asking.baskets import spread
 from segue.inference.asking.users import People, warn_unrated
+from segue.inference.scorer import Scorer
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame
-from segue.models.base import Model
 
 
 def completed(
-    model: Model, people: People, n: int, rules: Rules, shares: Scores, catalogue: Vocabulary
+    scorer: Scorer, people: People, n: int, rules: Rules, shares: Scores, catalogue: Vocabulary
 ) -> pl.DataFrame:
     """What n steps add to the baskets of people, all of whom are answered together at each step.
 
     Parameters
     ----------
-    model
+    scorer
         Answers from the moment on at which there is a history or an item in the basket.
     people
         Whose sessions are completed; who is not in the middle of one begins it.
@@ -47,7 +47,7 @@ def completed(
     """
     if n < 1:
         raise ConfigError(f"n={n} is a number of steps: expected 1 or more.")
-    n = min(n, model.n_items)
+    n = min(n, scorer.n_items)
     best = replace(rules, k=1)
     histories = spread(people.histories, np.full(len(people), n, dtype=np.int64))
     codes = np.zeros((len(people), n), dtype=np.int64)
@@ -56,8 +56,8 @@ def completed(
     asked = np.arange(len(people))
     for step in range(n):
         some = People(people.ids, histories).select(asked)
-        found, found_scores = best_lists(model, some, best, shares)
-        codes[asked, step], scores[asked, step], met[asked, step] = found[:, 0], found_scores[:, 0], some.met_by(model)
+        found, found_scores = best_lists(scorer, some, best, shares)
+        codes[asked, step], scores[asked, step], met[asked, step] = found[:, 0], found_scores[:, 0], some.met_by(scorer)
         asked = asked[found[:, 0] > 0]
         if not len(asked):
             break
@@ -65,5 +65,5 @@ def completed(
         histories.items[ends[asked]] = codes[asked, step]
         ends[asked] += 1
         histories = replace(histories, ends=ends)
-    warn_unrated(model, catalogue, codes)
-    return list_frame(model, people, catalogue, codes, scores, "step", met)
+    warn_unrated(scorer, catalogue, codes)
+    return list_frame(scorer, people, catalogue, codes, scores, "step", met)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 from segue.inference.asking.baskets import in_progress
 from segue.inference.asking.users import People, allowed_items, warn_unrated
-from segue.inference.scoring.batches import LIMITS, Sweep, answering, batches, require_finite, to_device
+from segue.inference.scorer import Scorer
+from segue.inference.scoring.batches import LIMITS, Sweep, batches, require_finite, to_device
 from segue.inference.scoring.ranking import check_k, top_k
-from segue.models.base import Model
 
 Scores = npt.NDArray[np.float32]
 FALLBACK = "popularity"
@@ -71,12 +72,12 @@ def rules_of(
     return Rules(k, not in_session if exclude_seen is None else exclude_seen, allowed_items(catalogue, allow, deny))
 
 
-def best_lists(model: Model, people: People, rules: Rules, shares: Scores) -> tuple[Int64, Scores]:
+def best_lists(scorer: Scorer, people: People, rules: Rules, shares: Scores) -> tuple[Int64, Scores]:
     """The best items for each person.
 
     Parameters
     ----------
-    model
+    scorer
         Answers for people with a history or a basket; for all, if it needs neither.
     people
         n people.
@@ -92,8 +93,8 @@ def best_lists(model: Model, people: People, rules: Rules, shares: Scores) -> tu
     scores
         (n, k) float32.
     """
-    rules.check(model.n_items)
-    met = np.flatnonzero(people.met_by(model))
+    rules.check(scorer.n_items)
+    met = np.flatnonzero(people.met_by(scorer))
     codes = np.zeros((len(people), rules.k), dtype=np.int64)
     scores = np.zeros((len(people), rules.k), dtype=np.float32)
     if len(met) < len(people):
@@ -103,7 +104,7 @@ def best_lists(model: Model, people: People, rules: Rules, shares: Scores) -> tu
         histories = people.histories.select(met)
         hidden = histories if rules.exclude_seen else in_progress(histories)
         codes[met], scores[met] = top_k(
-            model, histories, rules.k, exclude_seen=hidden is not None, seen=hidden, allowed=rules.allowed
+            scorer, histories, rules.k, exclude_seen=hidden is not None, seen=hidden, allowed=rules.allowed
         )
     return codes, scores
 
@@ -116,7 +117,7 @@ def most_popular(shares: Scores, rules: Rules) -> Int64:
 
 
 def list_frame(
-    model: Model,
+    scorer: Scorer,
     people: People,
     catalogue: Vocabulary,
     codes: Int64,
@@ -128,7 +129,7 @@ def list_frame(
 
     Parameters
     ----------
-    model, people, catalogue
+    scorer, people, catalogue
         Who answers, n people, and the raw ids of the items.
     codes, scores
         (n, k) item codes, 0 = none, and their scores.
@@ -140,24 +141,30 @@ def list_frame(
     rows, columns = np.nonzero(codes)
     return pl.DataFrame(
         {
-            "user": people.ids.gather(rows),
+            "user": people.ids[rows],
             "item": catalogue.decode(codes[rows, columns]),
             "score": scores[rows, columns],
             place: (columns + 1).astype(np.int32),
-            "model": answered_by(model, people.met_by(model)[rows] if met is None else met[rows, columns]),
+            "model": answered_by(scorer, people.met_by(scorer)[rows] if met is None else met[rows, columns]),
         }
     )
 
 
-def answered_by(model: Model, met: npt.NDArray[np.bool_]) -> pl.Series:
+def answered_by(scorer: Scorer, met: npt.NDArray[np.bool_]) -> pl.Series:
     """(n,) who answered: the model where `met` (n,), else popularity."""
-    names = list(dict.fromkeys([model.config.name, FALLBACK]))
-    place = np.where(met, 0, len(names) - 1)
-    return pl.Series(names, dtype=pl.Enum(names)).gather(place)
+    names = _answerers(scorer.config.name)
+    return names[np.where(met, 0, len(names) - 1)]
+
+
+@cache
+def _answerers(name: str) -> pl.Series:
+    """Names of the model and of popularity, as an enumeration."""
+    names = list(dict.fromkeys([name, FALLBACK]))
+    return pl.Series(names, dtype=pl.Enum(names))
 
 
 def scores_of(
-    model: Model, people: People, items: Int64, shares: Scores, catalogue: Vocabulary, long: bool
+    scorer: Scorer, people: People, items: Int64, shares: Scores, catalogue: Vocabulary, long: bool
 ) -> pl.DataFrame:
     """Scores of the item codes `items` (m,) for n people as a frame with raw ids.
 
@@ -170,10 +177,10 @@ def scores_of(
     EvaluationError
         A score is NaN or infinite.
     """
-    warn_unrated(model, catalogue, items)
-    matrix = score_matrix(model, people, items, shares)
+    warn_unrated(scorer, catalogue, items)
+    matrix = score_matrix(scorer, people, items, shares)
     names = catalogue.decode(items)
-    return long_scores(model, people, names, matrix) if long else wide_scores(people, names, matrix)
+    return long_scores(scorer, people, names, matrix) if long else wide_scores(people, names, matrix)
 
 
 def wide_scores(people: People, items: pl.Series, matrix: Scores) -> pl.DataFrame:
@@ -190,20 +197,20 @@ def wide_scores(people: People, items: pl.Series, matrix: Scores) -> pl.DataFram
     return pl.DataFrame(matrix, schema=columns).insert_column(0, people.ids.alias("user"))
 
 
-def long_scores(model: Model, people: People, items: pl.Series, matrix: Scores) -> pl.DataFrame:
+def long_scores(scorer: Scorer, people: People, items: pl.Series, matrix: Scores) -> pl.DataFrame:
     """Scores (n, m) as a row per person and item: user, item, score, model."""
     rows = np.repeat(np.arange(len(people)), len(items))
     return pl.DataFrame(
         {
-            "user": people.ids.gather(rows),
-            "item": items.gather(np.tile(np.arange(len(items)), len(people))),
+            "user": people.ids[rows],
+            "item": items[np.tile(np.arange(len(items)), len(people))],
             "score": matrix.reshape(-1),
-            "model": answered_by(model, people.met_by(model)[rows]),
+            "model": answered_by(scorer, people.met_by(scorer)[rows]),
         }
     )
 
 
-def score_matrix(model: Model, people: People, items: Int64, shares: Scores) -> Scores:
+def score_matrix(scorer: Scorer, people: People, items: Int64, shares: Scores) -> Scores:
     """Scores (n, m) of the item codes `items` (m,) for n people.
 
     Raises
@@ -211,36 +218,36 @@ def score_matrix(model: Model, people: People, items: Int64, shares: Scores) -> 
     EvaluationError
         A score is NaN or infinite.
     """
-    met = np.flatnonzero(people.met_by(model))
+    met = np.flatnonzero(people.met_by(scorer))
     scores = np.empty((len(people), len(items)), dtype=np.float32)
     if len(met) < len(people):
         scores[:] = shares[items]
     if len(met):
         histories = people.histories.select(met)
-        by_pair = len(items) * _FEW < model.n_items
-        scores[met] = (_by_pair if by_pair else _by_chunk)(model, histories, items)
+        by_pair = len(items) * _FEW < scorer.n_items
+        scores[met] = (_by_pair if by_pair else _by_chunk)(scorer, histories, items)
     return scores
 
 
-def _by_pair(model: Model, histories: Histories, items: Int64) -> Scores:
+def _by_pair(scorer: Scorer, histories: Histories, items: Int64) -> Scores:
     scores = np.empty((len(histories), len(items)), dtype=np.float32)
     rows = max(1, min(LIMITS.histories, LIMITS.pairs // len(items)))
-    with answering(model):
-        asked = to_device(items, model.device)
-        for index, queries in batches(model, histories, rows, LIMITS):
-            found: Tensor = model.score_items(queries, asked.expand(len(queries), -1))
+    with torch.inference_mode():
+        asked = to_device(items, scorer.device)
+        for index, queries in batches(scorer, histories, rows, LIMITS):
+            found: Tensor = scorer.score_items(queries, asked.expand(len(queries), -1))
             require_finite(found)
             scores[index] = found.cpu().numpy()
     return scores
 
 
-def _by_chunk(model: Model, histories: Histories, items: Int64) -> Scores:
+def _by_chunk(scorer: Scorer, histories: Histories, items: Int64) -> Scores:
     scores = np.empty((len(histories), len(items)), dtype=np.float32)
-    with answering(model):
-        sweep = Sweep(model, LIMITS)
-        for index, queries in batches(model, histories, sweep.rows, LIMITS):
+    with torch.inference_mode():
+        sweep = Sweep(scorer, LIMITS, len(histories))
+        for index, queries in batches(scorer, histories, sweep.rows, LIMITS):
             for chunk in sweep.chunks(queries):
                 inside = np.flatnonzero((items >= chunk.start) & (items < chunk.stop))
-                columns = torch.from_numpy(items[inside] - chunk.start).to(model.device)
+                columns = torch.from_numpy(items[inside] - chunk.start).to(scorer.device)
                 scores[index[:, None], inside] = chunk.scores[:, columns].cpu().numpy()
     return scores

@@ -14,7 +14,8 @@ from torch import Tensor
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions
 from segue.errors import ConfigError, DataError
-from segue.inference.scoring.batches import LIMITS, Chunk, Limits, Sweep, answering, batches, require_finite, to_device
+from segue.inference.scorer import Scorer, scorer_of
+from segue.inference.scoring.batches import LIMITS, Chunk, Limits, Sweep, batches, require_finite, to_device
 from segue.models.base import Model
 
 _ROWS_COMPARED = 64
@@ -27,7 +28,7 @@ _WORTH = 8
 
 
 def top_k(
-    model: Model,
+    model: Scorer | Model,
     histories: Histories,
     k: int,
     *,
@@ -41,7 +42,7 @@ def top_k(
     Parameters
     ----------
     model
-        Any model.
+        A Scorer, or a fitted model.
     histories
         n histories, none of them empty.
     k
@@ -71,15 +72,16 @@ def top_k(
     EvaluationError
         A score is NaN or infinite.
     """
-    check_k(k, model.n_items)
+    scorer = scorer_of(model)
+    check_k(k, scorer.n_items)
     hidden = (histories if seen is None else seen) if exclude_seen else None
     codes = np.zeros((len(histories), k), dtype=np.int64)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-    with answering(model):
-        denied = None if allowed is None else torch.from_numpy(~allowed).to(model.device)
-        sweep = Sweep(model, limits)
-        for index, queries in batches(model, histories, sweep.rows, limits):
-            pairs = _pairs(hidden, index, model.device)
+    with torch.inference_mode():
+        denied = None if allowed is None else torch.from_numpy(~allowed).to(scorer.device)
+        sweep = Sweep(scorer, limits, len(histories))
+        for index, queries in batches(scorer, histories, sweep.rows, limits):
+            pairs = _pairs(hidden, index, scorer.device)
             best: tuple[Tensor, Tensor] | None = None
             for chunk in sweep.chunks(queries):
                 chunk.hide(*pairs)
@@ -95,7 +97,7 @@ def top_k(
 
 
 def target_ranks(
-    model: Model,
+    model: Scorer | Model,
     histories: Histories,
     targets: Histories,
     *,
@@ -112,7 +114,7 @@ def target_ranks(
     Parameters
     ----------
     model
-        Any model.
+        A Scorer, or a fitted model.
     histories
         n histories, none of them empty.
     targets
@@ -141,25 +143,26 @@ def target_ranks(
     """
     if len(targets) != len(histories) or (candidates is not None and len(candidates) != len(histories)):
         raise DataError(f"{len(histories):,} histories need as many rows of targets and of candidates.")
+    scorer = scorer_of(model)
     hidden = (histories if seen is None else seen) if exclude_seen else None
     asked, inverse = distinct(targets)
     ranks = np.zeros(len(asked.items), dtype=np.int64)
-    with answering(model):
+    with torch.inference_mode():
         if candidates is None:
-            sweep = Sweep(model, limits)
+            sweep = Sweep(scorer, limits, len(histories))
             rows = sweep.rows
         else:
             widest = int(asked.lengths.max(initial=0)) + candidates.shape[1]
             rows = max(1, min(limits.histories, limits.pairs // max(1, widest)))
-        for index, queries in batches(model, histories, rows, limits):
+        for index, queries in batches(scorer, histories, rows, limits):
             part = asked.select(index)
-            pairs = _pairs(part, slice(None), model.device)
-            out = _pairs(hidden, index, model.device)
+            pairs = _pairs(part, slice(None), scorer.device)
+            out = _pairs(hidden, index, scorer.device)
             if candidates is None:
                 scores, above = _among_all(sweep, queries, pairs, out)
             else:
-                scores, above = _among_candidates(model, queries, pairs, out, candidates[index])
-            worst = model.n_items + 1
+                scores, above = _among_candidates(scorer, queries, pairs, out, candidates[index])
+            worst = scorer.n_items + 1
             ranks[positions(part.starts, part.ends)] = _ranks(pairs[0].cpu().numpy(), scores, above, worst)
     return ranks[inverse]
 
@@ -285,7 +288,7 @@ def _count(scores: Tensor, rows: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def _among_candidates(
-    model: Model,
+    scorer: Scorer,
     queries: Tensor,
     targets: tuple[Tensor, Tensor],
     hidden: tuple[Tensor, Tensor],
@@ -293,14 +296,14 @@ def _among_candidates(
 ) -> tuple[Tensor, Tensor]:
     """Like `_among_all`, for each history's own candidates (batch, c)."""
     rows, items = targets
-    stride = model.n_items + 1
+    stride = scorer.n_items + 1
     first = torch.searchsorted(rows, rows)
     columns = torch.arange(len(rows), device=rows.device) - first
     width = int(columns.max()) + 1 if len(columns) else 0
     asked = torch.zeros(len(queries), width, dtype=torch.int64, device=rows.device)
     asked[rows, columns] = items
     table = torch.cat([asked, to_device(candidates, rows.device)], dim=1)
-    scores = model.score_items(queries, table)
+    scores = scorer.score_items(queries, table)
     scores = scores.masked_fill(table == 0, 0.0)
     require_finite(scores)
     keys = table + stride * torch.arange(len(table), device=rows.device)[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -13,9 +14,22 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
-from segue.inference.scoring.batches import answering
+from segue.inference.scorer import Scorer
 from segue.inference.scoring.ranking import top_k
 from segue.models.base import Model
+from segue.models.scores import ItemScores, ProductScores
+
+
+class NewestItem(NamedTuple):
+    """The newest item of n histories.
+
+    Attributes
+    ----------
+    items
+        (n,) int64 item codes.
+    """
+
+    items: Tensor
 
 
 class Likeness(Model):
@@ -24,7 +38,7 @@ class Likeness(Model):
     Parameters
     ----------
     model
-        Whose config and sizes these are.
+        Its config and sizes are taken over.
     vectors
         (n_items + 1, width) item vectors.
     """
@@ -39,21 +53,17 @@ class Likeness(Model):
         self.register_buffer("known", norms > 0)
         self.register_buffer("vectors", vectors * _inverse(norms)[:, None])
 
-    def queries(self, histories: Histories) -> Tensor:
-        """Unit vectors (batch, width) of the newest items."""
-        return self.vectors[self.newest(histories)]
+    def inputs(self, histories: Histories) -> NewestItem:
+        """Codes of the newest items."""
+        return NewestItem(torch.from_numpy(histories.items[histories.ends - 1].astype(np.int64)))
 
-    def newest(self, histories: Histories) -> Tensor:
-        """Codes (batch,) of the newest items."""
-        return torch.from_numpy(histories.items[histories.ends - 1].astype(np.int64)).to(self.device)
+    def encode(self, inputs: NewestItem) -> Tensor:
+        """Unit vectors (n, width) of the newest items."""
+        return self.vectors[inputs.items]
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Cosines (batch, stop - start)."""
-        return torch.mm(queries, self.vectors[start:stop].T, out=out)
-
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Cosines (batch, n) of `items` (batch, n)."""
-        return self.score_all(queries, 0, self.n_items + 1).gather(1, items)
+    def scores(self) -> ItemScores:
+        """Cosines."""
+        return ProductScores(self.vectors)
 
 
 class SparseLikeness(Likeness):
@@ -78,9 +88,9 @@ class SparseLikeness(Likeness):
         every = torch.arange(len(vectors) + 1, device=vectors.device)
         self.register_buffer("offsets", torch.searchsorted(rows, every))
 
-    def queries(self, histories: Histories) -> Tensor:
-        """Unit vectors (batch, width) of the newest items, dense."""
-        newest = self.newest(histories)
+    def encode(self, inputs: NewestItem) -> Tensor:
+        """Unit vectors (n, width) of the newest items, dense."""
+        newest = inputs.items
         first, lengths = self.offsets[newest], self.offsets[newest + 1] - self.offsets[newest]
         row = torch.repeat_interleave(torch.arange(len(newest), device=newest.device), lengths)
         place = torch.arange(len(row), device=row.device) + (first - lengths.cumsum(0) + lengths)[row]
@@ -88,45 +98,62 @@ class SparseLikeness(Likeness):
         dense[row, self.columns[place]] = self.values[place]
         return dense
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Cosines (batch, stop - start)."""
-        low, high = int(self.offsets[start]), int(self.offsets[stop])
-        crow, size = self.offsets[start : stop + 1] - low, (stop - start, self.width)
+    def scores(self) -> ItemScores:
+        """Cosines, as sparse products."""
+        return SparseCosines(self)
+
+
+class SparseCosines(ItemScores):
+    """Products of queries with the sparse unit vectors of a `SparseLikeness`."""
+
+    def __init__(self, model: SparseLikeness) -> None:
+        self._columns, self._values, self._offsets = model.columns, model.values, model.offsets
+        self._width = model.width
+
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Cosines (batch, stop - start) of the item codes start … stop - 1."""
+        low, high = int(self._offsets[start]), int(self._offsets[stop])
+        crow, size = self._offsets[start : stop + 1] - low, (stop - start, self._width)
         with warnings.catch_warnings():
             # torch calls its CSR form a beta; its product is six times faster than that of the COO form.
             warnings.filterwarnings("ignore", "Sparse CSR")
             part = torch.sparse_csr_tensor(
-                crow, self.columns[low:high], self.values[low:high], size, check_invariants=False
+                crow, self._columns[low:high], self._values[low:high], size, check_invariants=False
             )
         scores = torch.mm(part, queries.T).T
         return scores if out is None else out.copy_(scores)
 
+    def of(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Cosines (batch, n) of `items` (batch, n)."""
+        return self.all(queries, 0, len(self._offsets) - 1).gather(1, items)
 
-def likeness_of(model: Model) -> Likeness:
-    """How alike a model's items are.
+
+def likeness_of(scorer: Scorer) -> Scorer:
+    """The Scorer of how alike a model's items are.
 
     Raises
     ------
     ConfigError
         The model has no item vectors.
     """
-    with answering(model):
-        vectors = model.item_vectors()
-        if vectors is None:
-            raise ConfigError(
-                f"the model {model.config.name!r} has no item vectors, so it cannot say which items are alike: "
-                "use another, such as sasrec or markov."
-            )
-        return SparseLikeness(model, vectors) if vectors.is_sparse else Likeness(model, vectors)
+    vectors = scorer.item_vectors()
+    if vectors is None:
+        raise ConfigError(
+            f"the model {scorer.config.name!r} has no item vectors, so it cannot say which items are alike: "
+            "use another, such as sasrec or markov."
+        )
+    with torch.inference_mode():
+        kind = SparseLikeness if vectors.is_sparse else Likeness
+        return Scorer.of(kind(scorer.model, vectors))
 
 
-def similar_items(model: Model, catalogue: Vocabulary, items: Int64, k: int) -> pl.DataFrame:
+def similar_items(likeness: Scorer, catalogue: Vocabulary, items: Int64, k: int) -> pl.DataFrame:
     """The k items most like each of the item codes `items` (n,): item, similar, score, rank.
 
     Items whose vector is zero (nothing is known of them) are like nothing: they have no rows.
     """
-    likeness = likeness_of(model)
-    known = likeness.known.cpu().numpy()
+    assert isinstance(likeness.model, Likeness)
+    known = likeness.model.known.cpu().numpy()
     asked = items[known[items]]
     places = np.arange(len(asked), dtype=np.int64)
     histories = Histories(np.zeros_like(asked), asked.astype(np.int32), places, places + 1)

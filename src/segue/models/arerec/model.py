@@ -27,7 +27,15 @@ from segue.models.arerec.scale import places_on
 from segue.models.arerec.settings import ARERecSettings
 from segue.models.base import TrainableModel
 from segue.models.rating_bias import ridge_biases
-from segue.models.ratings import Neighbours, Rated, RatingModel, TrainingRatings, joined, training_ratings
+from segue.models.ratings import (
+    ExpectedRatings,
+    Neighbours,
+    Rated,
+    RatingModel,
+    TrainingRatings,
+    joined,
+    training_ratings,
+)
 from segue.models.users import UserVectors
 from segue.nn.dropout import Dropout
 
@@ -100,7 +108,7 @@ class ARERecModel(RatingModel, TrainableModel):
         self.register_buffer("item_offsets", torch.zeros(n_items + 2, dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("habits", torch.zeros(n_users + 1))
-        self._index: ItemNeighbours | None = None
+        self._index: ItemNeighbours | None = None  # of a model that is no longer trained
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -120,12 +128,19 @@ class ARERecModel(RatingModel, TrainableModel):
 
     # ---- training -----------------------------------------------------------------------------------------------
 
-    def examples(self, dataset: Dataset) -> RatingExamples:
-        """Groups of ratings of one item; what they look back at, and where training begins, is set here."""
+    def prepare(self, dataset: Dataset) -> None:
+        """Keep the histories of the items, the known users, and the biases that training begins at."""
         self._look_back_at(dataset)
         known = training_ratings(dataset)
         self._begin(known)
         self.users.trained_on(np.unique(known.users))
+
+    def settle(self) -> None:
+        """Make the index of neighbours once, for a model that is no longer trained."""
+        self._index = self._new_index()
+
+    def examples(self, dataset: Dataset) -> RatingExamples:
+        """Groups of ratings of one item."""
         histories = dataset.item_histories
         assert histories.ratings is not None
         users, items = histories.users.astype(np.int64), rows_of(histories.offsets[:-1], histories.offsets[1:])
@@ -147,7 +162,6 @@ class ARERecModel(RatingModel, TrainableModel):
             self.rated_at = torch.from_numpy(np.array(histories.times, dtype=np.int64)).to(device)
         if self.config.contexts == "interaction":
             self.regions.make_tables(len(self.raters) + 1, len(self.raters) + 1)
-        self._index = None
 
     def _begin(self, known: TrainingRatings) -> None:
         """Start from the biases of ridge regression, and from a normal distribution around what they expect."""
@@ -232,18 +246,20 @@ class ARERecModel(RatingModel, TrainableModel):
     @property
     def index(self) -> ItemNeighbours:
         """Who rated each item in training, and which of them count."""
-        if self._index is None:
-            assert self.config.look_back is not None and isinstance(self.config.history_length, int)
-            self._index = ItemNeighbours(
-                self.raters.cpu().numpy(),
-                self.rated.cpu().numpy(),
-                self.rated_at.cpu().numpy() if len(self.rated_at) else None,
-                self.item_offsets.cpu().numpy(),
-                self.config.look_back,
-                self.config.history_length,
-                self.config.keep,
-            )
-        return self._index
+        return self._new_index() if self._index is None else self._index
+
+    def _new_index(self) -> ItemNeighbours:
+        """The index over the buffers, which it shares on a CPU."""
+        assert self.config.look_back is not None and isinstance(self.config.history_length, int)
+        return ItemNeighbours(
+            self.raters.cpu().numpy(),
+            self.rated.cpu().numpy(),
+            self.rated_at.cpu().numpy() if len(self.rated_at) else None,
+            self.item_offsets.cpu().numpy(),
+            self.config.look_back,
+            self.config.history_length,
+            self.config.keep,
+        )
 
     def unrated(self) -> Tensor:
         """(n_items + 1,) bool: the items that have no rating in training."""
@@ -267,8 +283,12 @@ class ARERecModel(RatingModel, TrainableModel):
             probabilities[rows[there]] = found[torch.from_numpy(real).to(self.device)]
         return Rated(probabilities @ self.scale, probabilities)
 
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Expected ratings (batch, stop - start) of the codes from `start` up to `stop`."""
+    def scores(self) -> RegionScores:
+        """Expected ratings, item by item for all users of a batch."""
+        return RegionScores(self)
+
+    def expected_by_item(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Expected ratings (batch, stop - start) of the item codes start … stop - 1, from users and moments."""
         asked = queries.cpu().numpy()
         if out is None:
             out = torch.empty(len(queries), stop - start, device=self.device, dtype=self.scale.dtype)
@@ -355,8 +375,17 @@ class ARERecModel(RatingModel, TrainableModel):
         # New tables only where the old ones do not fit: an optimizer may hold them.
         if self.config.contexts == "interaction" and len(sizes) == 2 and sizes != self.regions.sizes:
             self.regions.make_tables(*sizes)
-        self._index = None
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class RegionScores(ExpectedRatings):
+    """Expected ratings of an `ARERecModel`; all users of a batch are answered item by item."""
+
+    _model: ARERecModel
+
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Expected ratings (batch, stop - start) of the item codes start … stop - 1."""
+        return self._model.expected_by_item(queries, start, stop, out)
 
 
 def _on(batch: RatingBatch, device: torch.device) -> RatingBatch:

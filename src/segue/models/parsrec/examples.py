@@ -154,12 +154,10 @@ def history_starts(starts: Int64, ends: Int64, session_offsets: Int64 | None, hi
     return np.maximum(starts, session_offsets[np.maximum(place, 0)])
 
 
-def means_of(table: Tensor, histories: Histories) -> Tensor:
-    """(n, width) mean of the rows of `table` (n_items + 1, width) over each history; 0 for an empty one."""
+def history_rows(histories: Histories) -> SparseRows:
+    """Histories as the rows of a sparse matrix, an entry for every item as often as it occurs."""
     items = histories.seen()[1]
-    rows = _sparse(offsets_of(histories.lengths), items, np.ones(len(items)))
-    total = _product(SparseRows(*(part.to(table.device) for part in rows)), table)
-    return total / torch.from_numpy(np.maximum(histories.lengths, 1)).to(table.device)[:, None]
+    return _sparse(offsets_of(histories.lengths), items, np.ones(len(items)))
 
 
 def history_means(table: Tensor, batch: SessionBatch) -> Tensor:
@@ -176,12 +174,12 @@ class _HistorySum(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, *parts: Tensor) -> Tensor:
         """From the table, the matrix and its transpose."""
         ctx.save_for_backward(*parts[3:])
-        return _product(SparseRows(*parts[:3]), table)
+        return row_sums(SparseRows(*parts[:3]), table)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of the table."""
-        return (_product(SparseRows(*ctx.saved_tensors), gradient.contiguous()), *[None] * 6)
+        return (row_sums(SparseRows(*ctx.saved_tensors), gradient.contiguous()), *[None] * 6)
 
 
 def _sets(items: npt.NDArray[np.int32], starts: Int64, ends: Int64) -> tuple[npt.NDArray[np.int32], Int64]:
@@ -211,8 +209,8 @@ def _transposed(rows: SparseRows, n_columns: int) -> SparseRows:
     return _sparse(offsets_of(np.bincount(columns, minlength=n_columns)), row[order], rows.values.numpy()[order])
 
 
-def _product(rows: SparseRows, dense: Tensor) -> Tensor:
-    """The sparse matrix times a dense one (columns, width)."""
+def row_sums(rows: SparseRows, dense: Tensor) -> Tensor:
+    """The sparse matrix times a dense one (columns, width): sums (rows, width) of its rows."""
     size = (len(rows.offsets) - 1, len(dense))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR")  # torch calls the form a beta

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,17 @@ from segue.data.ragged import Int64
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.parsrec.attention import BasketAttention
-from segue.models.parsrec.examples import SessionBatch, SessionExamples, history_means, history_starts, means_of
+from segue.models.parsrec.examples import (
+    SessionBatch,
+    SessionExamples,
+    SparseRows,
+    history_means,
+    history_rows,
+    history_starts,
+    row_sums,
+)
 from segue.models.parsrec.loss import CatalogueLossName, catalogue_loss
+from segue.models.scores import ProductScores
 from segue.models.users import UserVectors
 from segue.nn.dropout import Dropout
 from segue.settings import Count, ShareBelowOne, Size
@@ -110,11 +119,14 @@ class PARSRecModel(TrainableModel):
 
     # ---- training -----------------------------------------------------------------------------------------------
 
+    def prepare(self, dataset: Dataset) -> None:
+        """Keep which users are trained on."""
+        visible = dataset.compact()
+        self.users.trained_on(np.unique(visible.sessions.users))
+
     def examples(self, dataset: Dataset) -> SessionExamples:
         """One unit per session."""
-        examples = SessionExamples(dataset, self.config.history_sessions)
-        self.users.trained_on(np.unique(examples.users))
-        return examples
+        return SessionExamples(dataset, self.config.history_sessions)
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """The summed loss over all steps of the batch's sessions."""
@@ -149,58 +161,98 @@ class PARSRecModel(TrainableModel):
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
-    def queries(self, histories: Histories) -> Tensor:
-        """Outputs (n, item_width) after each basket."""
-        return self._walk(histories)[0]
+    def inputs(self, histories: Histories) -> BasketInputs:
+        """Users, baskets in their order, and what came before them, the longest baskets first."""
+        return _inputs(histories, self.config.history_sessions)[0]
+
+    def encode(self, inputs: BasketInputs) -> Tensor:
+        """Outputs (n, item_width) after each basket. There are as many steps as the longest basket has items."""
+        return self._walk(inputs)[0]
 
     def attention(self, histories: Histories) -> Attention:
         """The weights over the items of each basket."""
-        return self._walk(histories)[1]
+        inputs, places = _inputs(histories, self.config.history_sessions)
+        return Attention(self._walk(inputs.to(self.device))[1], places)
 
-    def _walk(self, histories: Histories) -> tuple[Tensor, Attention]:
-        """Through each basket in its order, up to the question of what comes next."""
-        begins = histories.ends if histories.baskets is None else histories.baskets
-        lengths = histories.ends - begins
-        order = np.argsort(-lengths, kind="stable")
-        chosen = histories.select(order)
-        begins, lengths = begins[order], lengths[order]
-        width = int(lengths.max(initial=0))
-        places = np.where(np.arange(width) < lengths[:, None], begins[:, None] + np.arange(width), -1)
-        codes = np.where(places >= 0, histories.items[places], 0).astype(np.int64) if width else places
-        users = self.users.of(torch.from_numpy(chosen.users).to(self.device))
-        basket = self.items(torch.from_numpy(codes).to(self.device))
-        course = Course(self, users, self._means(chosen, begins), basket)
-        outputs = self.items.weight.new_zeros((len(order), self.config.item_width))
-        weights = outputs.new_zeros((len(order), self.config.blocks, self.config.heads, width))
-        within = torch.arange(width, device=self.device)
-        counts = np.searchsorted(-lengths, -np.arange(width + 1), side="right").tolist()  # of at least 0, 1, … items
+    def _walk(self, inputs: BasketInputs) -> tuple[Tensor, Tensor]:
+        """Through each basket in its order, up to the question of what comes next.
+
+        Outputs (n, item_width) and attention weights (n, blocks, heads, width), in the order of the histories.
+        """
+        table = self.items.weight
+        rows = SparseRows(inputs.offsets, inputs.columns, inputs.values)
+        means = row_sums(rows, table) / inputs.sizes.clamp(min=1)[:, None]
+        course = Course(self, self.users.of(inputs.users), means, self.items(inputs.items))
+        width = inputs.items.shape[1]
+        outputs = table.new_zeros((len(inputs.users), self.config.item_width))
+        weights = outputs.new_zeros((len(inputs.users), self.config.blocks, self.config.heads, width))
+        within = torch.arange(width, device=table.device)
+        counts = (inputs.lengths >= torch.arange(width + 1, device=table.device)[:, None]).sum(1).tolist()
         for step, n in enumerate(counts):
             after = counts[step + 1] if step + 1 < len(counts) else 0
-            output, found = course.step(n, (within < step).expand(n, -1), last=step == width)
+            output, looks = course.step(n, (within < step).expand(n, -1), last=step == width)
             outputs[after:n] = output[after:]
-            if found is not None:
-                weights[after:n] = found[after:]
-        back = np.argsort(order)
-        rows = torch.from_numpy(back).to(self.device)
-        return outputs[rows], Attention(weights[rows], places[back])
+            if looks is not None:
+                weights[after:n] = looks[after:]
+        return outputs[inputs.back], weights[inputs.back]
 
-    def _means(self, histories: Histories, ends: Int64) -> Tensor:
-        """Mean item vectors (n, item_width) of what came before `ends` (n,)."""
-        limit = self.config.history_sessions
-        starts = history_starts(histories.starts, ends, histories.session_offsets, limit)
-        return means_of(self.items.weight, replace(histories, starts=starts, ends=ends, baskets=None))
-
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) of the codes from `start` up to `stop`."""
-        return torch.mm(queries, self.items.weight[start:stop].T, out=out)
-
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Scores (batch, n) of items (batch, n)."""
-        return torch.einsum("bd,bnd->bn", queries, self.items(items))
+    def scores(self) -> ProductScores:
+        """Products with the item vectors."""
+        return ProductScores(self.items.weight)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, item_width)."""
         return self.items.weight
+
+
+class BasketInputs(NamedTuple):
+    """n sessions in progress, the longest basket first.
+
+    Attributes
+    ----------
+    users
+        (n,) int64 user codes; 0 = unknown.
+    items
+        (n, length) int64 items of the baskets in their order, 0 behind the last.
+    lengths
+        (n,) int64 number of items of each basket, descending.
+    sizes
+        (n,) int64 number of items in each history, repeated ones as often as they occur.
+    offsets, columns, values
+        The histories as rows of a sparse matrix (n, n_items + 1) in CSR form.
+    back
+        (n,) int64 the row of each history here, in the order in which they were given.
+    """
+
+    users: Tensor
+    items: Tensor
+    lengths: Tensor
+    sizes: Tensor
+    offsets: Tensor
+    columns: Tensor
+    values: Tensor
+    back: Tensor
+
+    def to(self, device: torch.device) -> BasketInputs:
+        """The same on a device."""
+        return BasketInputs(*(tensor.to(device) for tensor in self))
+
+
+def _inputs(histories: Histories, history_sessions: int | None) -> tuple[BasketInputs, Int64]:
+    """The inputs of n histories, and the positions (n, length) of the baskets' items, -1 behind the last."""
+    begins = histories.ends if histories.baskets is None else histories.baskets
+    lengths = histories.ends - begins
+    order = np.argsort(-lengths, kind="stable")
+    chosen, begins, lengths = histories.select(order), begins[order], lengths[order]
+    columns = np.arange(int(lengths.max(initial=0)))
+    places = np.where(columns < lengths[:, None], begins[:, None] + columns, -1)
+    codes = np.where(places >= 0, histories.items[places], 0).astype(np.int64) if len(columns) else places
+    starts = history_starts(chosen.starts, begins, chosen.session_offsets, history_sessions)
+    rows = history_rows(replace(chosen, starts=starts, ends=begins, baskets=None))
+    back = np.argsort(order)
+    arrays = (chosen.users, codes, lengths, begins - starts)
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return BasketInputs._make([*tensors, *rows, torch.from_numpy(back)]), places[back]
 
 
 class Course:

@@ -1,0 +1,1 @@
+"""The formats of files, one class each; `registry.py` lists them."""

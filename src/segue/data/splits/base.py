@@ -1,0 +1,85 @@
+"""The base class of all splits: settings with checked ranges, and the split of a Dataset that they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from segue.data.dataset import Dataset
+from segue.data.splits.holdouts import Split
+from segue.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitConfig(ABC):
+    """Settings of a split.
+
+    To add a split, write a frozen dataclass with a name, a documented field per setting, checks in `__post_init__` and
+    the method `split`, and list it in `registry.py`. The command line then offers it. The first line of its docstring
+    is its description in `--help`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def split(self, dataset: Dataset) -> Split:
+        """Split the visible interactions of a Dataset."""
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """The settings as plain data, including the name."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Self:
+        """Create the settings that a spec describes; missing ones have their defaults.
+
+        Raises
+        ------
+        ConfigError
+            A setting is unknown, required and missing, or out of range.
+        """
+        options = {option: value for option, value in spec.items() if option != "name"}
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for option, value in options.items():
+            if option not in known:
+                listed = ", ".join(known) or "no options"
+                raise ConfigError(f"{option}={value!r} means nothing to the split {cls.name}, which has {listed}.")
+        missing = [option for option in cls.required() if option not in options]
+        if missing:
+            raise ConfigError(f"the split {cls.name} needs {', '.join(missing)}, and the spec does not give it.")
+        return cls(**options)
+
+    @classmethod
+    def required(cls) -> list[str]:
+        """Names of the settings without a default."""
+        return [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]
+
+
+@dataclasses.dataclass(frozen=True)
+class SharesConfig(SplitConfig):
+    """Settings of a split into shares."""
+
+    test: float = 0.1
+    """Share of the interactions (or users, if users are held out) in the test part."""
+
+    validation: float = 0.1
+    """Share of the interactions (or users) in the validation part."""
+
+    def __post_init__(self) -> None:
+        test, validation = self.test, self.validation
+        numbers = all(isinstance(share, int | float) for share in (test, validation))
+        if not (numbers and 0 < test < 1 and 0 < validation < 1 and test + validation < 1):
+            raise ConfigError(
+                f"test={test!r} and validation={validation!r} are shares: both above 0, together below 1."
+            )
+
+
+def check_seed(seed: int) -> None:
+    """Raise a ConfigError unless a seed is a whole number from 0."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ConfigError(f"seed={seed!r}: expected a whole number from 0.")

@@ -1,0 +1,56 @@
+"""From queries to scores: a prepared table of item vectors, and the product that scores it.
+
+A model's `scores()` gives an `ItemScores`, made once for one state of the weights and never changed. Models that score
+by a product share `ProductScores`; others bring their own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class ItemScores(ABC):
+    """Scores of items for queries that a model's `encode` made. Codes only; column 0 is meaningless."""
+
+    @abstractmethod
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Scores (batch, stop - start) float32 of the item codes start … stop - 1.
+
+        `out` may be given to receive the result, which is then returned.
+        """
+
+    @abstractmethod
+    def of(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (batch, n) float32 of `items` (batch, n) int64."""
+
+
+class ProductScores(ItemScores):
+    """Scores by the product of queries and item vectors.
+
+    Parameters
+    ----------
+    vectors
+        (n_items + 1, width) item vectors.
+    offset
+        Whether queries have one more column than the vectors, which is added to every score of its row.
+    """
+
+    def __init__(self, vectors: Tensor, offset: bool = False) -> None:
+        self.vectors = vectors.detach()
+        self.offset = offset
+
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Scores (batch, stop - start) of the item codes start … stop - 1."""
+        directions = queries[:, :-1] if self.offset else queries
+        scores = torch.mm(directions, self.vectors[start:stop].T, out=out)
+        return scores.add_(queries[:, -1:]) if self.offset else scores
+
+    def of(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (batch, n) of `items` (batch, n)."""
+        directions = queries[:, :-1] if self.offset else queries
+        scores = torch.einsum("bd,bnd->bn", directions, F.embedding(items, self.vectors))
+        return scores + queries[:, -1:] if self.offset else scores

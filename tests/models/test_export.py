@@ -1,0 +1,61 @@
+"""`encode` of fitted models is exported with free batch and length, and gives the same queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import segue
+from segue.data.histories import Histories
+from segue.inference.scorer import Scorer
+from segue.models.base import Model, ModelConfig
+from tests.helpers import make_dataset
+
+HISTORIES = [[1, 2, 3, 4, 5, 6], [7, 8, 9], [3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3]]
+TIMES = [[10 * place + row for place in range(len(history))] for row, history in enumerate(HISTORIES)]
+SMALL: dict[str, Any] = {"blocks": 2, "max_length": 7}
+MODELS: dict[str, ModelConfig] = {
+    "sasrec": segue.SASRec(width=8, **SMALL),
+    "sasrec-ligr-times": segue.SASRec(
+        width=8, heads=2, norm="ligr", feed_forward="swiglu", positions="both", time_bias=True, **SMALL
+    ),
+    "sasrec-published": segue.SASRec.as_published(width=8, max_length=7),
+    "ssept": segue.SSEPT(item_width=6, user_width=4, **SMALL),
+    "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),
+}
+
+
+class Encode(nn.Module):
+    """`encode` as the forward pass of a module, as `torch.export` wants it."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Any) -> Tensor:
+        return self.model.encode(inputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_encode_is_exported_with_free_batch_and_length(name: str) -> None:
+    data = make_dataset(HISTORIES, TIMES, catalogue=range(1, 10))
+    fitted = segue.fit(MODELS[name], data, training=segue.Training(epochs=1, cpu=True), quiet=True)
+    model = Scorer.of(fitted.model).model
+    example = model.inputs(data.histories())
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", min=2, max=7)
+    free = type(example)(
+        *({0: batch, 1: length} if tensor.ndim == 2 and tensor.shape[1] > 1 else {0: batch} for tensor in example)
+    )
+    program = torch.export.export(Encode(model), (example,), dynamic_shapes={"inputs": free}).module()
+    for histories in (
+        data.histories(),
+        Histories.from_lists([[4, 2, 9], [1, 1]]),
+        data.histories().select(slice(1, 2)),
+        Histories.from_lists([[place % 9 + 1 for place in range(30)]] * 11),
+    ):
+        inputs = model.inputs(histories)
+        assert torch.allclose(program(inputs), model.encode(inputs), atol=1e-5)
