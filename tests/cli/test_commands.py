@@ -81,7 +81,9 @@ def test_prepare_as_arerec_does(csv: Path, tmp_path: Path, answer: Ask, complain
     assert steps[1]["step"] == "the oldest 0.5 of the rows"
     assert steps[1]["interactions"] == steps[0]["interactions"] / 2
     assert steps[-1]["step"] == "at least 6 per user, 0 per item, rounds: 1, users first"
-    assert "--oldest=50.0: expected a share above 0" in complaint(2, "prepare", csv, "--out", tmp_path / "x", "--oldest", 50)
+    assert "--oldest=50.0: expected a share above 0" in complaint(
+        2, "prepare", csv, "--out", tmp_path / "x", "--oldest", 50
+    )
 
 
 def test_a_run_on_random_rows(data: Path, tmp_path: Path, answer: Ask) -> None:

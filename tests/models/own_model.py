@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segue import Dataset, ModelConfig, TrainableModel
 from segue.data.histories import Histories
 from segue.data.ragged import positions
+from segue.models.scores import ProductScores
 from segue.settings import Count, ShareBelowOne
 
 
@@ -87,18 +88,6 @@ class LastItemModel(TrainableModel):
         hidden = F.dropout(self.sources(batch.newest), self.config.dropout, self.training)
         return F.cross_entropy(hidden @ self.targets.weight[1:].T, batch.targets - 1, reduction="sum")
 
-    def queries(self, histories: Histories) -> Tensor:
-        """Vectors (n, width) of the newest items."""
-        return self.encode(self.inputs(histories))
-
-    def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) of the item codes start … stop - 1."""
-        return torch.mm(queries, self.targets.weight[start:stop].T, out=out)
-
-    def score_items(self, queries: Tensor, items: Tensor) -> Tensor:
-        """Scores (batch, n) of `items` (batch, n)."""
-        return torch.einsum("bd,bnd->bn", queries, self.targets(items))
-
     def inputs(self, histories: Histories) -> Newest:
         """The newest item of each history."""
         return Newest(torch.from_numpy(histories.items[histories.ends - 1].astype(np.int64)))
@@ -107,8 +96,6 @@ class LastItemModel(TrainableModel):
         """Vectors (n, width) of the newest items."""
         return self.sources(inputs.items)  # type: ignore[no-any-return]
 
-    def scores(self) -> Any:
+    def scores(self) -> ProductScores:
         """Products with the target vectors."""
-        from segue.models.scores import ProductScores
-
         return ProductScores(self.targets.weight)
