@@ -1,4 +1,4 @@
-"""Every error that segue raises on purpose. All are subclasses of `SegueError`."""
+"""Errors that segue raises on purpose. All are subclasses of `SegueError`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class SegueError(Exception):
-    """Base of all errors meant for the user: the message says what is wrong, where, and what to do."""
+    """Base of all errors for users: the message says what is wrong, where, and what to do."""
 
 
 class DataError(SegueError):
@@ -27,7 +27,7 @@ class ConfigError(SegueError):
 
 
 class UnknownIdError(SegueError):
-    """Raw ids were asked for that the vocabulary does not hold."""
+    """Raw ids are not in the vocabulary."""
 
 
 class TrainingError(SegueError):

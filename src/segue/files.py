@@ -1,8 +1,8 @@
-"""Atomic files and folders, and manifests with checksums: what segue writes is whole or not there.
+"""Atomic files and folders, and manifests with checksums: a file of segue is whole, or it is not there.
 
-A folder written here holds a manifest (a JSON file) with the kind of thing it is, the version of its format, and the
-size and SHA-256 of every other file. Opening it checks all of them, so a missing, truncated or altered file is
-named before anything is computed from it.
+A folder written here holds a manifest: a JSON file with the kind of its content, the version of its format, and the
+size and SHA-256 of every other file. Opening the folder checks them all, so that a missing, truncated or altered file
+is named before it is used.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 from segue.errors import SegueError, StorageError
 
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
-"""How libraries written in Rust (polars, safetensors) say which error of the system it was."""
+"""Number of a system error in messages of libraries written in Rust (polars, safetensors)."""
 
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
-"""How NumPy says that the disk is full."""
+"""NumPy's message about a full disk."""
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        The file cannot be written: the disk is full, the folder is not ours. It names `path`.
+        The file cannot be written: a full disk, no permission. The error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -58,9 +58,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises
     ------
     StorageError
-        `path` exists and is not a folder that segue wrote (nothing of the user's is ever replaced).
+        `path` exists and is not a folder that segue wrote. Files of the user are never replaced.
     OSError
-        The folder cannot be written: the disk is full, the place is not ours. It names `path`.
+        The folder cannot be written: a full disk, no permission. The error names `path`.
     """
     if path.exists() and not _replaceable(path):
         raise StorageError(f"{path} exists and was not written by segue: choose another place or remove it first.")
@@ -114,11 +114,11 @@ def read_manifest(folder: Path, name: str, kind: str, version: int, *, verify: b
     Parameters
     ----------
     folder, name
-        Where the manifest is.
+        Folder and name of the manifest.
     kind, version
-        What it must be, and the newest format version this segue can read.
+        Expected kind, and the newest format version that this segue can read.
     verify
-        Compare SHA-256 checksums too (about a second per gigabyte); sizes are compared always.
+        Compare SHA-256 checksums too (about a second per gigabyte). Sizes are always compared.
 
     Raises
     ------
@@ -132,10 +132,10 @@ def read_manifest(folder: Path, name: str, kind: str, version: int, *, verify: b
     manifest = read_json(folder / name)
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         raise StorageError(f"{folder / name} does not describe a {kind}.")
-    found = manifest.get("format_version")
-    if not isinstance(found, int) or found > version:
+    written = manifest.get("format_version")
+    if not isinstance(written, int) or written > version:
         raise StorageError(
-            f"{folder} has format version {found}; this segue reads up to {version}. Upgrade segue to open it."
+            f"{folder} has format version {written}; this segue reads up to {version}. Upgrade segue to open it."
         )
     files = manifest.get("files")
     if not isinstance(files, dict):
@@ -165,7 +165,7 @@ def _check(file: Path, expected: dict[str, Any], verify: bool) -> None:
 
 @contextmanager
 def failures_name(path: Path) -> Iterator[None]:
-    """Within, a write that fails is an OSError that names `path`, in whatever words the library that wrote says it."""
+    """Within, a failed write raises an OSError that names `path`, whichever library wrote."""
     try:
         yield
     except Exception as error:
@@ -181,12 +181,12 @@ def failures_name(path: Path) -> Iterator[None]:
 
 
 def _is_temporary(name: str, path: Path) -> bool:
-    """Whether `name` is the temporary neighbour of `path`, or a file in it."""
+    """Return whether `name` is the temporary neighbour of `path`, or a file in it."""
     return str(name).startswith(str(path.with_name(f".{path.name}.")))
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Put the folder `new` in the place of the folder `old`; if that fails, `old` is where it was."""
+    """Put the folder `new` in the place of the folder `old`; if that fails, `old` stays."""
     retired = Path(tempfile.mkdtemp(prefix=f".{old.name}.old.", dir=old.parent))
     try:
         old.rename(retired / old.name)
@@ -202,7 +202,7 @@ def _exchange(new: Path, old: Path) -> None:
 
 
 def _replaceable(path: Path) -> bool:
-    """Whether `path` is an empty folder or one that holds a manifest of ours."""
+    """Return whether `path` is an empty folder or holds a manifest of segue."""
     if not path.is_dir():
         return False
     return not any(path.iterdir()) or any(_is_manifest(path / name) for name in ("dataset.json", "recommender.json"))

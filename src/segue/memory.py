@@ -1,4 +1,4 @@
-"""How the process holds on to memory."""
+"""Memory of the process: large buffers are kept for reuse."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ _LARGEST_MMAP_THRESHOLD = 32 << 20
 
 @cache
 def keep_buffers() -> None:
-    """Ask glibc to keep freed buffers of up to 32 MB instead of giving them back to the system.
+    """Ask glibc to keep freed buffers of up to 32 MB instead of returning them to the system.
 
-    Training and evaluation make and drop buffers of some megabytes at every step. By default each is mapped anew,
-    and its pages faulted in and zeroed anew, which took up to a third of the time of a step. Does nothing on other C
-    libraries.
+    Training and evaluation allocate and free buffers of some megabytes at every step. By default the system maps and
+    zeroes new pages for each, which took up to a third of the time of a step. Does nothing with other C libraries.
     """
     if sys.platform != "linux":
         return

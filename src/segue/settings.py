@@ -198,7 +198,10 @@ def _is_a(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
-    return isinstance(value, kind) if isinstance(kind, type) else True
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # Any, and what else Python cannot check
+        return True
 
 
 def _fit_tuple(value: Any, kinds: tuple[Any, ...]) -> Any:

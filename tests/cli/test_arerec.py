@@ -43,7 +43,7 @@ def test_from_a_log_to_reasons(run: Path, answer: Ask, capsys: pytest.CaptureFix
     assert len(reasons) == 4
     assert {"because", "rating", "attention", "agreement", "decided", "effect"} <= set(reasons[0])
     assert main(["explain", str(run), "--user", "1", "--item", "10"]) == 0
-    assert "effect: the rating expected, less the one expected without that neighbour." in capsys.readouterr().err
+    assert "effect: the expected rating minus the one without that neighbour." in capsys.readouterr().err
 
 
 def test_settings_from_a_file(data: Path, tmp_path: Path) -> None:

@@ -383,10 +383,10 @@ def test_complete(run: Path, tmp_path: Path, answer: Ask, capsys: pytest.Capture
         ("recommend", ["--basket", "jam-01", "--k", "41"], "the catalogue has only 40 items"),
         ("score", ["--users", "user-0001", "user-0002", "--basket", "jam-01", "--items", "rice-01"], "2 people"),
         ("complete", [], "give one of --user, --history, --basket: found none."),
-        ("complete", ["--user", "user-0001", "--n", "0"], "n=0 is a number of steps: expected 1 or more"),
+        ("complete", ["--user", "user-0001", "--n", "0"], "--n=0: expected 1 or more."),
         ("complete", ["--user", "user-0001", "--history", "a"], "found --user and --history."),
         ("complete", ["--history", "jam-01", "--as-of", "2024-01-01"], "as_of cuts stored histories"),
-        ("complete", ["--user", "user-0001", "--n", "many"], "--n=many: expected a whole number."),
+        ("complete", ["--user", "user-0001", "--n", "many"], "--n=many: expected a whole number from 1."),
     ],
 )
 def test_sessions_that_cannot_be(command: str, words: list[str], message: str, run: Path, complaint: Ask) -> None:
@@ -459,7 +459,7 @@ def test_explain_draws_a_map(data: Path, answer: Ask, complaint: Ask, tmp_path: 
         (["--item", "pasta-01"], "give one of --user, --history, --basket: found none"),
         (["--map", "m.png"], "give either --categories or --truth"),
         (["--map", "m.png", "--truth", "t.npz", "--groups", "g.csv"], "leave out --groups"),
-        (["--map", "m.png", "--truth", "t.npz", "--user", "user-0001"], "leave out who and what"),
+        (["--map", "m.png", "--truth", "t.npz", "--user", "user-0001"], "leave out --user"),
         (["--user", "user-0001", "--item", "pasta-01", "--truth", "t.npz"], "--truth goes with --map"),
         (["--user", "user-0001", "--item", "pasta-01", "--by", "user"], "answers by the history alone"),
     ],

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from segue.cli.asking import ids_of, items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
-from segue.cli.people import ids_of, items_of, require_person
+from segue.settings import Count, Settings
 
 _NOTES = """\
   segue complete runs/first --basket 50 172
   segue complete runs/first --history 181 50 --basket 172 --n 3
 
-The best item joins the basket, then the next one is asked for."""
+The best item joins the basket; the next one is recommended for the new basket."""
 
 
 @dataclass(frozen=True)
-class CompleteOptions:
-    """Whose basket."""
+class CompleteOptions(Settings):
+    """User and basket."""
 
     run: str = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
@@ -27,28 +28,28 @@ class CompleteOptions:
     """Raw id of the user."""
 
     history: tuple[str, ...] | None = None
-    """Raw ids of the items that someone unknown took, oldest first."""
+    """Raw ids of the items in the history of an unknown user, oldest first."""
 
     basket: tuple[str, ...] | None = None
-    """Raw ids of what is in the basket so far; nothing when not given."""
+    """Raw ids of the items in the basket so far; none when not given."""
 
-    n: int = 5
-    """How many steps."""
+    n: Count = 5
+    """Number of steps."""
 
     include_seen: bool = True
     """Add items of the user's history too."""
 
     allow_file: str | None = None
-    """File with raw ids of the only items that may be added, one a line."""
+    """File with raw ids of the only items that may be added, one per line."""
 
     deny_file: str | None = None
-    """File with raw ids of items that may not be added, one a line."""
+    """File with raw ids of items that may not be added, one per line."""
 
     as_of: str | None = None
-    """Only history before this moment counts: 2024-03-01, or a number in the Dataset's time unit."""
+    """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
 
     device: str | None = None
-    """cpu, cuda, …; cpu when not given."""
+    """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -60,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(CompleteOptions)
     parser.read(argv)
     options = parser.get(CompleteOptions)
-    require_person(options.basket, user=options.user, history=options.history)
+    require_one(options.basket, user=options.user, history=options.history)
 
     from segue.inference.loading import load
 

@@ -1,4 +1,4 @@
-"""Reading a YAML file of options."""
+"""Options from a YAML file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segue.errors import ConfigError
 
 
 def read_config(path: str | Path, aliases: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The options in a YAML file, nested, with underscores for dashes and aliases replaced.
+    """Options in a YAML file, nested, with underscores for dashes and full names for aliases.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def read_config(path: str | Path, aliases: Mapping[str, str] | None = None) -> d
 
 
 def flat(options: Mapping[str, Any], under: str = "") -> Iterator[str]:
-    """The dotted names of all values: `{"a": {"b": 1}}` gives "a.b"."""
+    """Dotted names of all values: `{"a": {"b": 1}}` gives "a.b"."""
     for name, value in options.items():
         key = f"{under}.{name}" if under else name
         if isinstance(value, Mapping) and value:

@@ -15,7 +15,7 @@ class DatasetsOptions:
     """Output."""
 
     json: bool = False
-    """Write everything known of each dataset as JSON."""
+    """Write all that is known of each dataset as JSON."""
 
 
 def main(argv: Sequence[str]) -> int:

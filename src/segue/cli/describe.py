@@ -1,4 +1,4 @@
-"""`segue describe`: count and picture what a Dataset holds."""
+"""`segue describe`: figures and pictures of a Dataset."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from segue.cli.output import console, note, write_json
 
 @dataclass(frozen=True)
 class DescribeOptions:
-    """What to describe, and how."""
+    """Dataset and output."""
 
     dataset: str = field(metadata=POSITIONAL)
     """Folder of the Dataset that `segue prepare` wrote."""
 
     picture: str | None = None
-    """Draw the distributions into this file (.png, .svg or .pdf)."""
+    """File for a picture of the distributions (.png, .svg or .pdf)."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -33,11 +33,11 @@ def main(argv: Sequence[str]) -> int:
     from segue.data.dataset import Dataset
     from segue.data.statistics.describe import describe
 
-    found = describe(Dataset.open(options.dataset))
+    description = describe(Dataset.open(options.dataset))
     if options.json:
-        write_json(found.to_dict())
+        write_json(description.to_dict())
     else:
-        console().print(found.table())
+        console().print(description.table())
     if options.picture is not None:
-        note(f"wrote {found.picture(options.picture)}")
+        note(f"wrote {description.picture(options.picture)}")
     return 0

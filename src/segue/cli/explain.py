@@ -1,4 +1,4 @@
-"""`segue explain`: how much each part of what was read added to a score; tables and heat maps."""
+"""`segue explain`: the effect of each part of a history on a score, as a table or a heat map."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from segue.cli.asking import items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame, write_json
-from segue.cli.people import items_of, require_person
 from segue.cli.protocol import questions
 from segue.errors import ConfigError
+from segue.settings import Count, Settings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,69 +24,69 @@ _NOTES = """\
   segue explain runs/first --user 42 --basket 50 172 --picture reasons.png
   segue explain runs/first --map drawn.png --truth data/shop.truth.npz"""
 
-_OF_SCORES = "\neffect: the score less the score without that item, session or user."
-_OF_RATINGS = "\neffect: the rating expected, less the one expected without that neighbour."
+_OF_SCORES = "\neffect: the score minus the score without that item, session or user."
+_OF_RATINGS = "\neffect: the expected rating minus the one without that neighbour."
 
 
 @dataclass(frozen=True)
-class ExplainOptions:
-    """Which score."""
+class ExplainOptions(Settings):
+    """Scores to explain."""
 
     run: str = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     item: tuple[str, ...] | None = None
-    """Raw ids of the items whose scores are explained, usually one; with --picture the --k best when not given."""
+    """Raw ids of the items to explain, usually one; the --k best when not given with --picture."""
 
     user: str | None = None
     """Raw id of the user."""
 
     history: tuple[str, ...] | None = None
-    """Raw ids of the items that someone unknown took, oldest first."""
+    """Raw ids of the items in the history of an unknown user, oldest first."""
 
     basket: tuple[str, ...] | None = None
-    """Raw ids of what is in the basket of the session in progress, in the order it was added; [] for nothing yet."""
+    """Raw ids of the items in the session in progress, oldest first; [] if it has just begun."""
 
     as_of: str | None = None
-    """Only history before this moment counts: 2024-03-01, or a number in the Dataset's time unit."""
+    """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
 
     by: tuple[Literal["item", "basket", "session", "user", "neighbour"], ...] | None = None
-    """What is left out: each item of the history, each of the basket, each earlier session, the user; when not given
-    items, or with a basket all the others that there are. Of a model of ratings: each neighbour."""
+    """Parts to leave out in turn: items of the history, items of the basket, earlier sessions, the user, or neighbours
+    (models of ratings). When not given, items; with a basket, all but items."""
 
     measure: Literal["score", "log-probability"] | None = None
-    """What an effect is a difference of: the model's score, or the logarithm of its softmax over all items; score when
-    not given, log-probability in a picture."""
+    """Measure of an effect: the score, or the log-probability of a softmax over all items. When not given, the score;
+    with --picture, the log-probability."""
 
-    top: int | None = None
-    """Only so many of the strongest reasons for each item; all when not given."""
+    top: Count | None = None
+    """Number of strongest reasons for each item; all when not given."""
 
     attention: bool = False
-    """The weights of each block and head instead; with --map, attention in the place of effects."""
+    """Show attention weights in place of effects, by block and head."""
 
     picture: str | None = None
-    """Draw a heat map to this PNG file: what in the basket drew what."""
+    """PNG file for a heat map of effects, from basket to suggestions."""
 
-    k: int = 8
-    """How many suggestions --picture explains."""
+    k: Count = 8
+    """Number of suggestions that --picture explains."""
 
     map: str | None = None
-    """Draw to this PNG file what in the basket drew what in the sessions of the test part, by category and group."""
+    """PNG file for a heat map of mean effects in the test sessions, by category and group."""
 
-    users: int | None = None
-    """Sessions of so many users for --map, drawn once; all when not given."""
+    users: Count | None = None
+    """Number of users for --map, drawn once; all when not given."""
 
     categories: str | None = None
-    """CSV file for --map with a header: items and their categories."""
+    """CSV file with a header for --map: items and their categories."""
 
     groups: str | None = None
-    """CSV file for --map with a header: users and their groups; one group of all when not given."""
+    """CSV file with a header for --map: users and their groups; one group when not given."""
 
     truth: str | None = None
-    """File .truth.npz that `segue simulate` wrote: gives --map the categories and groups."""
+    """File .truth.npz that `segue simulate` wrote, with categories and groups for --map."""
 
     device: str | None = None
-    """cpu, cuda, …; cpu when not given."""
+    """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -105,24 +106,26 @@ def main(argv: Sequence[str]) -> int:
     recommender = load(options.run, device=options.device)
     of_ratings = isinstance(recommender.model, RatingModel)
     if of_ratings and (options.map or options.picture):
-        raise ConfigError("--picture and --map draw what was read of histories, and a model of ratings reads none.")
+        raise ConfigError("--picture and --map draw effects of histories, and a model of ratings reads no histories.")
     if options.map is not None:
         return _map(options, recommender)
     if options.picture is not None:
         return _picture(options, recommender)
     unit = recommender.dataset.time_unit
     if options.attention:
-        return _write(options, recommender.attention(**_person(options)), unit)
+        return _write(options, recommender.attention(**_asking(options)), unit)
     reasons = _reasons(options, recommender, options.item, options.measure or "score")
-    said = _OF_RATINGS if of_ratings else _OF_SCORES
-    return _write(options, reasons, unit, said)
+    caption = _OF_RATINGS if of_ratings else _OF_SCORES
+    return _write(options, reasons, unit, caption)
 
 
 def _check(options: ExplainOptions) -> None:
-    """Refuse options that do not go together."""
+    """Raise a ConfigError for options that do not go together."""
     if options.map is not None:
         if options.user or options.history or options.basket is not None or options.item:
-            raise ConfigError("--map averages over the sessions of the test part: leave out who and what.")
+            raise ConfigError(
+                "--map averages over the sessions of the test part: leave out --user, --history, --basket and --item."
+            )
         if (options.truth is None) == (options.categories is None):
             raise ConfigError("--map needs the categories of the items: give either --categories or --truth.")
         if options.truth is not None and options.groups is not None:
@@ -131,12 +134,12 @@ def _check(options: ExplainOptions) -> None:
     for name in ("users", "categories", "groups", "truth"):
         if getattr(options, name) is not None:
             raise ConfigError(f"--{name} goes with --map.")
-    require_person(options.basket, user=options.user, history=options.history)
+    require_one(options.basket, user=options.user, history=options.history)
     if not options.item and options.picture is None and not options.attention:
         raise ConfigError("give --item, the item whose score is explained, or --attention or --picture.")
 
 
-def _person(options: ExplainOptions) -> dict[str, Any]:
+def _asking(options: ExplainOptions) -> dict[str, Any]:
     return {
         "users": options.user,
         "histories": [list(options.history)] if options.history else None,
@@ -148,30 +151,30 @@ def _person(options: ExplainOptions) -> dict[str, Any]:
 def _reasons(
     options: ExplainOptions, recommender: Recommender, items: Any, measure: Literal["score", "log-probability"]
 ) -> pl.DataFrame:
-    return recommender.explain(items=list(items), by=options.by, measure=measure, top=options.top, **_person(options))
+    return recommender.explain(items=list(items), by=options.by, measure=measure, top=options.top, **_asking(options))
 
 
-def _write(options: ExplainOptions, frame: pl.DataFrame, time_unit: str | None, said: str | None = None) -> int:
+def _write(options: ExplainOptions, frame: pl.DataFrame, time_unit: str | None, caption: str | None = None) -> int:
     if options.json:
         write_json(frame.to_dicts())
         return 0
     write_frame(_dated(frame, time_unit), as_json=False)
-    if said:
-        note(said)
+    if caption:
+        note(caption)
     return 0
 
 
 def _picture(options: ExplainOptions, recommender: Recommender) -> int:
-    """Draw one question."""
+    """Draw the reasons for the suggestions to one user."""
     from segue.evaluation.explanations.heatmaps import draw_reasons
     from segue.models.base import Model
 
     assert options.picture is not None
-    person = _person(options)
-    items = options.item or recommender.recommend(k=min(options.k, recommender.dataset.n_items), **person)["item"]
+    asking = _asking(options)
+    items = options.item or recommender.recommend(k=min(options.k, recommender.dataset.n_items), **asking)["item"]
     reasons = _reasons(options, recommender, items, options.measure or "log-probability")
-    sees = type(recommender.model).attention is not Model.attention
-    draw_reasons(options.picture, reasons, recommender.attention(**person) if sees else None)
+    has_attention = type(recommender.model).attention is not Model.attention
+    draw_reasons(options.picture, reasons, recommender.attention(**asking) if has_attention else None)
     note(f"wrote {options.picture}")
     return 0
 
@@ -203,7 +206,7 @@ def _labels(options: ExplainOptions, dataset: Dataset) -> tuple[Labels, Labels |
 
 
 def _dated(reasons: pl.DataFrame, time_unit: str | None) -> pl.DataFrame:
-    """The same with times as a person reads them."""
+    """The same reasons with readable times."""
     import polars as pl
 
     scale = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(time_unit or "")

@@ -1,4 +1,4 @@
-"""`segue graph`: a model's compute graph."""
+"""`segue graph`: the compute graph of a model's loss."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_json, write_pairs
 
 _NOTES = """\
-Blue boxes are parameters, grey ones operations, orange ones what an operation keeps for its gradient, and the green one
-is the loss of a few training examples. It needs torchviz (pip install torchviz) and, for all but .dot, Graphviz."""
+Boxes are parameters (blue), operations (grey), tensors kept for gradients (orange), and the loss of a few training
+examples (green). This needs torchviz (pip install torchviz) and, for all formats but .dot, Graphviz."""
 
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """Which model, and where to."""
+    """Model and output."""
 
     run: str = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     out: str
-    """The file: .svg, .pdf, .png or .dot."""
+    """File to draw: .svg, .pdf, .png or .dot."""
 
     json: bool = False
     """Write the summary as JSON."""

@@ -27,10 +27,10 @@ COMMANDS = {
         "turn a file, or a public dataset by name, into a Dataset folder",
         "segue prepare ratings.csv --out data/mine --k-core 5",
     ),
-    "describe": Command("count and picture what a Dataset holds", "segue describe data/mine"),
+    "describe": Command("show figures and pictures of a Dataset", "segue describe data/mine"),
     "datasets": Command("list the public datasets that segue knows by name", "segue datasets"),
     "simulate": Command(
-        "make sessions of shoppers whose reasons are known",
+        "simulate sessions of shoppers with known preferences",
         "segue simulate --out data/shop --users 1000",
     ),
     "train": Command(
@@ -40,23 +40,21 @@ COMMANDS = {
     "evaluate": Command("measure a run on its test or validation users", "segue evaluate runs/first --k 5,10,20"),
     "compare": Command("test two or more runs for a real difference", "segue compare runs/first runs/second"),
     "recommend": Command(
-        "what comes next, for some users or for all of them",
+        "recommend the next items to some users or to all",
         "segue recommend runs/first --users 42 7",
     ),
     "complete": Command(
-        "the rest of a basket, step by step",
+        "complete a basket, step by step",
         "segue complete runs/first --user 42 --basket 50 172 --n 3",
     ),
-    "score": Command(
-        "a model's scores of given items for given users", "segue score runs/first --users 42 --items 1 2"
-    ),
-    "similar": Command("items that a model holds to be alike", "segue similar runs/first --items 50"),
+    "score": Command("score given items for given users", "segue score runs/first --users 42 --items 1 2"),
+    "similar": Command("find the items most like some others", "segue similar runs/first --items 50"),
     "explain": Command(
-        "how much each item of a history added to a score",
+        "explain a score by the items of a history",
         "segue explain runs/first --user 42 --item 50",
     ),
     "graph": Command("draw the compute graph of a model's loss", "segue graph runs/first --out graph.svg"),
-    "demo": Command("all of it once, in a minute or two, on made data", "segue demo"),
+    "demo": Command("run all steps once on simulated data, in a minute or two", "segue demo"),
 }
 
 
@@ -96,7 +94,7 @@ def _guarded(words: list[str]) -> int:
         _complain("\n".join(["interrupted.", *getattr(interrupt, "__notes__", ())]))
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (such as head) has left; what Python flushes at exit must not complain about it.
+        # The reader of our output (such as head) has left; the flush at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (SegueError, OSError) as error:
@@ -174,7 +172,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _help() -> str:
-    """The page of `segue --help`."""
+    """Text of `segue --help`."""
     width = max(map(len, COMMANDS))
     lines = [
         "usage: segue [--debug] [--import MODULE] <command> [options]",

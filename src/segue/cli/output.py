@@ -1,4 +1,4 @@
-"""What commands write: results on standard output (tables or JSON), the rest on standard error."""
+"""Output of commands: results on standard output, as tables or JSON; everything else on standard error."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     import polars as pl
 
 _WIDE = 200
-"""Columns to assume where the output is no terminal, so that tables in files and pipes are not folded."""
+"""Width of the output if it is no terminal, so that tables in files and pipes are not folded."""
 
 
 def write_json(content: Any) -> None:
-    """Write `content` as one JSON document to standard output; what JSON does not know is written as text."""
+    """Write one JSON document to standard output; values that JSON does not know become texts."""
     sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
     """Write a table to standard output: texts to the left, numbers to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(columns):
-        is_number = all(isinstance(row[place], int | float) or row[place] in ("", None) for row in rows)
+    for position, column in enumerate(columns):
+        is_number = all(isinstance(row[position], int | float) or row[position] in ("", None) for row in rows)
         table.add_column(column, justify="right" if rows and is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(said, row))
+        table.add_row(*map(readable, row))
     console().print(table, highlight=False, markup=False)
 
 
@@ -39,7 +39,7 @@ def write_frame(frame: pl.DataFrame, as_json: bool) -> None:
     if as_json:
         write_json(frame.to_dicts())
         return
-    # Ids are names even where they are numbers: they stand as they are, without separators.
+    # Ids are names even if they are numbers: no separators.
     ids = {"user", "item", "similar", "because"}
     rows = [[str(row[name]) if name in ids else row[name] for name in frame.columns] for row in frame.to_dicts()]
     write_table(frame.columns, rows)
@@ -48,22 +48,22 @@ def write_frame(frame: pl.DataFrame, as_json: bool) -> None:
 def write_pairs(pairs: Mapping[str, object], title: str | None = None) -> None:
     """Write names and values in two columns."""
     width = max(map(len, pairs), default=0)
-    lines = [f"{name:<{width}}  {said(value)}" for name, value in pairs.items()]
+    lines = [f"{name:<{width}}  {readable(value)}" for name, value in pairs.items()]
     sys.stdout.write("\n".join([*([title] if title else []), *lines]) + "\n")
 
 
 def note(text: str) -> None:
-    """Say something to the person at the terminal, on standard error, where it does not mix with results."""
+    """Write a message to standard error, apart from results."""
     Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
 
 
 def console() -> Console:
-    """The console of standard output."""
+    """Console of standard output."""
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
 
 
-def said(value: object) -> str:
-    """A value as a person reads it: 1,234,567 and 0.1235."""
+def readable(value: object) -> str:
+    """A value for readers: 1,234,567 and 0.1235."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -77,7 +77,7 @@ def said(value: object) -> str:
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on standard error: what is being done, and its share that is done."""
+    """Show a progress bar on standard error; it is called with the name of a step and the share that is done."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -85,4 +85,4 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str, float], None]]:
     screen = Console(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=quiet or not screen.is_terminal) as bar:
         task = bar.add_task("reading", total=1.0)
-        yield lambda what, share: bar.update(task, description=what, completed=share)
+        yield lambda step, share: bar.update(task, description=step, completed=share)

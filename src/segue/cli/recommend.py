@@ -1,4 +1,4 @@
-"""`segue recommend`: what comes next, for some users or for all of them."""
+"""`segue recommend`: lists of next items, for some users or for all."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from segue.cli.asking import ids_of, items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame
-from segue.cli.people import ids_of, items_of, require_person
 from segue.errors import ConfigError
+from segue.settings import Count, Settings
 
 if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
@@ -20,12 +21,12 @@ _NOTES = """\
   segue recommend runs/first --history 50 172 181
   segue recommend runs/first --user 42 --basket 50 172
 
-With --out a command that was stopped goes on where it was when it is given again."""
+With --out, a command that was stopped goes on from there when it is given again."""
 
 
 @dataclass(frozen=True)
-class RecommendOptions:
-    """Whom to recommend what."""
+class RecommendOptions(Settings):
+    """Users and items."""
 
     run: str = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
@@ -34,42 +35,40 @@ class RecommendOptions:
     """Raw ids of users."""
 
     users_file: str | None = None
-    """File with raw ids of users, one a line."""
+    """File with raw ids of users, one per line."""
 
     all: bool = False
-    """Everyone in the Dataset; needs --out."""
+    """Recommend to all users of the Dataset; needs --out."""
 
     history: tuple[str, ...] | None = None
-    """Raw ids of the items that someone unknown took, oldest first."""
+    """Raw ids of the items in the history of an unknown user, oldest first."""
 
     basket: tuple[str, ...] | None = None
-    """Raw ids of what one user (or one history, or somebody unknown) has put into the session in progress; [] if
-    nothing yet."""
+    """Raw ids of the items in the session in progress of one user or one history; [] if it has just begun."""
 
-    k: int = 10
+    k: Count = 10
     """Length of the lists."""
 
     out: str | None = None
     """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
 
     include_seen: bool | None = None
-    """Recommend items of the user's history too; when not given, with --basket only. What is in the basket is never
-    recommended."""
+    """Recommend items of the history too; when not given, only with --basket. Items of the basket never are."""
 
     allow_file: str | None = None
-    """File with raw ids of the only items that may be recommended, one a line."""
+    """File with raw ids of the only items that may be recommended, one per line."""
 
     deny_file: str | None = None
-    """File with raw ids of items that may not be recommended, one a line."""
+    """File with raw ids of items that may not be recommended, one per line."""
 
     as_of: str | None = None
-    """Only history before this moment counts: 2024-03-01, or a number in the Dataset's time unit."""
+    """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
 
     unknown: Literal["skip", "popular", "error"] = "skip"
     """Unknown users: leave them out with a warning, answer them with popular items, or stop."""
 
     device: str | None = None
-    """cpu, cuda, …; cpu when not given."""
+    """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -81,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(RecommendOptions)
     parser.read(argv)
     options = parser.get(RecommendOptions)
-    require_person(
+    require_one(
         options.basket,
         users=options.users,
         users_file=options.users_file,
@@ -89,11 +88,11 @@ def main(argv: Sequence[str]) -> int:
         history=options.history,
     )
     if options.all and options.out is None:
-        raise ConfigError("--all needs --out FILE: lists for everyone do not fit a terminal.")
+        raise ConfigError("--all needs --out FILE: lists of all users do not fit a terminal.")
     if options.history and (options.out is not None or options.as_of is not None):
         raise ConfigError("--history goes with neither --out nor --as-of.")
     if options.basket is not None and (options.all or options.out is not None):
-        raise ConfigError("--basket goes with neither --all nor --out: it is one person's.")
+        raise ConfigError("--basket goes with neither --all nor --out: it is that of one user.")
     users = ids_of(options.users, options.users_file)
 
     from segue.inference.loading import load
@@ -136,7 +135,7 @@ def _export(recommender: Recommender, options: RecommendOptions, users: list[str
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over people, on standard error."""
+    """A progress bar over users, on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

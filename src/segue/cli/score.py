@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from segue.cli.asking import ids_of, items_of, only_one, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
-from segue.cli.people import ids_of, items_of, only_one, require_person
 
 _NOTES = "  segue score runs/first --user 42 --basket 50 172 --items 1 2"
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Whose scores of what."""
+    """Users and items."""
 
     run: str = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
@@ -23,29 +23,28 @@ class ScoreOptions:
     """Raw ids of users."""
 
     users_file: str | None = None
-    """File with raw ids of users, one a line."""
+    """File with raw ids of users, one per line."""
 
     history: tuple[str, ...] | None = None
-    """Raw ids of the items that someone unknown took, oldest first."""
+    """Raw ids of the items in the history of an unknown user, oldest first."""
 
     basket: tuple[str, ...] | None = None
-    """Raw ids of what one user (or one history, or somebody unknown) has put into the session in progress; [] if
-    nothing yet."""
+    """Raw ids of the items in the session in progress of one user or one history; [] if it has just begun."""
 
     items: tuple[str, ...] | None = None
     """Raw ids of items."""
 
     items_file: str | None = None
-    """File with raw ids of items, one a line."""
+    """File with raw ids of items, one per line."""
 
     as_of: str | None = None
-    """Only history before this moment counts: 2024-03-01, or a number in the Dataset's time unit."""
+    """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
 
     long: bool = False
-    """A row per user and item instead of a row per user and a column per item."""
+    """Write a row per user and item, instead of a column per item."""
 
     device: str | None = None
-    """cpu, cuda, …; cpu when not given."""
+    """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(ScoreOptions)
     parser.read(argv)
     options = parser.get(ScoreOptions)
-    require_person(
+    require_one(
         options.basket,
         users=options.users,
         users_file=options.users_file,

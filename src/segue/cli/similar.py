@@ -1,4 +1,4 @@
-"""`segue similar`: items that a model holds to be alike."""
+"""`segue similar`: the items most like some others."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
+from segue.settings import Count, Settings
 
 
 @dataclass(frozen=True)
-class SimilarOptions:
-    """Which items."""
+class SimilarOptions(Settings):
+    """Items."""
 
     run: str = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
@@ -19,11 +20,11 @@ class SimilarOptions:
     items: tuple[str, ...]
     """Raw ids of items."""
 
-    k: int = 10
-    """How many alike items for each."""
+    k: Count = 10
+    """Number of similar items for each."""
 
     device: str | None = None
-    """cpu, cuda, …; cpu when not given."""
+    """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""

@@ -190,7 +190,7 @@ class Examples(Protocol):
     usual_averaging: float
 
     def batch(self, index: npt.NDArray[np.int64], generator: np.random.Generator) -> Any:
-        """A tuple of tensors for the units at `index`, all randomness taken from `generator`."""
+        """A named tuple of tensors for the units at `index`, with all randomness taken from `generator`."""
 
 
 class TrainableModel(Model):

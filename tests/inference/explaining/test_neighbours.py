@@ -314,7 +314,7 @@ def test_the_command_prints_neighbours(saved: Path, capsys: pytest.CaptureFixtur
     assert main([*words, "--by", "neighbour"]) == 0
     printed = capsys.readouterr()
     assert "neighbour" in printed.out and "1970-01-01" in printed.out
-    assert "less the one expected without that neighbour" in printed.out + printed.err
+    assert "minus the one without that neighbour" in printed.out + printed.err
     for option in (["--picture", "x.png"], ["--by", "item"], ["--measure", "log-probability"]):
         assert main([*words, *option]) == 2
 

@@ -1,4 +1,4 @@
-"""Options that say who and what is asked about, shared by the commands that ask a Recommender."""
+"""Options for users, items and baskets, shared by the commands that ask a Recommender."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from segue.errors import ConfigError, DataError
 
 
 def only_one(**given: object) -> str:
-    """The name of the one option that was given.
+    """Name of the one option that was given.
 
     Raises
     ------
     ConfigError
-        None or several of them were.
+        None was given, or several.
     """
     options = ["--" + name.replace("_", "-") for name in given]
     chosen = [name for name, value in given.items() if value]
     if len(chosen) != 1:
-        found = " and ".join("--" + name.replace("_", "-") for name in chosen) or "none"
-        raise ConfigError(f"give one of {', '.join(options)}: found {found}.")
+        typed = " and ".join("--" + name.replace("_", "-") for name in chosen) or "none"
+        raise ConfigError(f"give one of {', '.join(options)}: found {typed}.")
     return chosen[0]
 
 
-def require_person(basket: object, **given: object) -> None:
-    """Refuse two options that say who is asked about, and none but where there is a basket: it is somebody unknown's.
+def require_one(basket: object, **given: object) -> None:
+    """Require one option that names users or a history; none is needed with a basket, which may be an unknown user's.
 
     Raises
     ------
     ConfigError
-        Several of the options were given, or none and no basket.
+        Several options were given, or none and no basket.
     """
     if basket is None or any(given.values()):
         only_one(**given, basket=None)
 
 
 def read_ids(path: str | Path) -> list[str]:
-    """The raw ids in a text file, one a line.
+    """Raw ids in a text file, one per line.
 
     Raises
     ------
@@ -47,22 +47,22 @@ def read_ids(path: str | Path) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; expected one raw id a line.") from None
+        raise DataError(f"{path}: there is no such file; expected one raw id per line.") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}); expected one raw id a line.") from None
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}); expected one raw id per line.") from None
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
-        raise DataError(f"{path} is empty: expected one raw id a line.")
+        raise DataError(f"{path} is empty: expected one raw id per line.")
     return ids
 
 
 def items_of(words: Sequence[str] | None) -> list[str] | None:
-    """The items of a basket; `[]` on the command line is one of a session that has just begun, None is no session."""
+    """Items of a basket; empty if the session has just begun, None without a session."""
     return None if words is None else list(words)
 
 
 def ids_of(words: Sequence[str] | None, file: str | None) -> list[str] | None:
-    """Raw ids from the command line or from a file; None where neither is given."""
+    """Raw ids from the command line or from a file; None if neither is given."""
     if words:
         return list(words)
     return read_ids(file) if file else None
