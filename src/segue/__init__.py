@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
     from segue.models.arerec.arerec import ARERec
     from segue.models.base import CountingModel, ModelConfig, TrainableModel
+    from segue.models.gru4rec import GRU4Rec
     from segue.models.markov import Markov
     from segue.models.matrix_factorization import MatrixFactorization
     from segue.models.parsrec.parsrec import PARSRec
@@ -57,6 +58,7 @@ _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
     "CountingModel": "segue.models.base",
     "Dataset": "segue.data.dataset",
+    "GRU4Rec": "segue.models.gru4rec",
     "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits.by_user",
     "ItemHistories": "segue.data.item_histories",
@@ -106,6 +108,7 @@ __all__ = [
     "ARERec",
     "CountingModel",
     "Dataset",
+    "GRU4Rec",
     "GlobalMean",
     "Holdout",
     "ItemHistories",

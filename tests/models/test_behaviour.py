@@ -14,6 +14,7 @@ SMALL = {"width": 16, "blocks": 1, "max_length": 6, "dropout": 0.0, "loss": "sof
 CONFIGS = {
     "sasrec": SMALL,
     "ssept": {**{name: value for name, value in SMALL.items() if name != "width"}, "item_width": 16, "user_width": 4},
+    "gru4rec": {"width": 16, "max_length": 6, "dropout_input": 0.0, "dropout_hidden": 0.0, "negatives": 32},
     "parsrec": {"item_width": 16, "user_width": 4},
     "popularity": {},
     "recent-popularity": {},

@@ -24,6 +24,7 @@ MODELS: dict[str, ModelConfig] = {
     ),
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=7),
     "ssept": segue.SSEPT(item_width=6, user_width=4, **SMALL),
+    "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7),
     "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),
 }
 

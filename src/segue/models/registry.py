@@ -32,6 +32,7 @@ _BY_TASK = {
     "next items": {
         "sasrec": "segue.models.sasrec:SASRec",
         "ssept": "segue.models.ssept:SSEPT",
+        "gru4rec": "segue.models.gru4rec:GRU4Rec",
         "markov": "segue.models.markov:Markov",
         "popularity": "segue.models.popularity:Popularity",
         "recent-popularity": "segue.models.popularity:RecentPopularity",

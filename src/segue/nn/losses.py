@@ -5,6 +5,8 @@
 | `bce` | target, k negatives | never in the user's history | you reproduce SASRec and SSE-PT (k = 1) |
 | `gbce` | target, k negatives | never in the user's history | you want calibrated probabilities from few negatives |
 | `sampled_softmax` | target, shared negatives | any item; hits of the target masked | the catalogue is large |
+| `bpr_max` | target, shared negatives | any item; hits of the target masked | you reproduce GRU4Rec's best loss |
+| `top1_max`, `top1`, `bpr` | target, shared negatives | the same | you reproduce earlier losses of GRU4Rec |
 | `full_softmax` | vectors, the whole item table | every other item | the catalogue fits: exact, no sampling noise |
 """
 
@@ -19,6 +21,9 @@ from torch.autograd.function import once_differentiable
 
 from segue.nn.full_softmax import full_softmax as full_softmax
 from segue.nn.softmax import softmax_and_total
+
+_TINY = 1e-24
+"""The least probability whose logarithm is taken, as in GRU4Rec's program."""
 
 
 def bce(targets: Tensor, negatives: Tensor) -> Tensor:
@@ -78,6 +83,64 @@ def sampled_softmax(
             negatives = negatives.float()  # sums over many items, and differences of what is nearly equal
         loss: Tensor = _SampledSoftmax.apply(targets.to(negatives.dtype), negatives, *hits, log_counts)  # type: ignore[no-untyped-call]
     return loss
+
+
+def bpr_max(targets: Tensor, negatives: Tensor, counted: Tensor, penalty: float) -> Tensor:
+    """BPR-max (Hidasi & Karatzoglou 2018, equation 10): -log Σ_j s_j σ(r_t - r_j) + penalty · Σ_j s_j r_j².
+
+    Parameters
+    ----------
+    targets
+        (n,) scores r_t of the targets.
+    negatives
+        (n, k) scores r_j of the negatives; s_j is their softmax.
+    counted
+        (n, k) bool: False leaves a negative out; a row without negatives has loss 0.
+    penalty
+        Weight of the penalty on the scores of the negatives.
+    """
+    shares = _shares(negatives, counted)
+    chances = (shares * (targets[:, None] - negatives).sigmoid()).sum(1)
+    chances = torch.where(counted.any(1), chances, 1.0)
+    return -chances.clamp_min(_TINY).log().sum() + penalty * (shares * negatives.square()).sum()
+
+
+def top1_max(targets: Tensor, negatives: Tensor, counted: Tensor) -> Tensor:
+    """TOP1-max (Hidasi & Karatzoglou 2018, equation 8): Σ_j s_j (σ(r_j - r_t) + σ(r_j²)).
+
+    Parameters are those of `bpr_max`.
+    """
+    return (_shares(negatives, counted) * _top1_terms(targets, negatives)).sum()
+
+
+def top1(targets: Tensor, negatives: Tensor, counted: Tensor) -> Tensor:
+    """TOP1 (Hidasi et al. 2016, section 3.1.3): the mean over the negatives of σ(r_j - r_t) + σ(r_j²).
+
+    Parameters are those of `bpr_max`.
+    """
+    return _mean_over(_top1_terms(targets, negatives), counted)
+
+
+def bpr(targets: Tensor, negatives: Tensor, counted: Tensor) -> Tensor:
+    """BPR (Rendle et al. 2009): the mean over the negatives of -log σ(r_t - r_j).
+
+    Parameters are those of `bpr_max`.
+    """
+    return _mean_over(-F.logsigmoid(targets[:, None] - negatives), counted)
+
+
+def _top1_terms(targets: Tensor, negatives: Tensor) -> Tensor:
+    return (negatives - targets[:, None]).sigmoid() + negatives.square().sigmoid()
+
+
+def _mean_over(terms: Tensor, counted: Tensor) -> Tensor:
+    """The sum over rows of the mean of the terms (n, k) that count."""
+    return ((terms * counted).sum(1) / counted.sum(1).clamp_min(1)).sum()
+
+
+def _shares(scores: Tensor, counted: Tensor) -> Tensor:
+    """Softmax (n, k) of the scores that count; 0 for the others."""
+    return scores.masked_fill(~counted, -torch.inf).softmax(1).nan_to_num(0.0)
 
 
 def shared_hits(targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:

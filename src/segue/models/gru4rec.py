@@ -1,0 +1,197 @@
+"""GRU4Rec: a recurrent net over a user's items, with ranking losses over shared negatives.
+
+Hidasi & Karatzoglou, *Recurrent Neural Networks with Top-k Gains for Session-based Recommendations* (CIKM 2018); Hidasi
+et al., *Session-based Recommendations with Recurrent Neural Networks* (ICLR 2016). The items' input and output vectors
+are one table ("constrained embedding" in the authors' program). Here a batch holds whole windows of histories, and the
+gradient flows through all of their steps; the authors run sessions in parallel, step by step, and cut the gradient
+after each. Negatives are shared by the batch as in `SharedNegatives`: uniform ones and targets of the batch, in place
+of the authors' draws by a power of the popularity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.models.base import ModelConfig, TrainableModel
+from segue.models.next_item import (
+    HistoryInputs,
+    NextItemBatch,
+    NextItemExamples,
+    NextItemLoss,
+    Windows,
+    history_inputs,
+)
+from segue.models.scores import ProductScores
+from segue.models.similarity import Similarity
+from segue.nn import losses
+from segue.nn.dropout import Dropout
+from segue.settings import Count, Penalty, Share, ShareBelowOne
+
+TopKLoss = Literal["cross-entropy", "bpr-max", "top1-max", "bpr", "top1"]
+
+_RANKING: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "top1-max": losses.top1_max,
+    "bpr": losses.bpr,
+    "top1": losses.top1,
+}
+
+
+@dataclass(frozen=True)
+class GRU4Rec(ModelConfig):
+    """A gated recurrent net over a user's items; the next item is scored against the same item table.
+
+    Examples
+    --------
+    >>> GRU4Rec(width=100, loss="bpr-max", elu=0.5).layers
+    1
+    """
+
+    name: ClassVar[str] = "gru4rec"
+
+    width: Count = 64
+    """Width of the item vectors and of the hidden states."""
+    layers: Count = 1
+    """Number of recurrent layers."""
+    max_length: Count = 50
+    """Number of a user's newest items that are read."""
+    windows: Windows = "all"
+    """Windows of a longer history to learn from: the "newest" alone, or "all"."""
+    dropout_input: ShareBelowOne = 0.2
+    """Dropout of the item vectors that are read."""
+    dropout_hidden: ShareBelowOne = 0.2
+    """Dropout of the hidden states that are scored, and between layers."""
+    loss: TopKLoss = "cross-entropy"
+    """Loss of the next item: cross-entropy, bpr-max, top1-max, bpr or top1."""
+    negatives: Count = 512
+    """Negatives that all positions of a batch share."""
+    in_batch: Share = 0.5
+    """Share of the negatives drawn from the batch's targets; the others are uniform."""
+    logq: bool = True
+    """Correct cross-entropy for how often each negative is drawn."""
+    bpr_penalty: Penalty = 1.0
+    """Penalty of bpr-max on the squared scores of the negatives."""
+    elu: Penalty = 0.0
+    """Slope of the exponential linear unit that bpr-max puts on the scores; 0 leaves it out."""
+
+    @classmethod
+    def as_published(cls, width: int = 100, dropout: float = 0.0, max_length: int = 50) -> Self:
+        """The paper's best loss, bpr-max with ELU(0.5), 2,048 negatives and constrained embedding."""
+        return cls(
+            width=width,
+            max_length=max_length,
+            dropout_input=dropout,
+            dropout_hidden=dropout,
+            loss="bpr-max",
+            negatives=2048,
+            elu=0.5,
+        )
+
+    def build(self, n_users: int, n_items: int) -> GRU4RecModel:
+        """A new module with random weights."""
+        return GRU4RecModel(self, n_users, n_items)
+
+
+class GRU4RecModel(TrainableModel):
+    """The module of `GRU4Rec`.
+
+    hₜ = GRU(E[itemₜ], hₜ₋₁); score(i) = ⟨hₜ, E[i]⟩ + b[i], through an ELU if the loss has one.
+    """
+
+    config: GRU4Rec
+
+    def __init__(self, config: GRU4Rec, n_users: int, n_items: int) -> None:
+        super().__init__(config, n_users, n_items)
+        self.max_history = config.max_length
+        self.items = nn.Embedding(n_items + 1, config.width)
+        self.biases = nn.Embedding(n_items + 1, 1)
+        self.recurrent = nn.ModuleList(
+            nn.GRU(config.width, config.width, batch_first=True) for _ in range(config.layers)
+        )
+        self.dropout_input = Dropout(config.dropout_input)
+        self.dropout_hidden = Dropout(config.dropout_hidden)
+        self.negatives = NextItemLoss(
+            "sampled-softmax", config.negatives, 0.0, n_items, Similarity("dot"), config.logq, config.in_batch
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Weights uniform in ±√(6 / (inputs + outputs)), as in the authors' program; biases 0."""
+        nn.init.xavier_uniform_(self.items.weight)
+        nn.init.zeros_(self.biases.weight)
+        for name, parameter in self.recurrent.named_parameters():
+            if "bias" in name:
+                nn.init.zeros_(parameter)
+            else:
+                for gate in parameter.chunk(3):
+                    nn.init.xavier_uniform_(gate)
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def examples(self, dataset: Dataset) -> NextItemExamples:
+        """The windows that the settings ask for."""
+        return NextItemExamples(dataset, self.config.max_length, self.negatives, windows=self.config.windows)
+
+    def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
+        """Rows of the item table: inputs, targets and negatives; rows of the biases: targets and negatives."""
+        scored = terms + self.config.negatives
+        return {self.items: scored + terms, self.biases: scored}
+
+    def forward(self, batch: NextItemBatch) -> Tensor:
+        """The summed loss over all targets of the batch."""
+        inputs, scored = self.negatives.look_up(self.items, batch)
+        states = self.hidden_states(inputs).flatten(0, 1).index_select(0, batch.where)
+        states = self.dropout_hidden(states)
+        n = len(batch.targets)
+        targets, negatives = torch.split(scored, [n, len(scored) - n])
+        biases = self.biases(torch.cat([batch.targets, batch.negatives]))[:, 0]
+        of_targets, of_negatives = torch.split(biases, [n, len(biases) - n])
+        return self.loss((states * targets).sum(-1) + of_targets, torch.addmm(of_negatives, states, negatives.T), batch)
+
+    def loss(self, targets: Tensor, negatives: Tensor, batch: NextItemBatch) -> Tensor:
+        """The summed loss of the scores of targets (n,) and shared negatives (n, k)."""
+        config = self.config
+        hits = losses.shared_hits(batch.targets, batch.negatives)
+        if config.loss == "cross-entropy":
+            return losses.sampled_softmax(targets, negatives, hits, batch.log_counts if config.logq else None)
+        counted = torch.ones_like(negatives, dtype=torch.bool)
+        counted[hits] = False
+        if config.loss == "bpr-max":
+            if config.elu:
+                targets, negatives = F.elu(targets, config.elu), F.elu(negatives, config.elu)
+            return losses.bpr_max(targets, negatives, counted, config.bpr_penalty)
+        return _RANKING[config.loss](targets, negatives, counted)
+
+    def hidden_states(self, vectors: Tensor) -> Tensor:
+        """Item vectors (b, length, width) → hidden states (b, length, width) after each of them."""
+        states = self.dropout_input(vectors)
+        for number, layer in enumerate(self.recurrent):
+            states, _ = layer(self.dropout_hidden(states) if number else states)
+        return states
+
+    # ---- answers ------------------------------------------------------------------------------------------------
+
+    def inputs(self, histories: Histories) -> HistoryInputs:
+        """The newest items of each history."""
+        return history_inputs(histories, self.config.max_length)
+
+    def encode(self, inputs: HistoryInputs) -> Tensor:
+        """Hidden state (n, width) after the newest item of each history, and the factor 1 of the biases."""
+        states = self.hidden_states(self.items(inputs.items))
+        last = (inputs.lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
+        return F.pad(states.gather(1, last)[:, 0], (0, 1), value=1.0)
+
+    def scores(self) -> ProductScores:
+        """Products with the item vectors, plus the biases. An ELU would leave their order as it is."""
+        return ProductScores(torch.cat([self.items.weight, self.biases.weight], dim=1))
+
+    def item_vectors(self) -> Tensor:
+        """Item vectors (n_items + 1, width)."""
+        return self.items.weight
