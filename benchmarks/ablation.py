@@ -1,14 +1,14 @@
-"""What each option of SASRec and of its training is worth: the defaults with one changed at a time, on public data.
+"""Value of each option of SASRec and of its training: the defaults with one option changed, on public data.
 
     python benchmarks/ablation.py --data ml-100k --variant defaults ligr logq --seeds 0 1 2 --epochs 60
 
-Every variant is trained until validation stops it, or for `--epochs`; the epoch is chosen on the validation targets
-(the last but one item of each user), and so should be whatever is concluded: `test` is measured with that model, and
-with `--refit` `refit_test` after training again, for the chosen number of epochs, on everything but the last item.
-All items are ranked, seen ones left out. Runs are added to results/ablation_<data>.json as they end.
+Every variant is trained until validation stops it, or for `--epochs`. Validation targets (the last but one item of each
+user) choose the epoch, and conclusions should follow them too. `test` is measured with that model. With `--refit`,
+`refit_test` is measured after a refit on everything but the last item, for the chosen number of epochs. Targets are
+ranked among all items, seen ones left out. Runs are added to results/ablation_<data>.json when they end.
 
-Variants are left out where the data has no times for them (Beauty, Games), and where they change nothing, unless they
-are asked for by name.
+Variants are left out if the data has no times for them (Beauty, Games) or if they change nothing, unless they are
+requested by name.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ METRICS = ("ndcg@10", "hr@10")
 
 
 def configured(name: str) -> tuple[segue.SASRec, dict[str, Any]]:
-    """The variant's model, and the options of its training."""
+    """Model of the variant, and the options of its training."""
     of_model = {field.name for field in dataclasses.fields(segue.SASRec)}
     model = {option: value for option, value in VARIANTS[name].items() if option in of_model}
     training = {option: value for option, value in VARIANTS[name].items() if option not in of_model}
@@ -62,7 +62,7 @@ def configured(name: str) -> tuple[segue.SASRec, dict[str, Any]]:
 
 
 def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> dict[str, Any]:
-    """Train one variant with one seed, and measure it."""
+    """Train one variant with one seed and measure it."""
     config, options = configured(name)
     chosen = segue.fit(config, split, training=segue.Training(epochs=epochs, seed=seed, **options), quiet=True)
     notes, batch_size = chosen.metadata["training"], chosen.metadata["options"]["batch_size"]
@@ -87,7 +87,7 @@ def run(name: str, seed: int, split: segue.Split, epochs: int, refit: bool) -> d
 
 
 def possible(name: str, split: segue.Split) -> bool:
-    """Whether the data has what the variant needs, and the variant is another model there than the defaults."""
+    """Check that the data has what the variant needs, and that the variant differs from the defaults there."""
     changed = VARIANTS[name]
     if split.dataset.times is None and changed.get("time_bias"):
         return False
@@ -99,13 +99,13 @@ def possible(name: str, split: segue.Split) -> bool:
 
 
 def main() -> None:
-    """Run what is asked for; each run is kept as it ends."""
+    """Run the requested models and seeds; each run is saved when it ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=common.DATA, default="ml-100k")
-    parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="all that the data allows when not given")
+    parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="all that the data allows if not given")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=200, help="at most; validation chooses among them")
-    parser.add_argument("--refit", action="store_true", help="measure the second training as well")
+    parser.add_argument("--epochs", type=int, default=200, help="maximum; validation chooses among them")
+    parser.add_argument("--refit", action="store_true", help="measure the refit as well")
     arguments = parser.parse_args()
     split = segue.leave_last_out(common.dataset(arguments.data))
     what = f"{common.DATA[arguments.data]}: SASRec() with one option changed; leave-last-out, all items ranked"

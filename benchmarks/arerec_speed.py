@@ -1,11 +1,12 @@
-"""How long an epoch of ARERec takes in its published setting.
+"""Seconds of an epoch of ARERec in its published setting.
 
     OMP_NUM_THREADS=1 python benchmarks/arerec_speed.py       # one core, as the peer was measured
 
-MovieLens 100K as ARERec's program prepares it (users, then items, with fewer than 20 ratings taken out; a random fifth
-is the test), two local context units per rating, region size 7, width 64, 2 heads, histories of at most 101, batches of
-128 ratings. Peer, measured on one core of the same kind of machine: ARERec's program (commit e46bd9d, TensorFlow), 896
-s per epoch. The same with shared units stands beside it. The result goes to results/arerec_speed.json.
+The data is MovieLens 100K as ARERec's program prepares it: users, then items, with fewer than 20 ratings removed, and a
+random fifth held out for the test. The model has two local context units per rating, region size 7, width 64, 2 heads,
+histories of at most 101 and batches of 128 ratings. The peer is ARERec's program (commit e46bd9d, TensorFlow), measured
+on one core of the same kind of machine: 896 s per epoch. The same setting with shared units is measured beside it. The
+result goes to results/arerec_speed.json.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CONFIG = replace(PUBLISHED, history_length=101)
 
 
 def main() -> None:
-    """Train some epochs without validation, and write what one takes."""
+    """Train some epochs without validation and write the seconds of one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=3)
     epochs = parser.parse_args().epochs

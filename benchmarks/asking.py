@@ -1,11 +1,12 @@
-"""One user asks, and the catalogue grows: `Recommender.recommend` beside the encoder, the product and top-k alone.
-
-An untrained `SASRec()` over made catalogues of 25 thousand, 300 thousand and a million items; one user with 50 items in
-the history, k = 10, seen items left out. By turns: in each round `recommend` and the bare operations on the same
-weights answer one after the other, and a ratio is of medians over all rounds. The bare operations are what no library
-can leave out: the encoder on a tensor that is ready, one product with the prepared item vectors, and `topk`.
+"""Time of one user's list against the size of the catalogue: `Recommender.recommend` beside the bare operations.
 
     python benchmarks/asking.py
+
+The model is an untrained `SASRec()` over simulated catalogues of 25 thousand, 300 thousand and a million items. The
+user has 50 items in the history; k is 10, and seen items are left out. In each round `recommend` and the bare
+operations answer one after the other on the same weights. A ratio is that of the medians over all rounds. The bare
+operations are those that no library can leave out: the encoder on a ready tensor, one product with the prepared item
+vectors, and `topk`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROUNDS = {25_000: 300, 300_000: 60, 1_000_000: 30}
 
 
 def made(n_items: int) -> Dataset:
-    """Users with `LENGTH` random items each."""
+    """Dataset of users with `LENGTH` random items each."""
     rng = np.random.default_rng(0)
     items = rng.integers(1, n_items + 1, USERS * LENGTH).astype(np.int32)
     offsets = np.concatenate([[0], np.arange(USERS + 1) * LENGTH])
@@ -38,14 +39,14 @@ def made(n_items: int) -> Dataset:
 
 
 def seconds(ask: Callable[[int], object], user: int) -> float:
-    """Seconds that one question takes."""
+    """Seconds of one answer."""
     begun = time.perf_counter()
     ask(user)
     return time.perf_counter() - begun
 
 
 def measured(n_items: int) -> dict[str, float]:
-    """Medians of both ways, in milliseconds, and their ratio."""
+    """Medians of both ways in milliseconds, and their ratio."""
     data = made(n_items)
     torch.manual_seed(0)
     model = segue.SASRec().build(data.n_users, data.n_items)
@@ -79,7 +80,7 @@ def measured(n_items: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure every catalogue, and write the figures."""
+    """Measure every catalogue and write the figures."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     result = {
         "what": "one user's list by Recommender.recommend, over the encoder, the product and the top-k alone",

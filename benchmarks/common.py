@@ -1,4 +1,4 @@
-"""What the benchmarks share: the public datasets, the machine, and results that grow run by run."""
+"""Parts that the benchmarks share: public datasets, facts about the machine, and results that grow run by run."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ DATA = {"games": "amazon-games/Video.txt", "beauty": "amazon-beauty/Beauty.txt",
 SESSIONS = "parsrec/synthetic.txt"
 
 NOTEBOOK = segue.SASRec.as_published(width=100, dropout=0.1, max_length=50)
-"""The setting of Microsoft's notebook: one-negative BCE, two blocks, one head."""
+"""Setting of Microsoft's notebook: one-negative BCE, two blocks, one head."""
 NOTEBOOK_TRAINING = segue.Training(batch_size=128, averaging=0.0, patience=None)
-"""How that is trained, but for the optimizer's β2."""
+"""Training options of that notebook, except the optimizer's β2."""
 
 
 def dataset(name: str, **filters: Any) -> segue.Dataset:
-    """One of the public datasets in the folder that SEGUE_TEST_DATA names; `filters` as for `segue.prepare`."""
+    """Public dataset in the folder that SEGUE_TEST_DATA names; `filters` as for `segue.prepare`."""
     return segue.prepare(_data() / DATA[name], duplicates="keep", **filters)
 
 
 def session_dataset() -> segue.Dataset:
-    """The simulated sessions that come with PARSRec's program: 1,024 users with 100 each, 2,000 items."""
+    """Simulated sessions that come with PARSRec's program: 1,024 users with 100 each, 2,000 items."""
     return segue.prepare(_data() / SESSIONS)
 
 
@@ -45,7 +45,7 @@ def _data() -> Path:
 
 
 def machine() -> dict[str, object]:
-    """What a benchmark runs on."""
+    """Hardware of this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
@@ -57,19 +57,19 @@ def machine() -> dict[str, object]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of Python, segue and the packages named."""
+    """Versions of Python, segue and the named packages."""
     return {"python": platform.python_version()} | {
         name: importlib.metadata.version(name) for name in ("segue", *packages)
     }
 
 
 def today() -> str:
-    """The date, as results carry it."""
+    """Date in the format of the results."""
     return dt.date.today().isoformat()
 
 
 def provenance() -> dict[str, Any]:
-    """When, with what and on what a model was trained, as every run carries it."""
+    """Date, versions and hardware of a run."""
     import torch
 
     return {
@@ -82,7 +82,7 @@ def provenance() -> dict[str, Any]:
 def speed_of_products(
     size: int = 1024, device: str = "cpu", dtype: torch.dtype | None = None, repeats: int = 20
 ) -> float:
-    """Floating-point operations per second of a product of two size × size matrices, the best of some."""
+    """Floating-point operations per second of a product of two size × size matrices, the best of several."""
     import torch
 
     left, right = (torch.rand(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -97,7 +97,7 @@ def speed_of_products(
 
 
 def settle(device: str) -> None:
-    """Wait until a GPU has done what it was told to; before that no clock says anything."""
+    """Wait until a GPU has finished its work; no clock is right before that."""
     import torch
 
     if device != "cpu":
@@ -113,14 +113,14 @@ def write(name: str, result: dict[str, Any]) -> Path:
 
 
 def read(name: str) -> dict[str, Any]:
-    """What `results/<name>.json` holds; nothing where there is none."""
+    """Content of `results/<name>.json`; empty if the file is missing."""
     path = RESULTS / f"{name}.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return found
 
 
 def add_run(name: str, what: str, run: dict[str, Any], key: tuple[str, ...] = ("model", "seed")) -> None:
-    """Add one run to `results/<name>.json`, replacing an earlier one with the same key, and sum up all."""
+    """Add one run to `results/<name>.json`, replacing an earlier one with the same key, and summarise all runs."""
     runs = read(name).get("runs", [])
     runs = [other for other in runs if any(other.get(part) != run[part] for part in key)]
     runs = sorted([*runs, run], key=lambda one: [str(one[part]) for part in key])

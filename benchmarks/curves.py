@@ -1,10 +1,10 @@
-"""The picture of docs/benchmarks.md: everybody's NDCG@10 on validation against seconds of training.
+"""Picture of docs/benchmarks.md: NDCG@10 on validation of every system against seconds of training.
 
     python benchmarks/curves.py            # draw it from benchmarks/results/peers_*.json
-    python benchmarks/curves.py --check    # say whether it shows these results; exit code 1 if not
+    python benchmarks/curves.py --check    # compare only; exit code 1 if the picture shows other results
 
-A panel per dataset, a line per system whose epoch was chosen, a ring around the epoch that was; looking at the model is
-not counted as training.
+The picture has a panel per dataset and a line per system with a chosen epoch, marked by a ring. The time of validation
+does not count as training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE, RESULTS = ROOT / "docs" / "images" / "peers-curves.png", ROOT / "benchmarks" / "results"
 DRAWN_FROM = "Source"
-"""Where the file keeps the digest of what it shows."""
+"""Metadata key of the file for the digest of its data."""
 GREY = "#8a8f98"
 STYLES: dict[str, dict[str, Any]] = {
     "segue": {"color": "#2f6db3", "lw": 2.6, "zorder": 4},
@@ -50,7 +50,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 
 def curves(results: dict[str, Result]) -> dict[str, dict[str, list[dict[str, float]]]]:
-    """By dataset and system: what was seen at each look, and the epoch that was chosen."""
+    """Validation metrics of each system by dataset, for systems with a chosen epoch."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     for data, runs in runs_by_data(results).items():
         for peer in SYSTEMS:
@@ -61,12 +61,12 @@ def curves(results: dict[str, Result]) -> dict[str, dict[str, list[dict[str, flo
 
 
 def digest(shown: dict[str, Any]) -> str:
-    """Of what a picture shows."""
+    """Digest of the data in a picture."""
     return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 
 def figure_of(shown: dict[str, dict[str, list[dict[str, float]]]]) -> Figure:
-    """A panel per dataset and one legend."""
+    """Figure with a panel per dataset and one legend."""
     figure = Figure(figsize=(max(6.4, 5.2 * len(shown)), 5.0), dpi=130, layout="constrained")
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for axes, (data, by_system) in zip(panels, shown.items(), strict=True):
@@ -82,7 +82,7 @@ def figure_of(shown: dict[str, dict[str, list[dict[str, float]]]]) -> Figure:
 
 
 def draw(axes: Axes, peer: str, rows: list[dict[str, float]]) -> None:
-    """One system's line, and the look that was chosen."""
+    """Draw the line of one system and a ring at its chosen epoch."""
     style = {"lw": 1.8, "zorder": 3} | STYLES[peer]
     seconds, values = [row["seconds"] for row in rows], [row[NDCG] for row in rows]
     axes.plot(seconds, values, marker="o", ms=3, label=plain(peer), **style)
@@ -91,7 +91,7 @@ def draw(axes: Axes, peer: str, rows: list[dict[str, float]]) -> None:
 
 
 def finish(axes: Axes, title: str) -> None:
-    """Seconds as a logarithm: what matters is how many times as long it takes."""
+    """Style the axes; seconds are logarithmic, because ratios of time matter."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -104,14 +104,16 @@ def finish(axes: Axes, title: str) -> None:
 
 
 def plain(peer: str) -> str:
-    """A system's name without Markdown."""
+    """Name of a system without Markdown."""
     return SYSTEMS[peer].replace("*", "")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw or check; returns the exit code."""
+    """Draw or check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="draw nothing; exit code 1 if the picture shows others")
+    parser.add_argument(
+        "--check", action="store_true", help="compare only; exit code 1 if the picture shows other results"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=PICTURE)
     arguments = parser.parse_args(argv)

@@ -1,18 +1,18 @@
-"""Do PARSRec's explanations say what is true? Attention and leave-one-out against the planted structure.
+"""Agreement of PARSRec's explanations with the planted structure: attention and leave-one-out.
 
     python benchmarks/explanations.py --products 2 5            # simulates a small shop of each size, trains, measures
     python benchmarks/explanations.py --run runs/parsrec        # a run on synthetic.txt with the split last-session-out
 
-The shops are the simulator's (`segue.simulate`): 1,024 users, 100 sessions each, 20 categories of so many products. In
-PARSRec's `synthetic.txt` the categories have 100 products, with the same planted structure. Measured on the sessions
-of the test part, step by step:
+The shops are the simulator's (`segue.simulate`): 1,024 users, 100 sessions each, 20 categories with this many products.
+In PARSRec's `synthetic.txt` each category has 100 products, with the same planted structure. The sessions of the test
+part are measured step by step:
 
 - the category-by-category matrix of each group (`segue.evaluation.explanations.category_maps`), made symmetric,
   against the planted covariances: Spearman over the 22 pairs that are not zero in either group (the same in both),
   Pearson over all 190, and the sign of the difference in the pairs on which the groups differ;
 - the area under the ROC of a linear probe of the user vectors for the group, five-fold;
-- deletion: the fall of the log-probability of the best suggestion without what is explained as strongest, against
-  random.
+- deletion: the drop of the log-probability of the best recommendation without its strongest reason, relative to the
+  drop without a random item.
 
 Co-occurrence in the sessions of the training part is the ceiling. The result goes to results/explanations.json, the
 pictures of the smallest shop to docs/images.
@@ -42,7 +42,7 @@ from segue.evaluation.explanations.labels import Labels, planted_labels
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 MARKET = Market(users=1024, sessions=100, products=100, price_effect=0.1, longest=10)
-"""What made `synthetic.txt`, as far as categories and groups go."""
+"""Market of `synthetic.txt`: its categories and groups."""
 CONFIG = segue.PARSRec(user_width=32, item_width=32, dropout=0.0)
 TRAINING = segue.Training(
     epochs=32,
@@ -58,16 +58,16 @@ METHODS: tuple[Method, ...] = ("leave-one-out", "attention")
 
 
 def small_shop(products: int) -> tuple[segue.Recommender, segue.Planted]:
-    """A PARSRec trained on a shop with so many products in each category, and the truth.
+    """PARSRec trained on a shop with `products` in each category, and the truth.
 
-    The epoch is chosen on the validation sessions.
+    Validation sessions choose the epoch.
     """
     simulation = segue.simulate(1024, 100, products=products, price_effect=0.1, longest=10)
     return segue.fit(CONFIG, segue.last_session_out(simulation.dataset()), training=TRAINING), simulation.truth
 
 
 def measure(recommender: segue.Recommender, truth: segue.Planted, pictures: bool) -> dict[str, Any]:
-    """Everything that is reported, and the pictures if they are wanted."""
+    """All figures of the report, and the pictures on request."""
     split = split_by(recommender.dataset, recommender.metadata["split"])
     categories, groups = planted_labels(truth, recommender.dataset)
     maps = category_maps(recommender.model, split.test, categories, groups)
@@ -96,14 +96,14 @@ def pairs_of(labels: Labels) -> int:
 
 
 def vectors_of(recommender: segue.Recommender, groups: Labels) -> tuple[np.ndarray, np.ndarray]:
-    """The vectors of the users who have a group, and their groups."""
+    """Vectors of the users with a group, and their groups."""
     users = np.flatnonzero(groups.codes >= 0)
     vectors = recommender.model.users.weight.detach().cpu().double().numpy()
     return vectors[users], groups.codes[users]
 
 
 def draw_example(recommender: segue.Recommender, split: Split, categories: Labels) -> None:
-    """The first user's test session but for its last item, explained; items are called by their category and id."""
+    """Draw the explanation of the first user's test session without its last item; item names are category and id."""
     dataset, test = recommender.dataset, split.test
     user = dataset.users.decode(test.users[:1])[0]
     session = dataset.items[test.history_ends[0] : test.target_ends[0]]
@@ -127,7 +127,7 @@ def draw_example(recommender: segue.Recommender, split: Split, categories: Label
 
 
 def rounded(found: Agreement) -> dict[str, Any]:
-    """As plain data."""
+    """Agreement as plain data."""
     return {
         "rank": [round(value, 4) for value in found.rank],
         "linear": [round(value, 4) for value in found.linear],
@@ -137,14 +137,14 @@ def rounded(found: Agreement) -> dict[str, Any]:
 
 
 def costs(found: Deletion) -> dict[str, Any]:
-    """As plain data."""
+    """Deletion as plain data."""
     return {name: round(value, 4) for name, value in asdict(found).items()} | {
         "ratios": [round(value, 2) if np.isfinite(value) else None for value in found.ratios]
     }
 
 
 def add(recommender: segue.Recommender, truth: segue.Planted, data: str, pictures: bool = False) -> None:
-    """Measure a run and add it to the results, in place of an earlier one on the same data."""
+    """Measure a run and add it to the results, replacing an earlier one on the same data."""
     items = recommender.dataset.n_items
     run = {
         "data": f"{data}, {items:,} items",
@@ -166,7 +166,9 @@ def main() -> None:
     """Measure a run on synthetic.txt, or train on small shops and measure those."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="a PARSRec trained on synthetic.txt with the split last-session-out")
-    parser.add_argument("--products", nargs="+", type=int, default=[2, 5], help="in each category, where none is given")
+    parser.add_argument(
+        "--products", nargs="+", type=int, default=[2, 5], help="in each category, if --run is not given"
+    )
     arguments = parser.parse_args()
     if arguments.run:
         add(segue.load(arguments.run), plant(MARKET), "synthetic.txt")

@@ -1,10 +1,10 @@
-"""Full ranking: every target among all items, seen items left out, on Beauty, Games and MovieLens 100K.
+"""Full ranking of every target among all items, seen items left out, on Beauty, Games and MovieLens 100K.
 
     python benchmarks/full_ranking.py --data beauty --model sasrec markov popularity --seeds 0 1 2
 
-Settings and epochs are chosen on the validation targets (the last but one item of each user); `test` is measured
-with that model, `refit_test` after training again, for the chosen number of epochs, on everything but the last item,
-as published figures are made. The result goes to results/full_ranking_<data>.json.
+Validation targets (the last but one item of each user) choose settings and epochs. `test` is measured with that model.
+`refit_test` is measured after a refit on everything but the last item, for the chosen number of epochs; published
+figures are made this way. The result goes to results/full_ranking_<data>.json.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(name: str, seed: int, split: segue.Split) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run what is asked for; each run is kept as it ends."""
+    """Run the requested models and seeds; each run is saved when it ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=common.DATA, default="beauty")
     parser.add_argument("--model", nargs="+", choices=CONFIGS, default=list(CONFIGS))

@@ -1,11 +1,11 @@
-"""The figure of the SASRec paper: Amazon Games, each target ranked among 100 uniformly drawn items.
+"""Protocol of the SASRec paper: Amazon Games, each target ranked among 100 uniformly drawn items.
 
     python benchmarks/games_sampled.py --model sasrec ssept popularity markov --seeds 0 1 2
 
-SASRec as published (d 50, 2 blocks, 1 head, 50 items, dropout 0.5, one-negative BCE), SSE-PT with the same encoder over
-items and users (its swaps chosen on validation), and the baselines. The epoch is
-chosen on the validation targets; the test is measured once. Paper: NDCG@10 0.536, HR@10 0.741 (Kang & McAuley 2018).
-The result goes to results/games_sampled.json.
+The models are SASRec as published (d 50, 2 blocks, 1 head, 50 items, dropout 0.5, one-negative BCE), SSE-PT with the
+same encoder over items and users (its swaps chosen on validation), and the baselines. Validation targets choose the
+epoch; the test is measured once. The paper has NDCG@10 0.536 and HR@10 0.741 (Kang & McAuley 2018). The result goes to
+results/games_sampled.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONFIGS = {
 
 
 def run(name: str, seed: int, split: segue.Split, epochs: int) -> dict[str, object]:
-    """Fit one model with one seed, and measure it."""
+    """Fit one model with one seed and measure it."""
     training = segue.Training(
         epochs=epochs,
         batch_size=128,
@@ -53,11 +53,11 @@ def run(name: str, seed: int, split: segue.Split, epochs: int) -> dict[str, obje
 
 
 def main() -> None:
-    """Run what is asked for; each run is kept as it ends."""
+    """Run the requested models and seeds; each run is saved when it ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=200, help="at most; validation chooses among them")
+    parser.add_argument("--epochs", type=int, default=200, help="maximum; validation chooses among them")
     arguments = parser.parse_args()
     split = segue.leave_last_out(common.dataset("games"))
     what = "Amazon Games (Video.txt), leave-last-out, each target among 100 uniform candidates"

@@ -1,15 +1,15 @@
-"""SASRec's training step on a GPU, in float32 and in bfloat16: tokens per second and memory, one axis at a time.
+"""Speed and memory of SASRec's training step on a GPU, in float32 and bfloat16, one axis at a time.
 
-    python benchmarks/gpu.py                                  # → results/gpu_<device>.json, some minutes
+    python benchmarks/gpu.py                                  # writes results/gpu_<device>.json, some minutes
     python benchmarks/gpu.py --axis items --precision bf16
-    python benchmarks/gpu.py --device cpu                     # does it run? small points; nothing is stored
+    python benchmarks/gpu.py --device cpu                     # a trial with small points; nothing is stored
 
-The same shape as `scaling.py`, with larger steps and more heads, for the fast kernels of the attention take up to a
-width of 256 per head. `attention` says which of them torch chose: flash, efficient or cudnn; or products and softmax,
-one by one. Memory is what torch holds on the device. On the axis of the catalogue ten items are recommended to all
-users, raw ids and all (once per size: the loss makes no difference). `share_of_products` compares the matrix products
-of a step with a product of two 8192 × 8192 matrices in the same precision. A point that does not fit is stored as
-failed. `scaling_pictures.py --name gpu_<device>` draws the result.
+The points are those of `scaling.py`, with larger steps and more heads, because the fast attention kernels take at most
+a width of 256 per head. `attention` names the kernel that torch chose: flash, efficient or cudnn, or products and
+softmax one by one. Memory is that which torch holds on the device. On the axis of the catalogue, ten items are
+recommended to all users, including raw ids (once per size: the loss makes no difference). `share_of_products` compares
+the matrix products of a step with a product of two 8192 × 8192 matrices in the same precision. A point that does not
+fit is stored as failed. `scaling_pictures.py --name gpu_<device>` draws the result.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def in_each(precisions: Sequence[str], axes: dict[str, list[Point]]) -> dict[str
 
 
 def device_facts() -> dict[str, Any]:
-    """What the GPU is."""
+    """Name and properties of the GPU."""
     facts = torch.cuda.get_device_properties(0)
     return {
         "device": facts.name,
@@ -67,15 +67,13 @@ def device_facts() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the axes asked for, and put them beside those that are stored for this device."""
+    """Measure the requested axes and store them beside those already stored for this device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--axis", nargs="+", choices=list(AXES), default=list(AXES))
     parser.add_argument("--precision", nargs="+", choices=["no", "bf16"], default=["no", "bf16"])
-    parser.add_argument("--seconds", type=float, default=3.0, help="of measured steps at each point")
+    parser.add_argument("--seconds", type=float, default=3.0, help="seconds of measured steps at each point")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--device", choices=["cuda", "cpu"], default="cuda", help="cpu tries the script and stores nothing"
-    )
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu is a trial that stores nothing")
     arguments = parser.parse_args()
     if arguments.device == "cpu":
         scaling.measure(in_each(arguments.precision, SMALL), arguments.axis, 0.1, arguments.seed)

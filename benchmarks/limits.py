@@ -1,12 +1,14 @@
-"""Two limits: top-k beside the bare arithmetic it needs, and the memory of a full-softmax step beside its parameters.
+"""Two limits: top-k beside the bare arithmetic that it needs, and memory of a full-softmax step beside its parameters.
 
     OMP_NUM_THREADS=1 python benchmarks/limits.py
 
-Top-k: `top_k` over all items with seen items hidden, for 20 items per user, against nothing but `torch.mm` and
-`torch.topk` on the same shapes and in the same chunks; the best process time of some runs, which take turns. Memory: a
-training step of SASRec with one million items of width 64 and full softmax, in a process of its own: by how much its
-peak rises from just before the model is made, against the bytes of parameters, their gradients and Adam's two moments.
-Both are to stay below 1.5. The result goes to results/limits.json.
+Top-k runs over all items with seen items left out, for 20 items per user. It is compared with `torch.mm` and
+`torch.topk` alone, on the same shapes and in the same chunks. Each figure is the best process time of several runs,
+which take turns.
+
+Memory is that of a training step of SASRec with one million items of width 64 and full softmax, in its own process. The
+rise of its peak from just before the model is made is compared with the bytes of parameters, their gradients and Adam's
+two moments. Both ratios must stay below 1.5. The result goes to results/limits.json.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ class Users(NamedTuple):
 
 
 class Vectors(Model):
-    """Queries that are there already, so that nothing but scoring and ranking takes time."""
+    """Model with ready-made queries, so that only scoring and ranking take time."""
 
     max_history = 1
 
@@ -60,11 +62,11 @@ class Vectors(Model):
         self.items = torch.randn(items + 1, WIDTH, generator=generator)
 
     def inputs(self, histories: Histories) -> Users:
-        """The users of the histories."""
+        """Users of the histories."""
         return Users(torch.from_numpy(histories.users))
 
     def encode(self, inputs: Users) -> torch.Tensor:
-        """The users' vectors (n, width)."""
+        """Vectors (n, width) of the users."""
         return self.users[inputs.codes]
 
     def scores(self) -> ProductScores:
@@ -73,7 +75,7 @@ class Vectors(Model):
 
 
 def bare(model: Vectors) -> None:
-    """The matrix products and the top-k, in the chunks of `top_k`, and nothing else."""
+    """Matrix products and top-k in the chunks of `top_k`, and nothing else."""
     columns = model.n_items + 1
     width = min(columns, LIMITS.chunk_items)
     rows = max(1, min(LIMITS.histories, LIMITS.buffer_bytes // (4 * width)))
@@ -88,7 +90,7 @@ def bare(model: Vectors) -> None:
 
 
 def ranking(users: int, items: int) -> dict[str, float]:
-    """Seconds of both ways for so many users and items, and their ratio."""
+    """Seconds of both ways for a number of users and items, and their ratio."""
     model = Vectors(users, items)
     scorer = Scorer.of(model)
     generator = np.random.default_rng(0)
@@ -112,13 +114,13 @@ def ranking(users: int, items: int) -> dict[str, float]:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has held."""
+    """Highest memory of this process so far."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
 def memory_of_a_step() -> dict[str, float]:
-    """Two full-softmax steps; to be run in a process of its own. What a small catalogue needs is not counted."""
+    """Memory of two full-softmax steps, to be run in its own process; the memory of a small catalogue is subtracted."""
     keep_buffers()
     many = _dataset(ITEMS)
     two_steps(_dataset(100))
@@ -137,7 +139,7 @@ def memory_of_a_step() -> dict[str, float]:
 
 
 def two_steps(dataset: Dataset) -> Model:
-    """A model after two steps."""
+    """Model after two steps."""
     model = segue.SASRec(width=WIDTH, max_length=50, loss="softmax").build(USERS, dataset.n_items)
     training = segue.Training(batch_size=BATCH, cpu=True)
     trainer = Trainer(model, model.examples(dataset), training, None, None, {}, Accelerator(cpu=True))
@@ -154,9 +156,9 @@ def _dataset(n_items: int) -> Dataset:
 
 
 def main() -> None:
-    """Measure both, and write them."""
+    """Measure both limits and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--memory", action="store_true", help="the memory of a step alone, in this process")
+    parser.add_argument("--memory", action="store_true", help="measure only the memory of a step, in this process")
     if parser.parse_args().memory:
         print(json.dumps(memory_of_a_step()))
         return

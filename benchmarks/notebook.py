@@ -1,12 +1,13 @@
-"""The setting of Microsoft's SASRec notebook, on Amazon Games: ten epochs, and how long they and the evaluation take.
+"""Speed and accuracy in the setting of Microsoft's SASRec notebook: ten epochs on Amazon Games, and the evaluation.
 
     OMP_NUM_THREADS=1 python benchmarks/notebook.py     # one core, as the peer was measured
     python benchmarks/notebook.py                       # all cores
 
-50 items, 2 blocks, d 100, 1 head, dropout 0.1, learning rate 1e-3, batch 128, one negative; 10,000 test users, each
-target among 100 items. Peer, measured on one core of the same kind of machine: Microsoft recommenders 1.2.1
-(TensorFlow 2.15), 57.4 s per epoch, NDCG@10 .4615 and HR@10 .6686 after ten epochs, 18 users/s in evaluation. Then
-the full evaluation: all users, all items. The result goes to results/notebook_<threads>.json.
+The setting is 50 items, 2 blocks, d 100, 1 head, dropout 0.1, learning rate 1e-3, batch 128 and one negative, with
+10,000 test users and each target among 100 items. The peer is Microsoft recommenders 1.2.1 (TensorFlow 2.15), measured
+on one core of the same kind of machine: 57.4 s per epoch, NDCG@10 .4615 and HR@10 .6686 after ten epochs, 18 users/s in
+evaluation. The full evaluation of all users among all items follows. The result goes to
+results/notebook_<threads>.json.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How long an epoch of PARSRec takes in its published setting, and how long its arithmetic alone would.
+"""Seconds of an epoch of PARSRec in its published setting, and of its arithmetic alone.
 
     OMP_NUM_THREADS=1 python benchmarks/parsrec_speed.py     # one core, as the peer was measured
 
-`synthetic.txt` (1,024 users, 98 training sessions each), batch 256, widths 128 and 128, one block, two heads, dropout
-0.1, gradient norm 30, softmax over all 2,000 items at every step. Peer, measured on one core of the same kind of
-machine: PARSRec's program (commit 8d2a5ae) with anomaly detection off, 121.4 s per epoch (167.6 s as shipped). The
-floating-point operations are those of the matrix products of the forward and the backward pass; the speed of the
-machine is that of a product of two 1024 × 1024 matrices, before and after. The result goes to
+The data is `synthetic.txt` (1,024 users, 98 training sessions each). The setting is batch 256, widths 128 and 128, one
+block, two heads, dropout 0.1, gradient norm 30, and a softmax over all 2,000 items at every step. The peer is PARSRec's
+program (commit 8d2a5ae) with anomaly detection off, measured on one core of the same kind of machine: 121.4 s per epoch
+(167.6 s as shipped). Floating-point operations are those of the matrix products of the forward and backward pass. The
+speed of the machine is that of a product of two 1024 × 1024 matrices, before and after. The result goes to
 results/parsrec_speed.json.
 """
 
@@ -25,7 +25,7 @@ CONFIG = segue.PARSRec()
 
 
 def flops(split: segue.Split) -> float:
-    """Floating-point operations of all matrix products of an epoch; a backward pass costs twice a forward one."""
+    """Floating-point operations of all matrix products of an epoch; a backward pass costs two forward passes."""
     sessions = split.train.sessions
     steps, first, last = int(sessions.lengths.sum()), len(sessions), len(sessions)  # first and last steps of sessions
     user, item, width = CONFIG.user_width, CONFIG.item_width, CONFIG.user_width + CONFIG.item_width
@@ -39,7 +39,7 @@ def flops(split: segue.Split) -> float:
 
 
 def main() -> None:
-    """Train some epochs without validation, and write what one takes."""
+    """Train some epochs without validation and write the seconds of one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=3)
     epochs = parser.parse_args().epochs

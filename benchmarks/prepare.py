@@ -2,8 +2,8 @@
 
     python benchmarks/prepare.py [--rows 20000000] [--k-core 5]
 
-The file is made anew, the preparation runs in a fresh process of its own, and the result, with versions and hardware,
-goes to benchmarks/results/prepare.json.
+The file is made anew, and the preparation runs in a fresh process. The result goes to benchmarks/results/prepare.json,
+with versions and hardware.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ USERS, ITEMS = 138_000, 27_000
 
 
 def make_log(path: Path, rows: int) -> None:
-    """A ratings file in random order: some items far more popular than others, times over twenty years."""
+    """Write a ratings file in random order: some items are far more popular than others, times span twenty years."""
     rng = np.random.default_rng(0)
     frame = pl.DataFrame(
         {
@@ -39,7 +39,7 @@ def make_log(path: Path, rows: int) -> None:
 
 
 def measure(path: Path, out: Path, k_core: int) -> dict[str, object]:
-    """Prepare the file in this process, and report what it took."""
+    """Prepare the file in this process and report time and memory."""
     import segue
 
     began, phases = time.perf_counter(), {}

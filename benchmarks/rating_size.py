@@ -1,12 +1,11 @@
-"""Time and memory of ARERec on a made log of 20 million ratings, of the size of MovieLens 20M.
+"""Time and memory of ARERec on a simulated log of 20 million ratings, the size of MovieLens 20M.
 
     python benchmarks/rating_size.py                          # 138,000 users, 27,000 items, one epoch
-    python benchmarks/rating_size.py --ratings 2000000        # fewer ratings by as many users, to see what grows
+    python benchmarks/rating_size.py --ratings 2000000        # fewer ratings by as many users, to see the growth
 
-Popularity of items and activity of users fall off as in real logs, ratings are levels from 0.5 to 5 made of biases, a
-few factors and noise. The log is written as Parquet, prepared and cut in time, and one epoch is trained without
-validation, in a process of its own whose peak of memory is reported. The result goes to
-results/rating_size_<ratings>.json.
+Popularity of items and activity of users fall off as in real logs. Ratings are levels from 0.5 to 5 made of biases, a
+few factors and noise. The log is written as Parquet, prepared and split in time. One epoch is trained without
+validation, in its own process, which reports its peak memory. The result goes to results/rating_size_<ratings>.json.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ USERS, ITEMS = 138_000, 27_000
 
 
 def made(n: int, seed: int = 0) -> pl.DataFrame:
-    """A log of about n ratings (pairs that come twice are dropped)."""
+    """Log of about n ratings (repeated pairs are dropped)."""
     rng = np.random.default_rng(seed)
     activity = np.minimum(rng.lognormal(0.0, 1.1, USERS), 60.0)
     popularity = 1 / np.arange(10, ITEMS + 10) ** 0.9
@@ -46,7 +45,7 @@ def made(n: int, seed: int = 0) -> pl.DataFrame:
 
 
 def train(folder: str) -> dict[str, float]:
-    """One epoch on the prepared Dataset in `folder`, in this process; what it took."""
+    """Train one epoch on the prepared Dataset in `folder`, in this process, and report time and memory."""
     opened = time.perf_counter()
     split = segue.time_cut(segue.Dataset.open(folder, verify=False))
     divided = time.perf_counter()
@@ -69,7 +68,7 @@ def train(folder: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Make, prepare and train; or, as the process of its own, train alone."""
+    """Make, prepare and train; or only train, in the measured process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratings", type=int, default=20_000_000)
     parser.add_argument("--train", help=argparse.SUPPRESS)

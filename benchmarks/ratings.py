@@ -1,17 +1,20 @@
-"""Predicted ratings on MovieLens 100K: ARERec, its published form with and without its leak, and honest baselines.
+"""Predicted ratings on MovieLens 100K: ARERec, its published form with and without its leak, and baselines.
 
     python benchmarks/ratings.py --setting all                 # a random fifth of all rows is the test
     python benchmarks/ratings.py --setting published           # the preparation of ARERec's program
 
-Two settings. "all": all rows, 20 % of them drawn for the test and 10 % for validation. "published": users, then items,
-with fewer than 20 ratings taken out, once each, and test rows dropped whose item is not in training, as ARERec's
-program (commit e46bd9d) prepares. Seeds draw the split and train the model. Settings and epochs are chosen on
-validation; then the baselines and the default form are trained again on all but the test. ARERec is measured in its own
-defaults, with a local context unit per rating instead of shared ones ("per rating"), and as published (learning rate
-1e-4, batches of 128 ratings, no biases, no ratings of neighbours), looking back at training only or, with the leak,
-at everything. Figures beside the usual ones: the published metrics HR@10 and NDCG@10 among a user's own test ratings,
-ranked by the expected rating, and by the most probable one as the program does. Results go to
-results/ratings_all.json and results/ratings_published.json.
+There are two settings. "all" has all rows, 20 % of them drawn for the test and 10 % for validation. "published"
+prepares as ARERec's program does (commit e46bd9d): it removes users, then items, with fewer than 20 ratings, once each,
+and drops test rows with an item that is not in training.
+
+Seeds draw the split and train the model. Validation chooses settings and epochs; then the baselines and the default
+form are refit on all but the test. ARERec is measured with its defaults, with a local context unit per rating instead
+of shared ones ("per rating"), and as published (learning rate 1e-4, batches of 128 ratings, no biases, no ratings of
+neighbours). The published form looks back at training only or, with the leak, at everything.
+
+Beside the usual figures there are the published metrics HR@10 and NDCG@10 among a user's own test ratings, ranked by
+the expected rating, and by the most probable one as the program does. Results go to results/ratings_all.json and
+results/ratings_published.json.
 """
 
 from __future__ import annotations
@@ -59,7 +62,7 @@ METRICS = ("rmse", "mae", "log_loss", "own_hr@10", "own_ndcg@10")
 
 
 def split_of(setting: str, seed: int) -> segue.Split:
-    """MovieLens 100K as the setting prepares and divides it."""
+    """MovieLens 100K, prepared and split as the setting says."""
     if setting == "all":
         return segue.random_rows(common.dataset("ml-100k"), test=0.2, validation=0.1, seed=seed)
     data = common.dataset("ml-100k", min_per_user=20, min_per_item=20, rounds=1, first="users")
@@ -67,17 +70,17 @@ def split_of(setting: str, seed: int) -> segue.Split:
 
 
 def figures(recommender: segue.Recommender, split: segue.Split) -> dict[str, float]:
-    """Of the test part."""
+    """Figures of the test part."""
     found = segue.evaluate_ratings(recommender, split.test, k=10)
     kept = {name: found.metrics[name] for name in METRICS if name in found.metrics}
-    if "log_loss" in kept:  # there are probabilities
+    if "log_loss" in kept:  # the model has probabilities
         ranked = segue.evaluate_ratings(recommender, split.test, k=10, arg_max=True, resamples=0)
         kept |= {f"{name} by class": ranked.metrics[name] for name in ("own_hr@10", "own_ndcg@10")}
     return {name: round(value, 4) for name, value in kept.items()}
 
 
 def run(name: str, setting: str, seed: int, runs: Path | None) -> dict[str, Any]:
-    """Fit one model, once to choose and once more, and measure both."""
+    """Fit one model, once to choose the epoch and once as the refit, and measure both."""
     split = split_of(setting, seed)
     training = replace(AS_PUBLISHED if "published" in name else TRAINING, seed=seed)
     out = None if runs is None else runs / f"{setting}-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
@@ -100,12 +103,12 @@ def run(name: str, setting: str, seed: int, runs: Path | None) -> dict[str, Any]
 
 
 def main() -> None:
-    """Run what is asked for; each run is kept as it ends."""
+    """Run the requested models and seeds; each run is saved when it ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setting", choices=("all", "published"), default="all")
     parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--runs", type=Path, help="keep each run as a folder in this one, and go on there")
+    parser.add_argument("--runs", type=Path, help="save each run in this folder, and resume it from there")
     arguments = parser.parse_args()
     what = "MovieLens 100K, a random fifth of the ratings is the test"
     if arguments.setting == "published":

@@ -1,13 +1,13 @@
-"""How speed and memory of training grow: with histories, width, catalogue and log. One axis at a time.
+"""Speed and memory of training against histories, width, catalogue and log, one axis at a time.
 
     OMP_NUM_THREADS=1 python benchmarks/scaling.py                  # all axes, less than ten minutes on one core
     OMP_NUM_THREADS=1 python benchmarks/scaling.py --axis items     # one of them; the others stay as they are stored
-    OMP_NUM_THREADS=1 python benchmarks/scaling.py --small          # does it run? a minute; nothing is stored
+    OMP_NUM_THREADS=1 python benchmarks/scaling.py --small          # a trial of a minute; nothing is stored
 
-The steps are those of the trainer that `segue.fit` uses, on made data with popular and rare items; each point in a
-process of its own (`steps.py`). A token is a real input that a step learns from. `share_of_products` is what the matrix
-products of a step, forward and backward, would take at the speed of a product of two 1024 × 1024 matrices in the same
-process, divided by what the step takes. The result goes to results/scaling.json; `scaling_pictures.py` draws it.
+The steps are those of the trainer that `segue.fit` uses, on simulated data with popular and rare items. Each point runs
+in its own process (`steps.py`). A token is a real input that a step learns from. `share_of_products` is the time of the
+matrix products of a step, forward and backward, at the speed of a product of two 1024 × 1024 matrices in the same
+process, divided by the time of the step. The result goes to results/scaling.json; `scaling_pictures.py` draws it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SMALL: dict[str, list[Point]] = {
 
 
 def measure(axes: dict[str, list[Point]], chosen: Sequence[str], seconds: float, seed: int) -> Runs:
-    """Every point of the axes chosen, one after the other."""
+    """Measure every point of the requested axes, one after the other."""
     found: Runs = {}
     for axis in chosen:
         found[axis] = []
@@ -62,12 +62,12 @@ def measure(axes: dict[str, list[Point]], chosen: Sequence[str], seconds: float,
 
 
 def main() -> None:
-    """Measure the axes asked for, and put them beside those that are stored."""
+    """Measure the requested axes and store them beside the others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--axis", nargs="+", choices=list(AXES), default=list(AXES))
-    parser.add_argument("--seconds", type=float, default=BASE.seconds, help="of measured steps at each point")
+    parser.add_argument("--seconds", type=float, default=BASE.seconds, help="seconds of measured steps at each point")
     parser.add_argument("--seed", type=int, default=BASE.seed)
-    parser.add_argument("--small", action="store_true", help="small points, and nothing is stored")
+    parser.add_argument("--small", action="store_true", help="small points; nothing is stored")
     arguments = parser.parse_args()
     facts = common.provenance()
     found = measure(SMALL if arguments.small else AXES, arguments.axis, arguments.seconds, arguments.seed)

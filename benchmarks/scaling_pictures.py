@@ -1,10 +1,10 @@
-"""The picture of the scaling curves, made of what is stored in results/scaling.json alone.
+"""Picture of the scaling curves, made from results/scaling.json alone.
 
-    python benchmarks/scaling_pictures.py                    # → docs/images/scaling.png
-    python benchmarks/scaling_pictures.py --name gpu_<device> # of results/gpu_<device>.json
+    python benchmarks/scaling_pictures.py                    # draws docs/images/scaling.png
+    python benchmarks/scaling_pictures.py --name gpu_<device> # from results/gpu_<device>.json
 
-A column for each axis: tokens per second above, memory below. Percentages are the share of the speed of a large matrix
-product that the step reaches.
+The picture has a column for each axis, with tokens per second above and memory below. Percentages are the share of the
+speed of a large matrix product that the step reaches.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Rows = list[dict[str, Any]]
 
 
 def figure_of(result: dict[str, Any]) -> Figure:
-    """The picture of one result: tokens per second above, memory below, a column per axis."""
+    """Picture of one result: tokens per second above, memory below, a column per axis."""
     axes = [name for name in TITLES if name in result["axes"]]
     figure = Figure(figsize=(3.3 * len(axes) + 0.4, 6.2), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -67,7 +67,7 @@ def figure_of(result: dict[str, Any]) -> Figure:
 
 
 def lines_of(points: Rows) -> dict[str, Rows]:
-    """The points that worked, a line for each loss and precision; a line alone has no name."""
+    """Points that worked, in a line for each loss and precision; a single line has no name."""
     lines: dict[str, Rows] = {}
     for row in filter(_done, points):
         names = [NAMES[row[key]] for key in ("loss", "precision") if len({other.get(key) for other in points}) > 1]
@@ -98,7 +98,7 @@ def _memory(axes: Axes, name: str, rows: Rows, colour: str, label: str) -> None:
 
 
 def _needed(axes: Axes, name: str, points: Rows) -> None:
-    """The least that training can need, which is the same for all lines."""
+    """Draw the least memory that training can need, which is the same for all lines."""
     least = dict(sorted((row[name], row[NEEDED]) for row in points if NEEDED in row))
     axes.plot(list(least), list(least.values()), "--", color=GREY, lw=1.3, label="weights, gradients,\nmoments")
 
@@ -127,7 +127,7 @@ def _finish(above: Axes, below: Axes, name: str) -> None:
 
 
 def short(number: float) -> str:
-    """With as few digits as do.
+    """Number with as few digits as needed.
 
     >>> short(64), short(20_000), short(1_000_000)
     ('64', '20k', '1M')
@@ -139,7 +139,7 @@ def short(number: float) -> str:
 
 
 def megabytes(number: float) -> str:
-    """With its unit.
+    """Megabytes with their unit.
 
     >>> megabytes(30), megabytes(3_000)
     ('30 MB', '3 GB')
@@ -148,9 +148,9 @@ def megabytes(number: float) -> str:
 
 
 def main() -> None:
-    """Draw what is stored."""
+    """Draw the stored result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default="scaling", help="of the result")
+    parser.add_argument("--name", default="scaling", help="name of the result")
     name = parser.parse_args().name
     result = common.read(name)
     if not result:

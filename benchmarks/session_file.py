@@ -3,8 +3,8 @@
     python benchmarks/session_file.py
 
 Reading, preparing to a folder, opening it and splitting run in a fresh process, three times; the fastest counts.
-PARSRec's own script turns the same file into its binary one in 217 s of CPU time, measured on the same kind of machine.
-The result goes to benchmarks/results/session_file.json.
+PARSRec's own script converts the same file into a binary one in 217 s of CPU time, on the same kind of machine. The
+result goes to benchmarks/results/session_file.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RUNS = 3
 
 
 def measure(source: Path, out: Path) -> dict[str, object]:
-    """Prepare and split in this process, and report what it took; the import of segue counts, too."""
+    """Prepare and split in this process and report time and memory, including the import of segue."""
     began, phases = time.perf_counter(), {}
     import segue
 
@@ -53,7 +53,7 @@ def measure(source: Path, out: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure in fresh processes, write the result."""
+    """Measure in fresh processes and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", nargs=2, type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

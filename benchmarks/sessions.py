@@ -1,14 +1,13 @@
-"""Sessions completed step by step, on the simulated data that come with PARSRec's program: do sessions help?
+"""Accuracy of models that complete sessions step by step, on the simulated data of PARSRec's program.
 
     python benchmarks/sessions.py --model popularity recent-popularity markov sasrec parsrec --seeds 0 1 2
 
-Every model is asked about the same last sessions by the same code: at each step the best of the session's remaining
-items is ranked among all 2,000 items, and among those that remain and 99 sampled ones (the protocol of the PARSRec
-paper). The epoch is chosen on the last but one session of each user, by session precision among sampled items.
-PARSRec has the settings that its program ships with, but for the learning rate, which is twice as high and falls to
-zero; it reads all of the history. SASRec reads the newest items, basket included. The result goes to
-results/sessions.json. With --runs the runs are kept as folders and go on where they stopped; `segue evaluate` and
-benchmarks/explanations.py take them.
+Every model completes the same last sessions with the same code. At each step the best of the session's remaining items
+is ranked among all 2,000 items, and among those that remain and 99 sampled ones (the protocol of the PARSRec paper).
+Validation sessions, the last but one of each user, choose the epoch by session precision among sampled items. PARSRec
+has the settings that its program ships with, but a learning rate twice as high that falls to zero; it reads the whole
+history. SASRec reads the newest items, basket included. The result goes to results/sessions.json. With --runs the runs
+are saved as folders and can be resumed; `segue evaluate` and benchmarks/explanations.py read them.
 """
 
 from __future__ import annotations
@@ -51,13 +50,13 @@ METRICS = ("sess_prec@10", "step_hr@10", "step_ndcg@10")
 
 
 def run(name: str, seed: int, split: segue.Split, epochs: int | None, runs: Path | None) -> dict[str, object]:
-    """Fit one model with one seed, and complete the test sessions with it."""
+    """Fit one model with one seed and complete the test sessions with it."""
     config, training = CONFIGS[name], replace(TRAINING.get(name, CHOOSING), seed=seed)
     training = training if epochs is None else replace(training, epochs=epochs)
     out = None if runs is None else runs / f"{name}-{seed}"
     fitted = segue.fit(config, split, training=training, out=out, resume=out is not None)
     begun = time.perf_counter()
-    found = both_ways(fitted, split.test, k=10, seed=0)  # the same questions for every seed of the training
+    found = both_ways(fitted, split.test, k=10, seed=0)  # the same candidates for every seed of the training
     seconds = time.perf_counter() - begun
     return {
         "model": name,
@@ -75,12 +74,12 @@ def run(name: str, seed: int, split: segue.Split, epochs: int | None, runs: Path
 
 
 def main() -> None:
-    """Run what is asked for; each run is kept as it ends."""
+    """Run the requested models and seeds; each run is saved when it ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", choices=CONFIGS, default=list(CONFIGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="at most; validation chooses among them")
-    parser.add_argument("--runs", type=Path, help="keep each run as a folder in this one")
+    parser.add_argument("--epochs", type=int, help="maximum; validation chooses among them")
+    parser.add_argument("--runs", type=Path, help="save each run in this folder")
     arguments = parser.parse_args()
     split = segue.last_session_out(common.session_dataset())
     what = f"{common.SESSIONS}, last-session-out, step by step, among all items and among 99 sampled ones"

@@ -2,8 +2,7 @@
 
     python benchmarks/simulate.py [--users 10000] [--sessions 100]
 
-The simulation runs in a fresh process of its own; the result, with versions and hardware, goes to
-benchmarks/results/simulate.json.
+The simulation runs in a fresh process. The result goes to benchmarks/results/simulate.json, with versions and hardware.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ CATEGORIES, PRODUCTS = 20, 100
 
 
 def measure(path: Path, users: int, sessions: int) -> dict[str, object]:
-    """Simulate in this process, and report what it took; the import of segue counts."""
+    """Simulate in this process and report time and memory, including the import of segue."""
     began = time.perf_counter()
     import segue
 
@@ -39,7 +38,7 @@ def measure(path: Path, users: int, sessions: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure in a fresh process, count what was written, write the result."""
+    """Measure in a fresh process, count the written sessions, write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--sessions", type=int, default=100)

@@ -1,12 +1,12 @@
-"""Where the time of one of SASRec's training steps goes, and what share of the machine's peak it reaches.
+"""Time of each part of a training step of SASRec, and its share of the machine's peak speed.
 
     OMP_NUM_THREADS=1 python benchmarks/step_profile.py --setting notebook     # benchmarks/notebook.py's, on Games
     OMP_NUM_THREADS=1 python benchmarks/step_profile.py --setting defaults
 
-The parts of the forward pass and the operators are those of torch's profiler; seconds are process time without it. A
-part's time is what its operators take, those of its own parts left out. Floating-point operations are those of the
-matrix products, counted by torch; the peak is that of a product of two 1024 × 1024 matrices, measured here. The result
-goes to results/step_profile_<setting>.json.
+The parts of the forward pass and the operators come from torch's profiler; seconds are process time without it. The
+time of a part is that of its operators, without its own parts. Floating-point operations are those of the matrix
+products, counted by torch. The peak is that of a product of two 1024 × 1024 matrices, measured here. The result goes to
+results/step_profile_<setting>.json.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ MODULES: dict[type[nn.Module], str] = {
     nn.Embedding: "lookup",
 }
 STEPS, WARM, GOES = 30, 5, 20
-"""Steps that are measured, those of the first go that are not, and goes, of which each step's fastest counts."""
+"""Measured steps, warm-up steps before the first pass, and passes; the fastest pass of each step counts."""
 
 
 def ranged(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    """The call, as a range of this name in the profile."""
+    """Function with a profiler range of this name."""
 
     def within(*arguments: Any, **named: Any) -> Any:
         with record_function(f"part: {name}"):
@@ -60,7 +60,7 @@ def ranged(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def mark(trainer: Trainer) -> None:
-    """Give names to the parts of a step."""
+    """Name the parts of a step."""
     for module in trainer.model.modules():
         for kind, name in MODULES.items():
             if isinstance(module, kind):
@@ -72,7 +72,7 @@ def mark(trainer: Trainer) -> None:
 
 
 def profiled(trainer: Trainer, plan: list[Any]) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Shares of the parts, and the ten operators that take most."""
+    """Shares of the parts, and the ten operators that take most time."""
     mark(trainer)
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for step in range(STEPS):
@@ -98,7 +98,7 @@ def profiled(trainer: Trainer, plan: list[Any]) -> tuple[dict[str, float], list[
 
 
 def main() -> None:
-    """Profile one setting, and write the result."""
+    """Profile one setting and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setting", choices=CONFIGS, default="notebook")
     setting = parser.parse_args().setting

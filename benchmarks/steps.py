@@ -1,7 +1,7 @@
-"""Speed and memory of SASRec's training step at one point of an axis, measured in the trainer that `segue.fit` uses.
+"""Speed and memory of SASRec's training step at one point of an axis, measured in the trainer of `segue.fit`.
 
-Run as `python benchmarks/steps.py '<point as JSON>'` it measures one point in a process of its own, so that the peak of
-memory is the point's, and prints what it found. `scaling.py` and `gpu.py` start it.
+`python benchmarks/steps.py '<point as JSON>'` measures one point in its own process, so that the peak memory is the
+point's, and prints the result. `scaling.py` and `gpu.py` start it.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from segue.training.deferred import PERIOD
 from segue.training.trainer import Trainer
 
 HISTORY = 50
-"""Interactions of a user on average, where a log of a given size is made."""
+"""Mean interactions of a user in a log of a given size."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured; everything else is a default of `segue.SASRec` and `segue.Training`."""
+    """Point of an axis; everything else is a default of `segue.SASRec` and `segue.Training`."""
 
     length: int = 64
     """Inputs of every history."""
@@ -54,31 +54,31 @@ class Point:
     loss: Literal["sampled-softmax", "softmax"] = "sampled-softmax"
     """Shared negatives, or all items."""
     targets: int = 4_096
-    """Targets per step, which are as many real inputs."""
+    """Targets per step, and as many real inputs."""
     users: int | None = None
-    """Histories that are made; when not given, as many as four steps need."""
+    """Number of histories; if not given, enough for four steps."""
     interactions: int | None = None
-    """Make a log of so many interactions, with histories of all lengths, and prepare it; when not given, histories of
-    one length are made."""
+    """Interactions of a log with histories of all lengths, which is made and prepared; if not given, histories have one
+    length."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where it runs."""
+    """Device of the training."""
     precision: Literal["no", "bf16"] = "no"
-    """As of `Training.precision`."""
+    """Value of `Training.precision`."""
     recommend: bool = False
     """Also recommend ten items to all users."""
     seconds: float = 3.0
-    """How long steps are measured, after a few that are not: at least two steps, or one that takes very long."""
+    """Seconds of measurement after a few warm-up steps: at least two steps, or one that takes very long."""
     seed: int = 0
-    """Of the made log, the weights and the training."""
+    """Seed of the log, the weights and the training."""
 
     @property
     def config(self) -> segue.SASRec:
-        """The model."""
+        """Config of the model."""
         return segue.SASRec(width=self.width, heads=self.heads, max_length=self.length, loss=self.loss)
 
 
 def in_own_process(point: Point) -> dict[str, Any]:
-    """`measured`, in a process of its own; what it says on standard error is passed on."""
+    """Result of `measured` in its own process, which shares standard error."""
     command = [sys.executable, __file__, json.dumps(dataclasses.asdict(point))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -86,7 +86,7 @@ def in_own_process(point: Point) -> dict[str, Any]:
 
 
 def measured(point: Point) -> dict[str, Any]:
-    """All that is measured at one point, in this process."""
+    """All measurements at one point, in this process."""
     keep_buffers()
     dtype = torch.bfloat16 if point.precision == "bf16" else torch.float32
     size = 8_192 if point.device != "cpu" else 1_024 if dtype == torch.float32 else 128  # CPUs may emulate bfloat16
@@ -101,7 +101,7 @@ def measured(point: Point) -> dict[str, Any]:
         found |= speed
         found |= in_memory(trainer, before, peak_memory(point.device))
         if point.interactions:
-            del found["added_mb"]  # training takes up what preparing has left
+            del found["added_mb"]  # training reuses the memory that preparing has left
         if point.recommend:
             found |= recommended(trainer, dataset)
     except torch.OutOfMemoryError:
@@ -111,7 +111,7 @@ def measured(point: Point) -> dict[str, Any]:
 
 
 def _share(found: dict[str, Any], peak: float) -> float | None:
-    """How near the step comes to a large matrix product; None where steps are of different shapes."""
+    """Speed of the step relative to a large matrix product; None if steps have different shapes."""
     if "gflop_per_step" not in found:
         return None
     return round(found["gflop_per_step"] * 1e9 / found["seconds_per_step"] / peak, 3)
@@ -121,7 +121,7 @@ def _share(found: dict[str, Any], peak: float) -> float | None:
 
 
 def trained(point: Point, dataset: segue.Dataset) -> tuple[Trainer, dict[str, Any]]:
-    """Some steps of the trainer, and how fast they were."""
+    """Trainer after some steps, and their speed."""
     torch.manual_seed(point.seed)
     model = point.config.resolved(dataset).build(dataset.n_users, dataset.n_items)
     begun = time.perf_counter()
@@ -129,7 +129,7 @@ def trained(point: Point, dataset: segue.Dataset) -> tuple[Trainer, dict[str, An
     per_step = max(1, round(point.targets / examples.weights.mean()))
     batches = plan_epoch(examples.lengths, examples.weights, per_step, np.random.default_rng(point.seed))
     planned = time.perf_counter() - begun
-    # The log of a catalogue so large would be many times as long as this one, and its epochs too.
+    # A log of such a large catalogue would be many times as long as this one, and so would its epochs.
     large = point.items >= 100_000 and point.loss == "sampled-softmax" and point.device == "cpu"
     settings = segue.Training(
         batch_size=per_step,
@@ -152,7 +152,7 @@ def trained(point: Point, dataset: segue.Dataset) -> tuple[Trainer, dict[str, An
     batch_seconds = time.perf_counter() - begun
     begun = time.perf_counter()
     trainer.optimizer.settle()
-    settling = (time.perf_counter() - begun) / PERIOD  # each step's part of what is done now and then
+    settling = (time.perf_counter() - begun) / PERIOD  # each step's part of the periodic work
     found: dict[str, Any] = {
         "tokens_per_second": round(statistics.median(n / (s + settling) for n, s in zip(terms, seconds, strict=True))),
         "seconds_per_step": round(statistics.median(seconds) + settling, 5),
@@ -169,7 +169,7 @@ def trained(point: Point, dataset: segue.Dataset) -> tuple[Trainer, dict[str, An
 
 
 def _steps(trainer: Trainer, batches: Sequence[Int64], seconds: float, least: int) -> tuple[list[float], list[int]]:
-    """Go through batches for so many seconds: what each step took, and how many real inputs it learnt from."""
+    """Times and real inputs of the steps through batches for a number of seconds."""
     device, taken, terms = trainer.accelerator.device.type, list[float](), list[int]()
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken) < least:
@@ -187,8 +187,8 @@ def _steps(trainer: Trainer, batches: Sequence[Int64], seconds: float, least: in
 def matrix_operations(trainer: Trainer, index: Int64) -> dict[str, int]:
     """Floating-point operations of a step, forward and backward, by operator of a matrix product.
 
-    Products of attention are counted in full, though half of each is masked, and so are the scores that a full softmax
-    over a large catalogue makes a second time to save memory.
+    Products of attention count in full, though half of each is masked. So do scores that a full softmax over a large
+    catalogue makes a second time to save memory.
     """
     with FlopCounterMode(display=False) as counter:
         trainer._step(index, 0)
@@ -196,7 +196,7 @@ def matrix_operations(trainer: Trainer, index: Int64) -> dict[str, int]:
 
 
 def attention_kernel(counted: dict[str, int]) -> str:
-    """Which of torch's kernels computed the attention."""
+    """Torch kernel that computed the attention."""
     for kernel in ("flash", "cudnn", "efficient"):
         if any(f"scaled_dot_product_{kernel}" in operator for operator in counted):
             return kernel
@@ -207,7 +207,7 @@ def attention_kernel(counted: dict[str, int]) -> str:
 
 
 def recommended(trainer: Trainer, dataset: segue.Dataset) -> dict[str, Any]:
-    """Users per second of ten items for everybody, raw ids and all, in the second of two goes."""
+    """Users per second of ten items for all users, including raw ids, in the second of two passes."""
     assert isinstance(trainer.model, SASRecModel)
     recommender = segue.Recommender(trainer.model, dataset, {})
     for _ in range(2):
@@ -222,7 +222,7 @@ def recommended(trainer: Trainer, dataset: segue.Dataset) -> dict[str, Any]:
 
 
 def in_memory(trainer: Trainer, before: float, peak: float) -> dict[str, Any]:
-    """Megabytes: the highest of all, what the model and its steps add, and the least that they need."""
+    """Megabytes: the highest overall, those that the model and its steps add, and the least that they need."""
     weights = sum(parameter.numel() * parameter.element_size() for parameter in trainer.model.parameters()) / 1e6
     return {
         "peak_mb": round(peak),
@@ -232,7 +232,7 @@ def in_memory(trainer: Trainer, before: float, peak: float) -> dict[str, Any]:
 
 
 def forget_peak(device: str) -> None:
-    """Begin a new peak of memory here, where the system can."""
+    """Reset the peak of memory, if the system can."""
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         return
@@ -242,19 +242,19 @@ def forget_peak(device: str) -> None:
 
 
 def peak_memory(device: str) -> float:
-    """Megabytes of this process, or of the GPU's memory that it holds, at most."""
+    """Highest megabytes of this process, or of its GPU memory."""
     return torch.cuda.max_memory_allocated() / 1e6 if device != "cpu" else _status("VmHWM")
 
 
 def resident(device: str) -> float:
-    """Megabytes now."""
+    """Current megabytes."""
     return torch.cuda.memory_allocated() / 1e6 if device != "cpu" else _status("VmRSS")
 
 
 def _status(name: str) -> float:
-    """A line of /proc/self/status; elsewhere than on Linux the highest resident memory of all times.
+    """Value of a line of /proc/self/status; outside Linux the highest resident memory so far.
 
-    Not `ru_maxrss` everywhere: a new process begins with the peak of the one that started it.
+    `ru_maxrss` would not do on Linux: a new process begins with the peak of its parent.
     """
     status = Path("/proc/self/status")
     if not status.exists():
@@ -263,11 +263,11 @@ def _status(name: str) -> float:
     return int(line.split()[1]) * 1_024 / 1e6
 
 
-# ---- made data -------------------------------------------------------------------------------------------------------
+# ---- simulated data --------------------------------------------------------------------------------------------------
 
 
 def made_histories(point: Point) -> segue.Dataset:
-    """Histories of one length, made directly as the arrays of a Dataset."""
+    """Dataset of histories of one length, made directly from arrays."""
     rng = np.random.default_rng(point.seed)
     users = point.users or 4 * max(1, round(point.targets / point.length))
     drawn = popular_items(rng, users * (point.length + 1), point.items)
@@ -278,7 +278,7 @@ def made_histories(point: Point) -> segue.Dataset:
 
 
 def made_log(point: Point) -> pl.DataFrame:
-    """A log in random order: users differ in how much they do, items in how popular they are."""
+    """Log in random order; users differ in activity, items in popularity."""
     rng = np.random.default_rng(point.seed)
     n = point.interactions or 0
     activity = np.cumsum(np.minimum(rng.lognormal(0.0, 1.1, max(2, n // HISTORY)), 60.0))
@@ -288,14 +288,14 @@ def made_log(point: Point) -> pl.DataFrame:
 
 
 def popular_items(rng: np.random.Generator, n: int, items: int) -> npt.NDArray[np.int32]:
-    """Codes (n,) from 1: nearly as Zipf has it, the popular ones anywhere in the catalogue."""
+    """Codes (n,) from 1, nearly Zipf-distributed; popular codes are anywhere in the catalogue."""
     popularity = np.cumsum(1 / np.arange(10, items + 10) ** 0.9)
     ranks = np.searchsorted(popularity, rng.random(n) * popularity[-1])
     return (rng.permutation(items).astype(np.int32) + 1)[ranks]
 
 
 def prepared(point: Point) -> tuple[segue.Dataset, dict[str, Any]]:
-    """The Dataset of a made log, and what `segue.prepare` took to make it of the frame."""
+    """Dataset of a simulated log, and the time and memory of `segue.prepare`."""
     frame = made_log(point)
     forget_peak("cpu")
     before, begun = resident("cpu"), time.perf_counter()

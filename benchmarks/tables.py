@@ -1,10 +1,10 @@
-"""The tables of measured results in README.md and on pages in docs/, made from benchmarks/results/*.json.
+"""Tables of measured results in README.md and the pages of docs/, made from benchmarks/results/*.json.
 
     python benchmarks/tables.py            # write them between the markers on these pages
-    python benchmarks/tables.py --check    # say whether they are there already; exit code 1 if not
+    python benchmarks/tables.py --check    # compare only; exit code 1 if a page would change
 
-Whatever results exist are shown; figures of papers and other programs stand beside ours with their source. What a
-page shows is in `pages/`.
+Pages show all existing results. Figures of papers and other programs stand beside them with their source. `pages/` has
+a module per page.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DOCS, RESULTS = ROOT / "docs", ROOT / "benchmarks" / "results"
 
 
 def at_a_glance(results: dict[str, Result]) -> str:
-    """The README's two tables: how good, and how fast."""
+    """Two tables of the README: accuracy and speed."""
     good = accuracy.at_a_glance(results, rivals.best_others(results))
     return "\n\n".join([*good, *turns.at_a_glance(results)]) or none_yet("full_ranking.py", "peers/turns.py")
 
@@ -51,11 +51,11 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
         },
     ),
 }
-"""The pages, each with its markers and what stands between them."""
+"""Pages with their markers, and the function that makes the tables of each marker."""
 
 
 def put_in(text: str, name: str, tables: str) -> str:
-    """A page's text with the tables between the markers of that name."""
+    """Text of a page with the tables between the markers of this name."""
     opening, closing = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
     before, start, rest = text.partition(opening)
     _, end, after = rest.partition(closing)
@@ -65,9 +65,9 @@ def put_in(text: str, name: str, tables: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write or check; returns the exit code."""
+    """Write or check; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a page would change")
+    parser.add_argument("--check", action="store_true", help="compare only; exit code 1 if a page would change")
     for name, (page, _) in PAGES.items():
         parser.add_argument(f"--{name}", type=Path, default=page)
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -122,7 +122,7 @@ def test_the_guide_names_every_option_and_no_other() -> None:
 ALL_HELP = """
 from segue.cli.main import COMMANDS, main
 from segue.models.registry import MODELS
-for words in [[name] for name in COMMANDS] + [["train", "--model", name] for name in MODELS]:
+for words in [[], *([name] for name in COMMANDS), *(["train", "--model", name] for name in MODELS)]:
     try:
         main([*words, "--help"])
     except SystemExit:

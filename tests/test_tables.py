@@ -141,14 +141,14 @@ def test_rivals_stand_beside_segue(results: Path) -> None:
 
 def test_ratios_are_those_of_each_round(results: Path) -> None:
     found = rows(results, PAGE)
-    first = found.index("|  | segue | RecTools | times as fast | in each round |")
+    first = found.index("|  | segue | RecTools | speed-up | speed-up per round |")
     assert found[first + 2 : first + 6] == [
         "| seconds per epoch | 1.10 | 11.0 | 9.00 × | 8.00, 9.00, 10.0 |",
         "| users/s, lists of ten | 90.0 | 20.0 | 5.00 × | 5.00, 6.00, 3.00 |",
         "| seconds to RecTools' best NDCG@10 | 3.00 | 32.0 | 10.7 × |  |",  # .05 is half-way from .04 to .06
         "| seconds to RecTools' best NDCG@10, by SASRec() | 1.20 | 32.0 | 26.7 × |  |",
     ]
-    first = found.index("|  | segue | Microsoft's | times as fast | in each round |")
+    first = found.index("|  | segue | Microsoft's | speed-up | speed-up per round |")
     assert found[first + 2 : first + 4] == [
         "| seconds per epoch | 1.10 | 13.2 | 12.0 × | 12.0, 10.0, 12.0 |",
         "| users/s, evaluated among 100 sampled items | 4,000 | 20.0 | 250 × | 200, 300, 250 |",
@@ -205,8 +205,8 @@ def test_variants_are_compared_with_the_defaults_of_the_same_seeds(results: Path
 
 def test_the_readme_shows_the_shortest_epoch_first(results: Path) -> None:
     found = rows(results, README)
-    what = "seconds per epoch | users/s, lists | users/s, sampled evaluation | memory, training"
-    first = found.index(f"| MovieLens 100K, one configuration | {what} |")
+    what = "seconds per epoch | users/s, lists | users/s, sampled evaluation | training memory"
+    first = found.index(f"| MovieLens 100K, same configuration | {what} |")
     assert found[first + 2 : first + 5] == [
         "| **segue**, notebook's setting | 1.10 | 90.0 | 4,000 | 500 MB |",
         "| RecTools, notebook's setting | 11.0 | 20.0 |  | 500 MB |",
@@ -225,7 +225,7 @@ def test_a_step_is_shown_by_its_parts_and_against_the_machine(results: Path) -> 
     memory["parameters_gradients_moments_mb"] = 1_200
     (results / "limits.json").write_text(json.dumps({"top_k": {"some": top_k}, "memory": memory, **PROVENANCE}))
     found = rows(results, PAGE)
-    first = found.index("| Amazon Games | setting of the notebook | SASRec() |")
+    first = found.index("| Amazon Games | notebook's setting | SASRec() |")
     assert found[first + 2 : first + 9] == [
         "| loss | 25 % | 75 % |",
         "| attention | 50 % |  |",

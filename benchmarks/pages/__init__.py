@@ -1,1 +1,1 @@
-"""The tables of each page, as Markdown, from results by the name of their file; `tables.py` puts them there."""
+"""Markdown tables of each page, made from results by file name; `tables.py` writes them into the pages."""

@@ -1,4 +1,4 @@
-"""How good segue's models are: all items ranked, among sampled ones, and beside published figures."""
+"""Accuracy of segue's models among all items and among sampled items, beside published figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pages.cells import DATA, MODELS, Result, made, mean, none_yet, seeds, table
 
 KANG = "Kang & McAuley 2018"
 TIKHONOVICH = "Tikhonovich et al. 2025"
-PUBLISHED = {  # result → rows of (model, NDCG@10, HR@10, source), the best first
+PUBLISHED = {  # result: rows of (model, NDCG@10, HR@10, source), best first
     "games_sampled": [("SASRec", ".5360", ".7410", KANG)],
     "full_ranking_beauty": [
         ("SASRec, sampled softmax", ".0531", ".0921", TIKHONOVICH),
@@ -19,32 +19,32 @@ PUBLISHED = {  # result → rows of (model, NDCG@10, HR@10, source), the best fi
     ],
 }
 HEADINGS = {
-    "full_ranking_beauty": "All items: Amazon Beauty (12,101 items)",
-    "full_ranking_games": "All items: Amazon Games (23,715 items)",
-    "full_ranking_ml-100k": "All items: MovieLens 100K (1,682 items)",
-    "games_sampled": "Sampled: Amazon Games, each target among 100 random items",
+    "full_ranking_beauty": "Among all items: Amazon Beauty (12,101 items)",
+    "full_ranking_games": "Among all items: Amazon Games (23,715 items)",
+    "full_ranking_ml-100k": "Among all items: MovieLens 100K (1,682 items)",
+    "games_sampled": "Among 100 sampled items: Amazon Games",
 }
 
 
 def defaults(results: dict[str, Result]) -> str:
-    """Our models with their defaults, on each dataset, all items ranked."""
+    """Tables of segue's models with their defaults on each dataset, ranked among all items."""
     parts = [part for name in HEADINGS if name in results and name != "games_sampled" for part in of(name, results)]
     return "\n\n".join(parts or [none_yet("full_ranking.py")])
 
 
 def sampled(results: dict[str, Result]) -> str:
-    """The protocol of the SASRec paper."""
+    """Table of the SASRec paper's protocol: each target among 100 sampled items."""
     return "\n\n".join(of("games_sampled", results) if "games_sampled" in results else [none_yet("games_sampled.py")])
 
 
 def of(name: str, results: dict[str, Result]) -> Iterator[str]:
-    """A row per model, best first, then the published figures."""
+    """Heading and table of one dataset: a row per model, best first, then published figures."""
     result = results[name]
     summary = result["summary"]
     parts = [part for part in ("test", "refit_test") if any(f"{part} ndcg@10" in row for row in summary.values())]
     last = parts[-1]
     both = len(parts) == 2
-    heads = ["NDCG@10, trained again", "HR@10, trained again", "NDCG@10", "HR@10"] if both else ["NDCG@10", "HR@10"]
+    heads = ["NDCG@10, refit", "HR@10, refit", "NDCG@10", "HR@10"] if both else ["NDCG@10", "HR@10"]
     rows = []
     for model in sorted(summary, key=lambda model: -summary[model][f"{last} ndcg@10"]):
         row = summary[model]
@@ -59,9 +59,9 @@ def of(name: str, results: dict[str, Result]) -> Iterator[str]:
 
 
 def at_a_glance(results: dict[str, Result], rivals: dict[str, tuple[str, str, str]]) -> Iterator[str]:
-    """One row per dataset: our defaults, counting, and the best of the others.
+    """Table with a row per dataset: SASRec with its defaults, Markov, and the best other system.
 
-    `rivals` has, for each dataset on which some were run, the best one's name, NDCG@10 and HR@10; the published figures
+    `rivals` maps a dataset to the name, NDCG@10 and HR@10 of the best library that was run on it. Published figures
     compete with it.
     """
     rows, runs = [], []
@@ -78,6 +78,6 @@ def at_a_glance(results: dict[str, Result], rivals: dict[str, tuple[str, str, st
         rows.append([heading, *own, counting, ndcg, hr, other])
         runs += [run for run in results[name]["runs"] if run["model"] == "sasrec"]
     if rows:
-        heads = ["", "SASRec(): NDCG@10", "HR@10", "Markov: NDCG@10", "best other: NDCG@10", "HR@10", "which"]
+        heads = ["", "SASRec(): NDCG@10", "HR@10", "Markov: NDCG@10", "best other: NDCG@10", "HR@10", "best other"]
         yield table(heads, rows)
         yield made("full_ranking.py", runs)

@@ -11,7 +11,7 @@ from pages.cells import DATA, Result, decimal, made, none_yet, table
 
 SHAZEER, HSTU = "Shazeer 2020", "HSTU, Zhai et al. 2024"
 SASREC = "SASRec, Kang & McAuley 2018"
-SOURCES: dict[object, str] = {  # option, or option and value → what paper it is from
+SOURCES: dict[object, str] = {  # paper that introduced an option, or a value of an option
     ("loss", "bce"): SASREC,
     ("loss", "gbce"): "gSASRec, Petrov & Macdonald 2023",
     ("loss", "softmax"): "Klenitskiy & Vasilev 2023",
@@ -38,17 +38,17 @@ Variants = dict[str, list[Result]]
 
 
 def ablation(results: dict[str, Result]) -> str:
-    """A row per variant: NDCG@10 on each dataset, and its distance to the defaults; best validation first."""
+    """Table with a row per variant, best validation first: NDCG@10 on each dataset and its gain over the defaults."""
     found = {data: by_variant(results[f"ablation_{data}"]["runs"]) for data in DATA if f"ablation_{data}" in results}
     if not found:
         return none_yet("ablation.py")
     names = dict.fromkeys(name for variants in found.values() for name in variants)
     rows = []
     for name in sorted(names, key=lambda name: gain(name, found), reverse=True):
-        of_name = [variants.get(name, []) for variants in found.values()]
+        runs_by_data = [variants.get(name, []) for variants in found.values()]
         cells = [figure(variants, name, part) for variants in found.values() for part in PARTS]
-        told = next(runs for runs in of_name if runs)[0]["changed"]
-        rows.append([changed(told), *cells, " / ".join(str(len(runs)) for runs in of_name), source(told)])
+        options = next(runs for runs in runs_by_data if runs)[0]["changed"]
+        rows.append([changed(options), *cells, " / ".join(str(len(runs)) for runs in runs_by_data), source(options)])
     heads = [f"{DATA[data]}: {part}" for data in found for part in PARTS]
     parts = [table(["", *heads, "seeds", "source"], rows)]
     for data, variants in found.items():
@@ -57,7 +57,7 @@ def ablation(results: dict[str, Result]) -> str:
 
 
 def by_variant(runs: list[Result]) -> Variants:
-    """The runs of each variant, in their order."""
+    """Runs of each variant, in their given order."""
     found: Variants = {}
     for run in runs:
         found.setdefault(run["model"], []).append(run)
@@ -65,14 +65,14 @@ def by_variant(runs: list[Result]) -> Variants:
 
 
 def differences(variants: Variants, name: str, part: str) -> list[float]:
-    """Variant less defaults, for each seed that both were run with for at most as many epochs."""
+    """Variant minus defaults, for each seed that both ran with the same maximum of epochs."""
     plain = {(run["seed"], run["epochs_at_most"]): run[part][METRIC] for run in variants.get(DEFAULTS, [])}
     keys = [(run, (run["seed"], run["epochs_at_most"])) for run in variants.get(name, [])]
     return [run[part][METRIC] - plain[key] for run, key in keys if key in plain]
 
 
 def gain(name: str, found: dict[str, Variants]) -> float:
-    """What validation gains over the defaults, as a share of theirs, in the mean over the datasets that know both."""
+    """Mean relative gain on validation over the defaults, over the datasets on which both were run."""
     shares = []
     for variants in found.values():
         there = differences(variants, name, "validation")
@@ -83,7 +83,7 @@ def gain(name: str, found: dict[str, Variants]) -> float:
 
 
 def figure(variants: Variants, name: str, part: str) -> str:
-    """The mean over seeds; in brackets the mean difference to the defaults, ± its standard deviation over seeds."""
+    """Mean over seeds; in brackets the mean difference to the defaults, ± its standard deviation over seeds."""
     if name not in variants:
         return ""
     value = decimal(statistics.mean(run[part][METRIC] for run in variants[name]))
@@ -95,17 +95,17 @@ def figure(variants: Variants, name: str, part: str) -> str:
 
 
 def signed(value: float) -> str:
-    """With its sign: +.0012."""
+    """Number with its sign: +.0012."""
     return ("−" if value < 0 else "+") + decimal(abs(value))
 
 
 def changed(options: dict[str, Any]) -> str:
-    """As one writes it in Python."""
+    """Changed options in Python's spelling."""
     words = ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
     return f"`{words.replace('true', 'True').replace('false', 'False')}`" if options else "**defaults**"
 
 
 def source(options: dict[str, Any]) -> str:
-    """The papers of the options that are not mere sizes."""
+    """Papers that introduced the changed options; none for sizes."""
     found = [SOURCES.get(name) or SOURCES.get((name, value)) for name, value in options.items()]
     return "; ".join(dict.fromkeys(text for text in found if text))

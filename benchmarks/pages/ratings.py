@@ -1,8 +1,8 @@
-"""The page on ratings: models beside each other, and how fast they are."""
+"""Tables of the page on ratings: accuracy and speed of the models."""
 
 from __future__ import annotations
 
-from pages.cells import Result, cores, made, mean, none_yet, seeds, table
+from pages.cells import Result, cores, made, mean, none_yet, seeds, table, wrapped
 
 NAMES = {
     "global-mean": "Mean of all ratings",
@@ -16,11 +16,11 @@ NAMES = {
 
 
 def ratings(results: dict[str, Result]) -> str:
-    """The page on ratings: every model on the same test ratings, then the published setting."""
+    """Tables of every model on the same test ratings, first on all rows, then in the published setting."""
     parts = []
     for name, heading in (
-        ("ratings_all", "All rows, a random fifth is the test"),
-        ("ratings_published", "ARERec's own preparation, a random fifth is the test"),
+        ("ratings_all", "All rows, a random fifth held out"),
+        ("ratings_published", "ARERec's own preparation, a random fifth held out"),
     ):
         if name in results:
             parts += [f"**{heading}**", rated(results[name]), made("ratings.py", results[name]["runs"])]
@@ -28,14 +28,14 @@ def ratings(results: dict[str, Result]) -> str:
 
 
 def rated(result: Result) -> str:
-    """A row per model as validation chose it, the best expected rating first, and its RMSE trained again."""
+    """Table with a row per model, lowest RMSE first: its RMSE after the refit, and metrics of the validated epoch."""
     names = {
         "rmse": "RMSE",
         "mae": "MAE",
         "log_loss": "log-loss",
-        "own_hr@10": "HR@10 of own",
-        "own_ndcg@10": "NDCG@10 of own",
-        "own_hr@10 by class": "HR@10 by class",
+        "own_hr@10": "HR@10, rated items",
+        "own_ndcg@10": "NDCG@10, rated items",
+        "own_hr@10 by class": "HR@10, by level",
     }
     rows = [
         [
@@ -45,26 +45,28 @@ def rated(result: Result) -> str:
         ]
         for model, row in sorted(result["summary"].items(), key=lambda pair: pair[1]["test rmse"])
     ]
-    return table(["", "RMSE, trained again", *names.values(), ""], rows)
+    return table(["", "RMSE, refit", *names.values(), ""], rows)
 
 
 def rating_speed(results: dict[str, Result]) -> str:
-    """The page on ratings: seconds per epoch beside the program's, and what large logs take."""
+    """Seconds per epoch beside ARERec's program, and the cost of large logs."""
     parts = []
     if "arerec_speed" in results:
         result = results["arerec_speed"]
         own = result["seconds_per_epoch"]
         parts += [
-            f"An epoch in the published setting ({result['ratings']:,} ratings, "
-            f"{result['parameters']['per rating'] / 1e6:.0f} million weights) takes {own['per rating']:.1f} s on "
-            f"{cores(result['hardware']['threads'])}; ARERec's program took {result['peer_seconds_per_epoch']} s on a "
-            f"core of the same kind, {result['times_faster']:.0f} times as long. With shared units "
-            f"({result['parameters']['shared'] / 1e6:.1f} million weights) it takes {own['shared']:.1f} s.",
+            wrapped(
+                f"An epoch in the published setting ({result['ratings']:,} ratings, "
+                f"{result['parameters']['per rating'] / 1e6:.0f} million weights) takes {own['per rating']:.1f} s on "
+                f"{cores(result['hardware']['threads'])}. ARERec's program took {result['peer_seconds_per_epoch']} s "
+                f"on a core of the same kind, {result['times_faster']:.0f} times as long. With shared units "
+                f"({result['parameters']['shared'] / 1e6:.1f} million weights) an epoch takes {own['shared']:.1f} s."
+            ),
             made("arerec_speed.py", [result]),
         ]
     sizes = [results[name] for name in sorted(results, key=_length_and_name) if name.startswith("rating_size_")]
     if sizes:
-        heads = ["made ratings", "learnt from", "s per epoch", "s per million", "weights", "peak memory"]
+        heads = ["simulated ratings", "trained on", "s per epoch", "s per million", "weights", "peak memory"]
         rows = [
             [
                 result["what"].split()[2],

@@ -1,4 +1,4 @@
-"""Rivals beside segue: how good, how fast, the way there, settings; from results/peers_<data>.json."""
+"""Other libraries beside segue: accuracy, speed, training curves and settings, from results/peers_<data>.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pages.cells import DATA, Result, decimal, made, none_yet, number, table
+from pages.cells import DATA, Result, decimal, made, none_yet, number, table, wrapped
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "peers"))
 from judge import NDCG, reached, tested
@@ -37,36 +37,36 @@ OWN_SETTINGS = (
     "batch_size",
     "learning_rate",
 )
-"""Which of segue's settings are shown; the result has all."""
+"""Settings of segue to show; the result has all of them."""
 
 
 def runs_by_data(results: dict[str, Result]) -> dict[str, list[Result]]:
-    """The runs on each dataset, those with the best test figures first."""
+    """Runs on each dataset, highest test NDCG@10 first."""
     found = {data: results[f"peers_{data}"]["runs"] for data in DATA if f"peers_{data}" in results}
     return {data: sorted(runs, key=lambda run: -tested(run)[NDCG]) for data, runs in found.items()}
 
 
 def side_by_side(results: dict[str, Result]) -> str:
-    """Two tables per dataset: how good, and how fast."""
+    """Two tables per dataset: accuracy, and speed and memory."""
     parts = [part for data, runs in runs_by_data(results).items() for part in of(data, runs)]
     return "\n\n".join(parts or [none_yet("peers/run.py")])
 
 
 def of(data: str, runs: list[Result]) -> Iterator[str]:
-    """The tables of one dataset."""
-    yield f"**{DATA[data]}: how good**"
+    """Headings and tables of one dataset."""
+    yield f"**{DATA[data]}: accuracy**"
     rows = [
         [named(run, runs), *(estimate(run, metric) for metric in ("ndcg@10", "hr@10")), epochs(run)] for run in runs
     ]
     yield table(["", "NDCG@10 [95 %]", "HR@10 [95 %]", "epochs"], rows)
-    yield f"**{DATA[data]}: how fast, and how large**"
+    yield f"**{DATA[data]}: speed and memory**"
     yield speeds(runs)
     yield made(f"peers/run.py --data {data}", runs)
 
 
 def speeds(runs: list[Result]) -> str:
-    """A row per run, the shortest epoch first."""
-    heads = ["", "s per epoch", "s to 95 % of its best", "users/s, lists", "users/s, sampled", "MB, training", "MB"]
+    """Table with a row per run, shortest epoch first."""
+    heads = ["", "s per epoch", "s to 95 %", "users/s, lists", "users/s, sampled", "MB, training", "MB, total"]
     rows = [
         [
             named(run, runs),
@@ -83,7 +83,7 @@ def speeds(runs: list[Result]) -> str:
 
 
 def best_others(results: dict[str, Result]) -> dict[str, tuple[str, str, str]]:
-    """Of each dataset the rival with the highest NDCG@10: its name, NDCG@10 and HR@10."""
+    """Name, NDCG@10 and HR@10 of the best other library on each dataset."""
     found = {}
     for data, runs in runs_by_data(results).items():
         for run in [run for run in runs if not run["peer"].startswith("segue")][:1]:
@@ -96,52 +96,57 @@ def best_others(results: dict[str, Result]) -> dict[str, tuple[str, str, str]]:
 
 
 def until_their_best(runs: list[Result]) -> list[list[str]]:
-    """Rows: seconds until segue stands on validation where RecTools did at its best, in the same configuration and in
-    its own; none where the two were not run with as many threads."""
+    """Rows of seconds until segue reaches RecTools' best validation NDCG@10.
+
+    The first row is of the same configuration, the second of segue's defaults. A row is left out if the two systems
+    ran with different numbers of threads.
+    """
     other = only(runs, "rectools-bce")
     if not other or "curve" not in other:
         return []
     best = max(other["curve"], key=lambda row: row[NDCG])
     rows = []
-    for name, what in (("segue-notebook", ""), ("segue", ", by SASRec()")):
+    for name, suffix in (("segue-notebook", ""), ("segue", ", by SASRec()")):
         run = only(runs, name)
         if run and "curve" in run and run["threads"] == other["threads"]:
-            rows.append(until(f"seconds to RecTools' best NDCG@10{what}", run["curve"], best))
+            rows.append(until(f"seconds to RecTools' best NDCG@10{suffix}", run["curve"], best))
     return rows
 
 
-def until(what: str, rows: list[dict[str, float]], best: dict[str, float]) -> list[str]:
-    """A row of the seconds of a curve to the other's best look."""
+def until(label: str, rows: list[dict[str, float]], best: dict[str, float]) -> list[str]:
+    """Row of the seconds until a curve reaches the other system's best value."""
     seconds, theirs = reached(rows, best[NDCG]), best["seconds"]
     if seconds is None:
-        return [what, "never", number(theirs), "", ""]
-    return [what, number(seconds), number(theirs), f"{number(theirs / seconds)} ×", ""]
+        return [label, "never", number(theirs), "", ""]
+    return [label, number(seconds), number(theirs), f"{number(theirs / seconds)} ×", ""]
 
 
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 
 def settings(results: dict[str, Result]) -> str:
-    """What each system was told, and its versions; one row where it was told the same on all datasets."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
+    """List of settings and versions of each system; one entry if the settings are the same on all datasets."""
+    entries: dict[tuple[str, str, str], list[str]] = {}
     for data, runs in runs_by_data(results).items():
         for run in runs:
             given = run["settings"]
             if run["peer"].startswith("segue"):
                 given = {name: given[name] for name in OWN_SETTINGS if name in given}
-            told = ", ".join(f"{name} {value}" for name, value in given.items())
-            versions = [f"{name} {version}" for name, version in run["peer_versions"].items() if name != "numpy"]
-            places = rows.setdefault((run["peer"], told, ", ".join(versions)), [])
-            places += [DATA[data]] if DATA[data] not in places else []
-    order = sorted(rows, key=lambda key: list(SYSTEMS).index(key[0]))
-    told_all = [[SYSTEMS[peer], ", ".join(rows[peer, told, used]), told, used] for peer, told, used in order]
-    if not told_all:
-        return none_yet("peers/run.py")
-    return table(["", "data", "settings", "versions"], told_all, texts=range(4))
+            options = ", ".join(f"{name} {value}" for name, value in given.items())
+            used = [f"{name} {version}" for name, version in run["peer_versions"].items() if name != "numpy"]
+            datasets = entries.setdefault((run["peer"], options, ", ".join(used)), [])
+            datasets += [DATA[data]] if DATA[data] not in datasets else []
+    lines = [
+        wrapped(f"- {SYSTEMS[peer]}, on {' and '.join(datasets)}: {options}. Versions: {versions}.", indent="  ")
+        for (peer, options, versions), datasets in sorted(
+            entries.items(), key=lambda entry: list(SYSTEMS).index(entry[0][0])
+        )
+    ]
+    return "\n".join(lines) or none_yet("peers/run.py")
 
 
 def pictures(results: dict[str, Result]) -> str:
-    """The picture of `curves.py`, where there are curves."""
+    """Picture made by `curves.py`, if there are curves."""
     runs = [run for runs in runs_by_data(results).values() for run in runs if "curve" in run]
     return f"{PICTURE}\n\n{made('curves.py', runs)}" if runs else none_yet("peers/run.py")
 
@@ -150,7 +155,7 @@ def pictures(results: dict[str, Result]) -> str:
 
 
 def only(runs: list[Result], peer: str) -> Result | None:
-    """The run that stands for a system: one whose epoch was chosen rather than a fixed number of epochs, first seed."""
+    """Run that represents a system: with a chosen epoch if there is one, and the first seed."""
     found = [run for run in runs if run["peer"] == peer]
     return min(
         found,
@@ -160,7 +165,7 @@ def only(runs: list[Result], peer: str) -> Result | None:
 
 
 def named(run: Result, runs: list[Result]) -> str:
-    """The system; its threads and seed where they tell two runs apart."""
+    """Name of the system, with threads and seed if they differ between runs."""
     same = [other for other in runs if other["peer"] == run["peer"]]
     parts = [SYSTEMS[run["peer"]]]
     if len({other["threads"] for other in runs}) > 1:
@@ -171,20 +176,20 @@ def named(run: Result, runs: list[Result]) -> str:
 
 
 def epochs(run: Result) -> str:
-    """How many, and who chose."""
+    """Number of epochs: fixed, or chosen of so many."""
     if run["protocol"] == "fixed":
         return f"{run['epochs']}, fixed"
-    again = "" if "refit_test" in run else ", not trained again"
+    again = "" if "refit_test" in run else ", no refit"
     return f"{run['epochs']} of {run['curve'][-1]['epoch']:.0f}{again}"
 
 
 def estimate(run: Result, metric: str) -> str:
-    """A test metric with its interval."""
+    """Test metric with its interval."""
     figures = tested(run)
     low, high = figures["intervals"][metric]
     return f"{decimal(figures[metric])} [{decimal(low)}, {decimal(high)}]"
 
 
 def optional(value: float | None) -> str:
-    """A number, or nothing."""
+    """Number, or nothing if it was not measured."""
     return "" if value is None else number(value)

@@ -1,10 +1,10 @@
-"""The tables of the page on scaling: what was measured on each axis, and what follows for a log that was not."""
+"""Tables of the page on scaling: measurements on each axis, and an extrapolation to a much larger log."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pages.cells import Result, cores, made, none_yet, table
+from pages.cells import Result, cores, made, none_yet, table, wrapped
 
 AXES = {
     "length": "items per history",
@@ -17,31 +17,33 @@ MANY, ITEMS, PER_USER = 10**9, 10**7, 50
 
 
 def measured(results: dict[str, Result]) -> str:
-    """The page on scaling: the picture, and a table for each axis."""
+    """Picture of the scaling curves and a table for each axis."""
     if "scaling" not in results:
         return none_yet("scaling.py")
     result = results["scaling"]
     base = result["base"]
     parts = [
         "![Tokens per second and memory against each axis](images/scaling.png)",
-        f"Unless an axis says otherwise: histories of {base['length']} items, width {base['width']}, "
-        f"{base['items']:,} items, {result['config']['blocks']} blocks, {result['config']['negatives']} shared "
-        f"negatives, about {base['targets']:,} tokens per step.",
+        wrapped(
+            f"Unless the table says otherwise: histories of {base['length']} items, width {base['width']}, "
+            f"{base['items']:,} items, {result['config']['blocks']} blocks, {result['config']['negatives']} shared "
+            f"negatives, about {base['targets']:,} tokens per step."
+        ),
     ]
     parts += [axis_table(axis, result["axes"][axis]["points"]) for axis in AXES if axis in result["axes"]]
     return "\n\n".join([*parts, made("scaling.py", list(result["axes"].values()))])
 
 
 def axis_table(axis: str, points: Sequence[Result]) -> str:
-    """A row per point: speed, memory, and what is measured on this axis alone."""
+    """Table with a row per point: speed, memory, and the figures that only this axis has."""
     columns: dict[str, tuple[str, str]] = {
         "prepare_seconds": ("seconds to prepare", "{:,.1f}"),
         "prepare_added_mb": ("preparing adds, MB", "{:,.0f}"),
         "bytes_per_interaction": ("bytes per interaction", "{:.1f}"),
         "tokens_per_second": ("tokens per second", "{:,.0f}"),
-        "share_of_products": ("share of the speed of a matrix product", "{:.0%}"),
+        "share_of_products": ("share of matrix product speed", "{:.0%}"),
         "added_mb": ("training adds, MB", "{:,.0f}"),
-        "weights_gradients_moments_mb": ("of it weights, gradients, moments, MB", "{:,.0f}"),
+        "weights_gradients_moments_mb": ("weights, gradients, moments, MB", "{:,.0f}"),
     }
     shown = {key: of for key, of in columns.items() if any(row.get(key) is not None for row in points)}
     several = len({row["loss"] for row in points}) > 1
@@ -58,7 +60,7 @@ def axis_table(axis: str, points: Sequence[Result]) -> str:
 
 
 def on_paper(results: dict[str, Result]) -> str:
-    """The page on scaling: a billion interactions and ten million items, from the points measured."""
+    """Table for a billion interactions and ten million items, extrapolated from the measured points."""
     axes = results["scaling"]["axes"] if "scaling" in results else {}
     if not {"width", "items", "interactions"} <= axes.keys():
         return none_yet("scaling.py")
@@ -70,7 +72,7 @@ def on_paper(results: dict[str, Result]) -> str:
         ["the item table", *(f"{ITEMS * width * 4 / 1e9:.1f} GB" for width in (64, 128))],
         ["with its gradient and Adam's moments", *(f"{4 * ITEMS * width * 4 / 1e9:.1f} GB" for width in (64, 128))],
         [
-            "the mean of the latest epochs and the best epoch besides",
+            "also with the mean of the latest epochs and the best epoch",
             *(f"{6 * ITEMS * width * 4 / 1e9:.1f} GB" for width in (64, 128)),
         ],
     ]
@@ -79,18 +81,18 @@ def on_paper(results: dict[str, Result]) -> str:
         steps = MANY / axes["items"]["points"][0]["targets_per_step"]
         rows.append([f"a step, {name}", *map(duration, seconds)])
         rows.append([f"an epoch of {steps:,.0f} steps, {name}", *(duration(steps * one) for one in seconds)])
-    for asked, whom in ((10_000, "10,000 users"), (users, f"all {users // 10**6} million users")):
-        cells = [duration(2 * asked * 2 * ITEMS * width / speed) for width in (64, 128)]
-        rows.append([f"ranking the targets of {whom}, at least", *cells])
+    for n, label in ((10_000, "10,000 users"), (users, f"all {users // 10**6} million users")):
+        cells = [duration(2 * n * 2 * ITEMS * width / speed) for width in (64, 128)]
+        rows.append([f"ranking the targets of {label}, at least", *cells])
     heads = ["10⁹ interactions, 10⁷ items, " + cores(axes["items"]["hardware"]["threads"]), "width 64", "width 128"]
     return table(heads, rows, texts=(0,))
 
 
 def seconds_at(axes: dict[str, Result], loss: str, width: int) -> float:
-    """Seconds of a step with `ITEMS` items: in a line through the two largest catalogues, times width where it counts.
+    """Seconds of a step with `ITEMS` items, on a straight line through the two largest catalogues.
 
-    All that grows with the catalogue is done to every item vector, and so grows with the width; the rest of the step is
-    as slow as the axis of widths says.
+    The part that grows with the catalogue reads every item vector, so it also grows with the width. The rest of the
+    step follows the axis of widths.
     """
     points = [row for row in axes["items"]["points"] if row["loss"] == loss]
     (x1, y1), (x2, y2) = ((row["items"], row["seconds_per_step"]) for row in points[-2:])
@@ -101,7 +103,7 @@ def seconds_at(axes: dict[str, Result], loss: str, width: int) -> float:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that people would use, with two digits."""
+    """Duration with two digits in a readable unit."""
     for unit, size in (("years", 365 * 86_400), ("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 1.5 * size:
             return f"{float(f'{seconds / size:.2g}'):,g} {unit}"

@@ -1,14 +1,14 @@
-"""The page on sessions: models beside each other, what an epoch costs, what explanations are worth."""
+"""Tables of the page on sessions: accuracy of the models, cost of an epoch, quality of explanations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pages.cells import MODELS, Result, cores, made, mean, none_yet, seeds, table
+from pages.cells import MODELS, Result, cores, made, mean, none_yet, seeds, table, wrapped
 
 
 def sessions(results: dict[str, Result]) -> str:
-    """The page on sessions: every model on the same sessions, and what an epoch of PARSRec costs."""
+    """Table of every model on the same sessions, and the cost of an epoch of PARSRec."""
     if "sessions" not in results:
         return none_yet("sessions.py")
     result = results["sessions"]
@@ -28,22 +28,22 @@ def sessions(results: dict[str, Result]) -> str:
 
 
 def epoch_of_parsrec(results: dict[str, Result]) -> Iterator[str]:
-    """Seconds per epoch in the published setting, and how many the matrix products alone need."""
+    """Sentence on the seconds per epoch in the published setting, and on those that matrix products alone need."""
     if "parsrec_speed" not in results:
         return
     result = results["parsrec_speed"]
-    yield (
+    yield wrapped(
         f"An epoch in the published setting (full softmax) takes {result['seconds_per_epoch']:.1f} s on "
-        f"{cores(result['hardware']['threads'])}, that of PARSRec's program {result['peer']['seconds_per_epoch']} s "
-        f"on a core of the same kind, {result['times_faster']} times as long. Its "
-        f"{result['teraflop_per_epoch']:.2f} · 10¹² floating-point operations alone need "
-        f"{result['seconds_at_peak']:.0f} s here at the speed of a large matrix product."
+        f"{cores(result['hardware']['threads'])}. PARSRec's program takes {result['peer']['seconds_per_epoch']} s on a "
+        f"core of the same kind, {result['times_faster']} times as long. The "
+        f"{result['teraflop_per_epoch']:.2f} · 10¹² floating-point operations of the epoch alone need "
+        f"{result['seconds_at_peak']:.0f} s on this core at the speed of a large matrix product."
     )
     yield made("parsrec_speed.py", [result])
 
 
 def explanations(results: dict[str, Result]) -> str:
-    """The page on sessions: each method against what counting reaches, and the aims."""
+    """Tables of explanation methods beside co-occurrence counts and the aims."""
     if "explanations" not in results:
         return none_yet("explanations.py")
     runs = results["explanations"]["runs"]
@@ -51,7 +51,7 @@ def explanations(results: dict[str, Result]) -> str:
 
 
 def explained(result: Result) -> Iterator[str]:
-    """One run: what it is, and its table."""
+    """Table and description of one run."""
     found, cost = result["agreement"], result["deletion"]
     methods = ["leave-one-out", "attention", "co-occurrence"]
     rows = [
@@ -64,13 +64,13 @@ def explained(result: Result) -> Iterator[str]:
     ]
     signs = [f"{found[name]['signs']} of {found[name]['differing']}" for name in methods]
     rows.append(["pairs that differ, right sign", *signs, "4 of 4"])
-    for place, what in enumerate(("the strongest item", "the stronger half")):
-        found_ratios = [cost[name]["ratios"][place] for name in methods[:2]]
-        ratios = ["none at random" if ratio is None else f"{ratio:.1f} ×" for ratio in found_ratios]
-        rows.append([f"fall without {what}, against random", *ratios, "", "≥ 2 ×" if place == 0 else ""])
-    heads = [result["data"], "leave-one-out", "attention", "co-occurrence (ceiling)", "aim for the better"]
+    for position, part in enumerate(("the strongest item", "the stronger half")):
+        found_ratios = [cost[name]["ratios"][position] for name in methods[:2]]
+        ratios = ["no drop at random" if ratio is None else f"{ratio:.1f} ×" for ratio in found_ratios]
+        rows.append([f"drop without {part}, relative to random", *ratios, "", "≥ 2 ×" if position == 0 else ""])
+    heads = [result["data"], "leave-one-out", "attention", "co-occurrence (ceiling)", "aim for the better method"]
     yield table(heads, rows)
-    yield (
-        f"{result['steps']:,} steps of {result['sessions']:,} test sessions. A linear probe tells the two groups apart "
-        f"by the user vectors with an AUC of {result['separation_auc']:.3f} (aim: 0.95)."
+    yield wrapped(
+        f"{result['steps']:,} steps of {result['sessions']:,} test sessions. A linear probe on the user vectors "
+        f"separates the two groups with an AUC of {result['separation_auc']:.3f} (aim: 0.95)."
     )

@@ -1,16 +1,16 @@
-"""How fast segue is by itself: the notebook's setting, a training step by its parts, limits, and the data's way in."""
+"""Speed of segue alone: the notebook's setting, the parts of a training step, hardware limits, and reading data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from pages.cells import DATA, Result, cores, decimal, made, none_yet, number, table
+from pages.cells import DATA, Result, cores, decimal, made, none_yet, number, table, wrapped
 
-SETTINGS = {"notebook": "setting of the notebook", "defaults": "SASRec()"}
+SETTINGS = {"notebook": "notebook's setting", "defaults": "SASRec()"}
 
 
 def step(results: dict[str, Result]) -> str:
-    """Where the time of a training step goes: a row per part, the largest first, a column per setting."""
+    """Table of the parts of a training step, largest first, with a column per setting."""
     profiles = {name: results[f"step_profile_{name}"] for name in SETTINGS if f"step_profile_{name}" in results}
     if not profiles:
         return none_yet("step_profile.py")
@@ -33,11 +33,11 @@ def step(results: dict[str, Result]) -> str:
 
 
 def limits(results: dict[str, Result]) -> str:
-    """Top-k against the bare product, and the memory of a full softmax against that of the weights."""
+    """Time of top-k beside the bare matrix product, and memory of a full softmax beside that of the weights."""
     if "limits" not in results:
         return none_yet("limits.py")
     result = results["limits"]
-    heads = ["top 20 of all, seen items hidden", "seconds of CPU", "product and top-k alone", "times"]
+    heads = ["top 20 of all items, seen items left out", "CPU seconds", "product and top-k alone", "ratio"]
     rows = [
         [
             f"{one['users']:,} users × {one['items']:,} items",
@@ -49,7 +49,7 @@ def limits(results: dict[str, Result]) -> str:
     ]
     parts = [table(heads, rows, texts=[0])]
     one = result["memory"]
-    heads = ["full softmax, one step", "peak memory", "weights, gradients, moments", "times"]
+    heads = ["full softmax, one step", "peak memory", "weights, gradients, moments", "ratio"]
     row = [
         f"{one['items']:,} items, width {one['width']}, {one['targets_per_step']:,} targets",
         f"{one['peak_mb']:,} MiB",
@@ -60,7 +60,7 @@ def limits(results: dict[str, Result]) -> str:
 
 
 def alone(results: dict[str, Result]) -> str:
-    """The defaults to their best, the notebook's setting, and how long data takes on its way in and out."""
+    """Time of the defaults to their best epoch, the notebook's setting, and time to read, prepare and simulate data."""
     parts = [*to_best(results)]
     notebooks = [results[name] for name in sorted(results) if name.startswith("notebook_")]
     if notebooks:
@@ -72,15 +72,15 @@ def alone(results: dict[str, Result]) -> str:
 
 
 def to_best(results: dict[str, Result]) -> Iterator[str]:
-    """A row per dataset and seed, of the trainings whose epochs validation chose."""
-    heads = ["", "best epoch", "NDCG@10 there, on validation", "seconds until then", "seconds until it stops"]
+    """Table with a row per dataset and seed: best epoch, and seconds until it and until early stopping."""
+    heads = ["", "best epoch", "its NDCG@10 on validation", "seconds until best", "seconds until the stop"]
     rows, runs = [], []
     for data, heading in DATA.items():
         for run in results.get(f"full_ranking_{data}", {}).get("runs", []):
             if run["model"] != "sasrec":
                 continue
             notes = run["training"]
-            # An epoch is as long as any other, so the best one of n is reached after its share of them.
+            # All epochs take equally long, so the best of n ends after its share of the seconds.
             until = notes["seconds"] * notes["best_epoch"] / notes["epochs"]
             rows.append(
                 [
@@ -93,13 +93,13 @@ def to_best(results: dict[str, Result]) -> Iterator[str]:
             )
             runs.append(run)
     if rows:
-        yield "**Speed: `SASRec()` until early stopping ends it, looking included**"
+        yield "**Speed: `SASRec()` until early stopping, with validation**"
         yield table(heads, rows, texts=[0])
         yield made("full_ranking.py", runs)
 
 
 def notebook(notebooks: Sequence[Result]) -> Iterator[str]:
-    """Ours on each number of threads beside the peer's."""
+    """Table of segue on each number of threads beside Microsoft's library."""
     peer = notebooks[0]["peer"]
     heads = ["", *(f"segue, {cores(one['hardware']['threads'])}" for one in notebooks), "recommenders 1.2.1, one core"]
     users, items = notebooks[0]["full_evaluation_shape"]
@@ -124,41 +124,39 @@ def notebook(notebooks: Sequence[Result]) -> Iterator[str]:
     ]
     yield "**Speed: the setting of Microsoft's SASRec notebook, on Amazon Games**"
     yield table(heads, [[what, *ours, theirs] for what, ours, theirs in lines])
-    yield (
-        made("notebook.py", notebooks)
-        + " Microsoft's `recommenders` (TensorFlow 2.15) was measured before, on the same kind of machine."
-    )
+    yield made("notebook.py", notebooks)
+    yield "Microsoft's `recommenders` (TensorFlow 2.15) was measured earlier, on the same kind of machine."
 
 
 def preparation(result: Result) -> Iterator[str]:
-    """One line."""
+    """Time and memory of `segue prepare`, in one line."""
     options = result["options"]
     yield "**Speed: `segue prepare`**"
     yield (
         f"{options['rows']:,} ratings in a CSV file, {options['k_core']}-core: {result['seconds']:.0f} s, "
-        f"{result['peak_mb']:,} MB of memory at most."
+        f"{result['peak_mb']:,} MB of peak memory."
     )
     yield made("prepare.py", [result])
 
 
 def reading_sessions(result: Result) -> Iterator[str]:
-    """One line."""
+    """Time to read a session file, in one sentence."""
     sizes = result["sizes"]
     yield "**Speed: a session file**"
-    yield (
-        f"PARSRec's `synthetic.txt` ({sizes['sessions']:,} sessions, {sizes['interactions']:,} interactions) read, "
-        f"prepared, opened and split: {result['seconds']:.2f} s. Its own script turns the file into a binary one in "
-        f"{result['reference']['cpu_seconds']} s of CPU time."
+    yield wrapped(
+        f"Reading, preparing, opening and splitting PARSRec's `synthetic.txt` ({sizes['sessions']:,} sessions, "
+        f"{sizes['interactions']:,} interactions) takes {result['seconds']:.2f} s. PARSRec's own script needs "
+        f"{result['reference']['cpu_seconds']} s of CPU time to convert the file into a binary one."
     )
     yield made("session_file.py", [result])
 
 
 def simulation(result: Result) -> Iterator[str]:
-    """One line."""
+    """Time and memory of `segue simulate`, in one line."""
     options, written = result["options"], result["written"]
     yield "**Speed: `segue simulate`**"
     yield (
         f"{written['sessions']:,} sessions of {options['users']:,} users, {options['items']:,} items, to Parquet: "
-        f"{result['seconds']:.0f} s, {result['peak_mb']:,} MB of memory at most."
+        f"{result['seconds']:.0f} s, {result['peak_mb']:,} MB of peak memory."
     )
     yield made("simulate.py", [result])

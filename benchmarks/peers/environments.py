@@ -1,4 +1,4 @@
-"""A virtual environment for each rival, made once from the package index with the versions that were tested."""
+"""Virtual environments of the other libraries, made once from the package index with the tested versions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 DEFAULT = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "segue-peers"
 WITHOUT_DEPENDENCIES = frozenset({"recommenders"})
-"""What is listed suffices; the package asks for far more (notebooks, other models)."""
+"""Packages whose requirements file is complete. The package itself asks for far more (notebooks, other models)."""
 
 
 def interpreter(name: str, folder: Path) -> Path:
-    """Python of the rival's environment, which is made if it is not there or its requirements have changed."""
+    """Python of a library's environment; the environment is made if it is missing or its requirements have changed."""
     requirements = HERE / "requirements" / f"{name}.txt"
     place = folder.resolve() / name
     python, stamp = place / "bin" / "python", place / "made-from"

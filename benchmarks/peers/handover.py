@@ -1,9 +1,9 @@
-"""What a rival is given and what it gives back, as plain files; runs in the rival's environment, without segue.
+"""Files that pass between segue and the script of another library; runs in its environment, without segue.
 
-A script of a rival is called with a folder that holds `request.json`, `train.csv` (user, item, time: codes from 1, by
-user, oldest first, times are places in the history) and, for each part that it is asked about, `<part>_histories.csv`
-of the same form and `<part>_users.csv`. It leaves `<part>_<epoch>.csv` (user, item, rank) and `report.json`: seconds
-of each epoch, seconds to recommend, memory, CPU time, versions. Needs NumPy alone.
+The script is called with a folder that holds `request.json`, `train.csv` (user, item, time: codes from 1, by user,
+oldest first; times are positions in the history) and, for each part, `<part>_histories.csv` of the same form and
+`<part>_users.csv`. The script writes `<part>_<epoch>.csv` (user, item, rank) and `report.json`: seconds of each epoch,
+seconds to recommend, memory, CPU time, versions. It needs only NumPy.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Log:
     items: Ints
     """(n,) item codes."""
     times: Ints
-    """(n,) place in the user's history, from 1."""
+    """(n,) position in the user's history, from 1."""
 
     def histories(self) -> dict[int, Ints]:
-        """The items of each user."""
+        """Items of each user."""
         codes, starts = np.unique(self.users, return_index=True)
         return dict(zip(codes.tolist(), np.split(self.items, starts[1:]), strict=True))
 
 
 @dataclass
 class Part:
-    """Who is to be given a list, from what history."""
+    """Users who need a list, and their histories."""
 
     name: str
     users: Ints
@@ -53,17 +53,17 @@ class Part:
 
 @dataclass
 class Request:
-    """What is asked of a rival."""
+    """Request to the script of another library."""
 
     folder: Path
     setting: str
-    """Which of the script's settings."""
+    """Setting of the script."""
     data: str
-    """Name of the dataset, since published settings differ between them."""
+    """Name of the dataset, because published settings differ between them."""
     epochs: int
-    """How long to train."""
+    """Epochs of training."""
     checks: list[int]
-    """After which epochs to recommend."""
+    """Epochs after which to recommend."""
     n_users: int
     n_items: int
     seed: int
@@ -74,15 +74,15 @@ class Request:
 
 @dataclass
 class Job:
-    """The request and, growing, the report."""
+    """Request and the growing report."""
 
     request: Request
     report: dict[str, Any] = field(default_factory=dict)
 
     def epoch_ended(self, epoch: int, seconds: float, recommend: Callable[[Part], Ints]) -> None:
-        """Note the time of epoch `epoch` (from 1), and after those asked for write everybody's list.
+        """Record the time of epoch `epoch` (from 1), and write all lists after the requested epochs.
 
-        `recommend` takes a Part and returns (users of it, k) item codes, best first, 0 = none.
+        `recommend` takes a Part and returns item codes (users of the part, k), best first, 0 = none.
         """
         self.report.setdefault("epoch_seconds", []).append(round(seconds, 3))
         print(f"epoch {epoch}: {seconds:.1f} s", file=sys.stderr, flush=True)
@@ -101,7 +101,7 @@ class Job:
             self._write(part, epoch, codes)
 
     def finish(self, settings: dict[str, Any], packages: list[str], **more: Any) -> None:
-        """Write the report: the settings used, versions of the packages, and whatever else was measured."""
+        """Write the report: settings, versions of the packages, and other measurements."""
         own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         versions = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
         self.report |= {
@@ -121,13 +121,13 @@ class Job:
 
 
 GOES = 3
-"""How often lists are made at the end; the fastest counts, since what else the machine does only adds to it."""
+"""Passes over the lists at the end. The fastest counts, because other work on the machine only adds time."""
 LIST = "user,item,rank"
 LOG = "user,item,time"
 
 
 def open_job() -> Job:
-    """The request in the folder that the command line names."""
+    """Request in the folder that the command line names."""
     folder = Path(sys.argv[1])
     asked = json.loads((folder / "request.json").read_text())
     parts = [
@@ -140,7 +140,7 @@ def open_job() -> Job:
 def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes, plus that of its living children.
 
-    On Linux it is read from /proc: `getrusage` of a process that another started begins with that other's peak.
+    On Linux it is read from /proc, because `getrusage` of a started process begins with the peak of its parent.
     """
     import multiprocessing
 
@@ -160,7 +160,7 @@ def _high_water(pid: int | None) -> int | None:
 
 
 def best_unseen(scores: Ints, seen: list[Ints], k: int) -> Ints:
-    """(n, k) item codes of the best scores (n, items + 1), column 0 and the seen ones left out; `scores` is changed."""
+    """Item codes (n, k) of the best scores (n, items + 1), without column 0 and seen items; `scores` is changed."""
     scores[:, 0] = -np.inf
     rows = np.repeat(np.arange(len(seen)), [len(items) for items in seen])
     scores[rows, np.concatenate(seen)] = -np.inf
@@ -170,7 +170,7 @@ def best_unseen(scores: Ints, seen: list[Ints], k: int) -> Ints:
 
 
 def padded(histories: list[Ints], length: int, fill: int = 0) -> Ints:
-    """(n, length) the newest items of each history, padded in front."""
+    """Newest items (n, length) of each history, padded in front."""
     table = np.full((len(histories), length), fill, dtype=np.int64)
     for row, items in enumerate(histories):
         newest = items[-length:]

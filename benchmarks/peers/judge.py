@@ -1,4 +1,4 @@
-"""The one evaluator: everybody's lists measured by segue, and by ir-measures again; the curve, and the table."""
+"""One evaluator for all lists: measured by segue and again by ir-measures; training curves; the printed table."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ NDCG, HR = f"ndcg@{K}", f"hr@{K}"
 
 @dataclass(frozen=True)
 class Answer:
-    """What a rival gave back."""
+    """Answer of the script of another library."""
 
     report: dict[str, Any]
     """Seconds, memory, settings and versions, as `handover.Job` wrote them."""
     lists: dict[tuple[str, int], pl.DataFrame]
-    """By part and epoch: user, item (codes), rank."""
+    """Lists by part and epoch: user, item (codes), rank."""
 
     @classmethod
     def read(cls, folder: Path, checks: Iterable[int], parts: Iterable[str]) -> Answer:
-        """Read the files in the folder that the rival was given."""
+        """Read the files in the folder that the script was given."""
         schema = {"user": pl.Int64, "item": pl.Int64, "rank": pl.Int64}
         lists = {
             (part, epoch): pl.read_csv(folder / f"{part}_{epoch}.csv", schema=schema)
@@ -40,7 +40,7 @@ class Answer:
 
 
 def measure(lists: pl.DataFrame, holdout: segue.Holdout, resamples: int = 1_000) -> dict[str, Any]:
-    """NDCG@10 and HR@10 of lists of codes with their 95 % intervals, after ir-measures found the same figures."""
+    """NDCG@10 and HR@10 of lists of codes with 95 % intervals, after ir-measures found the same figures."""
     data = holdout.dataset
     named = lists.with_columns(
         data.users.decode(lists["user"]).alias("user"), data.catalogue.decode(lists["item"]).alias("item")
@@ -70,7 +70,7 @@ def _by_ir_measures(lists: pl.DataFrame, holdout: segue.Holdout) -> dict[str, fl
 
 
 def curve(answer: Answer, holdout: segue.Holdout) -> list[dict[str, float]]:
-    """NDCG@10 and HR@10 on the validation part after each look, and the seconds of training until then."""
+    """NDCG@10 and HR@10 on the validation part after each validation, and the seconds of training until then."""
     seconds = answer.report["epoch_seconds"]
     rows = []
     for (part, epoch), lists in sorted(answer.lists.items()):
@@ -83,7 +83,8 @@ def curve(answer: Answer, holdout: segue.Holdout) -> list[dict[str, float]]:
 
 
 def reached(rows: list[dict[str, float]], target: float) -> float | None:
-    """Seconds of training until the curve first stands at `target` NDCG@10, straight between looks; None if never."""
+    """Seconds of training until the curve first reaches `target` NDCG@10, linear between validations; None if it never
+    does."""
     before = {"seconds": 0.0, NDCG: 0.0}
     for row in rows if target > 0 else []:
         if row[NDCG] >= target:
@@ -108,7 +109,7 @@ COLUMNS = (
 
 
 def table(runs: list[dict[str, Any]]) -> str:
-    """A Markdown table of runs, the best first."""
+    """Markdown table of runs, best first."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for run in sorted(runs, key=lambda run: -tested(run)[NDCG]):
         found = tested(run)
@@ -129,5 +130,5 @@ def table(runs: list[dict[str, Any]]) -> str:
 
 
 def tested(run: dict[str, Any]) -> dict[str, Any]:
-    """A run's test figures: those of the second training, where there was one."""
+    """Test figures of a run: those of the refit, if there was one."""
     return run.get("refit_test") or run["test"]

@@ -1,6 +1,6 @@
 """RecBole's SASRec with its defaults: d 64, 2 layers, 2 heads, dropout 0.5, full cross-entropy, 50 items, batch 2048.
 
-RecBole trains on every prefix of every history as a row of its own, which is most of what its epoch takes.
+RecBole trains on every prefix of every history as a separate row. Most of the time of an epoch goes there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHOWN = ("hidden_size", "n_layers", "n_heads", "inner_size", "hidden_dropout_pro
 
 
 def config_of(request: handover.Request) -> Config:
-    """RecBole's defaults for the handed data, all of it to train on."""
+    """RecBole's defaults for the handed data, all of it for training."""
     folder = request.folder / "recbole"
     (folder / "peer").mkdir(parents=True, exist_ok=True)
     write(folder / "peer" / "peer.inter", request.train)
@@ -48,14 +48,14 @@ def config_of(request: handover.Request) -> Config:
 
 
 def write(path: Any, log: Log) -> None:
-    """RecBole's atomic file."""
+    """Write RecBole's atomic file."""
     table = np.stack([log.users, log.items, log.times], axis=1)
     header = "user_id:token\titem_id:token\ttimestamp:float"
     np.savetxt(path, table, "%d", "\t", header=header, comments="")
 
 
 def recommend(model: SASRec, part: Part, k: int, known: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """The best items of each user; `known` (its codes → ours) and `own` (ours → its codes, 0 = not in training)."""
+    """Best items of each user; `known` maps its codes to ours, `own` maps ours to its codes (0 = not in training)."""
     histories = part.log.histories()
     found = np.zeros((len(part.users), k), dtype=np.int64)
     model.eval()
@@ -73,7 +73,7 @@ def recommend(model: SASRec, part: Part, k: int, known: np.ndarray, own: np.ndar
 
 
 def main() -> None:
-    """Train and recommend as asked."""
+    """Train and recommend as requested."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
     job = handover.open_job()

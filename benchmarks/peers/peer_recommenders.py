@@ -1,8 +1,8 @@
 """SASREC and SSEPT of Microsoft's recommenders, in the setting of its notebook (SSEPT: 10 for users, 100 for items).
 
-The model is trained by its own `train`, with its own sampler, on everything handed over. It has no call that
-recommends: lists are made with its own layers, in batches. What its own `evaluate` takes (one user at a time, 100
-negatives) is measured beside it, on 300 users.
+The model is trained by its own `train`, with its own sampler, on all handed data. It has no call that recommends, so
+lists are made with its own layers, in batches. Its own `evaluate` (one user at a time, 100 negatives) is timed beside
+it, on 300 users.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ BATCH, LEARNING_RATE, EVALUATED = 128, 1e-3, 300
 
 
 class Watched:
-    """Its `train` calls `evaluate` after every epoch and once more at the end: there the job looks at the model."""
+    """Hook for the model. Its `train` calls `evaluate` after every epoch and once more at the end; the job validates
+    there."""
 
     job: Job
     began: float
@@ -46,7 +47,7 @@ class Watched:
     asleep = False
 
     def evaluate(self, dataset: Any) -> tuple[float, float]:
-        """Stop the clock, recommend if asked, start it again."""
+        """Stop the clock, recommend if requested, start it again."""
         if self.asleep:
             return super().evaluate(dataset)  # type: ignore[misc]
         if self.epoch < self.job.request.epochs:
@@ -56,11 +57,11 @@ class Watched:
         return 0.0, 0.0
 
     def evaluate_valid(self, dataset: Any) -> tuple[float, float]:
-        """Nothing: the evaluator is ours."""
+        """Do nothing: the evaluator is ours."""
         return 0.0, 0.0
 
     def recommend(self, part: Part) -> np.ndarray:
-        """The best items of each user."""
+        """Best items of each user."""
         k, histories = self.job.request.k, part.log.histories()
         every = tf.range(self.item_num + 1)
         items = self.item_embedding_layer(every)
@@ -70,15 +71,15 @@ class Watched:
             asked = [histories[user] for user in users.tolist()]
             hidden = self.last_states(users, handover.padded(asked, self.seq_max_len))
             width = items.shape[1]
-            scores = tf.matmul(hidden[:, :width], items, transpose_b=True)  # the user's share is the same for all items
+            scores = tf.matmul(hidden[:, :width], items, transpose_b=True)  # the user's part is the same for all items
             found[rows] = handover.best_unseen(scores.numpy(), asked, k)
         return found
 
     def last_states(self, users: np.ndarray, sequences: np.ndarray) -> tf.Tensor:
-        """(n, width) output at the newest item, as in `predict`.
+        """Output (n, width) at the newest item, as in `predict`.
 
-        Its layers mask what sums to exactly 0. Untrained, normalised inputs do so by chance of rounding, and a batch
-        may differ from single users; with trained weights both give the same.
+        Its layers mask inputs that sum to exactly 0. Untrained, normalised inputs can do so through rounding, and a
+        batch may then differ from single users. With trained weights both give the same.
         """
         mask = tf.expand_dims(tf.cast(tf.not_equal(sequences, 0), tf.float32), -1)
         inputs, places = self.embedding(sequences)
@@ -98,7 +99,7 @@ class WatchedSSEPT(Watched, SSEPT):
 
 
 def dataset_of(histories: dict[int, np.ndarray], n_users: int, n_items: int) -> SASRecDataSet:
-    """Its data, all of it to train on; the last two items are asked for when its own evaluation is timed."""
+    """Dataset of the library, all of it for training; its own timed evaluation uses the last two items."""
     data = SASRecDataSet()
     data.usernum, data.itemnum = n_users, n_items
     data.user_train = {user: histories.get(user, np.zeros(0, np.int64)).tolist() for user in range(1, n_users + 1)}
@@ -118,7 +119,7 @@ def own_speed(model: Watched, histories: dict[int, np.ndarray], n_items: int) ->
 
 
 def main() -> None:
-    """Train and recommend as asked."""
+    """Train and recommend as requested."""
     job = handover.open_job()
     asked = job.request
     threads = int(os.environ.get("OMP_NUM_THREADS", 0))

@@ -1,12 +1,12 @@
 """RecTools' transformers: SASRec with one-negative BCE and with softmax, and eSASRec (LiGR layers, sampled softmax).
 
-Settings: `bce` is the notebook's (50 items, 2 blocks, d 100, 1 head, dropout 0.1, batch 128). `softmax` and `ligr` have
-what Tikhonovich et al. (RecSys 2025) publish: d 64, 1 block, 1 head, dropout 0.2, 50 items on Amazon's data, 2 blocks
-and dropout 0.1 on MovieLens, LiGR with 256 negatives; MovieLens 100K, with its 943 users, in batches of 32 and, like
-everybody's here, with 50 items (they read 200 of MovieLens 1M).
+`bce` has the notebook's setting (50 items, 2 blocks, d 100, 1 head, dropout 0.1, batch 128). `softmax` and `ligr` have
+the setting of Tikhonovich et al. (RecSys 2025): d 64, 1 block, 1 head, dropout 0.2 and 50 items on Amazon's data, and 2
+blocks and dropout 0.1 on MovieLens; LiGR has 256 negatives. MovieLens 100K, with its 943 users, has batches of 32 and,
+as all systems here, 50 items (the paper reads 200 items of MovieLens 1M).
 
-The "fast transformers" of 0.19 need text embeddings of the items (UniSRec); their flat network without text has no
-training code in the package, so there is nothing of theirs to run on these data.
+The "fast transformers" of 0.19 need text embeddings of the items (UniSRec). Their flat network without text has no
+training code in the package, so they cannot run on these data.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def settings_of(name: str, data: str) -> dict[str, Any]:
 
 
 class Watch(lightning.Callback):
-    """Times each epoch and lets the job look at the model after it."""
+    """Callback that times each epoch and lets the job validate after it."""
 
     job: Job
     model: SASRecModel
@@ -61,18 +61,18 @@ class Watch(lightning.Callback):
         self.began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Stop it, recommend if asked, and go on training."""
+        """Stop the clock, recommend if requested, and continue training."""
         seconds = time.perf_counter() - self.began
         self.model.is_fitted = True
         self.job.epoch_ended(trainer.current_epoch + 1, seconds, self._recommend)
         module.train()
 
     def __deepcopy__(self, memo: Any) -> Watch:
-        return self  # RecTools copies its trainer, and the copy must tell this job
+        return self  # RecTools copies its trainer, and the copy must report to this job
 
     def _recommend(self, part: Part) -> np.ndarray:
         k = self.job.request.k
-        # A few users have nothing but items that RecTools did not train on: they get no list, which counts as a miss.
+        # A few users have only items that RecTools did not train on. They get no list, which counts as a miss.
         found = self.model.recommend(
             part.users, dataset_of(part.log), k=k, filter_viewed=True, on_unsupported_targets="ignore"
         )
@@ -91,7 +91,7 @@ def dataset_of(log: Log) -> Dataset:
 
 
 def main() -> None:
-    """Train and recommend as asked."""
+    """Train and recommend as requested."""
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     job = open_job()

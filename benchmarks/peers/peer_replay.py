@@ -31,7 +31,7 @@ LEARNING_RATE = 1e-3
 
 
 class Watch(lightning.Callback):
-    """Times each epoch and lets the job look at the model after it."""
+    """Callback that times each epoch and lets the job validate after it."""
 
     def __init__(self, job: Job, schema: TensorSchema) -> None:
         self.job, self.schema = job, schema
@@ -41,10 +41,10 @@ class Watch(lightning.Callback):
         self.began = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Stop it, recommend if asked, and go on training."""
+        """Stop the clock, recommend if requested, and continue training."""
         seconds = time.perf_counter() - self.began
         self.job.epoch_ended(trainer.current_epoch + 1, seconds, lambda part: self._recommend(module, part))
-        module.trainer = trainer  # the one that recommends has put itself there
+        module.trainer = trainer  # the recommending callback has registered itself there
         module.train()
 
     def _recommend(self, module: Any, part: Part) -> np.ndarray:
@@ -84,7 +84,8 @@ def quiet_trainer(**options: Any) -> lightning.Trainer:
 
 
 def write(path: Path, log: Log, users: np.ndarray) -> int:
-    """One row per user: code, history (items from 0), and the same again as what was seen; the longest history."""
+    """Write one row per user: code, history (items from 0), and the history again as seen items; return the longest
+    length."""
     histories = log.histories()
     items = [histories[user] - 1 for user in users.tolist()]
     pq.write_table(pa.table({"user_id": users, "item_id": items, "seen_ids": items}), path)
@@ -92,12 +93,12 @@ def write(path: Path, log: Log, users: np.ndarray) -> int:
 
 
 def metadata_of(n_items: int, length: int) -> dict[str, Any]:
-    """How RePlay pads what it reads."""
+    """Padding of RePlay's inputs."""
     return {"user_id": {}, "item_id": {"shape": length, "padding": n_items}}
 
 
 def main() -> None:
-    """Train and recommend as asked."""
+    """Train and recommend as requested."""
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""segue beside its rivals: from the same files, with its defaults, or in the notebook's setting.
+"""segue beside the other libraries: from the same files, with its defaults or in the notebook's setting.
 
-Each stretch between two looks at the model is a run resumed exactly where it stood, so that looking changes nothing.
-`sampled_evaluation_users_per_second` is what Microsoft's protocol takes: each target among 100 sampled items.
+The part of a run between two validations is resumed exactly, so validation changes nothing.
+`sampled_evaluation_users_per_second` follows Microsoft's protocol: each target among 100 sampled items.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ SETTINGS = {
 
 
 def dataset_of(log: Log) -> segue.Dataset:
-    """A Dataset of what was handed over."""
+    """Dataset of the handed data."""
     frame = pl.DataFrame({"user": log.users, "item": log.items, "time": log.times})
     return segue.prepare(frame, duplicates="keep")
 
 
 class Trained:
-    """A run that goes on from look to look."""
+    """Run that continues from validation to validation."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job, self.folder = job, folder
@@ -44,7 +44,7 @@ class Trained:
         self.data = dataset_of(job.request.train)
 
     def train(self) -> segue.Recommender:
-        """Train as long as asked, looking where asked."""
+        """Train for the requested epochs, with validation after the requested ones."""
         done = 0
         for end in self.job.request.checks:
             training = dataclasses.replace(self.training, epochs=end, seed=self.job.request.seed)
@@ -57,7 +57,7 @@ class Trained:
         return fitted
 
     def recommend(self, fitted: segue.Recommender, part: Part) -> np.ndarray:
-        """The best items of each user."""
+        """Best items of each user."""
         k, histories = self.job.request.k, part.log.histories()
         asked = {user: histories[user] for user in part.users.tolist()}
         found = fitted.recommend(histories=asked, k=k, exclude_seen=True)
@@ -68,7 +68,7 @@ class Trained:
 
 
 def sampled_speed(fitted: segue.Recommender, data: segue.Dataset) -> float:
-    """Users per second when each target is ranked among 100 sampled items, the drawing included."""
+    """Users per second if each target is ranked among 100 sampled items, with the drawing included."""
     asked = segue.leave_last_out(data).test.sample(10_000)
     candidates = min(100, data.n_items // 4)
     began = time.perf_counter()
@@ -77,7 +77,7 @@ def sampled_speed(fitted: segue.Recommender, data: segue.Dataset) -> float:
 
 
 def main() -> None:
-    """Train and recommend as asked."""
+    """Train and recommend as requested."""
     job = handover.open_job()
     with tempfile.TemporaryDirectory() as folder:
         run = Trained(job, Path(folder) / "run")

@@ -1,14 +1,16 @@
-"""segue and its rivals on the same data, split, seed and number of threads; one evaluator for everybody.
+"""segue and other libraries on the same data, split, seed and number of threads, with one evaluator.
 
-    python benchmarks/peers/run.py --data ml-100k                              # everybody, one after the other
+    python benchmarks/peers/run.py --data ml-100k                              # all systems, one after the other
     python benchmarks/peers/run.py --data games --peer rectools-bce --epochs 6
 
-Each rival runs in its own environment, made from the package index (see `environments.py`), and gets plain files; it
-gives back lists of ten, seconds and memory (`handover.py`). segue.evaluate_lists measures the lists, and ir-measures
-measures them again. By default a model is trained on all but the last two items of each user and looked at every
-`--check` epochs; the epoch with the best NDCG@10 on the last but one item is chosen, and the model is trained anew on
-all but the last item, and tested on that. `--check 0` trains for `--epochs`, without a choice. Every rival is kept as
-it ends, in results/peers_<data>.json; `--table` prints what is there.
+Each library runs in its own environment, made from the package index (see `environments.py`). It gets plain files and
+returns lists of ten, seconds and memory (`handover.py`). segue.evaluate_lists measures the lists, and ir-measures
+measures them again.
+
+By default a model is trained on all but the last two items of each user and validated every `--check` epochs on the
+last but one item. The epoch with the best NDCG@10 is chosen. The model is trained anew on all but the last item and
+tested on that item. `--check 0` trains for `--epochs` without a choice. Every run is saved in results/peers_<data>.json
+when it ends; `--table` prints the stored runs.
 """
 
 from __future__ import annotations
@@ -37,21 +39,21 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Peer:
-    """A system in one setting."""
+    """System in one setting."""
 
     environment: str | None
-    """Its folder under the environments; None is the Python that runs this."""
+    """Folder under the environments; None is the Python that runs this script."""
     setting: str
-    """What its script is told."""
+    """Setting for its script."""
     epochs: dict[str, int]
-    """How long it is trained at most on each dataset, unless told otherwise."""
+    """Default maximum of epochs on each dataset."""
     check: int
-    """How many epochs pass between two looks, unless told otherwise; on MovieLens 100K, whose epochs are a few steps,
-    five times as many where it is trained for a hundred."""
+    """Default epochs between validations. On MovieLens 100K, with epochs of a few steps, validation is five times rarer
+    for a system that is trained for a hundred epochs."""
 
     @property
     def script(self) -> Path:
-        """What runs."""
+        """Script of the system."""
         return HERE / f"peer_{self.environment or 'segue'}.py"
 
 
@@ -81,7 +83,7 @@ def ask(
     epochs: int,
     check: int,
 ) -> judge.Answer:
-    """Train one model on one view of the data and have it look at the parts every `check` epochs (0: at the end)."""
+    """Train one model on one view of the data and validate the parts every `check` epochs (0: at the end)."""
     python = sys.executable if peer.environment is None else environments.interpreter(peer.environment, options.envs)
     checks = sorted({*(range(check, epochs + 1, check) if check else ()), epochs})
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -107,7 +109,7 @@ def ask(
         done = subprocess.run(
             [str(python), str(peer.script), place],
             cwd=place,
-            env=os.environ | settings,  # RecBole writes where it stands
+            env=os.environ | settings,  # RecBole writes into the current folder
             stdout=subprocess.DEVNULL,
         )
         if done.returncode:
@@ -116,7 +118,8 @@ def ask(
 
 
 def _hand_over(path: Path, data: segue.Dataset, users: Any = None) -> None:
-    """What is visible, as codes; times are places in the history, so that nobody breaks ties in another way."""
+    """Write the visible interactions as codes, with positions in the history as times, so that all libraries break ties
+    equally."""
     shown = data.to_frame()
     frame = pl.DataFrame({"user": data.users.encode(shown["user"]), "item": data.catalogue.encode(shown["item"])})
     if users is not None:
@@ -125,7 +128,7 @@ def _hand_over(path: Path, data: segue.Dataset, users: Any = None) -> None:
 
 
 def run(name: str, options: argparse.Namespace, split: segue.Split) -> dict[str, Any]:
-    """One rival: choose the epoch on validation, unless told not to; train as long on all but the last item; test."""
+    """Run one system: choose the epoch on validation, if requested; train as long on all but the last item; test."""
     peer = PEERS[name]
     epochs = options.epochs or peer.epochs[options.data]
     check = options.check if options.check is not None else peer.check * (5 if epochs >= 100 else 1)
@@ -150,7 +153,7 @@ def run(name: str, options: argparse.Namespace, split: segue.Split) -> dict[str,
 
 
 def measurements(answers: list[judge.Answer]) -> dict[str, Any]:
-    """Speed and memory over the trainings of one rival; recommending is timed on the test users."""
+    """Speed and memory over the trainings of one system; recommending is timed on the test users."""
     last = answers[-1].report
     seconds = [second for answer in answers for second in answer.report["epoch_seconds"]]
     recommending = [row for row in last["recommending"] if row["part"] == "test"]
@@ -168,7 +171,7 @@ def measurements(answers: list[judge.Answer]) -> dict[str, Any]:
 
 
 def subset(data: segue.Dataset, users: int | None, seed: int) -> segue.Dataset:
-    """A Dataset of that many users alone, drawn from the seed, for trying things out."""
+    """Dataset of a sample of the users, drawn from the seed, for trials."""
     if users is None or users >= data.n_users:
         return data
     frame = data.to_frame()
@@ -177,30 +180,30 @@ def subset(data: segue.Dataset, users: int | None, seed: int) -> segue.Dataset:
 
 
 def add_circumstances(parser: argparse.ArgumentParser) -> None:
-    """What `ask` needs to know besides the data: seed, threads, environments."""
+    """Add the options that `ask` needs besides the data: seed, threads, environments."""
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    parser.add_argument("--envs", type=Path, default=environments.DEFAULT, help="where the environments are kept")
+    parser.add_argument("--envs", type=Path, default=environments.DEFAULT, help="folder of the environments")
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=common.DATA, default="ml-100k")
     parser.add_argument("--peer", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--epochs", type=int, help="train at most so long; each peer has its own number otherwise")
-    parser.add_argument("--check", type=int, help="epochs between two looks at the validation part; 0 chooses nothing")
-    parser.add_argument("--no-refit", dest="refit", action="store_false", help="test the model that was chosen")
-    parser.add_argument("--validation-users", type=int, default=5_000, help="how many users choose the epoch")
-    parser.add_argument("--users", type=int, help="only so many users, to try things out; nothing is stored")
+    parser.add_argument("--epochs", type=int, help="most epochs; each peer has its own default")
+    parser.add_argument("--check", type=int, help="epochs between validations; 0 chooses nothing")
+    parser.add_argument("--no-refit", dest="refit", action="store_false", help="test the chosen model")
+    parser.add_argument("--validation-users", type=int, default=5_000, help="number of users who choose the epoch")
+    parser.add_argument("--users", type=int, help="a sample of users, for trials; nothing is stored")
     add_circumstances(parser)
-    parser.add_argument("--install", action="store_true", help="only make the environments")
-    parser.add_argument("--table", action="store_true", help="only print the table of what is stored")
+    parser.add_argument("--install", action="store_true", help="make the environments only")
+    parser.add_argument("--table", action="store_true", help="print the stored runs only")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run what is asked for; each rival is kept as it ends."""
+    """Run the requested systems; each run is saved when it ends."""
     options = arguments()
     stored = f"peers_{options.data}"
     if options.install:

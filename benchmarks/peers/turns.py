@@ -1,12 +1,12 @@
-"""How fast segue and its rivals are in one configuration, by turns, so that all meet the same minutes of the machine.
+"""Speed of segue and other libraries in the same configuration, by turns, so that all meet the same minutes.
 
     python benchmarks/peers/turns.py --data games --rounds 3
 
-In each round every system trains on the same data, in a process of its own, for about as long as the others; its first
-epoch, in which things are made and compiled, does not count. Then it makes lists for ten thousand users, three times,
-and evaluates as Microsoft's library does, if it can. The order is turned round from one round to the next. A round's
-figures are compared with each other alone. Nothing else should run meanwhile. After each round all so far are in
-results/turns_<data>.json; `run.py` says how good the systems are.
+In each round every system trains on the same data, in its own process, for about as long as the others. Its first
+epoch, in which objects are made and compiled, does not count. It then makes lists for ten thousand users, three times,
+and evaluates as Microsoft's library does, if it can. The order is reversed from one round to the next. Figures of a
+round are compared only with each other. Leave the machine alone meanwhile. After each round all rounds so far are in
+results/turns_<data>.json; `run.py` measures accuracy.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ EPOCHS = {
     "games": {"segue-notebook": 11, "rectools-bce": 2, "recommenders-sasrec": 2},
     "ml-100k": {"segue-notebook": 30, "rectools-bce": 20, "recommenders-sasrec": 20},
 }
-"""How long each trains in a round."""
+"""Epochs of each system in a round."""
 USERS = 10_000
-"""At most so many are given lists."""
+"""Most users with lists."""
 SHOWN = ("seconds_per_epoch", "recommended_users_per_second", "sampled_users_per_second")
-"""What is compared."""
+"""Compared figures."""
 
 
 def turn(name: str, options: argparse.Namespace, split: segue.Split) -> dict[str, Any]:
-    """What one system needs: means over its epochs but the first, and over the lists that it made."""
+    """Figures of one system: means over its epochs except the first, and over its lists."""
     asked = {"test": split.test.sample(USERS, options.seed)}
     answer = run.ask(run.PEERS[name], options, split.refit, asked, EPOCHS[options.data][name], 0)
     report, made = answer.report, answer.report["recommending"][-1]
@@ -57,7 +57,7 @@ def turn(name: str, options: argparse.Namespace, split: segue.Split) -> dict[str
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=EPOCHS, default="games")
     parser.add_argument("--rounds", type=int, default=3)
@@ -66,7 +66,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Take turns; each round is kept as it ends."""
+    """Run the rounds; each is saved when it ends."""
     options = arguments()
     split = segue.leave_last_out(common.dataset(options.data))
     names = list(EPOCHS[options.data])

@@ -1,4 +1,4 @@
-"""All of it once, on made data: what `segue demo` does, step by step."""
+"""Steps of `segue demo`: the whole library once, on simulated data."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from segue.errors import ConfigError
 from segue.evaluation.compare import Comparison, compare
 from segue.evaluation.report.examples import Example, examples_of
 from segue.evaluation.report.runs import report_runs
-from segue.evaluation.result import Evaluation
-from segue.evaluation.tasks.next_items import evaluate
+from segue.evaluation.tasks.next_items import NextItems, evaluate
+from segue.evaluation.tasks.result import Evaluation
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
@@ -29,47 +29,50 @@ from segue.training.config import Training
 from segue.training.fit import fit
 
 LEARNT = "sasrec"
-"""The name of the model that the others are compared with."""
+"""Name of the model to compare with the others."""
+
+METRIC = NextItems.usual_metric
+"""The metric of the comparisons."""
 
 _MARK = "demo.json"
 _FIRST, _WEEK = 1_704_067_200, 604_800
 """2024-01-01 in seconds since 1970, and from one visit to the next."""
 _SHOWN = 3
-"""Users shown, items recommended to each, and reasons for each item."""
+"""Number of users to show, of items for each, and of reasons for each item."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """A made shop, and models of it.
+    """A simulated shop, and models of it.
 
-    Each method is a step; the later ones take what the earlier ones return.
+    Each method is a step. Later steps take the results of earlier ones.
     """
 
     out: Path
-    """Folder for everything that the demo leaves."""
+    """Folder for all output of the demo."""
 
     users: int = 600
-    """Customers of the shop."""
+    """Number of customers."""
 
     sessions: int = 12
-    """Visits of each, one a week."""
+    """Number of visits of each, one a week."""
 
     products: int = 15
-    """Items in each of the 20 categories of the shop."""
+    """Number of items in each of the 20 categories."""
 
     epochs: int = 20
-    """Most passes of SASRec over the data."""
+    """Largest number of passes of SASRec over the data."""
 
     seed: int = 0
     """Seed of the shop, the training and the resamples."""
 
     def prepare(self) -> Dataset:
-        """Make the shop's log, and of the log a Dataset; what an earlier demo left is replaced.
+        """Simulate the shop's log, and prepare a Dataset from it; the output of an earlier demo is replaced.
 
         Raises
         ------
         ConfigError
-            The folder holds something else.
+            The folder contains something else.
         """
         out = self.out
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
@@ -91,7 +94,7 @@ class Demo:
         return prepare(out / "shop.csv", out=out / "data")
 
     def train(self, split: Split, *, quiet: bool = False) -> dict[str, Recommender]:
-        """Fit the baselines and SASRec."""
+        """Fit the counting models and SASRec."""
         training = Training(
             epochs=self.epochs,
             batch_size=16,
@@ -110,20 +113,21 @@ class Demo:
             }
 
     def evaluate(self, fitted: Mapping[str, Recommender], split: Split) -> dict[str, Evaluation]:
-        """Measure all models on the test; what a customer had before counts too, since people buy again."""
+        """Evaluate all models on the test; seen items are kept, since customers buy again."""
         with _one_thread():
             return {
                 name: evaluate(model, split.test, k=10, seed=self.seed, exclude_seen=False)
                 for name, model in fitted.items()
             }
 
-    def compare(self, found: Mapping[str, Evaluation]) -> list[Comparison]:
-        """Test whether SASRec differs from each baseline, the best of them first."""
-        baselines = sorted((name for name in found if name != LEARNT), key=lambda name: -found[name]["ndcg@10"])
-        return [compare(found[name], found[LEARNT], metric="ndcg@10", seed=self.seed) for name in baselines]
+    def compare(self, evaluations: Mapping[str, Evaluation]) -> list[Comparison]:
+        """Compare SASRec with each counting model, the best one first."""
+        counting = sorted((name for name in evaluations if name != LEARNT), key=lambda name: -evaluations[name][METRIC])
+        learnt = evaluations[LEARNT]
+        return [compare(evaluations[name], learnt, metric=METRIC, seed=self.seed) for name in counting]
 
     def explain(self, recommender: Recommender, split: Split) -> list[Example]:
-        """Recommendations with their reasons for some users of the test."""
+        """Recommend items to some users of the test, with reasons."""
         users = split.test.dataset.users.decode(split.test.users[:_SHOWN]).to_list()
         with _one_thread():
             return examples_of(recommender, users, k=_SHOWN, reasons=_SHOWN, exclude_seen=False)
@@ -131,16 +135,16 @@ class Demo:
     def report(
         self,
         fitted: Mapping[str, Recommender],
-        found: Mapping[str, Evaluation],
+        evaluations: Mapping[str, Evaluation],
         comparisons: list[Comparison],
         examples: list[Example],
     ) -> Path:
-        """Write the page, and return where it is."""
+        """Write the report page, and return its path."""
         return report_runs(
             self.out / "report.html",
             fitted,
-            found,
-            title="segue demo: a made shop",
+            evaluations,
+            title="segue demo: a simulated shop",
             folders={LEARNT: self.out / "runs" / LEARNT},
             comparisons=comparisons,
             examples=examples,
@@ -149,7 +153,7 @@ class Demo:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread: more only wait for each other over tensors this small, for minutes where the machine is busy."""
+    """Use one thread: with tensors this small, more threads only wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

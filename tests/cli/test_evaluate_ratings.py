@@ -10,9 +10,9 @@ import pytest
 
 from segue.cli.main import main
 from segue.data.splits.registry import split_by
-from segue.evaluation.result import Evaluation
 from segue.evaluation.tasks.next_items import evaluate
 from segue.evaluation.tasks.ratings import evaluate_ratings
+from segue.evaluation.tasks.result import Evaluation
 from segue.inference.loading import load
 from segue.models import registry
 from tests.models.rating_models import rated_dataset

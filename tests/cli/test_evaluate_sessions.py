@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from segue.cli.main import main
-from segue.evaluation.result import Evaluation
+from segue.evaluation.tasks.result import Evaluation
 
 Ask = Callable[..., Any]
 
@@ -86,3 +87,83 @@ def test_compare(runs: dict[str, Path], answer: Ask, complaint: Ask, capsys: pyt
     assert page.count("markov against popularity, 50 sessions, among") == 2
     assert "50 users, among" not in page, "no table without the metric that was asked for"
     assert 'did you mean "step_ndcg@10"' in complaint(2, *words[:3], "--metric", "step_ndgc@10")
+
+
+# ---- the defaults of a model of sessions ---------------------------------------------------------------------------
+
+TINY = ["--model.user-width", "8", "--model.item-width", "8", "--training.epochs", "2", "--training.cpu", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Dataset whose users take the same items again and again, in sessions."""
+    folder = tmp_path_factory.mktemp("shop")
+    words = ["--users", "60", "--sessions", "6", "--products", "3", "--categories", "6", "--quiet"]
+    assert main(["simulate", "--out", str(folder / "data"), *words]) == 0
+    return folder / "data"
+
+
+def test_parsrec_is_trained_and_measured_by_sessions_unless_told_otherwise(
+    shop: Path, tmp_path: Path, answer: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", str(shop), "--out", str(tmp_path / "run"), "--model", "parsrec", *TINY]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "split: last-session-out (--split names another)" in said.err
+    assert "validation sess_prec@10" in said.out
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert run["split"] == {"name": "last-session-out"}
+    assert run["training"]["metric"] == "sess_prec@10"
+    assert run["training"]["validation_exclude_seen"] is False
+    found = answer("evaluate", tmp_path / "run", "--k", "5")
+    assert found["protocol"]["exclude_seen"] is False
+    assert found["metrics"]["hr@5"] > 0
+    assert found["sessions"]["all"]["metrics"]["sess_prec@5"] > 0
+    assert answer("evaluate", tmp_path / "run", "--k", "5", "--no-include-seen")["protocol"]["exclude_seen"] is True
+    assert main([*words, "--split", "last-session-out", "--resume"]) == 0
+    assert "split:" not in capsys.readouterr().err, "it was named"
+
+
+def test_a_split_inside_sessions_keeps_seen_items(shop: Path, tmp_path: Path, answer: Ask) -> None:
+    words = ["train", shop, "--out", tmp_path / "run", "--model", "parsrec", *TINY, "--split", "leave-last-out"]
+    trained = answer(*words)
+    assert trained["options"]["metric"] == "ndcg@10"
+    assert trained["options"]["validation_exclude_seen"] is False
+    assert trained["training"]["validation"]["hr@10"] > 0
+    assert "sessions" not in answer("evaluate", tmp_path / "run", "--k", "5")
+
+
+def test_other_models_keep_their_defaults(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--model", "sasrec", "--model.width", "8", "--model.blocks", "1", "--training.epochs", "1", "--quiet"]
+    assert main(["train", str(shop), "--out", str(tmp_path / "run"), *words]) == 0
+    assert "split: leave-last-out" in capsys.readouterr().err
+    training = json.loads((tmp_path / "run" / "run.json").read_text())["training"]
+    assert (training["metric"], training["validation_exclude_seen"]) == ("ndcg@10", True)
+
+
+def test_a_run_goes_on_with_its_own_split_and_metric(shop: Path, tmp_path: Path, answer: Ask) -> None:
+    """As runs of parsrec began before the defaults were those of the task."""
+    words = ["train", shop, "--out", tmp_path / "run", "--model", "parsrec", *TINY]
+    options = ["--training.metric", "ndcg@10", "--training.validation-exclude-seen", "true"]
+    answer(*words, "--split", "leave-last-out", *options)
+    resumed = answer(*words, "--resume", "--training.epochs", "3")
+    assert resumed["training"]["epochs"] == 3
+    assert resumed["split"] == {"name": "leave-last-out"}
+    assert resumed["options"]["metric"] == "ndcg@10"
+    assert resumed["options"]["validation_exclude_seen"] is True
+
+
+def test_parsrec_without_sessions_says_how_to_get_them(tmp_path: Path, complaint: Ask) -> None:
+    (tmp_path / "log.csv").write_text("user,item,time\n" + "".join(f"{i % 5},{i % 7},{i}\n" for i in range(60)))
+    assert main(["prepare", str(tmp_path / "log.csv"), "--out", str(tmp_path / "data"), "--quiet"]) == 0
+    said = complaint(1, "train", tmp_path / "data", "--out", tmp_path / "run", "--model", "parsrec", *TINY)
+    assert "this Dataset has no sessions: prepare it from a log with a column of sessions" in said
+
+
+def test_runs_of_both_tasks_are_compared_with_seen_items(shop: Path, tmp_path: Path, answer: Ask) -> None:
+    split = ["--split", "last-session-out"]
+    answer("train", shop, "--out", tmp_path / "parsrec", "--model", "parsrec", *TINY)
+    answer("train", shop, "--out", tmp_path / "markov", "--model", "markov", *split)
+    (found,) = answer("compare", tmp_path / "markov", tmp_path / "parsrec", "--metric", "hr@10", "sess_prec@10")
+    assert found["differences"][0]["b"] > 0
+    assert found["sessions"]["all"]["differences"][0]["metric"] == "sess_prec@10"

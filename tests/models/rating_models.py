@@ -19,7 +19,7 @@ from segue.models.ratings import Rated, RatingModel, training_ratings
 @dataclass(frozen=True)
 class ItemLevels(ModelConfig):
     name = "item-levels"
-    metric = "rmse"
+    task = "ratings"
 
     levels: tuple[float, ...] | None = None
     """The scale; that of the training ratings when not given."""
@@ -75,7 +75,7 @@ class Pairs(NamedTuple):
 @dataclass(frozen=True)
 class LevelBiases(ModelConfig):
     name = "level-biases"
-    metric = "rmse"
+    task = "ratings"
 
     levels: tuple[float, ...] | None = None
     """The scale; that of the training ratings when not given."""

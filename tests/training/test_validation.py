@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from segue.models.parsrec.parsrec import PARSRec
 from segue.models.popularity import Popularity
 from segue.training.checkpoint import load_checkpoint
 from segue.training.fit import fit
+from tests.helpers import make_dataset
 
 from .runs import small_model, small_split, small_training
 
@@ -104,6 +106,31 @@ def test_what_cannot_be_measured_is_said_before_anything_is_done(
     fit(Popularity(), leave_last_out(shop), training=small_training(**changes), quiet=True)
 
 
+def test_a_model_of_sessions_is_chosen_by_sessions(shop: Dataset) -> None:
+    config, training = PARSRec(user_width=8, item_width=8), small_training(epochs=1)
+    by_session = fit(config, last_session_out(shop), training=training, quiet=True).metadata
+    assert list(by_session["training"]["validation"]) == ["sess_prec@10", "step_hr@10", "step_ndcg@10"]
+    within = fit(config, leave_last_out(shop), training=training, quiet=True).metadata
+    assert list(within["training"]["validation"]) == ["hr@10", "ndcg@10"]
+    assert within["training"]["validation"]["hr@10"] > 0
+    for found in (by_session, within):
+        assert found["options"]["validation_exclude_seen"] is False
+    explicit = small_training(epochs=1, metric="ndcg@10", validation_exclude_seen=True)
+    assert fit(config, last_session_out(shop), training=explicit, quiet=True).metadata["options"]["metric"] == "ndcg@10"
+
+
+def test_a_validation_that_nothing_can_hit_is_a_warning() -> None:
+    everyone_again = make_dataset([[1, 2, 3, 1, 2, 3]] * 8, catalogue=range(1, 12))
+    split = leave_last_out(everyone_again)
+    with pytest.warns(UserWarning, match="every target of the validation part was in its user's history before"):
+        found = fit(small_model(), split, training=small_training(epochs=1), quiet=True)
+    assert found.metadata["training"]["validation"] == {"hr@10": 0.0, "ndcg@10": 0.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(small_model(), split, training=small_training(epochs=1, validation_exclude_seen=False), quiet=True)
+        fit(small_model(), small_split(), training=small_training(epochs=1), quiet=True)
+
+
 def test_there_must_be_a_test_part_to_watch() -> None:
     split, training = small_split(), small_training(watch_test=True)
     with pytest.raises(ConfigError, match="watch_test=True needs a split"):
@@ -120,7 +147,11 @@ def test_a_run_says_what_it_is(tmp_path: Path, shop: Dataset) -> None:
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("trained", "trained/refit", "counted")
     )
     assert trained["model"] == small_model().to_dict()
-    assert trained["training"] == training.to_dict() | {"metric": "ndcg@10", "averaging": 0.9}
+    assert trained["training"] == training.to_dict() | {
+        "metric": "ndcg@10",
+        "validation_exclude_seen": True,
+        "averaging": 0.9,
+    }
     assert trained["split"] == {"name": "last-session-out"}
     assert trained["dataset"] == {
         "source": "polars frame",

@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_json
-from segue.cli.protocol import Protocol, measure, questions, rates
+from segue.cli.protocol import Protocol, measure, questions, task_of_run
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
-    from segue.evaluation.result import Evaluation
+    from segue.evaluation.tasks.result import Evaluation
+    from segue.evaluation.tasks.task import Task
 
 _NOTES = """\
-Every run is asked about the same users; the first is what the others are compared with. Models of ratings are compared
-by the ratings they expect; with other models, or with --ranking, by how they rank. The intervals and p-values
-know how much users differ, not how lucky a training was: train with several seeds to speak of methods."""
+All runs are evaluated on the same users, and compared with the first. Models of ratings are compared by the ratings
+they expect; with other models, or with --ranking, by how they rank. The intervals and p-values cover the differences
+between users, not the luck of a training: train with several seeds to compare methods."""
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What is compared."""
+    """The comparison."""
 
     runs: tuple[str, ...] = field(metadata=POSITIONAL)
-    """Folders of two or more runs that `segue train` wrote, with the same Dataset and split."""
+    """Folders of two or more runs of `segue train`, with the same Dataset and split."""
 
     metric: tuple[str, ...] | None = None
-    """Names of the metrics to compare, such as ndcg@10, sess_prec@10 of sessions, or rmse; all when not given."""
+    """Names of the metrics, such as ndcg@10, sess_prec@10 of sessions, or rmse; all when not given."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -48,27 +49,24 @@ def main(argv: Sequence[str]) -> int:
     from segue.inference.loading import load
 
     recommenders = [load(run, device=protocol.device) for run in options.runs]
-    of_ratings = [rates(recommender) for recommender in recommenders]
-    ranked = protocol.ranking or not all(of_ratings)
-    if any(of_ratings) and ranked:
-        note("The runs are compared by how they rank, and not by the ratings that some of them expect.")
+    shared = _shared(protocol, [task_of_run(recommender) for recommender in recommenders])
     evaluations = [
-        measure(recommender, questions(recommender, run, protocol.on), replace(protocol, ranking=ranked))
+        measure(recommender, questions(recommender, run, protocol.on), shared)
         for run, recommender in zip(options.runs, recommenders, strict=True)
     ]
-    first, *others = (found.ranking or found for found in evaluations)
-    found = [
+    first, *others = (evaluation.ranking or evaluation for evaluation in evaluations)
+    comparisons = [
         compare(
             first, other, metric=options.metric, names=_names(first, other, options.runs[0], run), seed=protocol.seed
         )
         for run, other in zip(options.runs[1:], others, strict=True)
     ]
     if options.json:
-        pairs = zip(options.runs[1:], found, strict=True)
+        pairs = zip(options.runs[1:], comparisons, strict=True)
         write_json([{"runs": [options.runs[0], run], **comparison.to_dict()} for run, comparison in pairs])
         return 0
-    note(first.asked)
-    for run, comparison in zip(options.runs[1:], found, strict=True):
+    note(first.setting)
+    for run, comparison in zip(options.runs[1:], comparisons, strict=True):
         note(f"\n{run} against {options.runs[0]}")
         for part in (comparison, *comparison.sessions.values()):
             if part.differences:
@@ -76,6 +74,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _shared(protocol: Protocol, tasks: Sequence[Task]) -> Protocol:
+    """The same options for all runs: rankings if any task ranks, and seen items kept if any task keeps them."""
+    ranking = protocol.ranking or any(task.ranks for task in tasks)
+    if ranking and not all(task.ranks for task in tasks):
+        names = ", ".join(dict.fromkeys(task.name for task in tasks if not task.ranks))
+        note(f"The runs are compared by how they rank, and not by the {names} that some of them expect.")
+    include_seen = protocol.include_seen
+    if include_seen is None:
+        include_seen = not all(task.exclude_seen for task in tasks)
+    return replace(protocol, ranking=ranking, include_seen=include_seen)
+
+
 def _names(first: Evaluation, other: Evaluation, *runs: str) -> tuple[str, str]:
-    """The names of the models; where they are the same, of the runs."""
+    """The names of the models or, if both are the same, of the runs."""
     return (first.model, other.model) if first.model != other.model else (runs[0], runs[1])

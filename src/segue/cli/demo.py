@@ -1,4 +1,4 @@
-"""`segue demo`: all of it once, on made data: prepare, train, evaluate, compare, recommend, explain, report."""
+"""`segue demo`: the whole library once, on simulated data: prepare, train, evaluate, compare, explain, report."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ from segue.cli.output import console, write_table
 if TYPE_CHECKING:
     from segue.evaluation.compare import Comparison
     from segue.evaluation.report.examples import Example
-    from segue.evaluation.result import Evaluation
+    from segue.evaluation.tasks.result import Evaluation
 
-_COLUMNS = ("ndcg@10", "hr@10", "mrr@10", "coverage@10")
+_MORE_METRICS = ("hr@10", "mrr@10", "coverage@10")
+"""Metrics in the table, besides the one of the comparisons."""
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """The made shop, and how long to train."""
+    """The simulated shop, and the training."""
 
     out: str = "demo"
-    """Folder for everything that the demo leaves."""
+    """Folder for all output of the demo."""
 
     users: int = 600
-    """Customers of the shop."""
+    """Number of customers."""
 
     sessions: int = 12
-    """Visits of each, one a week."""
+    """Number of visits of each, one a week."""
 
     products: int = 15
-    """Items in each of the 20 categories of the shop."""
+    """Number of items in each of the 20 categories."""
 
     epochs: int = 20
-    """Most passes of SASRec over the data."""
+    """Largest number of passes of SASRec over the data."""
 
     seed: int = 0
     """Seed of the shop, the training and the resamples."""
@@ -58,46 +59,49 @@ def main(argv: Sequence[str]) -> int:
     from segue.demo import LEARNT, Demo
 
     demo = Demo(Path(options.out), options.users, options.sessions, options.products, options.epochs, options.seed)
-    _say(f"A made shop: {options.users:,} customers with tastes and habits, {20 * options.products:,} items.")
+    _say(f"A simulated shop: {options.users:,} customers with tastes and habits, {20 * options.products:,} items.")
     dataset = demo.prepare()
-    facts = describe(dataset)
-    _tell(f"{facts.interactions:,} interactions; half of the histories hold {facts.lengths.median:.0f} or more.")
-    _tell("The last visit of each customer is the test, the last but one chooses the epoch of SASRec.")
+    summary = describe(dataset)
+    _tell(f"{summary.interactions:,} interactions; half of the histories hold {summary.lengths.median:.0f} or more.")
+    _tell("The last visit of each customer is the test; the last but one chooses the epoch of SASRec.")
 
-    _say("Training: three baselines that count, and SASRec, which learns.")
+    _say("Training: three counting models, and SASRec, which learns.")
     split = last_session_out(dataset)
     fitted = demo.train(split, quiet=options.quiet)
 
-    _say("The test: where are the items of the last visit, among all items?")
-    _tell("People buy again what they like: what a customer had before may be recommended too.")
-    found = demo.evaluate(fitted, split)
-    comparisons = demo.compare(found)
-    _show_results(found, comparisons[0])
+    _say("Test: the ranks of the items of the last visit, among all items.")
+    _tell("Customers buy again what they like, so items of the history stay in the ranking.")
+    evaluations = demo.evaluate(fitted, split)
+    comparisons = demo.compare(evaluations)
+    _show_results(evaluations, comparisons[0])
 
-    _say("What comes next, and why: for three customers, as of today.")
+    _say("Recommendations with reasons, for three customers, as of today.")
     examples = demo.explain(fitted[LEARNT], split)
     for example in examples:
         _show_example(example)
-    _farewell(demo.out, demo.report(fitted, found, comparisons, examples))
+    _farewell(demo.out, demo.report(fitted, evaluations, comparisons, examples))
     return 0
 
 
-def _show_results(found: Mapping[str, Evaluation], best: Comparison) -> None:
-    """The figures of all models, and how SASRec stands against the best baseline."""
+def _show_results(evaluations: Mapping[str, Evaluation], best: Comparison) -> None:
+    """Print the figures of all models, and the comparison of SASRec with the best counting model."""
+    from segue.demo import METRIC
+
+    metrics = (METRIC, *_MORE_METRICS)
     rows = []
-    for name, evaluation in found.items():
-        low, high = evaluation.intervals["ndcg@10"]
-        rows.append((name, *(evaluation[column] for column in _COLUMNS), f"{low:.3f} to {high:.3f}"))
-    write_table(("model", *_COLUMNS, "95 % interval of ndcg@10"), rows)
-    row = best["ndcg@10"]
+    for name, evaluation in evaluations.items():
+        low, high = evaluation.intervals[METRIC]
+        rows.append((name, *(evaluation[metric] for metric in metrics), f"{low:.3f} to {high:.3f}"))
+    write_table(("model", *metrics, f"95 % interval of {METRIC}"), rows)
+    row = best[METRIC]
     _tell(
-        f"SASRec against {best.a}: {row.difference:+.4f} ndcg@10, 95 % interval {row.low:+.4f} to {row.high:+.4f} "
+        f"SASRec against {best.a}: {row.difference:+.4f} {METRIC}, 95 % interval {row.low:+.4f} to {row.high:+.4f} "
         f"on the same customers, p = {row.p_value:.4f}."
     )
 
 
 def _show_example(example: Example) -> None:
-    """What one customer is recommended."""
+    """Print the recommendations for one customer."""
     _tell(f"{example.user}, who took … {', '.join(example.history)}:")
     for suggestion in example.suggestions:
         because = ", ".join(f"{item} ({effect:+.2f})" for item, effect in suggestion.reasons)
@@ -105,7 +109,7 @@ def _show_example(example: Example) -> None:
 
 
 def _farewell(out: Path, report: Path) -> None:
-    """Say where the report is, and how to go on with one's own file."""
+    """Print the path of the report, and the commands for a file of one's own."""
     _say(f"Report, with curves, intervals and reasons: {report.resolve()}")
     _say("The same with your own file (columns for user, item and time are found by their names):")
     run = shlex.quote(str(out / "runs" / "sasrec"))

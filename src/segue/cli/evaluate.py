@@ -12,12 +12,12 @@ from segue.cli.output import console, note, write_frame, write_json
 from segue.cli.protocol import Protocol, measure, questions
 
 if TYPE_CHECKING:
-    from segue.data.splits.by_user import Holdout
-    from segue.evaluation.result import Evaluation
+    from segue.data.splits.holdouts import Holdout
+    from segue.evaluation.tasks.result import Evaluation
     from segue.inference.recommender import Recommender
 
 _EXAMPLES = 3
-"""Users shown in a report."""
+"""Number of users in a report."""
 
 _NOTES = """\
   segue evaluate runs/first --candidates 100 --by popularity --users 10000
@@ -31,23 +31,23 @@ ratings it expects; with --ranking also by how it ranks."""
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """What is evaluated."""
+    """The run, and the output."""
 
     run: str = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote."""
 
     epoch: int | None = None
-    """Evaluate the weights of this epoch, which --training.keep-every kept, and not those of the best."""
+    """Evaluate the weights of this epoch instead of the best; --training.keep-every keeps them."""
 
     out: str | None = None
-    """Write the evaluation, with a line per user, to this JSON file as well."""
+    """Also write the evaluation, with the values per user, to this JSON file."""
 
     report: str | None = None
-    """Write one HTML page to this file as well: figures, examples with reasons, curves, data and settings."""
+    """Also write one HTML page to this file: figures, examples with reasons, curves, data and settings."""
 
     parts: bool = False
-    """Show the figures by length of history and by popularity too; of sessions, by step; of ratings, by the number of
-    the item's ratings, and how well calibrated they are."""
+    """Also show the figures by length of history and by popularity; of sessions, by step; of ratings, by the number of
+    the item's ratings, and their calibration."""
 
     json: bool = False
     """Write JSON instead of a table."""
@@ -65,43 +65,41 @@ def main(argv: Sequence[str]) -> int:
 
     recommender = load(options.run, device=protocol.device, epoch=options.epoch)
     holdout = questions(recommender, options.run, protocol.on)
-    found = measure(recommender, holdout, protocol)
+    evaluation = measure(recommender, holdout, protocol)
     if options.out is not None:
-        note(f"wrote {found.save(options.out)}")
+        note(f"wrote {evaluation.save(options.out)}")
     if options.report is not None:
-        note(f"wrote {_report(options, recommender, holdout, found)}")
+        note(f"wrote {_report(options, recommender, holdout, evaluation)}")
     if options.json:
-        write_json({"run": options.run, **found.to_dict()})
+        write_json({"run": options.run, **evaluation.to_dict()})
         return 0
-    _show(found, options.parts)
-    if found.ranking is not None:
+    _show(evaluation, options.parts)
+    if evaluation.ranking is not None:
         _say("")
-        _show(found.ranking, options.parts)
+        _show(evaluation.ranking, options.parts)
     return 0
 
 
-def _show(found: Evaluation, parts: bool) -> None:
-    """The figures, with `parts` those of every part, and those of sessions where there are any."""
-    table = found.table()
+def _show(evaluation: Evaluation, parts: bool) -> None:
+    """Print the figures, with `parts` those of every part, and those of sessions if there are any."""
+    table = evaluation.table()
     table.title = None  # it would be folded to the width of the table
-    _say(f"{found.model} · {found.describe()}")
+    _say(evaluation.caption)
     console().print(table, highlight=False)
-    for part in found.parts.values() if parts else ():
+    for part in evaluation.parts.values() if parts else ():
         write_frame(part, as_json=False)
-    if found.sessions:
-        _show_sessions(found, parts)
+    if evaluation.sessions:
+        _show_sessions(evaluation, parts)
 
 
-def _show_sessions(found: Evaluation, parts: bool) -> None:
-    """One table of both ways of ranking, and with `parts` each by step."""
-    from segue.evaluation.result import side_by_side
+def _show_sessions(evaluation: Evaluation, parts: bool) -> None:
+    """Print one table of both ways of ranking and, with `parts`, each way by step."""
+    from segue.evaluation.tasks.result import side_by_side
 
-    ways = {f"among {way.among}": way for way in found.sessions.values()}
-    asked = found.sessions["all"].protocol
-    _say(
-        f"\n{found.model} · {asked['split']}: {asked['users']:,} sessions completed step by step, "
-        f"{asked['targets']:,} steps, items of the history kept"
-    )
+    ways = {f"among {way.candidates}": way for way in evaluation.sessions.values()}
+    first = evaluation.sessions["all"]
+    size = first.task.questions(first.protocol)
+    _say(f"\n{evaluation.model} · {first.protocol['split']}: {size}, items of the history kept")
     console().print(side_by_side(ways), highlight=False)
     for name, way in ways.items() if parts else ():
         _say(f"\nby step, {name}")
@@ -112,8 +110,8 @@ def _say(line: str) -> None:
     console().print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _report(options: EvaluateOptions, recommender: Recommender, holdout: Holdout, found: Evaluation) -> Path:
-    """Write the page about one run, with the first users who were asked as examples."""
+def _report(options: EvaluateOptions, recommender: Recommender, holdout: Holdout, evaluation: Evaluation) -> Path:
+    """Write the page about one run, with the first users of the Holdout as examples."""
     from segue.evaluation.report.examples import examples_of
     from segue.evaluation.report.runs import report_runs
 
@@ -121,9 +119,9 @@ def _report(options: EvaluateOptions, recommender: Recommender, holdout: Holdout
     users = holdout.dataset.users.decode(holdout.users[:_EXAMPLES]).to_list()
     return report_runs(
         options.report,
-        {found.model: recommender},
-        {found.model: found},
-        title=f"{options.run}: {found.model}",
-        folders={found.model: options.run},
+        {evaluation.model: recommender},
+        {evaluation.model: evaluation},
+        title=f"{options.run}: {evaluation.model}",
+        folders={evaluation.model: options.run},
         examples=examples_of(recommender, users),
     )

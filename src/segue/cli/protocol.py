@@ -1,28 +1,28 @@
-"""How runs are measured: options and questions, shared by the commands that evaluate."""
+"""The evaluation of runs: its options, its questions and the call, shared by the commands that evaluate."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from segue.cli.output import note
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
-    from segue.data.splits.by_user import Holdout
-    from segue.evaluation.result import Evaluation
+    from segue.data.splits.holdouts import Holdout
+    from segue.evaluation.tasks.result import Evaluation
+    from segue.evaluation.tasks.task import Task
     from segue.inference.recommender import Recommender
 
 Part = Literal["test", "validation"]
-_K = (10,)
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured, and how."""
+    """The evaluation."""
 
     on: Part = "test"
-    """Which part of the split."""
+    """The part of the split."""
 
     k: tuple[int, ...] | None = None
     """Lengths of the lists: 5,10,20. When not given 10; of ratings 3,5,7,10."""
@@ -32,33 +32,34 @@ class Protocol:
     the second among this many, or 99."""
 
     by: Literal["uniform", "popularity"] = "uniform"
-    """How candidates are drawn."""
+    """Law of the sampled candidates."""
 
     ranking: bool = False
-    """Measure how a model of ratings ranks all items by the rating it expects, too; segue compare compares that."""
+    """Also measure the ranking of all items by a model of ratings; segue compare then compares that."""
 
     cutoff: float | None = None
-    """Of ratings: the lowest rating of an item that was liked; the middle of the scale when not given."""
+    """Of ratings: the lowest rating of a liked item; the middle of the scale when not given."""
 
     arg_max: bool = False
-    """Of ratings: rank a user's items by their most probable level, as the published code of ARERec does, and not by
-    the rating expected."""
+    """Of ratings: rank a user's items by their most probable level, as the published code of ARERec does, instead of by
+    the expected rating."""
 
     users: int | None = None
-    """Ask only this many users, drawn from the seed; all when not given."""
+    """Evaluate only this many users, drawn from the seed; all when not given."""
 
-    include_seen: bool = False
-    """Leave items of the history in the ranking, for data in which people repeat themselves."""
+    include_seen: bool | None = None
+    """Keep items of the history in the ranking, for data in which users take items again. When not given, true for
+    parsrec and false for other models."""
 
     seed: int = 0
-    """Draws users, candidates and the resamples behind the intervals."""
+    """Seed of users, candidates and the resamples behind the intervals."""
 
     device: str | None = None
     """cpu, cuda, …; cpu when not given."""
 
 
 def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
-    """The test or validation part of the split that a run was trained with.
+    """The test or validation part of the split of a run.
 
     Raises
     ------
@@ -79,60 +80,27 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
 
 
 def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
-    """Evaluate a Recommender as the options say: of a model of ratings its ratings, of any other how it ranks.
+    """The Evaluation of a Recommender by its task, with these options."""
+    from segue.evaluation.tasks.task import EvaluationOptions
+    from segue.evaluation.tasks.task import measure as measure_by_task
 
-    Where the targets are sessions, rankings are also measured session by session.
-    """
-    if not rates(recommender):
-        return _ranked(recommender, holdout, protocol)
-    from segue.evaluation.tasks.ratings import KS, evaluate_ratings
-
-    found = evaluate_ratings(
-        recommender,
-        holdout,
-        k=protocol.k or KS,
+    options = EvaluationOptions(
+        k=protocol.k,
+        candidates=protocol.candidates,
+        by=protocol.by,
+        exclude_seen=None if protocol.include_seen is None else not protocol.include_seen,
+        users=protocol.users,
+        seed=protocol.seed,
+        split=recommender.metadata["split"]["name"],
         cutoff=protocol.cutoff,
         arg_max=protocol.arg_max,
-        users=protocol.users,
-        seed=protocol.seed,
+        ranking=protocol.ranking,
     )
-    return replace(found, ranking=_ranked(recommender, holdout, protocol)) if protocol.ranking else found
+    return measure_by_task(recommender, holdout, options)
 
 
-def rates(recommender: Recommender) -> bool:
-    """Whether the model predicts ratings."""
-    from segue.models.ratings import RatingModel
+def task_of_run(recommender: Recommender) -> Task:
+    """The task of a run's model."""
+    from segue.evaluation.tasks.task import task_of
 
-    return isinstance(recommender.model, RatingModel)
-
-
-def _ranked(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
-    from segue.evaluation.tasks.next_items import evaluate
-
-    k = protocol.k or _K
-    found = evaluate(
-        recommender,
-        holdout,
-        k=k,
-        candidates=protocol.candidates,
-        by=protocol.by,
-        exclude_seen=not protocol.include_seen,
-        users=protocol.users,
-        seed=protocol.seed,
-    )
-    if recommender.metadata["split"]["name"] != "last-session-out":
-        return found
-    from segue.evaluation.tasks.sessions import both_ways
-
-    sessions = both_ways(
-        recommender,
-        holdout,
-        k=k,
-        candidates=protocol.candidates,
-        by=protocol.by,
-        users=protocol.users,
-        seed=protocol.seed,
-    )
-    if "sampled" not in sessions:
-        note(f"Sessions are not ranked among sampled items: none would be below a list of {max(k)}.")
-    return replace(found, sessions=sessions)
+    return task_of(recommender.model.config)

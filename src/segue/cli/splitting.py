@@ -18,18 +18,22 @@ if TYPE_CHECKING:
     from segue.data.splits.base import SplitConfig
 
 _PREFIX = "split_"
-_DEFAULT = "leave-last-out"
 
 
 @dataclasses.dataclass(frozen=True)
 class SplitOptions:
     """The split."""
 
-    split: str
+    split: str | None
     """Name of the split."""
 
-    def spec(self) -> dict[str, Any]:
+    def spec(self, usual: Mapping[str, Any]) -> dict[str, Any]:
         """The split as plain data, as runs keep it.
+
+        Parameters
+        ----------
+        usual
+            The split to take if none is named, as plain data.
 
         Raises
         ------
@@ -38,7 +42,9 @@ class SplitOptions:
         """
         from segue.data.splits.registry import SPLITS
 
-        config = SPLITS[self.split]
+        base = dict(usual) if self.split is None else {"name": self.split}
+        split = str(base["name"])
+        config = SPLITS[split]
         given = {
             field.name.removeprefix(_PREFIX): getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -48,21 +54,24 @@ class SplitOptions:
         for option in given:
             if option not in known:
                 listed = ", ".join(map(_flag, known)) or "no options"
-                raise ConfigError(f"{_flag(option)} means nothing to --split {self.split}, which has {listed}.")
-        missing = [option for option in config.required() if option not in given]
+                raise ConfigError(f"{_flag(option)} means nothing to --split {split}, which has {listed}.")
+        missing = [option for option in config.required() if option not in {**base, **given}]
         if missing:
-            raise ConfigError(f"--split {self.split} needs {', '.join(map(_flag, missing))}.")
-        return {"name": self.split, **given}
+            raise ConfigError(f"--split {split} needs {', '.join(map(_flag, missing))}.")
+        return {**base, **given}
 
 
 def split_options() -> type[SplitOptions]:
     """`SplitOptions` with one flat option per setting, such as `--split-test`, shared by all splits that have it."""
     from segue.data.splits.registry import SPLITS
 
-    choices: Any = Literal[tuple(SPLITS)]
+    choices: Any = Literal[tuple(SPLITS)] | None
     listed = "; ".join(f"{name}: {_summary(config)}" for name, config in SPLITS.items())
-    text = f"Interactions held out for test and validation. {listed}."
-    fields: list[Any] = [("split", choices, dataclasses.field(default=_DEFAULT, metadata={"help": text}))]
+    text = (
+        f"Interactions held out for test and validation. {listed}. When not given, the one that suits the model: "
+        "last-session-out for parsrec, leave-last-out for others."
+    )
+    fields: list[Any] = [("split", choices, dataclasses.field(default=None, metadata={"help": text}))]
     settings = dict.fromkeys(field.name for config in SPLITS.values() for field in dataclasses.fields(config))
     for name in settings:
         owners = {split: config for split, config in SPLITS.items() if name in typing.get_type_hints(config)}

@@ -5,30 +5,33 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from segue.cli.main import INTERRUPTED, command_line, import_module
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
-from segue.cli.splitting import split_options
+from segue.cli.splitting import SplitOptions, split_options
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
+    from segue.data.dataset import Dataset
     from segue.inference.recommender import Recommender
+    from segue.models.base import ModelConfig
 
 _ALIASES = {"model": "model.name"}
 _NOTES = """\
-The options of a model are those of the model that is asked for: `segue train --model ssept --help`.
-A run is a folder: `recommender` inside it is what the other commands use, `metrics.csv` and `curves.png` show how it
-went. Ctrl-C saves the state; the same command with --resume goes on exactly there."""
+Each model has its own options: `segue train --model ssept --help`.
+A run is a folder. The other commands use its `recommender`; `metrics.csv` and `curves.png` show the course of the
+training. Ctrl-C saves the state; the same command with --resume continues exactly there."""
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What to train on, and where the run goes."""
+    """The data, and the folder of the run."""
 
     dataset: str = field(metadata=POSITIONAL)
     """Folder of the Dataset that `segue prepare` wrote."""
@@ -40,10 +43,10 @@ class TrainOptions:
     """After validation has chosen the number of epochs, train again on everything but the test part."""
 
     resume: bool = False
-    """Go on with the run in --out, exactly as if it had never stopped."""
+    """Continue the run in --out, exactly as if it had never stopped."""
 
     processes: int = 1
-    """Number of processes that share the work, one per device or, on a CPU, a part of the cores each."""
+    """Number of processes that share the work: one per device or, on a CPU, each with a part of the cores."""
 
     quiet: bool = False
     """Show no progress."""
@@ -85,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     if options.processes > 1 and "RANK" not in os.environ:
         from segue.training.launch import launch
 
-        with _told_how_to_resume(argv):
+        with _resume_hint(argv):
             return launch(command_line("train", argv), options.processes)
 
     from segue.data.dataset import Dataset
@@ -93,8 +96,12 @@ def main(argv: Sequence[str]) -> int:
     from segue.training.fit import fit
 
     is_main = int(os.environ.get("RANK", "0")) == 0
-    split = split_by(Dataset.open(options.dataset), splitting.spec())
-    with _told_how_to_resume(argv), parser.errors_as_typed():
+    dataset = Dataset.open(options.dataset)
+    spec = splitting.spec(_usual_split(config, dataset, options, splitting))
+    if is_main and splitting.split is None and not options.resume:
+        note(f"split: {spec['name']} (--split names another)")
+    split = split_by(dataset, spec)
+    with _resume_hint(argv), parser.errors_as_typed():
         recommender = fit(
             model,
             split,
@@ -109,29 +116,49 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _usual_split(
+    config: type[ModelConfig], dataset: Dataset, options: TrainOptions, splitting: SplitOptions
+) -> Mapping[str, Any]:
+    """The split to take if none is named: that of the run to resume, or the one that suits the model's task."""
+    if splitting.split is not None:
+        return {}
+    from segue.evaluation.tasks.task import task_named
+    from segue.files import read_json
+
+    former = Path(options.out) / "run.json"
+    if options.resume and former.is_file():
+        split = read_json(former).get("split")
+        if isinstance(split, dict):
+            return split
+    return task_named(config.task).suitable_split(dataset)
+
+
 def _report(recommender: Recommender, options: TrainOptions) -> None:
-    trained = dict(recommender.metadata["training"])
+    training = dict(recommender.metadata["training"])
     if options.json:
         write_json({"run": options.out, "model": recommender.model.config.to_dict(), **recommender.metadata})
         return
-    found = {f"validation {name}": value for name, value in trained.get("validation", {}).items()}
-    shown = {name.replace("_", " "): trained[name] for name in ("epochs", "best_epoch", "seconds") if name in trained}
-    write_pairs({"model": recommender.model.config.name, **shown, **found, "run": options.out})
-    if getattr(recommender.model.config, "look_back", None) == "reference":
-        from segue.evaluation.result import LEAK
+    metrics = {f"validation {name}": value for name, value in training.get("validation", {}).items()}
+    names = [name for name in ("epochs", "best_epoch", "seconds") if name in training]
+    figures = {name.replace("_", " "): training[name] for name in names}
+    write_pairs({"model": recommender.model.config.name, **figures, **metrics, "run": options.out})
+    from segue.evaluation.questions import look_back_of
+    from segue.evaluation.tasks.result import warning_of
 
-        note(f"warning: the model {LEAK}, and those of validation. These figures flatter it.")
+    warning = warning_of(look_back_of(recommender.model))
+    if warning is not None:
+        note(f"warning: the model {warning}, and those of validation. These figures flatter it.")
     note(f"Next: segue evaluate {shlex.quote(options.out)}")
 
 
 @contextmanager
-def _told_how_to_resume(argv: Sequence[str]) -> Iterator[None]:
-    """Ctrl-C within says how to go on with the run."""
+def _resume_hint(argv: Sequence[str]) -> Iterator[None]:
+    """Add to a Ctrl-C within the command that continues the run."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         if "RANK" in os.environ:
-            # One of several processes: who started them says it, once, and passes the signal on to those on their way.
+            # One of several processes: the launcher prints the hint once, and passes the signal on.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED) from None
         words = [word for word in argv if word != "--resume"]

@@ -117,6 +117,11 @@ class Dataset:
 
     # ---- views --------------------------------------------------------------------------------------------------
 
+    @property
+    def has_times(self) -> bool:
+        """True if every interaction has a time."""
+        return self.times is not None
+
     def until(self, ends: Int64) -> Dataset:
         """View of the same data with each user's history ending at `ends` (n_users + 1,), absolute positions."""
         return replace(self, ends=ends)

@@ -124,7 +124,7 @@ class Vocabulary:
             known = self._sorted_integers[ranks] == requested
         elif len(series) * _FEW > len(self):
             joined = pl.DataFrame({"id": series}).join(self._table, on="id", how="left", maintain_order="left")
-            return joined["code"].fill_null(0).to_numpy().astype(np.int64, copy=False)
+            return joined["code"].fill_null(0).to_numpy().astype(np.int64)  # a copy, which may be written
         else:
             ranks = np.minimum(self._sorted_ids.search_sorted(series).to_numpy().astype(np.int64), len(self) - 1)
             known = (self._sorted_ids[ranks] == series).fill_null(False).to_numpy()

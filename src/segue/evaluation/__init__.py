@@ -1,1 +1,1 @@
-"""How good the answers are: metrics, candidates, evaluation, comparison, report."""
+"""Evaluation: tasks with their metrics, candidates, comparison, explanations and the report."""

@@ -1,15 +1,15 @@
-"""Where a model is good: metrics by the length of the history, the popularity of the target, and the step."""
+"""Metrics by length of the history, popularity of the target, step of the session, and ratings of the item."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
 import polars as pl
 
 from segue.data.ragged import Int64
-from segue.evaluation.metrics import Floats, combined, summed, user_metrics
+from segue.evaluation.metrics import Floats, summed, user_metrics
 
 _LENGTHS = (0, 1, 6, 11, 21, 51, 101)
 _RATINGS = (0, 1, 6, 21, 101, 501)
@@ -18,9 +18,12 @@ _PER_TARGET = ("hr", "ndcg", "mrr")
 
 
 def by_history_length(
-    lengths: Int64, metrics: Mapping[str, Floats], per: Mapping[str, Floats] | None = None
+    lengths: Int64,
+    metrics: Mapping[str, Floats],
+    weights: Mapping[str, Floats] | None = None,
+    roots: Collection[str] = (),
 ) -> pl.DataFrame:
-    """Means over the users whose histories are of like length.
+    """Means over the users with histories of similar length.
 
     Parameters
     ----------
@@ -28,25 +31,28 @@ def by_history_length(
         (n,) items in each user's history.
     metrics
         (n,) values by name.
-    per
+    weights
         (n,) weights by name, for metrics that are the sum of their values over the sum of these.
+    roots
+        Names of the metrics that are roots of means.
 
     Returns
     -------
     table
-        Columns `history` ("0", "1–5", …), `users`, and every metric; rows without users are left out. None stands where
-        no user of a row has weight.
+        Columns `history` ("0", "1–5", …), `users`, and every metric; rows without users are left out. A metric is None
+        if no user of the row has weight.
     """
-    return _means("history", _names(_LENGTHS), "users", _buckets(_LENGTHS, lengths), metrics, per or {})
+    bucket = _buckets(_LENGTHS, lengths)
+    return _means("history", _names(_LENGTHS), "users", bucket, metrics, weights or {}, roots)
 
 
 def by_step(steps: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
-    """Means over the steps of sessions that are alike in how many items were in the basket.
+    """Means over the steps of sessions, by the number of the step.
 
     Parameters
     ----------
     steps
-        (n,) number of each step within its session, from 1.
+        (n,) number of each step within its session, from 1, when the basket is empty.
     metrics
         (n,) values by name.
 
@@ -55,11 +61,11 @@ def by_step(steps: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
     table
         Columns `step` ("1", "2", …, "11–20", …), `steps`, and every metric; rows without steps are left out.
     """
-    return _means("step", _names(_STEPS), "steps", _buckets(_STEPS, steps), metrics, {})
+    return _means("step", _names(_STEPS), "steps", _buckets(_STEPS, steps), metrics)
 
 
-def by_item_ratings(counts: Int64, metrics: Mapping[str, Floats]) -> pl.DataFrame:
-    """Means over the questions whose items have about as many ratings that may be learnt from.
+def by_item_ratings(counts: Int64, metrics: Mapping[str, Floats], roots: Collection[str] = ()) -> pl.DataFrame:
+    """Means over questions, by the number of training ratings of the item.
 
     Parameters
     ----------
@@ -67,20 +73,24 @@ def by_item_ratings(counts: Int64, metrics: Mapping[str, Floats]) -> pl.DataFram
         (n,) ratings of the item of each question, in the Holdout's training view.
     metrics
         (n,) values by name.
+    roots
+        Names of the metrics that are roots of means.
 
     Returns
     -------
     table
         Columns `item_ratings` ("0", "1–5", …), `questions`, and every metric; rows without questions are left out.
     """
-    return _means("item_ratings", _names(_RATINGS), "questions", _buckets(_RATINGS, counts), metrics, {})
+    bucket = _buckets(_RATINGS, counts)
+    return _means("item_ratings", _names(_RATINGS), "questions", bucket, metrics, {}, roots)
 
 
 def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[int]) -> pl.DataFrame:
-    """Means over targets, each taken by itself, that are alike in popularity.
+    """Means over targets of similar popularity, each target taken by itself.
 
-    The head are the most popular items that together hold a third of the training interactions, the tail the least
-    popular that hold a third, the mid what is between (items of equal count stay together); new items have none.
+    The head is the most popular items, which together have a third of the training interactions. The tail is the least
+    popular items, which have a third too. The mid is the rest, and new items have none. Items of equal count stay
+    together.
 
     Parameters
     ----------
@@ -101,39 +111,42 @@ def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[i
     total = np.cumsum(counts)
     high, low = (int(counts[np.searchsorted(total, total[-1] * share)]) if total[-1] else 1 for share in (1 / 3, 2 / 3))
     names = [f"head, {high:,} or more", f"mid, {low:,}–{high - 1:,}", f"tail, 1–{low - 1:,}", "new, 0"]
-    asked = item_counts[items]
-    bucket = np.select([asked >= max(high, 1), asked >= max(low, 1), asked >= 1], [0, 1, 2], 3)
+    count = item_counts[items]
+    bucket = np.select([count >= max(high, 1), count >= max(low, 1), count >= 1], [0, 1, 2], 3)
     metrics = user_metrics(ranks, np.ones(len(ranks), dtype=np.int64), ks)
     kept = {name: values for name, values in metrics.items() if name.split("@")[0] in _PER_TARGET}
-    return _means("popularity", names, "targets", bucket, kept, {})
+    return _means("popularity", names, "targets", bucket, kept)
 
 
 def _names(firsts: Sequence[int]) -> list[str]:
-    """What the buckets that begin with these numbers are called: "1", "11–20", "51 or more"."""
+    """Names of the buckets that begin with these numbers: "1", "11–20", "51 or more"."""
     spans = [str(low) if high == low + 1 else f"{low}–{high - 1}" for low, high in pairwise(firsts)]
     return [*spans, f"{firsts[-1]} or more"]
 
 
 def _buckets(firsts: Sequence[int], numbers: Int64) -> Int64:
-    """(n,) in which of the buckets that begin with `firsts` each number is."""
+    """Index (n,) of the bucket of each number; the buckets begin with `firsts`."""
     return np.searchsorted(firsts, numbers, side="right") - 1
 
 
 def _means(
-    what: str,
+    heading: str,
     names: list[str],
     unit: str,
     bucket: Int64,
     metrics: Mapping[str, Floats],
-    per: Mapping[str, Floats],
+    weights: Mapping[str, Floats] | None = None,
+    roots: Collection[str] = (),
 ) -> pl.DataFrame:
-    """One row per bucket that is not empty: its name, its size, and every metric, weighed by `per`."""
+    """One row per bucket that is not empty: its name, its size, and every metric."""
+    weights = weights or {}
     sizes = np.bincount(bucket, minlength=len(names))
     filled = np.flatnonzero(sizes)
-    columns: dict[str, object] = {what: [names[place] for place in filled], unit: sizes[filled]}
+    columns: dict[str, object] = {heading: [names[number] for number in filled], unit: sizes[filled]}
     for name, values in metrics.items():
-        whole = summed(bucket, per[name], len(names)) if name in per else sizes.astype(np.float64)
+        whole = summed(bucket, weights[name], len(names)) if name in weights else sizes.astype(np.float64)
         total = summed(bucket, values, len(names))
         with np.errstate(invalid="ignore"):
-            columns[name] = combined(name, total[filled], whole[filled])
+            mean = total[filled] / whole[filled]
+        columns[name] = np.sqrt(mean) if name in roots else mean
     return pl.DataFrame(columns).fill_nan(None)

@@ -1,6 +1,6 @@
-"""Candidates: for each user, some items drawn once and kept, that the targets are ranked among.
+"""Candidates: items drawn once for each user, among which the targets are ranked.
 
-Sampled candidates make figures comparable with the papers that used them. They are not an estimate of the figures over
+Sampled candidates make figures comparable with those of papers that used them. They do not estimate the figures over
 all items, and may order models differently (Krichene and Rendle 2020, "On sampled metrics for item recommendation").
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError
 from segue.files import atomic_file
 
@@ -34,12 +34,12 @@ class Candidates:
     users
         (n,) int64 user codes, ascending.
     codes
-        (n, c) int64 item codes, distinct within a row and ascending; never a target, nor an item of the history unless
-        such items were asked for.
+        (n, c) int64 item codes, distinct within a row and ascending; never a target, and no item of the history unless
+        `sample_candidates` was told to draw from it.
     by
-        The law they were drawn by: "uniform", or "popularity" (in proportion to the training interactions).
+        Law of the draws: "uniform", or "popularity" (in proportion to the training interactions).
     seed
-        The seed they were drawn from.
+        Seed of the draws.
     """
 
     users: Int64
@@ -63,13 +63,13 @@ class Candidates:
         EvaluationError
             A user has no candidates here.
         """
-        place = np.minimum(np.searchsorted(self.users, users), max(len(self) - 1, 0))
-        missing = int((self.users[place] != users).sum()) if len(self) else len(users)
+        index = np.minimum(np.searchsorted(self.users, users), max(len(self) - 1, 0))
+        missing = int((self.users[index] != users).sum()) if len(self) else len(users)
         if missing:
             raise EvaluationError(
                 f"{missing:,} of {len(users):,} users have no candidates here: these were drawn for another Holdout."
             )
-        return replace(self, users=users, codes=self.codes[place])
+        return replace(self, users=users, codes=self.codes[index])
 
     def save(self, path: str | Path) -> Path:
         """Write an .npz file, atomically, and return its path."""
@@ -109,16 +109,16 @@ def sample_candidates(
     Parameters
     ----------
     holdout
-        Whose users.
+        The users.
     n
-        Candidates of each user, 1 or more.
+        Number of candidates of each user, 1 or more.
     by
-        "uniform": every item alike. "popularity": one after the other, each in proportion to its interactions in the
-        Holdout's training view; items without any are never drawn.
+        "uniform": all items with the same probability. "popularity": one after the other, each in proportion to its
+        interactions in the Holdout's training view; items without any are never drawn.
     seed
-        Draws them.
+        Seed of the draws.
     from_history
-        Items of the history may be drawn as well, as where people take items again; targets never are.
+        Draw from the items of the history, too, for data in which users take items again. Targets are never drawn.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def most_candidates(holdout: Holdout, *, by: Law = "uniform", from_history: bool
 
 
 class _Urn:
-    """What each user may draw: all items of positive weight but the user's own.
+    """Items that each user may draw: all of positive weight, except the user's own.
 
     Parameters
     ----------
@@ -168,25 +168,25 @@ class _Urn:
         self._cumulative = np.cumsum(weights)
 
     def propose(self, rows: Int64, generator: np.random.Generator) -> Int64:
-        """One item for each of `rows`; under equal weights never an own one."""
+        """Draw one item for each of `rows`; with equal weights, never an own one."""
         if self._uniform:
-            place = generator.integers(0, self.available[rows])
-            skipped = np.searchsorted(self._before, rows * self.stride + place, side="right") - self.offsets[rows]
-            return np.asarray(place + 1 + skipped, dtype=np.int64)
+            number = generator.integers(0, self.available[rows])
+            skipped = np.searchsorted(self._before, rows * self.stride + number, side="right") - self.offsets[rows]
+            return np.asarray(number + 1 + skipped, dtype=np.int64)
         drawn = generator.random(len(rows)) * self._cumulative[-1]
         return np.asarray(np.searchsorted(self._cumulative, drawn, side="right"), dtype=np.int64)
 
     def is_own(self, rows: Int64, items: Int64) -> npt.NDArray[np.bool_]:
-        """Whether `items[i]` is an own item of row `rows[i]`."""
+        """True for each i if `items[i]` is an own item of row `rows[i]`."""
         if self._uniform or not len(self.own):
             return np.zeros(len(rows), dtype=np.bool_)
         keys = rows * self.stride + items
-        place = np.minimum(np.searchsorted(self.own, keys), len(self.own) - 1)
-        return np.asarray(self.own[place] == keys)
+        index = np.minimum(np.searchsorted(self.own, keys), len(self.own) - 1)
+        return np.asarray(self.own[index] == keys)
 
 
 def _urn(holdout: Holdout, by: Law, from_history: bool) -> _Urn:
-    """What the users of a Holdout may be given under a law, which is checked."""
+    """Items that the users of a Holdout may draw under a law, which is checked."""
     if by not in ("uniform", "popularity"):
         raise ConfigError(f'candidates are drawn by "uniform" or by "popularity", not by {by!r}.')
     weights = (
@@ -199,7 +199,7 @@ def _urn(holdout: Holdout, by: Law, from_history: bool) -> _Urn:
 
 
 def _own_items(holdout: Holdout, from_history: bool) -> Int64:
-    """Sorted distinct keys `row * (n_items + 1) + item` of each user's targets and, unless it may be drawn, history."""
+    """Sorted distinct keys `row * (n_items + 1) + item` of each user's targets and, if not drawn from, history."""
     starts = holdout.history_ends if from_history else holdout.dataset.starts[holdout.users]
     items = holdout.dataset.items[positions(starts, holdout.target_ends)]
     keys: Int64 = rows_of(starts, holdout.target_ends) * (holdout.dataset.n_items + 1) + items
@@ -210,17 +210,17 @@ def _check_enough(urn: _Urn, n: int, by: Law) -> None:
     fewest = int(urn.available.min(initial=n))
     if fewest < n:
         short = int((urn.available < n).sum())
-        what = "items" if by == "uniform" else "items with training interactions"
+        plural = "items" if by == "uniform" else "items with training interactions"
         raise DataError(
-            f"{n:,} candidates were asked for, but for {short:,} of {len(urn.available):,} users fewer {what} "
+            f"{n:,} candidates are too many: for {short:,} of {len(urn.available):,} users fewer {plural} "
             f"are left that are not their own, for one only {fewest:,}: ask for {fewest:,} or fewer, or rank all items."
         )
 
 
 def _draw(urn: _Urn, n: int, generator: np.random.Generator) -> Int64:
-    """(n_users, n) draws without replacement: a stream of draws with replacement, of which repeats are dropped.
+    """Draw (n_users, n) items without replacement: draw with replacement, and drop repeats.
 
-    Where that stream would be long (n is a large share of what there is) the rest is drawn by random keys instead.
+    If that takes long, because n is a large share of the items, random keys draw the rest.
     """
     codes = np.zeros((len(urn.available), n), dtype=np.int64)
     open_rows = np.flatnonzero(urn.available >= 2 * n)

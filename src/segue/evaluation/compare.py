@@ -1,4 +1,4 @@
-"""Comparison of two evaluations on the same users: is one model really better, or was it luck with these users?"""
+"""Comparison of two evaluations on the same users, with intervals and p-values."""
 
 from __future__ import annotations
 
@@ -11,30 +11,16 @@ import numpy.typing as npt
 from rich.table import Table
 
 from segue.errors import ConfigError, EvaluationError, nearest
-from segue.evaluation.metrics import Floats, combined, lower_is_better
+from segue.evaluation.metrics import Floats
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval, sign_flip_p_value
-from segue.evaluation.result import Evaluation, as_text
-
-_PROTOCOL = (
-    "task",
-    "split",
-    "items",
-    "basket_k",
-    "candidates",
-    "drawn_by",
-    "drawn_from_seed",
-    "exclude_seen",
-    "ties",
-    "cutoff",
-    "arg_max",
-    "questions",
-)
-"""What has to be the same in two evaluations."""
+from segue.evaluation.tasks.description import Metric
+from segue.evaluation.tasks.registry import lower_is_better
+from segue.evaluation.tasks.result import Evaluation, as_text
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How two models differ in one metric, user by user."""
+    """Difference of two models in one metric, user by user."""
 
     metric: str
     """Name of the metric."""
@@ -46,7 +32,7 @@ class Difference:
     """Mean of the second model."""
 
     difference: float
-    """b − a: positive where the second model is better, of an error (rmse, mae, log_loss) negative."""
+    """b − a: positive if the second model is better; negative for an error (rmse, mae, log_loss)."""
 
     low: float
     """Lower end of the 95 % paired bootstrap interval of the difference."""
@@ -58,16 +44,16 @@ class Difference:
     """Two-sided p-value of the paired randomisation test (signs flipped at random)."""
 
     wins: int
-    """Users for whom the second model is better."""
+    """Number of users with a better value of the second model."""
 
     ties: int
-    """Users for whom both are equal."""
+    """Number of users with equal values."""
 
     losses: int
-    """Users for whom the first model is better."""
+    """Number of users with a better value of the first model."""
 
     better: Literal["a", "b"] | None = None
-    """Which model is better, if the interval excludes 0; of an error the one that has less."""
+    """The better model, if the interval excludes 0; for an error the one with less of it."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +65,17 @@ class Comparison:
     a, b
         Names of the models.
     users
-        How many users both were asked about.
+        Number of users.
     differences
         One for each metric.
     unit
-        What was compared pair by pair: "users", or "sessions", of which each user has one.
-    among
-        What the targets were ranked among, in words.
+        The units that were compared pair by pair: "users", or "sessions", one of each user.
+    candidates
+        Items that the targets were ranked among, in words.
     sessions
-        The same of the users' sessions, for each way of ranking in which both were evaluated.
-    cautions
-        What a reader must know before believing the figures of one of them.
+        Comparisons of the users' sessions, for each way of ranking in which both were evaluated.
+    warnings
+        Reasons to mistrust the figures of a model.
     """
 
     a: str
@@ -97,16 +83,16 @@ class Comparison:
     users: int
     differences: tuple[Difference, ...]
     unit: str
-    among: str
+    candidates: str
     sessions: Mapping[str, Comparison] = field(default_factory=dict)
-    cautions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __getitem__(self, metric: str) -> Difference:
-        """The difference in that metric; an unknown one is an EvaluationError naming the nearest."""
-        found = {difference.metric: difference for difference in self.differences}
-        if metric not in found:
-            raise EvaluationError(f"{metric!r} was not compared; {nearest(metric, found)}")
-        return found[metric]
+        """The difference in that metric; an unknown one is an EvaluationError that names the nearest."""
+        by_metric = {difference.metric: difference for difference in self.differences}
+        if metric not in by_metric:
+            raise EvaluationError(f"{metric!r} was not compared; {nearest(metric, by_metric)}")
+        return by_metric[metric]
 
     def __str__(self) -> str:
         return as_text(self.table())
@@ -119,17 +105,17 @@ class Comparison:
             "b": self.b,
             "users": self.users,
             "unit": self.unit,
-            "among": self.among,
+            "among": self.candidates,
             "differences": [asdict(difference) for difference in self.differences],
-            **({"cautions": list(self.cautions)} if self.cautions else {}),
-            **({"sessions": {way: found.to_dict() for way, found in self.sessions.items()}} if self.sessions else {}),
+            **({"cautions": list(self.warnings)} if self.warnings else {}),
+            **({"sessions": {way: other.to_dict() for way, other in self.sessions.items()}} if self.sessions else {}),
         }
 
     def table(self) -> Table:
         """A table for the terminal: a row per metric."""
-        title = f"{self.b} against {self.a}, {self.users:,} {self.unit}, among {self.among}"
+        title = f"{self.b} against {self.a}, {self.users:,} {self.unit}, among {self.candidates}"
         errors = any(lower_is_better(row.metric) for row in self.differences)
-        notes = ["* the interval excludes 0", *(["↓ less is better"] if errors else []), *self.cautions]
+        notes = ["* the interval excludes 0", *(["↓ less is better"] if errors else []), *self.warnings]
         table = Table(title=title, title_justify="left", caption="\n".join(notes), caption_justify="left")
         table.add_column("metric")
         for heading in (self.a, self.b, "difference [95 %]", "p", "better / equal / worse"):
@@ -160,23 +146,23 @@ def compare(
 ) -> Comparison:
     """Test whether two models differ on the same users.
 
-    Differences are taken user by user, so that how hard a user is does not matter. The interval is a percentile
-    bootstrap of their mean; the p-value is that of a randomisation test, which Smucker, Allan and Carterette (2007, "A
-    comparison of statistical significance tests for information retrieval evaluation") recommend. Neither knows how
-    lucky a training was: to speak of methods rather than of two trained models, train with several seeds.
+    Differences are taken user by user, so hard users do not blur them. The interval is a percentile bootstrap of their
+    mean. The p-value is that of a randomisation test, as Smucker, Allan and Carterette (2007, "A comparison of
+    statistical significance tests for information retrieval evaluation") recommend. Neither covers the luck of a
+    training: to compare methods rather than two trained models, train with several seeds.
 
     Parameters
     ----------
     a, b
-        Evaluations on the same Holdout with the same candidates. Where both carry `sessions`, those are compared too.
+        Evaluations on the same Holdout with the same candidates. If both have `sessions`, those are compared too.
     metric
-        Names to compare; all that both have when None. A name is looked for in the evaluations and their sessions.
+        Names of the metrics, of the evaluations or of their sessions; all that both have when None.
     names
-        What to call the two; the models' names when None.
+        Names to show; the models' names when None.
     resamples
-        Of users for the interval, and of signs for the p-value.
+        Number of resamples of users for the interval, and of signs for the p-value.
     seed
-        Draws both.
+        Seed of both.
 
     Returns
     -------
@@ -186,9 +172,9 @@ def compare(
     Raises
     ------
     ConfigError
-        A metric was measured by neither kind of evaluation in both, or `resamples` is not positive.
+        One of the evaluations lacks a metric, or `resamples` is not positive.
     EvaluationError
-        The users, or what they were asked, differ.
+        The users or the settings differ.
     """
     if resamples < 1:
         raise ConfigError(f"resamples is {resamples}: expected 1 or more.")
@@ -198,85 +184,85 @@ def compare(
     for name in wanted:
         if name not in known:
             raise ConfigError(f"both evaluations have no metric {name!r} per user; {nearest(name, known)}")
-    called = (a.model, b.model) if names is None else names
+    labels = (a.model, b.model) if names is None else names
     main, *sessions = (
-        _compared(one, other, wanted, called, resamples, seed)
+        _compared(one, other, wanted, labels, resamples, seed)
         for one, other in [(a, b), *((a.sessions[way], b.sessions[way]) for way in ways)]
     )
     return replace(main, sessions=dict(zip(ways, sessions, strict=True)))
 
 
 def _common(a: Evaluation, b: Evaluation) -> list[str]:
-    """The metrics that can be compared user by user."""
+    """Names of the metrics that can be compared user by user."""
     return [name for name in a.metrics if a.terms(name) is not None and b.terms(name) is not None]
 
 
 def _compared(
     a: Evaluation, b: Evaluation, wanted: Sequence[str], names: tuple[str, str], resamples: int, seed: int
 ) -> Comparison:
-    """Two evaluations of the same questions, in those of the metrics `wanted` that they have."""
+    """Comparison of two evaluations in those of the metrics `wanted` that both have."""
     _same_questions(a, b)
     numbered = b.per_user.select("user").with_row_index("row")
     rows = a.per_user.select("user").join(numbered, on="user", maintain_order="left")["row"].to_numpy()
     measured = _common(a, b)
-    found = (_difference(name, a, b, rows, resamples, seed) for name in wanted if name in measured)
-    unit = "sessions" if "basket_k" in a.protocol else "users"
-    cautions = tuple(f"{name}: {one.caution}" for name, one in zip(names, (a, b), strict=True) if one.caution)
-    return Comparison(*names, len(rows), tuple(found), unit, a.among, cautions=cautions)
+    differences = tuple(_difference(name, a, b, rows, resamples, seed) for name in wanted if name in measured)
+    warnings = tuple(f"{name}: {one.warning}" for name, one in zip(names, (a, b), strict=True) if one.warning)
+    return Comparison(*names, len(rows), differences, a.task.unit, a.candidates, warnings=warnings)
 
 
 def _difference(
     name: str, a: Evaluation, b: Evaluation, rows: npt.NDArray[np.uint32], resamples: int, seed: int
 ) -> Difference:
-    """One metric; user i of `a` is user `rows[i]` of `b`. Weights, where a metric has any, are the same for both.
+    """Difference in one metric. User i of `a` is user `rows[i]` of `b`; the weights of both models are the same.
 
-    For the p-value of rmse squared errors may stand for it: exchanging the models for a user leaves the sum over both
-    as it is, and with that sum given the difference of the roots grows with the difference of the squares.
+    The p-value of a root (rmse) is that of the squares. Exchanging the models for a user does not change the sum over
+    both models. For a given sum, the difference of the roots grows with the difference of the squares.
     """
-    of_a, of_b = a.terms(name), b.terms(name)
-    assert of_a is not None and of_b is not None
-    (first, per), second = of_a, of_b[0][rows]
-    if per is not None:
-        measured = per > 0
-        first, second, per = first[measured], second[measured], per[measured]
+    metric, terms_a, terms_b = a.task.metric(name), a.terms(name), b.terms(name)
+    assert metric is not None and terms_a is not None and terms_b is not None
+    (first, weights), second = terms_a, terms_b[0][rows]
+    if weights is not None:
+        measured = weights > 0
+        first, second, weights = first[measured], second[measured], weights[measured]
     change = second - first
     change[np.isclose(first, second, rtol=1e-12, atol=0.0)] = 0.0
     more, less = int((change > 0).sum()), int((change < 0).sum())
-    wins, losses = (less, more) if lower_is_better(name) else (more, less)
-    whole = float(len(change) if per is None else per.sum())
-    mean_a, mean_b = (combined(name, float(values.sum()), whole) for values in (first, second))
-    if name == "rmse" and per is not None:
-        low, high = bootstrap_figure([first, second, per], _roots_apart, resamples, seed)
+    wins, losses = (less, more) if metric.lower_is_better else (more, less)
+    whole = float(len(change) if weights is None else weights.sum())
+    mean_a, mean_b = (float(metric.combined(float(values.sum()), whole)) for values in (first, second))
+    if metric.root:
+        per_user = np.ones_like(first) if weights is None else weights
+        low, high = bootstrap_figure([first, second, per_user], _difference_of_roots, resamples, seed)
     else:
-        low, high = bootstrap_interval(change, resamples, seed, per=per)
+        low, high = bootstrap_interval(change, resamples, seed, per=weights)
     return Difference(
         metric=name,
         a=mean_a,
         b=mean_b,
-        difference=mean_b - mean_a if name == "rmse" else float(change.sum()) / whole,
+        difference=mean_b - mean_a if metric.root else float(change.sum()) / whole,
         low=low,
         high=high,
         p_value=sign_flip_p_value(change, resamples, seed),
         wins=wins,
         ties=len(change) - wins - losses,
         losses=losses,
-        better=_better(name, low, high),
+        better=_better(metric, low, high),
     )
 
 
-def _roots_apart(first: Floats, second: Floats, questions: Floats) -> Floats:
-    """How much larger the second root mean square is, of means over users."""
-    return np.sqrt(second / questions) - np.sqrt(first / questions)
+def _difference_of_roots(first: Floats, second: Floats, weights: Floats) -> Floats:
+    """Second root mean square minus the first, from means over users."""
+    return np.sqrt(second / weights) - np.sqrt(first / weights)
 
 
-def _better(name: str, low: float, high: float) -> Literal["a", "b"] | None:
+def _better(metric: Metric, low: float, high: float) -> Literal["a", "b"] | None:
     if low <= 0 <= high:
         return None
-    return "b" if (low > 0) is not lower_is_better(name) else "a"
+    return "b" if (low > 0) is not metric.lower_is_better else "a"
 
 
 def _same_questions(a: Evaluation, b: Evaluation) -> None:
-    """Raise an EvaluationError that says what differs."""
+    """Raise an EvaluationError that names the difference, if the users or the settings differ."""
     users_a, users_b = a.per_user["user"], b.per_user["user"]
     same_type = users_a.dtype == users_b.dtype
     shared = len(a.per_user.join(b.per_user, on="user", how="semi")) if same_type else 0
@@ -285,7 +271,8 @@ def _same_questions(a: Evaluation, b: Evaluation) -> None:
             f"the evaluations are of different users: {len(users_a):,} and {len(users_b):,}, of whom {shared:,} are in "
             "both. Evaluate both models on the same Holdout, with the same number of users and seed."
         )
-    for key in _PROTOCOL:
+    own = (*a.task.settings, *b.task.settings)
+    for key in dict.fromkeys(("task", "split", "items", *own, "ties", "questions")):
         one, other = a.protocol.get(key), b.protocol.get(key)
         if one != other:
             raise EvaluationError(

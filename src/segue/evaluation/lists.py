@@ -1,4 +1,4 @@
-"""Evaluation of lists that were made elsewhere: by another library, another program, yesterday."""
+"""Evaluation of given lists, such as those of another library."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ColumnError, EvaluationError
-from segue.evaluation.questions import check_asked, lengths_of, protocol_of
-from segue.evaluation.result import Evaluation
-from segue.evaluation.tasks.next_items import measured
+from segue.evaluation.questions import lengths_of, protocol_of, require_users
+from segue.evaluation.tasks.next_items import evaluation_of
+from segue.evaluation.tasks.result import Evaluation
 from segue.inference.scoring.ranking import distinct
 
 COLUMNS = ("user", "item", "rank")
-"""What lists consist of."""
+"""Columns of the lists."""
 
 
 def evaluate_lists(
@@ -31,32 +31,31 @@ def evaluate_lists(
     seed: int = 0,
     resamples: int = 1_000,
 ) -> Evaluation:
-    """Say how well given lists answer the questions of a Holdout, whoever made them.
+    """Measure given lists on a Holdout, whatever made them.
 
-    The figures are those of `evaluate`, and can be compared with those of any other lists on the same Holdout. Ties
-    were decided by whoever made the lists. A user without a list, or whose target is not in it, counts as missed.
+    The figures are those of `evaluate`, and are comparable with those of other lists on the same Holdout. The lists
+    decide ties. A user without a list, or with a target outside of it, counts as missed.
 
     Parameters
     ----------
     lists
         A frame (pandas, polars, Arrow) with columns `user` and `item` (raw ids) and `rank` (from 1), such as
-        `Recommender.recommend` returns. Rows of users who are not asked, and ranks beyond the largest k, do not count.
+        `Recommender.recommend` returns. Users outside the Holdout and ranks beyond the largest k do not count.
     holdout
         The questions: `split.validation` or `split.test`.
     k
         Lengths of the lists, each from 1 to the size of the catalogue.
     name
-        Who made the lists.
+        Name of the lists, in place of a model's.
     exclude_seen
-        Items of a user's history must not be listed, and a list that has one is an error: it would not be measured as
-        others are.
+        Refuse lists with items of the user's history, which other models would have left out.
     seed, resamples
         As in `evaluate`.
 
     Returns
     -------
     evaluation
-        As of `evaluate`.
+        Metrics, intervals, values per user and values of parts, as in `evaluate`.
 
     Raises
     ------
@@ -72,9 +71,9 @@ def evaluate_lists(
 
     Examples
     --------
-    >>> found = segue.evaluate_lists(theirs, split.test, k=10, name="theirs")    # doctest: +SKIP
+    >>> evaluation = segue.evaluate_lists(theirs, split.test, k=10, name="theirs")    # doctest: +SKIP
     """
-    check_asked(holdout)
+    require_users(holdout)
     ks = lengths_of(k, holdout.dataset.n_items)
     histories, targets = holdout.histories(), distinct(holdout.targets())[0]
     rows, items, ranks = _read(lists, holdout)
@@ -83,13 +82,13 @@ def evaluate_lists(
     codes = np.zeros((len(holdout), max(ks)), dtype=np.int64)
     within = ranks <= max(ks)
     codes[rows[within], ranks[within] - 1] = items[within]
-    found = _ranks(_keys(rows, items, holdout), ranks, targets, holdout)
+    target_ranks = _ranks(_keys(rows, items, holdout), ranks, targets, holdout)
     protocol = protocol_of(holdout, targets, exclude_seen) | {"ties": "as listed"}
-    return measured(name, holdout, targets, found, codes, ks, protocol, resamples, seed)
+    return evaluation_of(name, holdout, targets, target_ranks, codes, ks, protocol, resamples, seed)
 
 
 def _read(lists: Any, holdout: Holdout) -> tuple[Int64, Int64, Int64]:
-    """Row in the Holdout, item code and rank of everything listed for users who are asked (m each), checked."""
+    """Row in the Holdout, item code and rank (m each) of every listed item of its users, checked."""
     frame = nw.from_native(lists, eager_only=True).to_polars()
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
@@ -98,50 +97,50 @@ def _read(lists: Any, holdout: Holdout) -> tuple[Int64, Int64, Int64]:
     if not ranks.dtype.is_integer() or ranks.null_count() or (len(ranks) and int(ranks.min()) < 1):
         raise EvaluationError(f"ranks are whole numbers from 1, one in every row; found {ranks.dtype}: {ranks.head(5)}")
     users = holdout.dataset.users.encode(frame["user"])
-    place = np.minimum(np.searchsorted(holdout.users, users), len(holdout) - 1)
-    asked = holdout.users[place] == users
-    items = holdout.dataset.catalogue.require(frame["item"], "item")[asked]
-    rows, numbers = place[asked].astype(np.int64), ranks.to_numpy().astype(np.int64)[asked]
+    row_of = np.minimum(np.searchsorted(holdout.users, users), len(holdout) - 1)
+    in_holdout = holdout.users[row_of] == users
+    items = holdout.dataset.catalogue.require(frame["item"], "item")[in_holdout]
+    rows, numbers = row_of[in_holdout].astype(np.int64), ranks.to_numpy().astype(np.int64)[in_holdout]
     order = np.lexsort((numbers, rows))
     _require_once(rows, numbers, order, "two items at rank", holdout)
     _require_once(rows, items, np.lexsort((items, rows)), "twice the item of code", holdout)
     return rows[order], items[order], numbers[order]
 
 
-def _require_once(rows: Int64, values: Int64, order: Int64, what: str, holdout: Holdout) -> None:
+def _require_once(rows: Int64, values: Int64, order: Int64, fault: str, holdout: Holdout) -> None:
     rows, values = rows[order], values[order]
     twice = np.flatnonzero((rows[1:] == rows[:-1]) & (values[1:] == values[:-1]))
     if len(twice):
         user = _user(holdout, rows[twice[0]])
-        raise EvaluationError(f"the list of user {user!r} has {what} {values[twice[0]]}: expected one list per user.")
+        raise EvaluationError(f"the list of user {user!r} has {fault} {values[twice[0]]}: expected one list per user.")
 
 
 def _require_unseen(histories: Histories, rows: Int64, items: Int64, holdout: Holdout) -> None:
     seen = histories.items[positions(histories.starts, histories.ends)].astype(np.int64)
-    found = np.isin(
+    listed = np.isin(
         _keys(rows, items, holdout), _keys(rows_of(histories.starts, histories.ends), seen, holdout)
     ).nonzero()[0]
-    if len(found):
-        item = holdout.dataset.catalogue.decode(items[found[:1]])[0]
+    if len(listed):
+        item = holdout.dataset.catalogue.decode(items[listed[:1]])[0]
         raise EvaluationError(
-            f"{len(found):,} listed items stand in the histories of their users, such as {item!r} of user "
-            f"{_user(holdout, rows[found[0]])!r}: leave seen items out of the lists, or set exclude_seen=False."
+            f"{len(listed):,} listed items stand in the histories of their users, such as {item!r} of user "
+            f"{_user(holdout, rows[listed[0]])!r}: leave seen items out of the lists, or set exclude_seen=False."
         )
 
 
 def _ranks(listed: Int64, ranks: Int64, targets: Histories, holdout: Holdout) -> Int64:
-    """(m,) rank of each target in its user's list; one more than there are items where it is not listed."""
+    """Rank (m,) of each target in its user's list; one more than the number of items if it is not listed."""
     wanted = _keys(np.repeat(np.arange(len(targets)), targets.lengths), targets.items.astype(np.int64), holdout)
     missed = np.full(len(wanted), holdout.dataset.n_items + 1, dtype=np.int64)
     if not len(listed):
         return missed
     order = np.argsort(listed)
-    place = order[np.minimum(np.searchsorted(listed, wanted, sorter=order), len(listed) - 1)]
-    return np.where(listed[place] == wanted, ranks[place], missed)
+    nearest = order[np.minimum(np.searchsorted(listed, wanted, sorter=order), len(listed) - 1)]
+    return np.where(listed[nearest] == wanted, ranks[nearest], missed)
 
 
 def _keys(rows: Int64, items: Int64, holdout: Holdout) -> Int64:
-    """One number for each pair of a row and an item code."""
+    """Key (m,) of each pair of a row and an item code: one whole number."""
     return rows * (holdout.dataset.n_items + 1) + items
 
 

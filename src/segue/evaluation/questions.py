@@ -1,4 +1,4 @@
-"""What a model is asked in an evaluation, checked before anything is computed, and how two of them are told apart."""
+"""Questions of an evaluation: users, candidates and lengths of the lists, checked first, and a digest of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
 from segue.inference.scorer import HasScorer, Scorer, scorer_of
@@ -21,20 +21,20 @@ from segue.models.base import Model
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Who is asked, and among what the answers are ranked.
+    """Users to evaluate, and the candidates that their targets are ranked among.
 
     Attributes
     ----------
     scorer
-        The Scorer that is asked.
+        The Scorer to evaluate.
     holdout
-        The users, or those drawn from them.
+        The users, or a sample of them.
     candidates
-        Of these users, in their order; None if all items are ranked.
+        Candidates of these users, in their order; None if all items are ranked.
     ks
         Lengths of the lists, distinct and ascending.
     users_seed
-        What the users were drawn from; None if all are asked.
+        Seed of the sample of users; None if all are evaluated.
     """
 
     scorer: Scorer
@@ -56,40 +56,39 @@ class Questions:
         *,
         from_history: bool = False,
     ) -> Self:
-        """Check the options of an evaluation and draw what is to be drawn.
+        """Check the options of an evaluation, and draw users and candidates.
 
         Parameters
         ----------
         recommender, holdout, k, candidates, by, users, seed
             As in `evaluate`.
         from_history
-            As in `sample_candidates`, where a number of candidates is given.
+            As in `sample_candidates`, if `candidates` is a number.
 
         Raises
         ------
         ConfigError
             An option is impossible.
         DataError
-            There are fewer items than candidates asked for.
+            There are fewer items than candidates.
         EvaluationError
             The Holdout is empty or belongs to another catalogue, or the candidates are another Holdout's.
         """
         scorer = scorer_of(recommender)
         if users is not None and users < 1:
-            raise ConfigError(f"the number of users to ask is {users}: expected 1 or more, or None for all.")
-        asked = holdout if users is None else holdout.sample(users, seed)
-        drawn = candidates
-        if isinstance(drawn, int):
-            drawn = sample_candidates(asked, drawn, by=by, seed=seed, from_history=from_history)
-        drawn = None if drawn is None else drawn.of(asked.users)
-        ks = lengths_of(k, scorer.n_items if drawn is None else drawn.n + 1, drawn is not None)
-        _check(scorer, asked)
-        return cls(scorer, asked, drawn, ks, None if users is None else seed)
+            raise ConfigError(f"the number of users to evaluate is {users}: expected 1 or more, or None for all.")
+        sample = holdout if users is None else holdout.sample(users, seed)
+        if isinstance(candidates, int):
+            candidates = sample_candidates(sample, candidates, by=by, seed=seed, from_history=from_history)
+        own = None if candidates is None else candidates.of(sample.users)
+        ks = lengths_of(k, scorer.n_items if own is None else own.n + 1, own is not None)
+        _check(scorer, sample)
+        return cls(scorer, sample, own, ks, None if users is None else seed)
 
     def protocol(self, targets: Histories, exclude_seen: bool) -> dict[str, Any]:
-        """What was asked, as plain data; `targets` are distinct within a row."""
-        asked = protocol_of(self.holdout, targets, exclude_seen, self.candidates, self.users_seed)
-        return {**asked, **look_back_of(self.scorer.model)}
+        """Setting of the evaluation, as plain data; `targets` are distinct within a row."""
+        protocol = protocol_of(self.holdout, targets, exclude_seen, self.candidates, self.users_seed)
+        return {**protocol, **look_back_of(self.scorer.model)}
 
 
 def protocol_of(
@@ -99,7 +98,7 @@ def protocol_of(
     candidates: Candidates | None = None,
     users_seed: int | None = None,
 ) -> dict[str, Any]:
-    """What is asked of whoever answers, as plain data: `targets` are distinct within a row."""
+    """Setting of an evaluation of rankings, as plain data; `targets` are distinct within a row."""
     return {
         "split": holdout.name,
         "users": len(holdout),
@@ -116,7 +115,7 @@ def protocol_of(
 
 
 def _digest(holdout: Holdout, targets: Histories, candidates: Candidates | None) -> str:
-    """16 hexadecimal digits that differ when users, lengths of histories, targets, their order or candidates do."""
+    """Digest of 16 hexadecimal digits of users, lengths of histories, targets, their order and candidates."""
     digest = hashlib.sha256()
     arrays: list[Int64] = [holdout.users, holdout.histories().lengths, targets.lengths]
     arrays.append(targets.items.astype(np.int64))
@@ -128,13 +127,13 @@ def _digest(holdout: Holdout, targets: Histories, candidates: Candidates | None)
 
 
 def look_back_of(model: Model) -> dict[str, Any]:
-    """How the model looked back at the histories of items, for the protocol; nothing where there is no such choice."""
+    """Setting `look_back` of the model, for the protocol; empty for a model without it."""
     look_back = getattr(model.config, "look_back", None)
     return {} if look_back is None else {"look_back": look_back}
 
 
 def lengths_of(k: int | Sequence[int], n_items: int, sampled: bool = False) -> list[int]:
-    """The distinct lengths of lists, ascending, each checked against the number of items that are ranked."""
+    """Distinct lengths of lists, ascending, each checked against the number of ranked items."""
     ks = sorted({k} if isinstance(k, int) else set(k))
     if not ks:
         raise ConfigError("no length of list was given: expected one k or more, such as k=(5, 10).")
@@ -147,14 +146,14 @@ def lengths_of(k: int | Sequence[int], n_items: int, sampled: bool = False) -> l
     return ks
 
 
-def check_asked(holdout: Holdout) -> None:
-    """Raise an EvaluationError if there is nobody to ask."""
+def require_users(holdout: Holdout) -> None:
+    """Raise an EvaluationError if the Holdout is empty."""
     if not len(holdout):
         raise EvaluationError("the Holdout has no users: there is nothing to evaluate.")
 
 
 def _check(scorer: Scorer, holdout: Holdout) -> None:
-    check_asked(holdout)
+    require_users(holdout)
     if scorer.n_items != holdout.dataset.n_items:
         raise EvaluationError(
             f"the model knows {scorer.n_items:,} items and the Holdout's Dataset has {holdout.dataset.n_items:,}: the "

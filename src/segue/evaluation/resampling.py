@@ -1,7 +1,7 @@
 """Intervals and tests by resampling users.
 
-A mean over users depends on a resample only through how often each distinct value was drawn. Metrics take few distinct
-values, so drawing those counts (multinomial, binomial) is the same bootstrap and the same randomisation test at a
+The mean over a resample depends on the number of draws of each distinct value alone. Metrics take few distinct values,
+so it is enough to draw these counts (multinomial, binomial). Bootstrap and randomisation test stay the same, at a
 fraction of the work.
 """
 
@@ -27,14 +27,14 @@ def bootstrap_interval(
     values
         One value per user.
     resamples
-        How many resamples of n users.
+        Number of resamples of n users.
     seed
-        Draws them.
+        Seed of the resamples.
     level
         Probability that the interval covers.
     per
-        (n,) above 0: the interval is that of the sum of `values` over the sum of these, both of the same users. Steps
-        of one session are not independent, so a mean over steps is resampled session by session.
+        (n,) weights above 0: the interval is that of the sum of `values` over the sum of these, of the same users.
+        Steps of one session are not independent, so a mean over steps is resampled session by session.
     """
     if per is None:
         return bootstrap_figure([values], lambda mean: mean, resamples, seed, level)
@@ -51,7 +51,7 @@ def bootstrap_figure(
     columns
         (n,) values per user, n ≥ 1, each.
     figure
-        Takes the means of each of the columns (resamples,) and returns what they make (resamples,).
+        Function of the means (resamples,) of each column; it returns the figure (resamples,).
     resamples, seed, level
         As in `bootstrap_interval`.
     """
@@ -75,7 +75,7 @@ def bootstrap_figure(
 
 
 def _resampled(columns: Sequence[Floats], figure: Callable[..., Floats], drawn: npt.NDArray[np.int64]) -> Floats:
-    """What the means of each row of `drawn` (resamples, n) make."""
+    """Figure (resamples,) of the means over the users in each row of `drawn` (resamples, n)."""
     return figure(*(column[drawn].mean(axis=1) for column in columns))
 
 
@@ -83,7 +83,7 @@ def sign_flip_p_value(differences: Floats, resamples: int = 10_000, seed: int = 
     """Two-sided p-value of the paired randomisation test that the mean of `differences` (n,) is zero (Fisher 1935).
 
     Under the null hypothesis each user's difference is as likely with the other sign. The p-value is the share of
-    random signs whose mean is at least as far from zero, the one observed included, so it is never 0.
+    random signs with a mean at least as far from zero. The observed signs count too, so it is never 0.
     """
     generator = np.random.default_rng(seed)
     sizes, counts = np.unique(np.abs(differences[differences != 0]), return_counts=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.data.dataset import Dataset
+from segue.data.sources import HistorySource
 from segue.errors import ConfigError, StorageError
 from segue.files import atomic_file, read_json, write_json
 from segue.inference.asking.as_of import Moment, moment
@@ -107,7 +107,7 @@ class Export:
 def write_lists(
     target: Export,
     scorer: Scorer,
-    dataset: Dataset,
+    source: HistorySource,
     people: People,
     rules: Rules,
     shares: Scores,
@@ -120,7 +120,7 @@ def write_lists(
     ----------
     target
         The file.
-    scorer, dataset
+    scorer, source
         Who answers, and the raw ids of the items.
     people, rules, shares
         As for `best_lists`.
@@ -136,19 +136,19 @@ def write_lists(
         some = people.select(part)
         codes, scores = best_lists(scorer, some, rules, shares)
         listed[codes] = True
-        return list_frame(scorer, some, dataset.catalogue, codes, scores)
+        return list_frame(scorer, some, source.catalogue, codes, scores)
 
-    until = None if as_of is None else moment(dataset, as_of)
-    path = target.write(len(people), identify(scorer, dataset, people, rules, until), lists, progress)
-    warn_unrated(scorer, dataset.catalogue, np.flatnonzero(listed))
+    until = None if as_of is None else moment(source, as_of)
+    path = target.write(len(people), identify(scorer, source, people, rules, until), lists, progress)
+    warn_unrated(scorer, source.catalogue, np.flatnonzero(listed))
     return path
 
 
-def identify(scorer: Scorer, dataset: Dataset, people: People, rules: Rules, as_of: int | None) -> dict[str, Any]:
+def identify(scorer: Scorer, source: HistorySource, people: People, rules: Rules, as_of: int | None) -> dict[str, Any]:
     """All that lists depend on, as plain data: a part may be kept only for the same."""
     return {
         "model": fingerprint(scorer.model),
-        "dataset": dataset.fingerprint,
+        "dataset": source.fingerprint,
         "people": digest(people.ids.hash(seed=0).to_numpy()),
         "k": rules.k,
         "exclude_seen": rules.exclude_seen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,19 @@ from typing import Any
 import polars as pl
 
 from segue.data.dataset import Dataset
+from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.errors import ConfigError, StorageError
 from segue.inference.asking.as_of import Moment, moment
 from segue.inference.asking.baskets import Basket, asked_people
-from segue.inference.asking.users import Given, People, Unknown, asked_items, require_one, warn_unrated
+from segue.inference.asking.users import (
+    Given,
+    People,
+    Unknown,
+    asked_items,
+    require_one,
+    warn_unknown,
+    warn_unrated,
+)
 from segue.inference.explaining.effects import REFERENCES, Measure
 from segue.inference.explaining.neighbours import check_neighbours, neighbour_frame
 from segue.inference.explaining.reasons import By, asked_once, asked_pairs, attention_frame, check_measure, reason_frame
@@ -64,6 +74,9 @@ class Recommender:
         The model was made for other numbers of users or items than the Dataset has.
     """
 
+    source: HistorySource
+    """What gives the histories of known users: the Dataset, or the Dataset with newer events."""
+
     def __init__(self, model: Model, dataset: Dataset, metadata: Mapping[str, Any] | None = None) -> None:
         if (model.n_users, model.n_items) != (dataset.n_users, dataset.n_items):
             raise StorageError(
@@ -72,7 +85,7 @@ class Recommender:
             )
         self.model = model
         self.scorer = Scorer.of(model)
-        self.dataset = dataset
+        self.dataset = self.source = dataset
         self.metadata: dict[str, Any] = dict(metadata or {})
 
     def __repr__(self) -> str:
@@ -302,17 +315,16 @@ class Recommender:
         check_measure(measure)
         if top is not None and top < 1:
             raise ConfigError(f"top={top} is a number of reasons: expected 1 or more.")
-        dataset, shares, when = self._until(as_of)
+        source, shares, when = self._until(as_of)
         model = self.scorer.model
         if isinstance(model, RatingModel):
             check_neighbours(model, by, measure)
-            pairs, codes = asked_pairs(dataset, users, items, histories, basket)
-            warn_unrated(self.scorer, dataset.catalogue, codes)
-            return neighbour_frame(model, dataset, pairs.asked_at(when), codes, top)
-        pairs, codes = asked_pairs(dataset, users, items, histories, basket)
-        pairs = pairs.asked_at(when)
+            pairs, codes = asked_pairs(self.dataset, source, users, items, histories, basket, when)
+            warn_unrated(self.scorer, self.dataset.catalogue, codes)
+            return neighbour_frame(model, self.dataset, pairs, codes, top)
+        pairs, codes = asked_pairs(self.dataset, source, users, items, histories, basket, when)
         references = most_popular(shares, Rules(REFERENCES))
-        return reason_frame(self.scorer, dataset, pairs, codes, references, by=by, measure=measure, top=top)
+        return reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
 
     def attention(
         self,
@@ -342,9 +354,9 @@ class Recommender:
             The model has no attention.
         """
         require_one(users, histories)
-        dataset, _, when = self._until(as_of)
-        people, _ = asked_once(dataset, users, histories, basket)
-        return attention_frame(self.scorer, dataset, people.asked_at(when))
+        source, _, when = self._until(as_of)
+        people, _ = asked_once(self.dataset, source, users, histories, basket, when)
+        return attention_frame(self.scorer, source.catalogue, people)
 
     def export(
         self,
@@ -383,7 +395,43 @@ class Recommender:
         rules = rules_of(self.dataset.catalogue, k, exclude_seen, allow, deny)
         rules.check(self.scorer.n_items)
         people, shares = self._people(users, None, None, as_of, unknown)
-        return write_lists(target, self.scorer, self.dataset, people, rules, shares, as_of, progress)
+        return write_lists(target, self.scorer, self.source, people, rules, shares, as_of, progress)
+
+    # ---- newer events -------------------------------------------------------------------------------------------
+
+    def with_events(self, events: Any) -> Recommender:
+        """The same Recommender with newer interactions on top of the histories; nothing is trained again.
+
+        The next answer for a user knows the user's events; users whom the Dataset does not know are answered from
+        their events alone. The model's vectors, the popularity that answers unknown users, and what `save` writes are
+        those of the Dataset.
+
+        Parameters
+        ----------
+        events
+            A frame, a file or a `Log` with `user, item[, time][, session]`, read as `segue.read` reads it. Times are
+            needed if the Dataset has them. Items that the catalogue does not hold are left out, with a warning.
+
+        Returns
+        -------
+        Recommender
+            It shares the model; this one stays as it is. May be repeated.
+
+        Raises
+        ------
+        DataError
+            The events cannot be read, lack times, or have user ids of another type.
+
+        Examples
+        --------
+        >>> live = recommender.with_events(pl.DataFrame({"user": [42], "item": [7], "time": [1]}))  # doctest: +SKIP
+        """
+        arrived = events_of(self.dataset, events)
+        warn_unknown("items", arrived.unknown, "left out of the events")
+        live = copy.copy(self)
+        live.source = RecentEvents(self.source, arrived)
+        _ = live.source.users  # an id that cannot join the known ones is refused now
+        return live
 
     # ---- storage ------------------------------------------------------------------------------------------------
 
@@ -404,18 +452,19 @@ class Recommender:
         self, users: Any, histories: Given | None, basket: Basket | None, as_of: Moment | None, unknown: Unknown
     ) -> tuple[People, Scores]:
         """Who is asked about, and the popularity that answers for those of whom nothing is known."""
-        if histories is not None and as_of is not None:
-            raise ConfigError("as_of cuts stored histories; given ones have no times: cut them yourself.")
-        dataset, shares, when = self._until(as_of)
-        return asked_people(dataset, users, histories, basket, unknown).asked_at(when), shares
+        if as_of is not None and histories is not None and not is_frame(histories):
+            raise ConfigError(
+                "as_of cuts stored histories, and frames of them; lists have no times: cut them yourself."
+            )
+        source, shares, when = self._until(as_of)
+        return asked_people(self.dataset, source, users, histories, basket, unknown, when), shares
 
-    def _until(self, as_of: Moment | None) -> tuple[Dataset, Scores, int | None]:
-        """What had happened before a moment, the popularity then, and the moment in the Dataset's unit."""
+    def _until(self, as_of: Moment | None) -> tuple[HistorySource, Scores, int | None]:
+        """Histories before a moment, the popularity then, and the moment in the Dataset's unit."""
         if as_of is None:
-            return self.dataset, self._shares, None
-        when = moment(self.dataset, as_of)
-        dataset = self.dataset.before(when)
-        return dataset, popularity(dataset), when
+            return self.source, self._shares, None
+        when = moment(self.source, as_of)
+        return self.source.before(when), popularity(self.dataset.before(when)), when
 
     @cached_property
     def _likeness(self) -> Scorer:

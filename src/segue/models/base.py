@@ -35,8 +35,8 @@ class ModelConfig(Settings, ABC):
     """
 
     name: ClassVar[str]
-    metric: ClassVar[str] = "ndcg@10"
-    """Validation metric that chooses the best epoch if the options of training name none."""
+    task: ClassVar[str] = "next-items"
+    """Name of the task that the model is made for: "next-items", "sessions" or "ratings". It gives the defaults."""
     formerly: ClassVar[Mapping[str, Any]] = {}
     """Values to assume for settings missing from older saved files."""
 

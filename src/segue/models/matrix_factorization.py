@@ -56,7 +56,7 @@ class MatrixFactorization(ModelConfig):
     """Number of times that all users' vectors, then all items', are solved for."""
 
     name: ClassVar[str] = "matrix-factorization"
-    metric: ClassVar[str] = "rmse"
+    task: ClassVar[str] = "ratings"
 
     def build(self, n_users: int, n_items: int) -> MatrixFactorizationModel:
         """A module whose item factors are drawn; `count` fits it from there."""

@@ -28,7 +28,7 @@ class GlobalMean(ModelConfig):
     """The mean of all ratings, for every user and item: the baseline of all baselines."""
 
     name: ClassVar[str] = "global-mean"
-    metric: ClassVar[str] = "rmse"
+    task: ClassVar[str] = "ratings"
 
     def build(self, n_users: int, n_items: int) -> BiasModel:
         """An empty module; `count` fills it."""
@@ -54,7 +54,7 @@ class RatingBias(ModelConfig):
     """Pull of an item's bias towards 0, as a number of additional average ratings."""
 
     name: ClassVar[str] = "rating-bias"
-    metric: ClassVar[str] = "rmse"
+    task: ClassVar[str] = "ratings"
 
     def build(self, n_users: int, n_items: int) -> BiasModel:
         """An empty module; `count` fills it."""

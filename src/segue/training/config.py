@@ -45,16 +45,18 @@ class Training(Settings):
     """Decay of the mean of the weights over epochs that is validated and kept; 0 keeps the newest weights, 0.9 averages
     some ten epochs. When not given, 0.9 for SASRec and SSE-PT, and 0 for other models."""
     metric: str | None = None
-    """Validation metric that chooses the best epoch; ndcg@10 or rmse when not given. Next items: hr, ndcg, mrr, recall,
-    precision, map. Sessions: sess_prec, step_hr, step_ndcg. Ratings: rmse, mae, log_loss, own_hr, own_ndcg."""
+    """Validation metric that chooses the best epoch; ndcg@10 when not given, or rmse for ratings, or sess_prec@10 for
+    parsrec. Next items: hr, ndcg, mrr, recall, precision, map. Sessions: sess_prec, step_hr, step_ndcg. Ratings: rmse,
+    mae, log_loss, own_hr, own_ndcg."""
     validate_every: Count = 1
     """Epochs between validations."""
     validation_users: Count | None = 10_000
     """Number of users to validate on, drawn once from the seed; all when not given."""
     validation_candidates: Count | None = None
     """Number of sampled items to rank each target among; the whole catalogue when not given."""
-    validation_exclude_seen: bool = True
-    """Leave the items of a user's history out of the ranking in validation. Metrics of sessions keep them."""
+    validation_exclude_seen: bool | None = None
+    """Leave the items of a user's history out of the ranking in validation; when not given true, for parsrec false.
+    Metrics of sessions keep them."""
     watch_test: bool = False
     """Measure the test part after each validation too, for the curves alone: it never chooses anything."""
     patience: Count | None = 20

@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: `metrics.csv` and `curves.png`."""
+"""The table and the picture of a run: `metrics.csv` and `curves.png`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.evaluation.tasks.registry import title_of
 from segue.files import atomic_file
 
 if TYPE_CHECKING:
@@ -18,49 +19,33 @@ if TYPE_CHECKING:
 Row = dict[str, float]
 
 TEST = "test "
-"""Before the name of a metric: it is of the test part, and chooses nothing."""
+"""Prefix of the metrics of the test part, which choose nothing."""
 NOT_METRICS = ("epoch", "loss", "seconds")
-"""What every row has; all else is a metric of validation or, behind `TEST`, of the test part."""
+"""Columns of every row. All others are metrics of validation or, with the prefix `TEST`, of the test part."""
 
 _BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
-_SPELT = {
-    "hr": "Hit rate{}",
-    "ndcg": "NDCG{}",
-    "mrr": "MRR{}",
-    "recall": "Recall{}",
-    "precision": "Precision{}",
-    "map": "MAP{}",
-    "sess_prec": "Session precision{}",
-    "step_hr": "Hit rate{} per step",
-    "step_ndcg": "NDCG{} per step",
-    "rmse": "RMSE",
-    "mae": "Mean absolute error",
-    "log_loss": "Log-loss",
-    "own_hr": "Hit rate{} among own ratings",
-    "own_ndcg": "NDCG{} among own ratings",
-}
 
 
 def write_metrics(path: Path, history: list[Row]) -> None:
-    """One line per epoch: epoch, loss, seconds, and the metrics where there was a validation."""
+    """Write one line per epoch: epoch, loss, seconds, and the metrics of its validation, if there was one."""
     frame = pl.DataFrame(history, infer_schema_length=None).with_columns(pl.col("epoch").cast(pl.Int64))
     with atomic_file(path) as temporary:
         frame.write_csv(temporary)
 
 
 def draw_curves(path: Path, history: list[Row], metric: str, best_epoch: int) -> None:
-    """Draw the training loss and each metric per epoch, a panel each, as a PNG; lists of all lengths share a panel.
+    """Draw the training loss and each metric per epoch as a PNG, in a panel each; all lengths of list share a panel.
 
     Parameters
     ----------
     path
         The file.
     history
-        A row per epoch. "ndcg@10" is of validation; "test ndcg@10", where it was watched, is drawn in the same panel.
+        A row per epoch. "ndcg@10" is of validation; "test ndcg@10", if it was watched, is drawn in the same panel.
     metric
-        Which of the metrics chose the best epoch.
+        Name of the metric that chose the best epoch.
     best_epoch
-        Is marked; 0 = none.
+        The epoch to mark; 0 = none.
     """
     with atomic_file(path) as temporary:
         figure_of(history, metric, best_epoch).savefig(temporary, format="png")
@@ -71,27 +56,27 @@ def figure_of(history: list[Row], metric: str, best_epoch: int) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    seen = dict.fromkeys(name for row in history for name in row)
-    kinds: dict[str, list[str]] = {}
-    for name in seen:
+    columns_seen = dict.fromkeys(name for row in history for name in row)
+    by_metric: dict[str, list[str]] = {}
+    for name in columns_seen:
         if name not in NOT_METRICS and not name.startswith(TEST):
-            kinds.setdefault(name.partition("@")[0], []).append(name)
-    panels = 1 + len(kinds)
+            by_metric.setdefault(name.partition("@")[0], []).append(name)
+    panels = 1 + len(by_metric)
     rows, columns = (1, panels) if panels < 4 else (2, -(-panels // 2))
     figure = Figure(figsize=(max(5.2, 4.4 * columns), 3.5 * rows + 0.5), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    first, *others = (figure.add_subplot(rows, columns, place + 1) for place in range(panels))
+    first, *others = (figure.add_subplot(rows, columns, number + 1) for number in range(panels))
     first.plot(*_points(history, "loss"), color="#3c434b", **_line_style(history))
-    _finish(first, "Training loss per target", len(history), best_epoch if kinds else 0)
-    for axes, names in zip(others, kinds.values(), strict=True):
-        of_kind = metric if metric in names else names[-1]
-        _draw_metric(axes, history, of_kind, best_epoch)
-        _draw_others(axes, history, [name for name in names if name != of_kind])
-        _finish(axes, _title(of_kind), len(history), best_epoch, bold=of_kind == metric)
-    if kinds:
-        shown = dict(zip(*reversed(others[0].get_legend_handles_labels()), strict=True))
-        order = [label for label in ("validation", "test", "best epoch") if label in shown]
-        handles = [shown[label] for label in order]
+    _finish(first, "Training loss per target", len(history), best_epoch if by_metric else 0)
+    for axes, names in zip(others, by_metric.values(), strict=True):
+        main = metric if metric in names else names[-1]
+        _draw_metric(axes, history, main, best_epoch)
+        _draw_others(axes, history, [name for name in names if name != main])
+        _finish(axes, title_of(main), len(history), best_epoch, bold=main == metric)
+    if by_metric:
+        by_label = dict(zip(*reversed(others[0].get_legend_handles_labels()), strict=True))
+        order = [label for label in ("validation", "test", "best epoch") if label in by_label]
+        handles = [by_label[label] for label in order]
         figure.legend(handles, order, loc="outside lower center", ncols=len(order), frameon=False)
         if best_epoch:
             figure.suptitle(f"Best epoch: {best_epoch} of {len(history)}, by {metric} on validation", fontsize=12)
@@ -99,8 +84,8 @@ def figure_of(history: list[Row], metric: str, best_epoch: int) -> Figure:
 
 
 def _draw_metric(axes: Axes, history: list[Row], name: str, best_epoch: int) -> None:
-    """Validation and, where it was watched, the test part; what both were at the best epoch."""
-    beside: dict[str, Any] = {"xy": (1.0, 1.02), "xycoords": "axes fraction"}
+    """Draw the metric of validation and, if it was watched, of the test part, with the values at the best epoch."""
+    anchor: dict[str, Any] = {"xy": (1.0, 1.02), "xycoords": "axes fraction"}
     for part, key, colour in reversed((("validation", name, _BLUE), ("test", TEST + name, _ORANGE))):
         epochs, values = _points(history, key)
         if not epochs:
@@ -109,12 +94,12 @@ def _draw_metric(axes: Axes, history: list[Row], name: str, best_epoch: int) -> 
         if best_epoch in epochs:
             value = values[epochs.index(best_epoch)]
             axes.plot(best_epoch, value, "o", ms=9, mfc="none", mec=colour, mew=1.4)
-            words = axes.annotate(f"  {value:.4f}", **beside, ha="right", va="bottom", color=colour, fontsize=9.5)
-            beside = {"xy": (0.0, 0.0), "xycoords": words}  # the next one to its left
+            words = axes.annotate(f"  {value:.4f}", **anchor, ha="right", va="bottom", color=colour, fontsize=9.5)
+            anchor = {"xy": (0.0, 0.0), "xycoords": words}  # the next one to its left
 
 
 def _draw_others(axes: Axes, history: list[Row], names: list[str]) -> None:
-    """The same metric of validation for lists of other lengths, as thin lines that say their length at the end."""
+    """Draw the same metric for lists of other lengths as thin lines, with the length at their end."""
     for name in names:
         epochs, values = _points(history, name)
         axes.plot(epochs, values, color=_BLUE, alpha=0.4, lw=1.1)
@@ -144,7 +129,7 @@ def _finish(axes: Axes, title: str, epochs: int, best_epoch: int, bold: bool = F
 
 
 def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Room around the values; never so near that a tenth of a value fills the panel, which would make noise look large.
+    """Limits of the axis, with room around the values: a tenth of a value never fills the panel, or noise looks large.
 
     >>> _limits(np.array([0.5]))
     (0.47, 0.53)
@@ -154,18 +139,12 @@ def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
     return max(0.0, low - room) if low >= 0 else low - room, high + room
 
 
-def _title(name: str) -> str:
-    """A metric as people write it: NDCG@10 for ndcg@10."""
-    kind, at, k = name.partition("@")
-    return _SPELT.get(kind, f"{kind}{{}}").format(at + k)
-
-
 def _points(history: list[Row], name: str) -> tuple[list[float], list[float]]:
-    """Epochs in which something was measured, and what it was."""
+    """Epochs in which a value was measured, and the values."""
     measured = [row for row in history if name in row]
     return [row["epoch"] for row in measured], [row[name] for row in measured]
 
 
 def _line_style(history: list[Row]) -> dict[str, Any]:
-    """Dots as long as they can be told apart."""
+    """Style with dots, unless there are too many epochs to tell them apart."""
     return {"lw": 2.0, "marker": "o" if len(history) < 40 else "", "ms": 4}

@@ -17,7 +17,7 @@ from accelerate.tracking import get_available_trackers
 from segue.data.dataset import Dataset
 from segue.data.splits.by_user import Holdout, Split
 from segue.errors import ConfigError, StorageError
-from segue.evaluation.metrics import lower_is_better
+from segue.evaluation.tasks.registry import lower_is_better
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.memory import keep_buffers
@@ -25,9 +25,9 @@ from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
-from segue.training.run_manifest import run_facts
+from segue.training.run_manifest import run_manifest
 from segue.training.trainer import State, Trainer
-from segue.training.validation import check_validation, validation_of
+from segue.training.validation import check_validation, validation_of, with_task_defaults
 
 _SECONDS_BETWEEN_CURVES = 30.0
 
@@ -96,13 +96,13 @@ def fit(
         _check_folder(folder, resume)
     keep_buffers()
     started = time.perf_counter()
-    settings = replace(settings, metric=settings.metric or config.metric)
+    settings = with_task_defaults(settings, config, chosen, folder if resume else None)
     with torch.random.fork_rng(devices=[]):
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
             check_validation(model, settings, chosen, watched)
-        facts = {} if folder is None else run_facts(config.resolved(train), everything, spec, refit)
+        facts = {} if folder is None else run_manifest(config.resolved(train), everything, spec, refit)
         if isinstance(model, TrainableModel):
             run = _Run(settings, folder, Progress(quiet), facts)
             notes = run.fit(model, train, chosen, resume, watched)

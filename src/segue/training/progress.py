@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: loss, rate and time left, on standard error."""
+"""Progress of a training on standard error: loss, rate and time left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segue.training.curves import NOT_METRICS, TEST
 
 
 class Progress:
-    """A bar per epoch and a line when it ends. `Progress(quiet=True)` shows nothing."""
+    """A bar per epoch, and a line at its end. `Progress(quiet=True)` shows nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -21,7 +21,7 @@ class Progress:
         self._task: TaskID | None = None
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
-        """A new epoch of so many steps begins, `done` of them done before."""
+        """Begin an epoch of `steps` steps; `done` of them were taken before."""
         if self.quiet or not sys.stderr.isatty():
             return
         self._bar = Bar(
@@ -39,23 +39,23 @@ class Progress:
         )
 
     def step(self, loss: float) -> None:
-        """A step is done; `loss` is the mean of the epoch so far."""
+        """Count a step; `loss` is the mean of the epoch so far."""
         if self._bar is not None and self._task is not None:
             rate = self._bar.tasks[0].speed or 0.0
             self._bar.update(self._task, advance=1, loss=loss, rate=rate)
 
     def end_epoch(self, row: dict[str, float], best: bool) -> None:
-        """The epoch is over: one line with its figures, those of a watched test part and of shorter lists aside."""
+        """End the epoch with a line of its figures, without those of the test part and of shorter lists."""
         self.close()
-        words = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
+        texts = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
         metrics = {name: value for name, value in row.items() if name not in NOT_METRICS and not name.startswith(TEST)}
-        longest = {name.partition("@")[0]: name for name in metrics}  # of lists the last, which is the longest
-        words += [f"{name} {metrics[name]:.4f}" for name in longest.values()]
-        words.append(f"{row['seconds']:.1f} s")
-        self.console.print("  ".join(words) + ("  [green]best[/]" if best else ""), highlight=False, soft_wrap=True)
+        longest = {name.partition("@")[0]: name for name in metrics}  # the last one has the longest list
+        texts += [f"{name} {metrics[name]:.4f}" for name in longest.values()]
+        texts.append(f"{row['seconds']:.1f} s")
+        self.console.print("  ".join(texts) + ("  [green]best[/]" if best else ""), highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Remove the bar from the screen."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,4 +1,4 @@
-"""What `run.json` says: all that one needs to make a run again."""
+"""Content of `run.json`: everything that is needed to repeat a run."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from segue.models.base import ModelConfig
 _PACKAGES = ("segue", "torch", "accelerate", "numpy", "polars")
 
 
-def run_facts(config: ModelConfig, dataset: Dataset, split: dict[str, object] | None, refit: bool) -> dict[str, Any]:
-    """The model, the data and the versions, as plain data; the options of the training stand beside them.
+def run_manifest(config: ModelConfig, dataset: Dataset, split: dict[str, object] | None, refit: bool) -> dict[str, Any]:
+    """The model, the data and the versions, as plain data; `run.json` has the options of the training beside them.
 
     Parameters
     ----------
     config
         The model's settings.
     dataset
-        All that was given, before it was split.
+        The whole Dataset, before the split.
     split
-        The split as `Split.spec`; None if all was trained on.
+        The split as `Split.spec`; None if the model is trained on everything.
     refit
         Whether the model is trained again on everything but the test part.
     """

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from segue.errors import StorageError, TrainingError
-from segue.evaluation.metrics import lower_is_better
+from segue.evaluation.tasks.registry import lower_is_better
 from segue.inference.checkpoint import kept_epoch
 from segue.models.base import Examples, TrainableModel
 from segue.training.averaging import Average

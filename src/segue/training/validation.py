@@ -1,183 +1,124 @@
-"""What is measured after an epoch: the validation part, which chooses, and the test part where it is watched."""
+"""Validation after an epoch: the validation part, which chooses, and the test part if it is watched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from segue.data.splits.by_user import Holdout
-from segue.errors import ConfigError, nearest
-from segue.evaluation.candidates import sample_candidates
-from segue.evaluation.metrics import NAMES, OWN_NAMES, PER_QUESTION, SESSION_NAMES
-from segue.evaluation.tasks.next_items import evaluate
-from segue.evaluation.tasks.ratings import KS, evaluate_ratings
-from segue.evaluation.tasks.sessions import evaluate_sessions
-from segue.models.base import Model
-from segue.models.ratings import RatingModel
+from segue.data.splits.holdouts import Holdout
+from segue.errors import ConfigError
+from segue.evaluation.tasks.task import Measure, Task, ValidationPlan, task_of, task_of_metric
+from segue.files import read_json
+from segue.models.base import Model, ModelConfig
 from segue.training.config import Training
 from segue.training.curves import TEST
 
-Validate = Callable[[], dict[str, float]]
+Validate = Measure
+"""Function that measures the model in training, and returns metrics by name."""
+
+
+def with_task_defaults(
+    settings: Training, config: ModelConfig, validation: Holdout | None, resumed: Path | None = None
+) -> Training:
+    """The settings with `metric` and `validation_exclude_seen` filled in.
+
+    Parameters
+    ----------
+    settings
+        The options of the training.
+    config
+        The model, whose task has the defaults.
+    validation
+        The part that is measured, if there is one.
+    resumed
+        Folder of the run that goes on, if one does: options that are not given stay as they were.
+    """
+    task, former = task_of(config), _former_options(resumed)
+    metric, exclude_seen = settings.metric, settings.validation_exclude_seen
+    if metric is None:
+        metric = former.get("metric") or task.suitable_metric(validation)
+    if exclude_seen is None:
+        exclude_seen = former.get("validation_exclude_seen")
+    return replace(
+        settings,
+        metric=metric,
+        validation_exclude_seen=task.exclude_seen if exclude_seen is None else exclude_seen,
+    )
 
 
 def check_validation(model: Model, settings: Training, validation: Holdout | None, test: Holdout | None) -> None:
-    """Find out before any time is spent whether validation can measure what the settings ask for.
+    """Check that validation can measure the metric of the settings, before any time is spent.
 
     Parameters
     ----------
     model
-        Is to be measured.
+        The model in training.
     settings
-        Names the metric, and says whether the test part is watched.
+        The options, with a metric.
     validation, test
-        The parts of the split; None where there are none. Without validation the metric is of no importance.
+        The parts of the split; None if there are none. Without validation the metric does not matter.
 
     Raises
     ------
     ConfigError
-        The metric is unknown, its list is longer than what is ranked, it is of sessions and the parts are not, it is of
-        ratings and the model or the users are not, or there is nothing to watch.
+        The metric is unknown, its list is longer than the ranking, or the model or the parts do not suit its task; or
+        there is no test part to watch.
     """
     if settings.watch_test and (validation is None or test is None):
         raise ConfigError("watch_test=True needs a split: its test part is what is watched.")
-    if validation is None:
-        return
-    metric, k = _metric(settings), _length_of(_metric(settings))
-    if _of_ratings(metric):
-        _check_ratings(model, metric, k, _asked(settings, validation))
-        return
-    ranked, n_items = settings.validation_candidates, validation.dataset.n_items
-    if not 1 <= k <= n_items:
-        raise ConfigError(f"metric={metric!r}: the catalogue has {n_items:,} items; look at so many at most.")
-    if ranked is not None and k > ranked:
-        raise ConfigError(
-            f"metric={metric!r}: validation_candidates={ranked} are ranked with each target; look at so many "
-            "at most, or rank among more."
-        )
-    if _of_sessions(metric) and not validation.whole_sessions:
-        raise ConfigError(
-            f"metric={metric!r} is measured on whole sessions, and the {validation.name} part does not hold "
-            "such: split by last-session-out (a Dataset with sessions), or choose a metric such as ndcg@10."
-        )
-
-
-def _check_ratings(model: Model, metric: str, k: int, asked: Holdout) -> None:
-    if not isinstance(model, RatingModel):
-        raise ConfigError(
-            f"metric={metric!r} is of predicted ratings, and {model.config.name} predicts none: choose a metric such "
-            "as ndcg@10."
-        )
-    if metric == "log_loss" and model.levels is None:
-        raise ConfigError(
-            f"metric='log_loss' is of probabilities, and {model.config.name} has none: it expects a number and no "
-            "more. Choose rmse or mae."
-        )
-    most = int(asked.n_targets.max(initial=0))
-    if "@" in metric and not 1 <= k <= most:
-        raise ConfigError(
-            f"metric={metric!r} is measured of users with {k} ratings in the {asked.name} part, and the most that one "
-            f"has is {most}: look at so many at most, or choose rmse."
-        )
+    if validation is not None:
+        task, plan = _plan(settings)
+        task.check_validation(model, plan, _sampled(settings, validation))
 
 
 def validation_of(model: Model, settings: Training, validation: Holdout, test: Holdout | None) -> Validate:
-    """What to call after an epoch: the same users and candidates every time.
+    """The function to call after an epoch: it measures the same users and candidates every time.
 
     Parameters
     ----------
     model
-        Is measured as it is at the time of each call.
+        The model, as it is at the time of each call.
     settings
-        Checked by `check_validation`.
+        The options, after `check_validation`.
     validation
-        Its metrics have their own names: all of ratings, all three of sessions, or HR, NDCG and the chosen one.
+        The part whose metrics have their own names.
     test
-        Its metrics have `TEST` before their names; not measured if None.
+        The part whose metrics have `TEST` before their names; not measured if None.
     """
-    metric = _metric(settings)
-    measure = _sessions if _of_sessions(metric) else _ratings if _of_ratings(metric) else _next_items
-    chosen = measure(model, settings, validation)
-    watched = None if test is None else measure(model, settings, test)
+    task, plan = _plan(settings)
+    measure = task.validation(model, plan, _sampled(settings, validation))
+    watch = None if test is None else task.validation(model, plan, _sampled(settings, test))
 
     def validate() -> dict[str, float]:
-        beside = {} if watched is None else {f"{TEST}{name}": value for name, value in watched().items()}
-        return chosen() | beside
+        watched = {} if watch is None else {f"{TEST}{name}": value for name, value in watch().items()}
+        return measure() | watched
 
     return validate
 
 
-def _next_items(model: Model, settings: Training, holdout: Holdout) -> Validate:
-    metric, n = _metric(settings), settings.validation_candidates
-    asked, k = _asked(settings, holdout), _length_of(metric)
-    candidates = None if n is None else sample_candidates(asked, n, seed=settings.seed)
-    names = dict.fromkeys((f"hr@{k}", f"ndcg@{k}", metric))
-
-    def measure() -> dict[str, float]:
-        """Ranks only."""
-        found = evaluate(
-            model,
-            asked,
-            k=k,
-            candidates=candidates,
-            exclude_seen=settings.validation_exclude_seen,
-            lists=False,
-            resamples=0,
-        )
-        return {name: found.metrics[name] for name in names}
-
-    return measure
+def _plan(settings: Training) -> tuple[Task, ValidationPlan]:
+    assert settings.metric is not None and settings.validation_exclude_seen is not None, "with_task_defaults first"
+    task, _, k = task_of_metric(settings.metric)
+    plan = ValidationPlan(
+        metric=settings.metric,
+        k=k,
+        candidates=settings.validation_candidates,
+        exclude_seen=settings.validation_exclude_seen,
+        seed=settings.seed,
+    )
+    return task, plan
 
 
-def _sessions(model: Model, settings: Training, holdout: Holdout) -> Validate:
-    asked, k, n = _asked(settings, holdout), _length_of(_metric(settings)), settings.validation_candidates
-    candidates = None if n is None else sample_candidates(asked, n, seed=settings.seed, from_history=True)
-
-    def measure() -> dict[str, float]:
-        found = evaluate_sessions(model, asked, k=k, candidates=candidates, seed=settings.seed, resamples=0)
-        return {f"{name}@{k}": found.metrics[f"{name}@{k}"] for name in SESSION_NAMES}
-
-    return measure
-
-
-def _ratings(model: Model, settings: Training, holdout: Holdout) -> Validate:
-    asked, metric = _asked(settings, holdout), _metric(settings)
-    ks = sorted({*KS, *([_length_of(metric)] if "@" in metric else [])})
-
-    def measure() -> dict[str, float]:
-        """The log-loss among them is the validation loss."""
-        found = evaluate_ratings(model, asked, k=ks, resamples=0).metrics
-        if metric not in found:
-            raise ConfigError(
-                f"metric={metric!r}: no user of the {asked.name} part liked any of the items asked about."
-            )
-        return {name: value for name, value in found.items() if _of_ratings(name)}
-
-    return measure
-
-
-def _asked(settings: Training, holdout: Holdout) -> Holdout:
+def _sampled(settings: Training, holdout: Holdout) -> Holdout:
     n = settings.validation_users
     return holdout if n is None else holdout.sample(n, settings.seed)
 
 
-def _metric(settings: Training) -> str:
-    """The metric that chooses; `fit` has put the model's own where the options name none."""
-    assert settings.metric is not None
-    return settings.metric
-
-
-def _of_sessions(metric: str) -> bool:
-    return metric.partition("@")[0] in SESSION_NAMES
-
-
-def _of_ratings(metric: str) -> bool:
-    return metric.partition("@")[0] in (*PER_QUESTION, *OWN_NAMES)
-
-
-def _length_of(metric: str) -> int:
-    """The k of a metric such as "ndcg@10"; 10 of one that has none."""
-    _, _, length = metric.partition("@")
-    k = int(length) if length.isdecimal() else 10
-    known = [*(f"{name}@{k}" for name in (*NAMES, *SESSION_NAMES, *OWN_NAMES)), *PER_QUESTION]
-    if metric not in known:
-        raise ConfigError(f"metric={metric!r} is not measured in validation; {nearest(metric, known)}")
-    return k
+def _former_options(folder: Path | None) -> Mapping[str, Any]:
+    """Options of the run in a folder; none if it has not begun."""
+    if folder is None or not (folder / "run.json").is_file():
+        return {}
+    options = read_json(folder / "run.json").get("training")
+    return options if isinstance(options, dict) else {}

@@ -17,7 +17,7 @@ from segue.errors import ConfigError, DataError
 from segue.evaluation.explanations import category_maps as module
 from segue.evaluation.explanations.agreement import agreement, cooccurrence, separation
 from segue.evaluation.explanations.category_maps import category_maps, steps_of
-from segue.evaluation.explanations.deletion import deletion, without_places
+from segue.evaluation.explanations.deletion import deletion, without_items
 from segue.evaluation.explanations.heatmaps import draw_maps, draw_reasons
 from segue.evaluation.explanations.labels import Labels, planted_labels
 from segue.inference.recommender import Recommender
@@ -229,7 +229,7 @@ def test_separation() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(shoppers, st.data())
-def test_without_places(sessions: list[list[list[int]]], data: st.DataObject) -> None:
+def test_without_items(sessions: list[list[list[int]]], data: st.DataObject) -> None:
     _, histories = steps_of(asked(sessions))
     assert histories.baskets is not None
     if not len(histories):
@@ -240,7 +240,7 @@ def test_without_places(sessions: list[list[list[int]]], data: st.DataObject) ->
         out = data.draw(st.sets(st.integers(int(begin), int(end) - 1)))
         rows += [row] * len(out)
         places += sorted(out)
-    left = without_places(histories, np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64))
+    left = without_items(histories, np.array(rows, dtype=np.int64), np.array(places, dtype=np.int64))
     gone = set(zip(rows, places, strict=True))
     for row in range(len(histories)):
         user = int(histories.users[row])

@@ -23,7 +23,7 @@ def fitted(config: Markov | Popularity, data: Dataset) -> Recommender:
 
 def test_examples_are_what_recommend_and_explain_say() -> None:
     recommender = fitted(Markov(), make_dataset(LOG))
-    cy, bob = examples_of(recommender, ["cy", "bob"], k=2, shown=2)
+    cy, bob = examples_of(recommender, ["cy", "bob"], k=2, newest=2)
     assert (cy.user, cy.history) == ("cy", ["oats", "tea"])
     assert (bob.user, bob.history) == ("bob", ["jam", "oats"]), "only the newest are shown"
     lists = recommender.recommend(["cy", "bob"], k=2)

@@ -176,7 +176,7 @@ def test_of_errors_the_least_is_best(tmp_path: Path) -> None:
 
 
 def test_calibration_is_drawn_of_what_was_measured() -> None:
-    from segue.evaluation.report.calibration import calibration_figure
+    from segue.evaluation.tasks.calibration import calibration_figure
     from tests.models.rating_models import ItemLevels, rated_dataset
 
     data = rated_dataset()
@@ -186,7 +186,7 @@ def test_calibration_is_drawn_of_what_was_measured() -> None:
         model = ItemLevels(levels=(1, 2, 3, 4, 5), probable=probable).build(data.n_users, data.n_items)
         model.count(split.train)
         found[name] = evaluate_ratings(model, split.test)
-    tenths, levels = calibration_figure(found).axes
+    tenths, levels = calibration_figure({name: one.parts for name, one in found.items()}).axes
     for line in tenths.lines[1:]:
         table = found[str(line.get_label())].parts["calibration"]
         assert line.get_xdata().tolist() == table["mean_expected"].to_list()
@@ -195,4 +195,4 @@ def test_calibration_is_drawn_of_what_was_measured() -> None:
     for bars, column in zip(levels.containers, ("questions", "predicted"), strict=True):
         heights = [bar.get_height() * 240 for bar in bars]
         assert heights == pytest.approx(found["levels"].parts["level"][column].to_list())
-    assert len(calibration_figure({"number": found["number"]}).axes) == 1
+    assert len(calibration_figure({"number": found["number"].parts}).axes) == 1

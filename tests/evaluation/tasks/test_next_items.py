@@ -167,7 +167,7 @@ def test_impossible_options_are_explained() -> None:
             evaluate(model, SPLIT.test, k=k)
     with pytest.raises(ConfigError, match="k is 10, but each target is ranked among 5 candidates"):
         evaluate(model, SPLIT.test, candidates=5)
-    with pytest.raises(ConfigError, match="number of users to ask is 0"):
+    with pytest.raises(ConfigError, match="number of users to evaluate is 0"):
         evaluate(model, SPLIT.test, users=0)
     with pytest.raises(EvaluationError, match="fitted on another Dataset"):
         evaluate(Table(np.zeros((5, 50))), SPLIT.test)

@@ -24,9 +24,9 @@ from segue.data.splits.by_user import (
 )
 from segue.errors import ConfigError, DataError, EvaluationError, SegueError
 from segue.evaluation.compare import compare
-from segue.evaluation.result import Evaluation, as_text, side_by_side
 from segue.evaluation.tasks.next_items import evaluate
 from segue.evaluation.tasks.ratings import evaluate_ratings
+from segue.evaluation.tasks.result import Evaluation, as_text, side_by_side
 from segue.models.arerec.arerec import ARERec
 from segue.models.base import Model
 from segue.models.ratings import Rated
@@ -151,7 +151,7 @@ def test_the_likeliest_level_may_rank() -> None:
     as_told = evaluate_ratings(Fixed(np.tile(levels, (DATA.n_users + 1, 1))), SPLIT.test, k=2)
     assert likeliest["own_ndcg@2"] == pytest.approx(as_told["own_ndcg@2"])
     assert likeliest["own_ndcg@2"] != expected["own_ndcg@2"]
-    assert "ranked by the likeliest level" in likeliest.describe()
+    assert "ranked by the likeliest level" in likeliest.remarks
     with pytest.raises(ConfigError, match="arg_max=True ranks by the most probable level, and item-levels has no prob"):
         evaluate_ratings(fitted(probable=False), SPLIT.test, arg_max=True)
 
@@ -173,7 +173,7 @@ def test_questions_about_items_without_ratings_are_counted() -> None:
     found = evaluate_ratings(model, SPLIT.test)
     asked = sum(item == 3 for _, item, _, _ in questions(SPLIT.test))
     assert found.protocol["on_unrated_items"] == asked > 0
-    assert f"{asked} on items without ratings in training" in found.describe()
+    assert f"{asked} on items without ratings in training" in found.remarks
 
 
 def test_a_level_of_probability_0_does_not_make_the_loss_infinite() -> None:
@@ -199,7 +199,7 @@ def test_the_published_leak_is_said_wherever_figures_are() -> None:
     sentence = "looked back as published: histories held the test ratings"
     leaking, honest = (evaluate_ratings(fitted(look_back=way), SPLIT.test) for way in ("reference", "train"))
     assert leaking.protocol["look_back"] == "reference"
-    assert sentence in leaking.describe() and sentence in str(leaking)
+    assert sentence in leaking.remarks and sentence in str(leaking)
     assert sentence in str(leaking.table().title)
     assert sentence in as_text(side_by_side({"first": honest, "second": leaking})).replace("\n", " ")
     assert sentence in str(compare(honest, leaking, resamples=10))
@@ -212,9 +212,9 @@ def test_the_model_with_the_leak_is_known_by_its_setting() -> None:
     config = ARERec(width=4, look_back="reference", neighbour_ratings=False)
     model = fit(config, split, training=Training(epochs=1, cpu=True), quiet=True)
     for found in (evaluate_ratings(model, split.test), evaluate(model, split.test)):
-        assert found.caution == "looked back as published: histories held the test ratings"
+        assert found.warning == "looked back as published: histories held the test ratings"
     honest = fit(replace(config, look_back="train"), split, training=Training(epochs=1, cpu=True), quiet=True)
-    assert evaluate_ratings(honest, split.test).caution is None
+    assert evaluate_ratings(honest, split.test).warning is None
 
 
 # ---- two models ----------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def broken(dataset: Dataset, value: float) -> Holdout:
         (Fixed(np.full((61, 26), np.nan)), SPLIT.test, {}, EvaluationError, "not finite .* for 240 of 240 questions"),
         (fitted(), SPLIT.test, {"k": ()}, ConfigError, "expected one length"),
         (fitted(), SPLIT.test, {"k": (0, 3)}, ConfigError, "each 1 or more"),
-        (fitted(), SPLIT.test, {"users": 0}, ConfigError, "number of users to ask is 0"),
+        (fitted(), SPLIT.test, {"users": 0}, ConfigError, "number of users to evaluate is 0"),
     ],
 )
 def test_impossible_questions_are_explained(

@@ -20,8 +20,8 @@ from segue.errors import ConfigError, DataError, EvaluationError
 from segue.evaluation.candidates import Candidates, sample_candidates
 from segue.evaluation.compare import compare
 from segue.evaluation.resampling import bootstrap_interval
-from segue.evaluation.result import Evaluation, side_by_side
 from segue.evaluation.tasks.next_items import evaluate
+from segue.evaluation.tasks.result import Evaluation, side_by_side
 from segue.evaluation.tasks.sessions import _shuffled, both_ways, evaluate_sessions
 from segue.inference.scoring.ranking import distinct
 from segue.models.base import ModelConfig
@@ -329,14 +329,14 @@ def table(seed: int) -> Table:
 
 def test_it_says_what_was_asked() -> None:
     found = evaluate_sessions(table(1), MADE.test, k=(5, 10))
-    assert found.describe().startswith("test: 120 sessions completed step by step, ")
-    assert found.describe().endswith(f"steps among all {MADE.dataset.n_items} items, seen items kept")
+    assert found.remarks.startswith("test: 120 sessions completed step by step, ")
+    assert found.remarks.endswith(f"steps among all {MADE.dataset.n_items} items, seen items kept")
     assert found.protocol["basket_k"] == 10
     shown = str(found)
     for text in ("table · test", "sess_prec", "step_hr", "step_ndcg", "@5", "@10"):
         assert text in shown
     sampled = evaluate_sessions(table(1), MADE.test, candidates=20, by="popularity")
-    assert sampled.among == "20 items sampled by popularity"
+    assert sampled.candidates == "20 items sampled by popularity"
     both = side_by_side({"one": found, "other": sampled})
     assert both.row_count == 3, "the metrics at 10, which both have"
 
@@ -392,7 +392,7 @@ def test_sessions_of_two_evaluations_are_compared_with_them() -> None:
         "all": ["sess_prec@10"],
         "sampled": ["sess_prec@10"],
     }
-    assert found.sessions["sampled"].among == "20 sampled items"
+    assert found.sessions["sampled"].candidates == "20 sampled items"
     alone = compare(a.sessions["all"], b.sessions["all"], metric="sess_prec@10")
     assert found.sessions["all"].to_dict() == alone.to_dict() == found.to_dict()["sessions"]["all"]
     assert "120 sessions, among 20 sampled items" in str(found.sessions["sampled"])
@@ -471,7 +471,7 @@ def test_impossible_options_are_explained() -> None:
         evaluate_sessions(table(1), MADE.test, k=0)
     with pytest.raises(ConfigError, match="k is 10, but each target is ranked among 5 candidates"):
         evaluate_sessions(table(1), MADE.test, candidates=5)
-    with pytest.raises(ConfigError, match="number of users to ask is 0"):
+    with pytest.raises(ConfigError, match="number of users to evaluate is 0"):
         evaluate_sessions(table(1), MADE.test, users=0)
     with pytest.raises(EvaluationError, match="fitted on another Dataset"):
         evaluate_sessions(Table(np.zeros((5, 50))), MADE.test)

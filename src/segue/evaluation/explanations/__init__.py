@@ -1,1 +1,1 @@
-"""Explanations averaged, drawn, and held against a planted truth."""
+"""Explanations: their averages, pictures and tests against a planted truth."""

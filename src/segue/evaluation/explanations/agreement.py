@@ -1,4 +1,4 @@
-"""How far an explanation agrees with a planted truth, what plain counts reach, and what user vectors know of groups."""
+"""Agreement of explanations with a planted truth, the same for plain counts, and a probe of user vectors."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a matrix of categories for each of two groups agrees with the planted covariances.
+    """Agreement of a matrix of categories for each of two groups with the planted covariances.
 
     Attributes
     ----------
     rank
-        For each group, Spearman's correlation over the pairs of categories whose planted covariance is not zero (the
-        same pairs in both groups). Over all pairs the ties at zero would cap it.
+        For each group, Spearman's correlation over the pairs of categories with a planted covariance other than zero in
+        any group. Over all pairs, the ties at zero would cap it.
     linear
         For each group, Pearson's correlation over all pairs.
     signs
-        How many of the pairs in which the groups differ have the planted sign of the difference.
+        Number of the differing pairs with the planted sign of the difference.
     differing
-        How many such pairs there are.
+        Number of pairs with different planted covariances in the groups.
     """
 
     rank: tuple[float, ...]
@@ -45,27 +45,27 @@ def agreement(matrices: Floats, omega: Floats) -> Agreement:
     Parameters
     ----------
     matrices
-        (2, categories, categories); the mean of both directions counts, the diagonal does not.
+        (2, categories, categories); the mean of both directions counts, and the diagonal is ignored.
     omega
         (2, categories, categories), as `Planted.omega`.
 
     Raises
     ------
     DataError
-        A pair of categories has no value, so that there is too little data.
+        A pair of categories has no value: there is too little data.
     """
     rows, columns = np.triu_indices(omega.shape[1], 1)
-    found = (matrices + matrices.transpose(0, 2, 1))[:, rows, columns] / 2
+    explained = (matrices + matrices.transpose(0, 2, 1))[:, rows, columns] / 2
     planted = omega[:, rows, columns]
-    missing = int((~np.isfinite(found)).sum())
+    missing = int((~np.isfinite(explained)).sum())
     if missing:
         raise DataError(f"{missing:,} pairs of categories never met: explain more sessions.")
     related = (planted != 0).any(axis=0)
     differing = planted[0] != planted[1]
-    same_sign = np.sign(found[0] - found[1]) == np.sign(planted[0] - planted[1])
+    same_sign = np.sign(explained[0] - explained[1]) == np.sign(planted[0] - planted[1])
     return Agreement(
-        tuple(_spearman(one[related], true[related]) for one, true in zip(found, planted, strict=True)),
-        tuple(float(np.corrcoef(one, true)[0, 1]) for one, true in zip(found, planted, strict=True)),
+        tuple(_spearman(values[related], true[related]) for values, true in zip(explained, planted, strict=True)),
+        tuple(float(np.corrcoef(values, true)[0, 1]) for values, true in zip(explained, planted, strict=True)),
         int(same_sign[differing].sum()),
         int(differing.sum()),
     )
@@ -77,11 +77,11 @@ def _spearman(left: Floats, right: Floats) -> float:
 
 
 def cooccurrence(dataset: Dataset, categories: Labels, groups: Labels) -> Floats:
-    """What counting alone says, without any model: how much likelier two categories are in a session together.
+    """Co-occurrence of categories in sessions, by counting alone, without any model.
 
-    For categories c and d of a group's sessions, log (P(c, d) / (P(c) P(d))): the change of the log-probability of c by
-    knowing of d, as an explanation is one by taking d away. Half a session is added to each count, so that pairs that
-    never meet have a value.
+    For categories c and d of a group's sessions, log (P(c, d) / (P(c) P(d))): the change of the log-probability of c
+    with the knowledge of d. An explanation is the same change, but by leaving d out. Half a session is added to each
+    count, so that pairs that never meet have a value.
 
     Returns
     -------
@@ -91,32 +91,32 @@ def cooccurrence(dataset: Dataset, categories: Labels, groups: Labels) -> Floats
     rows = rows_of(sessions.starts, sessions.ends)
     own = categories.codes[dataset.items[positions(sessions.starts, sessions.ends)]]
     group = groups.codes[sessions.users]
-    found = np.empty((len(groups.names), size, size))
+    result = np.empty((len(groups.names), size, size))
     for number in range(len(groups.names)):
         mine = (group[rows] == number) & (own >= 0)
         together = _counts(rows[mine], own[mine], size)
         counts, n = np.diag(together), int((group == number).sum())
-        found[number] = np.log((together + 0.5) * (n + 1) / np.outer(counts + 0.5, counts + 0.5))
-    return found
+        result[number] = np.log((together + 0.5) * (n + 1) / np.outer(counts + 0.5, counts + 0.5))
+    return result
 
 
 def _counts(rows: Int64, categories: Int64, size: int) -> Int64:
-    """(size, size) number of sessions in which two categories are together; their own number on the diagonal."""
-    sessions, place = np.unique(rows, return_inverse=True)
+    """Number (size, size) of sessions with both categories; on the diagonal, with the category."""
+    sessions, index = np.unique(rows, return_inverse=True)
     together = np.zeros((size, size))
     for first in range(0, len(sessions), 1 << 16):
-        inside = (place >= first) & (place < first + (1 << 16))
+        inside = (index >= first) & (index < first + (1 << 16))
         incidence = np.zeros((min(1 << 16, len(sessions) - first), size), dtype=np.float32)
-        incidence[place[inside] - first, categories[inside]] = 1
+        incidence[index[inside] - first, categories[inside]] = 1
         together += incidence.T @ incidence
     return together.round().astype(np.int64)
 
 
 def separation(vectors: Floats, groups: npt.NDArray[np.int64], folds: int = 5, seed: int = 0) -> float:
-    """How well a linear probe tells two groups of users apart by their vectors: the cross-validated area under the ROC.
+    """Cross-validated area under the ROC of a linear probe that tells two groups of users apart by their vectors.
 
-    The probe is ridge regression on standardised vectors, its penalty the number of training users: it is fixed, not
-    chosen. The area is that of all users' scores from the folds they were held out of, each fold's scores standardised.
+    The probe is ridge regression on standardised vectors. Its penalty is fixed: the number of training users. The area
+    is that of the scores of all users, each from the fold that held the user out; each fold's scores are standardised.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def separation(vectors: Floats, groups: npt.NDArray[np.int64], folds: int = 5, s
     groups
         (n,) 0 or 1.
     folds
-        Of about equal size, drawn from `seed`, each with both groups in proportion.
+        Number of folds of about equal size, drawn from `seed`, each with both groups in proportion.
     """
     fold = np.empty(len(groups), dtype=np.int64)
     rng = np.random.default_rng(seed)
@@ -138,8 +138,8 @@ def separation(vectors: Floats, groups: npt.NDArray[np.int64], folds: int = 5, s
         centre, scale = vectors[~held].mean(0), vectors[~held].std(0) + 1e-12
         x, z = (vectors[~held] - centre) / scale, (vectors[held] - centre) / scale
         y = groups[~held] - groups[~held].mean()
-        found = z @ np.linalg.solve(x.T @ x + len(x) * np.eye(x.shape[1]), x.T @ y)
-        scores[held] = (found - found.mean()) / (found.std() + 1e-12)
+        fold_scores = z @ np.linalg.solve(x.T @ x + len(x) * np.eye(x.shape[1]), x.T @ y)
+        scores[held] = (fold_scores - fold_scores.mean()) / (fold_scores.std() + 1e-12)
     ranks = pl.Series(scores).rank("average").to_numpy()
     ones = int((groups == 1).sum())
     zeros = len(groups) - ones

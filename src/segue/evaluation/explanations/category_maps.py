@@ -1,12 +1,11 @@
-"""What in the basket drew what, averaged by category of items and group of users.
+"""Effects of basket items on what comes next, averaged by category of items and group of users.
 
-Every session of a Holdout is gone through as it was filled. At each step, each item j of the basket B is left out in
-turn; its effect on category c is log P(c | B) − log P(c | B without j), where P(c) is the probability of all items of c
-together, a softmax over the whole catalogue. All categories are looked at, not only that of the item that was added
-next: the order within a session is chance, and an average over all that could have been added is less noisy than one
-over what happened to be. Log-probabilities rather than scores, because a model may shift all its scores at will.
-Categories that another item of the basket stands for already are left out of the average: that nothing more is bought
-of them is those items' doing.
+Each session of a Holdout is replayed in its order. At each step, each item j of the basket B is left out in turn. Its
+effect on category c is log P(c | B) − log P(c | B without j). P(c) is the probability of all items of c together, by
+softmax over the whole catalogue. The average takes all categories, not only that of the next item: the order within a
+session is chance, and more categories mean less noise. Effects are of log-probabilities, since a model may shift all
+its scores. A category with another item in the basket is left out of the average, since that item already explains why
+no more of it is bought.
 """
 
 from __future__ import annotations
@@ -32,27 +31,27 @@ from segue.models.base import Model
 Floats = npt.NDArray[np.float64]
 
 _VARIANTS = 50_000
-"""Variants of the steps of some sessions whose log-probabilities are held at once."""
+"""Number of variants of steps to hold in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
 class CategoryMaps:
-    """Mean explanations, by group of users, category of the item in the basket (rows) and category drawn (columns).
+    """Mean explanations by group of users, category of the basket item (rows) and category of what comes (columns).
 
     Attributes
     ----------
     categories, groups
-        Their names.
+        Names of the categories and of the groups.
     effects
         (groups, categories, categories): mean effect on the log-probability of the column's category; NaN without any.
     counts
-        As many effects were averaged.
+        Number of effects in each mean, in the same shape.
     attention
-        (groups, categories, categories): mean attention to the item of the row, mean over blocks and heads, as a
-        multiple of an even share over the basket; each step counts as much as the model held the column's category to
-        be likely next, since attention itself is the same for all that may come. None without attention.
+        (groups, categories, categories): mean attention to the row's item, over blocks and heads, as a multiple of an
+        even share over the basket. Steps are weighted by the probability of the column's category, since attention is
+        the same for all categories. None for a model without attention.
     steps
-        Number of steps, those with something in the basket and something still to come.
+        Number of steps, all with an item in the basket and another one to come.
     """
 
     categories: tuple[str, ...]
@@ -66,18 +65,18 @@ class CategoryMaps:
 def category_maps(
     model: Scorer | Model, holdout: Holdout, categories: Labels, groups: Labels | None = None
 ) -> CategoryMaps:
-    """Explain every step of the sessions of a Holdout, and average.
+    """Explain every step of the sessions of a Holdout, and average the explanations.
 
     Parameters
     ----------
     model
         A Scorer, or a fitted model.
     holdout
-        Its targets are sessions: that of `last_session_out`.
+        Users whose targets are sessions: a part of `last_session_out`.
     categories
-        Of the items; items without one are passed over.
+        Categories of the items; items without one are ignored.
     groups
-        Of the users; users without one are passed over. One group of all when not given.
+        Groups of the users; users without one are ignored. One group of all users when None.
 
     Raises
     ------
@@ -90,30 +89,30 @@ def category_maps(
         raise DataError("no session has two items of which one could have drawn the other.")
     sums = _Sums(scorer_of(model), categories, groups)
     with torch.inference_mode():
-        for part in _some(holdout.select(np.flatnonzero(wanted))):
+        for part in _batches(holdout.select(np.flatnonzero(wanted))):
             sums.add(part)
     return sums.maps()
 
 
 def steps_of(holdout: Holdout, least: int = 1) -> tuple[Int64, Histories]:
-    """Every step of the sessions of a Holdout with at least so many items in the basket and one to come.
+    """Steps of the sessions of a Holdout with at least `least` items in the basket and one to come.
 
     Returns
     -------
     rows
-        (steps,) which session.
+        (steps,) row of the session.
     histories
-        (steps) what was known then: the basket holds what had been added.
+        (steps) histories at that step, with the basket so far.
     """
-    asked = holdout.histories()
+    histories = holdout.histories()
     begins = holdout.history_ends
     ends = np.maximum(begins + least, holdout.target_ends)
-    rows, places = rows_of(begins + least, ends), positions(begins + least, ends)
-    return rows, replace(asked.select(rows), ends=places, baskets=begins[rows])
+    rows, step_ends = rows_of(begins + least, ends), positions(begins + least, ends)
+    return rows, replace(histories.select(rows), ends=step_ends, baskets=begins[rows])
 
 
-def _some(holdout: Holdout) -> Iterator[Holdout]:
-    """The sessions, as many at a time as have steps with `_VARIANTS` variants together."""
+def _batches(holdout: Holdout) -> Iterator[Holdout]:
+    """The sessions in batches, each with `_VARIANTS` variants of its steps or one session."""
     cost = np.cumsum(holdout.n_targets * (holdout.n_targets + 1) // 2)
     first = 0
     while first < len(cost):
@@ -136,7 +135,7 @@ class _Sums:
         self.looks = True
 
     def add(self, holdout: Holdout) -> None:
-        """Count the steps of some sessions."""
+        """Add the steps of some sessions."""
         rows, histories = steps_of(holdout)
         parts = parts_of(histories, ("basket",), self.scorer.max_history)
         own = self.categories.codes[histories.items[parts.starts]]
@@ -144,7 +143,7 @@ class _Sums:
         keys = self.groups.codes[holdout.users][rows[parts.rows]] * self.size + own
         self.steps += len(rows)
         full, without = self._logs(histories, parts)
-        # Nothing at all cannot be asked about, so the first item of somebody without a history has no effect.
+        # A model cannot answer for nothing, so the first item of a user without a history has no effect.
         valid = (self._others(parts, own, len(rows)) == 0) & (histories.lengths[parts.rows] > 1)[:, None]
         valid &= np.isfinite(full) & np.isfinite(without)
         changes = np.subtract(full, without, out=np.zeros_like(full), where=valid)
@@ -162,7 +161,7 @@ class _Sums:
         _add(self.likely, keys, likely, known)
 
     def _others(self, parts: Parts, own: Int64, n: int) -> Int64:
-        """(parts, categories) number of the other items of the basket in each category."""
+        """Number (parts, categories) of the other items of the basket in each category."""
         known = own >= 0
         basket = np.bincount((parts.rows * self.size + own)[known], minlength=n * self.size).reshape(n, self.size)
         others = basket[parts.rows]
@@ -170,7 +169,7 @@ class _Sums:
         return others
 
     def _logs(self, histories: Histories, parts: Parts) -> tuple[Floats, Floats]:
-        """(parts, categories) logarithms of each category's probability with the part, and without it."""
+        """Logarithms (parts, categories) of each category's probability with the part, and without it."""
         variants = Variants(histories, parts, self.scorer.max_history, np.ones(1, dtype=np.int64))
         groups = torch.from_numpy(np.where(self.categories.codes < 0, self.size, self.categories.codes))
         logs = np.empty((len(variants), self.size))
@@ -181,7 +180,7 @@ class _Sums:
         return logs[variants.offsets[parts.rows]], logs[variants.first]
 
     def maps(self) -> CategoryMaps:
-        """The means."""
+        """The means of all that was added."""
         shape = (len(self.groups.names), self.size, self.size)
         with np.errstate(invalid="ignore"):
             effects = (self.effects / self.counts).reshape(shape)

@@ -1,7 +1,7 @@
-"""Is what an explanation names what mattered? The score of a suggestion falls when that is taken out of the basket.
+"""Deletion test of explanations: the fall of a suggestion's score without the items that the explanation names.
 
-At each step of a session with at least two items in the basket, the best item for it (not in it yet) is explained.
-Then the item explained as the strongest is taken out, or the stronger half of the basket, and as much at random.
+Each step with at least two items in the basket suggests the best item that is not in the basket, and explains it. The
+test takes out the strongest item by the explanation, or the stronger half of the basket, and as many items at random.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Deletion:
     Attributes
     ----------
     steps
-        How many suggestions were explained.
+        Number of explained suggestions.
     one, half
-        When the strongest item, and the stronger half of the basket (rounded down), are taken out.
+        Fall without the strongest item, and without the stronger half of the basket (rounded down).
     random_one, random_half
-        When as many items are drawn at random.
+        Fall without as many items at random.
     """
 
     steps: int
@@ -52,7 +52,7 @@ class Deletion:
 
     @property
     def ratios(self) -> tuple[float, float]:
-        """How many times the fall at random it is, for one item and for half of them; infinite where that is none."""
+        """Falls of one item and of half of them, as multiples of the random ones; infinite if those are not above 0."""
         pairs = ((self.one, self.random_one), (self.half, self.random_half))
         one, half = (fall / random if random > 0 else float("inf") for fall, random in pairs)
         return one, half
@@ -61,27 +61,27 @@ class Deletion:
 def deletion(
     model: Scorer | Model, holdout: Holdout, method: Method = "leave-one-out", *, draws: int = 8, seed: int = 0
 ) -> Deletion:
-    """Take out what an explanation names, and see what it costs.
+    """Take out the items that an explanation names, and measure the fall of the suggestion.
 
     Parameters
     ----------
     model
-        A Scorer or a fitted model; for "attention" one that has it.
+        A Scorer or a fitted model; with attention, if `method` is "attention".
     holdout
-        Its targets are sessions: that of `last_session_out`.
+        Users whose targets are sessions: a part of `last_session_out`.
     method
-        What names items: the leave-one-out effect on the log-probability, or attention, mean over blocks and heads.
+        The explanation: leave-one-out effects on the log-probability, or attention, mean over blocks and heads.
     draws
-        Random halves per suggestion; the fall without one random item is averaged over all items instead.
+        Number of random halves per suggestion. The fall without one random item is the mean over all items instead.
     seed
-        Draws them.
+        Seed of the random halves.
 
     Raises
     ------
     DataError
         No session has three items.
     ConfigError
-        "attention", and the model has none.
+        `method` is "attention", and the model has none.
     """
     scorer = scorer_of(model)
     _, histories = steps_of(holdout, least=2)
@@ -90,14 +90,14 @@ def deletion(
     suggested = top_k(scorer, histories, 1, seen=in_progress(histories))[0][:, 0]
     steps = np.flatnonzero(suggested)
     histories, suggested = histories.select(steps), suggested[steps]
-    references = np.ones(1, dtype=np.int64)  # never needed: a basket of two cannot be all there is after one is out
+    references = np.ones(1, dtype=np.int64)  # never used: one item is left in each basket
     measure: Measure = "log-probability"
-    found = effects(scorer, histories, np.arange(len(steps)), suggested, references, ("basket",), measure)
-    parts, order = found.parts, np.argsort(found.which)
-    alone = found.effects[order].astype(np.float64)
+    explained = effects(scorer, histories, np.arange(len(steps)), suggested, references, ("basket",), measure)
+    parts, order = explained.parts, np.argsort(explained.which)
+    alone = explained.effects[order].astype(np.float64)
     named = alone if method == "leave-one-out" else _attention(scorer, histories, parts)
     counts = np.bincount(parts.rows, minlength=len(steps))
-    falls = _Falls(scorer, histories, suggested, found.scores)
+    falls = _Falls(scorer, histories, suggested, explained.scores)
     rng = np.random.default_rng(seed)
     random = [falls.without(parts, rng.random(len(parts)), counts // 2).mean() for _ in range(draws)]
     return Deletion(
@@ -118,7 +118,7 @@ def _attention(scorer: Scorer, histories: Histories, parts: Parts) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class _Falls:
-    """What suggestions (n,) lose of their log-probability `full` (n,) without some of the basket."""
+    """Falls of the log-probability `full` (n,) of suggestions (n,) without parts of the basket."""
 
     scorer: Scorer
     histories: Histories
@@ -126,12 +126,12 @@ class _Falls:
     full: npt.NDArray[np.float32]
 
     def without(self, parts: Parts, values: Floats, counts: Int64) -> Floats:
-        """(n,) falls without the `counts` (n,) parts that have the highest `values` (parts,) in each history."""
+        """Falls (n,) without the `counts` (n,) parts with the highest `values` (parts,) of each history."""
         order = np.lexsort((-values, parts.rows))
         rank = np.empty(len(parts), dtype=np.int64)
         rank[order] = np.arange(len(parts)) - np.searchsorted(parts.rows, parts.rows)
         out = rank < counts[parts.rows]
-        rest = without_places(self.histories, parts.rows[out], parts.starts[out])
+        rest = without_items(self.histories, parts.rows[out], parts.starts[out])
         falls = np.empty(len(rest))
         with torch.inference_mode():
             for first in range(0, len(rest), 16 * LIMITS.histories):
@@ -143,26 +143,26 @@ class _Falls:
         return falls
 
 
-def without_places(histories: Histories, rows: Int64, places: Int64) -> Histories:
-    """The same n histories, in an array of their own, without some of their items.
+def without_items(histories: Histories, rows: Int64, item_positions: Int64) -> Histories:
+    """The same n histories, in a new array, without some of their items.
 
     Parameters
     ----------
     histories
-        With or without baskets and sessions.
-    rows, places
-        (m,) which history, and which position in `Histories.items`.
+        Any histories, with or without baskets and sessions.
+    rows, item_positions
+        (m,) row of the history, and position in `Histories.items`.
     """
     offsets = offsets_of(histories.lengths)
     kept = np.ones(offsets[-1], dtype=np.bool_)
-    kept[offsets[rows] + places - histories.starts[rows]] = False
+    kept[offsets[rows] + item_positions - histories.starts[rows]] = False
     before = offsets_of(kept)
 
-    def moved(row: Int64, place: Int64) -> Int64:
-        return np.asarray(before[offsets[row] + place - histories.starts[row]])
+    def moved(row: Int64, position: Int64) -> Int64:
+        return np.asarray(before[offsets[row] + position - histories.starts[row]])
 
     every = np.arange(len(histories))
-    where = positions(histories.starts, histories.ends)[kept]
+    remaining = positions(histories.starts, histories.ends)[kept]
     ends = before[offsets[1:]]
     sessions = histories.session_offsets
     if sessions is not None:
@@ -171,10 +171,10 @@ def without_places(histories: Histories, rows: Int64, places: Int64) -> Historie
         sessions = np.unique(np.concatenate([before[offsets], inner]))
     return replace(
         histories,
-        items=histories.items[where],
+        items=histories.items[remaining],
         starts=before[offsets[:-1]],
         ends=ends,
-        times=None if histories.times is None else histories.times[where],
+        times=None if histories.times is None else histories.times[remaining],
         baskets=None if histories.baskets is None else moved(every, histories.baskets),
         session_offsets=sessions,
     )

@@ -1,4 +1,4 @@
-"""Explanations as heat maps: what in a basket drew what, for one question or averaged by category and group."""
+"""Heat maps of explanations: of one question, or of averages by category and group."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from segue.files import atomic_file
 Floats = npt.NDArray[np.float64]
 
 _SHARE_SHOWN = 98
-"""The scale ends at this percentile of the absolute values, so that a few extremes do not bleach the rest."""
+"""Percentile of the absolute values at which the scale ends, so that a few extremes do not bleach the rest."""
 _EFFECTS, _WEIGHTS = "RdBu_r", "Purples"
 
 
 def draw_reasons(
-    path: str | Path, reasons: pl.DataFrame, attention: pl.DataFrame | None = None, *, shown: int = 12
+    path: str | Path, reasons: pl.DataFrame, attention: pl.DataFrame | None = None, *, most: int = 12
 ) -> None:
-    """Draw one question: what was read (rows) against the suggestions (columns), and what each head looked at.
+    """Draw the reasons of one question (rows) for its suggestions (columns), and the attention of each head.
 
     Parameters
     ----------
     path
         A PNG file.
     reasons
-        What `Recommender.explain` gives for one person and several items.
+        Result of `Recommender.explain` for one user and several items.
     attention
-        What `Recommender.attention` gives for the same person, where the model has it.
-    shown
-        So many earlier sessions and items of the history at most, those of the largest effects. All of the basket is.
+        Result of `Recommender.attention` for the same user, if the model has attention.
+    most
+        Largest number of earlier sessions and items of the history; those with the largest effects stay. The
+        whole basket is drawn.
     """
     items = reasons["item"].unique(maintain_order=True)
-    labelled = _largest(reasons.with_columns(row=_label(), order=_order()), shown)
+    labelled = _largest(reasons.with_columns(row=_label(), order=_order()), most)
     rows = labelled.select("row", "order").unique(maintain_order=True).sort("order")["row"]
     effects = _grid(labelled, "row", rows, "item", items, "effect")
     if attention is not None and len(attention):
-        seen = attention.with_columns(row=_label(), head=pl.format("block {} head {}", "block", "head"))
-        heads = seen["head"].unique(maintain_order=True)
-        panels = [_grid(seen, "row", rows, "head", heads, "weight"), effects]
+        weights = attention.with_columns(row=_label(), head=pl.format("block {} head {}", "block", "head"))
+        heads = weights["head"].unique(maintain_order=True)
+        panels = [_grid(weights, "row", rows, "head", heads, "weight"), effects]
     else:
         heads, panels = None, [effects]
     plt = _pyplot()
@@ -72,14 +73,14 @@ def draw_maps(path: str | Path, maps: CategoryMaps, of: str = "effects") -> None
     path
         A PNG file.
     maps
-        What `category_maps` gives.
+        Result of `category_maps`.
     of
-        "effects", or "attention": drawn as what it is above or below an even share.
+        "effects", or "attention", which is drawn as the difference from an even share.
 
     Raises
     ------
     ConfigError
-        "attention" of a model that has none.
+        `of` is "attention", and the model has none.
     """
     values = maps.effects if of == "effects" else _above_even(maps.attention)
     panels = [*values, *([values[0] - values[1]] if len(values) == 2 else [])]
@@ -110,22 +111,22 @@ def _above_even(attention: Floats | None) -> Floats:
 
 
 def _limit(panels: Floats) -> float:
-    """Where the symmetric scale ends; what items do to their own category is left out of it."""
+    """End of the symmetric scale; effects of items on their own category do not count."""
     off = panels[:, ~np.eye(panels.shape[1], dtype=bool)]
     known = np.abs(off[np.isfinite(off)])
     return max(float(np.percentile(known, _SHARE_SHOWN)), 1e-9) if len(known) else 1.0
 
 
-def _largest(reasons: pl.DataFrame, shown: int) -> pl.DataFrame:
-    """Without those earlier sessions and items of the history that are not among the `shown` of the largest effects."""
+def _largest(reasons: pl.DataFrame, most: int) -> pl.DataFrame:
+    """The reasons with the `most` earlier sessions and items of the history that have the largest effects."""
     earlier = pl.col("kind").is_in(["session", "item"])
     sizes = reasons.filter(earlier).group_by("order").agg(size=pl.col("effect").abs().max())
-    kept = sizes.sort("size", "order", descending=[True, False]).head(shown)["order"].to_list()
+    kept = sizes.sort("size", "order", descending=[True, False]).head(most)["order"].to_list()
     return reasons.filter(~earlier | pl.col("order").is_in(kept))
 
 
 def _label() -> pl.Expr:
-    """What a row of reasons is called."""
+    """Label of a row of reasons."""
     session = pl.format("session {}", pl.col("position"))
     item = pl.col("because").cast(pl.String)
     return (
@@ -140,23 +141,23 @@ def _label() -> pl.Expr:
 
 
 def _order() -> pl.Expr:
-    """Baskets on top, then the user, then sessions and items, the newest first."""
+    """Order of the rows: baskets, then the user, then sessions and items, the newest first."""
     rank = pl.col("kind").replace_strict({"basket": 0, "user": 1, "session": 2, "item": 3}, return_dtype=pl.Int64)
-    place = pl.col("position").fill_null(0)
-    return rank * (1 << 40) + pl.when(pl.col("kind") == "basket").then(place).otherwise(-place)
+    position = pl.col("position").fill_null(0)
+    return rank * (1 << 40) + pl.when(pl.col("kind") == "basket").then(position).otherwise(-position)
 
 
 def _grid(
     frame: pl.DataFrame, row: str, rows: Sequence[Any] | pl.Series, column: str, columns: pl.Series, value: str
 ) -> Floats:
-    """(rows, columns) of a long frame; NaN where it has none."""
-    places = [
+    """Matrix (rows, columns) of the values of a long frame; NaN if the frame has none."""
+    index = [
         frame[name].replace_strict(pl.Series(known), pl.Series(range(len(known))), default=-1).to_numpy()
         for name, known in ((row, rows), (column, columns))
     ]
     grid = np.full((len(rows), len(columns)), np.nan)
-    inside = (places[0] >= 0) & (places[1] >= 0)
-    grid[places[0][inside], places[1][inside]] = frame[value].to_numpy()[inside]
+    inside = (index[0] >= 0) & (index[1] >= 0)
+    grid[index[0][inside], index[1][inside]] = frame[value].to_numpy()[inside]
     return grid
 
 
@@ -170,7 +171,7 @@ def _pyplot() -> Any:
 
 
 def _heat(axis: Any, values: Floats, low: float, high: float, colours: str, words: str | None) -> Any:
-    """The matrix in colours, grey where nothing is known; with `words`, the values written in."""
+    """Draw the matrix in colours, grey for NaN; with a format in `words`, write the values in."""
     from matplotlib import colormaps
 
     image = axis.imshow(values, cmap=colormaps[colours].with_extremes(bad="0.88"), vmin=low, vmax=high, aspect="auto")

@@ -1,4 +1,4 @@
-"""Categories of items and groups of users: a label for each code, from a file, a frame or the truth of a simulation."""
+"""Categories of items and groups of users: a label for each code, from a file, a frame or a simulation."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Labels:
     Attributes
     ----------
     names
-        The different labels.
+        The distinct labels.
     codes
-        (n + 1,) int64: for each item or user code the place of its label in `names`; -1 for those without one.
+        (n + 1,) int64: index in `names` of the label of each item or user code; -1 for codes without a label.
     """
 
     names: tuple[str, ...]
@@ -33,59 +33,59 @@ class Labels:
 
     @classmethod
     def one(cls, n: int, name: str = "all") -> Labels:
-        """The same label for all of n codes."""
+        """One label for all of n codes."""
         codes = np.zeros(n + 1, dtype=np.int64)
         codes[0] = -1
         return cls((name,), codes)
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, labels: pl.DataFrame | str | Path, what: str = "ids") -> Labels:
-        """From a frame, or from a CSV file with a header: raw ids in the first column, labels in the second.
+    def of(cls, vocabulary: Vocabulary, labels: pl.DataFrame | str | Path, plural: str = "ids") -> Labels:
+        """Labels from a frame, or from a CSV file with a header: raw ids in the first column, labels in the second.
 
         Parameters
         ----------
         vocabulary
             The items or users.
         labels
-            Ids that the vocabulary does not hold are passed over; those it does, and that have no row, have no label.
-        what
+            The frame or the file. Ids outside the vocabulary are ignored; ids without a row get no label.
+        plural
             "items" or "users", for messages.
 
         Raises
         ------
         DataError
-            There is no such file, it has not two columns, no id is known, or one id has two labels.
+            The file is missing or lacks two columns, no id is known, or one id has two labels.
         """
-        frame, where = labels if isinstance(labels, pl.DataFrame) else _read(Path(labels)), f"labels of {what}"
+        frame, name = labels if isinstance(labels, pl.DataFrame) else _read(Path(labels)), f"labels of {plural}"
         if frame.width < 2:
-            raise DataError(f"{where} need two columns, ids and labels: found {', '.join(frame.columns) or 'none'}.")
-        found = frame.select(pl.nth(0).alias("id"), pl.nth(1).cast(pl.String).alias("label")).drop_nulls().unique()
-        codes = vocabulary.encode(found["id"])
+            raise DataError(f"{name} need two columns, ids and labels: found {', '.join(frame.columns) or 'none'}.")
+        pairs = frame.select(pl.nth(0).alias("id"), pl.nth(1).cast(pl.String).alias("label")).drop_nulls().unique()
+        codes = vocabulary.encode(pairs["id"])
         if not codes.any():
-            raise DataError(f"{where}: none of the {len(found):,} ids is one of the Dataset's {what}.")
-        twice = found.filter(pl.Series(codes > 0) & found["id"].is_duplicated())
+            raise DataError(f"{name}: none of the {len(pairs):,} ids is one of the Dataset's {plural}.")
+        twice = pairs.filter(pl.Series(codes > 0) & pairs["id"].is_duplicated())
         if len(twice):
-            raise DataError(f"{where}: {twice['id'][0]!r} has two labels, {' and '.join(twice['label'].head(2))}.")
-        names = found["label"].filter(pl.Series(codes > 0)).unique().sort()
-        places = found["label"].replace_strict(names, pl.Series(range(len(names))), default=-1).to_numpy()
+            raise DataError(f"{name}: {twice['id'][0]!r} has two labels, {' and '.join(twice['label'].head(2))}.")
+        names = pairs["label"].filter(pl.Series(codes > 0)).unique().sort()
+        index = pairs["label"].replace_strict(names, pl.Series(range(len(names))), default=-1).to_numpy()
         result = np.full(len(vocabulary) + 1, -1, dtype=np.int64)
-        result[codes] = places
+        result[codes] = index
         result[0] = -1
         return cls(tuple(names), result)
 
     def ordered(self, names: tuple[str, ...]) -> Labels:
-        """The same labels with `names`, which hold all of this one's, in their order."""
-        place = np.append([names.index(name) for name in self.names], -1).astype(np.int64)
-        return Labels(names, place[self.codes])
+        """The same labels with other `names`, which contain all of these."""
+        index = np.append([names.index(name) for name in self.names], -1).astype(np.int64)
+        return Labels(names, index[self.codes])
 
 
 def planted_labels(truth: Planted, dataset: Dataset) -> tuple[Labels, Labels]:
-    """The categories of the items and the groups of the users behind a simulation.
+    """Categories of the items and groups of the users of a simulation.
 
     Raises
     ------
     DataError
-        The Dataset does not hold what was simulated.
+        The Dataset is not that of the simulation.
     """
     market = truth.market
     users, items = np.arange(market.users), np.arange(market.items) + FIRST_ITEM

@@ -1,1 +1,1 @@
-"""The HTML page about one run or several."""
+"""Report: the HTML page about one run or several."""

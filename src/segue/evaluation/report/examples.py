@@ -1,4 +1,4 @@
-"""Recommendations with their reasons for a few users, as one shows them to people."""
+"""Examples for a report: recommendations with their reasons for a few users."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import polars as pl
 from segue.inference.explaining.neighbours import gives_reasons
 from segue.inference.recommender import Recommender
 
-_WORTH_SAYING = 0.01
-"""The least effect of a reason that is given, as a share of the strongest one's."""
+_LEAST_SHARE = 0.01
+"""Smallest effect of a reason to show, as a share of the strongest one."""
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,22 @@ class Suggestion:
     """One recommended item."""
 
     item: str
-    """What the reader knows it by: the raw id, or a name."""
+    """Raw id or name of the item."""
 
     score: float
     """The model's score."""
 
     reasons: Sequence[tuple[str, float]] = ()
-    """(history item, how much it added to the score), the strongest first; of a model of ratings (who rated the item
-    before, and how high, how much it added)."""
+    """(history item, its effect on the score), the strongest first. For a rating model, (user and rating of an earlier
+    rating of the item, its effect)."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """What one user is recommended."""
+    """Recommendations for one user."""
 
     user: str
-    """The user's raw id, or a name."""
+    """Raw id or name of the user."""
 
     history: Sequence[str]
     """The newest items of the history, oldest first."""
@@ -50,50 +50,52 @@ def examples_of(
     *,
     k: int = 3,
     reasons: int = 3,
-    shown: int = 8,
+    newest: int = 8,
     exclude_seen: bool = True,
 ) -> list[Example]:
-    """What comes next for some users, as of the end of their histories, and why.
+    """Recommend items to some users as of the end of their histories, with reasons.
 
     Parameters
     ----------
     recommender
-        Any.
+        Any Recommender.
     users
-        Raw ids, all of them known.
+        Raw ids of known users.
     k
-        Items for each user, at most; a smaller catalogue gives fewer.
+        Largest number of items for each user.
     reasons
-        Reasons for each item, at most: those history items that added to its score, or those earlier ratings of it. A
-        model of ratings that looks at none gives none.
-    shown
-        Items of the history that are shown, at most.
+        Largest number of reasons for each item: history items, or earlier ratings of the item, that added to its score.
+        A rating model that reads no earlier ratings gives none.
+    newest
+        Largest number of the newest history items to show.
     exclude_seen
-        Leave out what the user has had.
+        Leave out items of the history.
     """
     dataset = recommender.dataset
     lists = recommender.recommend(list(users), k=min(k, dataset.n_items), exclude_seen=exclude_seen)
-    asked = lists if gives_reasons(recommender.model) else lists.clear()
-    why = recommender.explain(asked["user"], asked["item"], top=reasons) if len(asked) else asked
-    histories = dataset.histories(dataset.users.require(list(users), "user")).last(shown)
+    explained = lists if gives_reasons(recommender.model) else lists.clear()
+    if len(explained):
+        explained = recommender.explain(explained["user"], explained["item"], top=reasons)
+    histories = dataset.histories(dataset.users.require(list(users), "user")).last(newest)
     examples = []
-    for row, user in enumerate(users):
-        taken = histories.items[histories.starts[row] : histories.ends[row]]
+    for number, user in enumerate(users):
+        taken = histories.items[histories.starts[number] : histories.ends[number]]
         suggestions = [
-            Suggestion(str(found["item"]), found["score"], _reasons(why, user, found["item"]))
-            for found in lists.filter(lists["user"] == user).to_dicts()
+            Suggestion(str(row["item"]), row["score"], _reasons(explained, user, row["item"]))
+            for row in lists.filter(lists["user"] == user).to_dicts()
         ]
         examples.append(Example(str(user), [str(item) for item in dataset.catalogue.decode(taken)], suggestions))
     return examples
 
 
-def _reasons(why: pl.DataFrame, user: Any, item: Any) -> list[tuple[str, float]]:
-    """The history items that added to a score, with how much."""
-    if not len(why):
+def _reasons(explained: pl.DataFrame, user: Any, item: Any) -> list[tuple[str, float]]:
+    """History items that added to a score, with their effects."""
+    if not len(explained):
         return []
-    found = why.filter((why["user"] == user) & (why["item"] == item) & (why["effect"] > 0))
-    found = found.filter(pl.col("effect") >= _WORTH_SAYING * pl.col("effect").max())
-    if "rating" in found.columns:
-        said = pl.format("{} (rated it {})", "because", pl.col("rating").round(2))
-        found = found.with_columns(because=said.str.replace(r"\.0\)$", ")"))
-    return [(str(because), effect) for because, effect in found.select("because", "effect").iter_rows()]
+    of_pair = (pl.col("user") == user) & (pl.col("item") == item) & (pl.col("effect") > 0)
+    rows = explained.filter(of_pair)
+    rows = rows.filter(pl.col("effect") >= _LEAST_SHARE * pl.col("effect").max())
+    if "rating" in rows.columns:
+        text = pl.format("{} (rated it {})", "because", pl.col("rating").round(2))
+        rows = rows.with_columns(because=text.str.replace(r"\.0\)$", ")"))
+    return [(str(because), effect) for because, effect in rows.select("because", "effect").iter_rows()]

@@ -1,4 +1,4 @@
-"""One page that tells what was done and what came of it: a single HTML file without scripts or outside links."""
+"""Report page: a single HTML file with the figures of an evaluation, without scripts or outside links."""
 
 from __future__ import annotations
 
@@ -12,24 +12,14 @@ import polars as pl
 
 from segue.errors import ConfigError, StorageError
 from segue.evaluation.compare import Comparison
-from segue.evaluation.metrics import lower_is_better
-from segue.evaluation.report.calibration import calibration_png
 from segue.evaluation.report.examples import Example
-from segue.evaluation.result import Evaluation
+from segue.evaluation.tasks.description import Metric
+from segue.evaluation.tasks.registry import lower_is_better
+from segue.evaluation.tasks.result import Evaluation
 from segue.files import atomic_file
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LONGEST_LIST = 8
-_HEADLINES = ("ndcg", "hr")
-_SESSION_HEADLINES = ("sess_prec", "step_ndcg")
-_RATING_HEADLINES = ("rmse", "own_ndcg", "mae")
-_OTHER_HEADLINES = (_SESSION_HEADLINES, _RATING_HEADLINES)
-_PARTS = {
-    "history_length": "By length of history",
-    "popularity": "By popularity of the target",
-    "item_ratings": "By number of ratings of the item",
-    "step": "By step",
-}
 
 
 def write_report(
@@ -52,51 +42,57 @@ def write_report(
     path
         The file.
     title
-        What the page is about.
+        Title of the page.
     evaluations
-        One or several evaluations by the name shown; the tables have a column for each. They are of the same questions.
-        Where all of them carry `sessions` or `ranking`, those have a section of their own.
+        One or several evaluations of the same questions, by the name to show. The tables have a column for each. If all
+        of them have `sessions` or `ranking`, those get their own section.
     comparisons
         Tests of pairs of them.
     data
-        Description of the Dataset: numbers and text, nested where wanted. Long lists are left out.
+        Description of the Dataset: numbers and texts, also nested. Long lists are left out.
     data_picture
         A PNG file of the Dataset's distributions.
     curves
-        PNG files of training curves, by the name shown.
+        PNG files of training curves, by the name to show.
     examples
         Recommendations for some users, with reasons.
     settings
-        Settings by the name shown (of each model, of training).
+        Settings of each model and of the training, by the name to show.
     versions
         Versions of the software, by name.
 
     Returns
     -------
     path
-        Of the file written.
+        Path of the file.
 
     Raises
     ------
     ConfigError
-        There is no evaluation to report, or they are of different questions.
+        There is no evaluation, or the evaluations are of different questions.
     StorageError
-        A picture is missing or no PNG file.
+        A picture is missing or is not a PNG file.
     """
     if not evaluations:
         raise ConfigError("a report needs at least one evaluation.")
     _same_questions(evaluations)
-    ranked = {name: found.ranking for name, found in evaluations.items() if found.ranking is not None}
-    of_ratings = all(found.of_ratings for found in evaluations.values())
+    task = next(iter(evaluations.values())).task
+    rankings = {name: found.ranking for name, found in evaluations.items() if found.ranking is not None}
+    tested = [part for one in comparisons for part in (one, *one.sessions.values()) if part.differences]
     page = _template().render(
         title=title,
-        cautions={name: found.caution for name, found in evaluations.items() if found.caution},
-        calibration=_data_uri(calibration_png(evaluations)) if of_ratings else None,
-        ranking=_results(ranked) if len(ranked) == len(evaluations) else None,
+        warnings={name: found.warning for name, found in evaluations.items() if found.warning},
+        pictures=[
+            {**vars(picture), "png": _data_uri(picture.png)}
+            for picture in task.pictures({name: found.parts for name, found in evaluations.items()})
+        ],
+        ranking=_results(rankings) if len(rankings) == len(evaluations) else None,
+        ranking_note=task.ranking_note,
         names=list(evaluations),
         results=_results(evaluations),
-        sessions=[_results(of_way) for of_way in _by_way(evaluations)],
-        comparisons=[part for one in comparisons for part in (one, *one.sessions.values()) if part.differences],
+        sessions=[_results(way, beside=task.part_titles) for way in _by_way(evaluations)],
+        comparisons=tested,
+        comparisons_note=_comparisons_note(tested),
         data=list(_facts(data or {})),
         data_picture=None if data_picture is None else _inline(data_picture),
         curves={name: _inline(picture) for name, picture in (curves or {}).items()},
@@ -110,7 +106,7 @@ def write_report(
 
 
 def _template() -> Any:
-    """The page's template; every value put into it is escaped, and a name it does not get is an error."""
+    """Template of the page; it escapes every value, and a missing value is an error."""
     import jinja2
 
     source = files("segue.evaluation.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
@@ -122,10 +118,10 @@ def _template() -> Any:
 
 
 def _same_questions(evaluations: Mapping[str, Evaluation]) -> None:
-    asked = {name: evaluation.asked for name, evaluation in evaluations.items()}
-    if len(set(asked.values())) > 1:
-        shown = "; ".join(f"{name}: {what}" for name, what in asked.items())
-        raise ConfigError(f"the evaluations of one report are of the same questions, but these differ: {shown}.")
+    settings = {name: evaluation.setting for name, evaluation in evaluations.items()}
+    if len(set(settings.values())) > 1:
+        listed = "; ".join(f"{name}: {setting}" for name, setting in settings.items())
+        raise ConfigError(f"the evaluations of one report are of the same questions, but these differ: {listed}.")
 
 
 def _inline(path: str | Path) -> str:
@@ -144,7 +140,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _number(value: Any) -> str:
-    """A value as a reader wants it: thousands apart, few digits."""
+    """A value as text: thousands separated, few digits."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -159,7 +155,7 @@ def _number(value: Any) -> str:
 
 
 def _facts(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """(label, text) of every short value, nested names joined."""
+    """(label, text) of every short value; nested names are joined."""
     for name, value in values.items():
         label = f"{above} · {name}" if above else str(name)
         label = label.replace("_", " ")
@@ -173,49 +169,65 @@ def _facts(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, st
 
 
 def _common(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """Metrics that all evaluations have, in the order of the first."""
+    """Names of the metrics that all evaluations have, in the order of the first."""
     tables = [evaluation.metrics for evaluation in evaluations.values()]
     return [name for name in tables[0] if all(name in table for table in tables)]
 
 
 def _by_way(evaluations: Mapping[str, Evaluation]) -> Iterator[dict[str, Evaluation]]:
-    """The evaluations of sessions, for each way of ranking in which all models have one."""
+    """Evaluations of the sessions by model, for each way of ranking that all models have."""
     for way in next(iter(evaluations.values())).sessions:
         if all(way in evaluation.sessions for evaluation in evaluations.values()):
-            of_way = {name: evaluation.sessions[way] for name, evaluation in evaluations.items()}
-            _same_questions(of_way)
-            yield of_way
+            by_model = {name: evaluation.sessions[way] for name, evaluation in evaluations.items()}
+            _same_questions(by_model)
+            yield by_model
 
 
-def _results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """All figures of one kind: what was asked, the most important ones, all of them, and those of parts."""
+def _comparisons_note(comparisons: Sequence[Comparison]) -> str:
+    """Explanation below the table of comparisons."""
+    units = list(dict.fromkeys(comparison.unit for comparison in comparisons))
+    names = dict.fromkeys(row.metric for comparison in comparisons for row in comparison.differences)
+    errors = [name for name in names if lower_is_better(name)]
+    note = (
+        "Differences are taken user by user. The interval is a paired bootstrap, p a randomisation test (signs flipped "
+        f"at random); better, equal and worse count {' or '.join(units)}."
+    )
+    return f"{note} Of {_listed(errors)} a negative difference is better." if errors else note
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Words as a list in a sentence: "rmse, mae and log_loss"."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _results(evaluations: Mapping[str, Evaluation], beside: Collection[str] = ()) -> dict[str, Any]:
+    """Figures of one task: the setting, the headlines, all metrics, and the parts that are not shown `beside` them."""
     first = next(iter(evaluations.values()))
     headlines = _headline_names(evaluations)
     return {
-        "asked": first.describe() if len(evaluations) == 1 else first.asked,
-        "of_ratings": first.of_ratings,
+        "setting": first.remarks if len(evaluations) == 1 else first.setting,
+        "note": first.task.note,
         "protocol": first.protocol,
-        "among": first.among,
+        "candidates": first.candidates,
         "headlines": [_headline(name, evaluations) for name in headlines],
         "metrics": _metric_rows(evaluations),
-        "breakdowns": list(_breakdowns(evaluations, headlines)),
+        "parts": [table for table in _part_tables(evaluations, headlines) if table["part_name"] not in beside],
     }
 
 
 def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """NDCG@10 and HR@10 (of sessions and ratings their counterparts), or what there is of them at the longest list."""
-    common = _common(evaluations)
-    of_sessions, of_ratings = (any(name.startswith(kinds) for name in common) for kinds in _OTHER_HEADLINES)
-    kinds = _SESSION_HEADLINES if of_sessions else _RATING_HEADLINES if of_ratings else _HEADLINES
-    at_any = [[name for name in common if name.partition("@")[0] == kind] for kind in kinds]
-    chosen = [next((name for name in names if name.endswith("@10")), names[-1]) for names in at_any if names]
+    """The first two headlines of the task that were measured: at k = 10, or else at the longest list."""
+    task, common = next(iter(evaluations.values())).task, _common(evaluations)
+    by_metric = [[name for name in common if name.partition("@")[0] == headline] for headline in task.headlines]
+    chosen = [next((name for name in names if name.endswith("@10")), names[-1]) for names in by_metric if names]
     return chosen[:2]
 
 
 def _headline(name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """One metric of every model, as places (%) on a common scale from 0."""
+    """One metric of every model, as positions (%) on a common scale from 0."""
     values = {model: evaluation.metrics[name] for model, evaluation in evaluations.items()}
-    best = _best(name, values.values())
+    best = _best(_metric(name, evaluations), values.values())
     spans = {model: evaluation.intervals.get(name, (values[model],) * 2) for model, evaluation in evaluations.items()}
     scale = 100 / (max(high for _, high in spans.values()) or 1.0)
     rows = [
@@ -235,42 +247,42 @@ def _headline(name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any
 
 
 def _metric_rows(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
-    """A row per metric: each model's value, its interval, and whether it is the best (of the metrics of accuracy)."""
+    """A row per metric: each model's value, its interval, and whether it is the best."""
     rows = []
     for name in _common(evaluations):
         values = [evaluation.metrics[name] for evaluation in evaluations.values()]
-        accuracy = not name.startswith(("novelty", "coverage", "gini"))
+        best = _best(_metric(name, evaluations), values)
         cells = [
-            {
-                "value": value,
-                "interval": evaluation.intervals.get(name),
-                "best": accuracy and value == _best(name, values),
-            }
+            {"value": value, "interval": evaluation.intervals.get(name), "best": value == best}
             for value, evaluation in zip(values, evaluations.values(), strict=True)
         ]
         rows.append({"name": name, "cells": cells})
     return rows
 
 
-def _best(name: str, values: Collection[float]) -> float | None:
-    """The best of several values of a metric; None of a single one."""
-    if len(values) < 2:
+def _metric(name: str, evaluations: Mapping[str, Evaluation]) -> Metric | None:
+    return next(iter(evaluations.values())).task.metric(name)
+
+
+def _best(metric: Metric | None, values: Collection[float]) -> float | None:
+    """The best of several values; None if there is one alone, or if neither more nor less of the metric is better."""
+    if len(values) < 2 or metric is None or metric.better is None:
         return None
-    return min(values) if lower_is_better(name) else max(values)
+    return min(values) if metric.lower_is_better else max(values)
 
 
-def _breakdowns(evaluations: Mapping[str, Evaluation], headlines: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The first headline that the parts have, for each kind of part: a row per part, a column per model."""
-    for kind, title in _PARTS.items():
-        frames = [evaluation.parts[kind] for evaluation in evaluations.values() if kind in evaluation.parts]
-        metric = next((name for name in headlines if all(name in frame.columns for frame in frames)), None)
+def _part_tables(evaluations: Mapping[str, Evaluation], headlines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """A table for each of the task's parts, with the first headline that it has: a row per part, a column per model."""
+    for name, title in next(iter(evaluations.values())).task.part_titles.items():
+        frames = [evaluation.parts[name] for evaluation in evaluations.values() if name in evaluation.parts]
+        metric = next((headline for headline in headlines if all(headline in frame.columns for frame in frames)), None)
         if metric is not None and len(frames) == len(evaluations):
             part, unit = frames[0].columns[:2]
-            rows = _parts(frames, part, unit, metric)
-            yield {"title": title, "metric": metric, "part": part, "unit": unit, "rows": rows}
+            rows = _part_rows(frames, part, unit, metric)
+            yield {"part_name": name, "title": title, "metric": metric, "part": part, "unit": unit, "rows": rows}
 
 
-def _parts(frames: Sequence[pl.DataFrame], part: str, unit: str, metric: str) -> list[dict[str, Any]]:
+def _part_rows(frames: Sequence[pl.DataFrame], part: str, unit: str, metric: str) -> list[dict[str, Any]]:
     by_name = [dict(zip(frame[part].to_list(), frame[metric].to_list(), strict=True)) for frame in frames]
     top = max((value for values in by_name for value in values.values()), default=0.0) or 1.0
     return [

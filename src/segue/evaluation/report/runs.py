@@ -1,4 +1,4 @@
-"""The report of a run, or of several on one Dataset: gathers all that the page shows."""
+"""Report of one run, or of several on one Dataset, with everything that the page shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segue.data.statistics.describe import describe
 from segue.evaluation.compare import Comparison
 from segue.evaluation.report.examples import Example
 from segue.evaluation.report.page import write_report
-from segue.evaluation.result import Evaluation
+from segue.evaluation.tasks.result import Evaluation
 from segue.inference.recommender import Recommender
 
 
@@ -34,13 +34,13 @@ def report_runs(
     path
         The file.
     runs
-        The fitted Recommenders by the name shown.
+        The fitted Recommenders, by the name to show.
     evaluations
-        What was measured, under the same names.
+        Their evaluations, under the same names.
     title
-        What the page is about.
+        Title of the page.
     folders
-        Folders of runs, under the same names; the `curves.png` of those that have one is shown.
+        Folders of the runs, under the same names; the page shows the `curves.png` of those that have one.
     comparisons
         Tests of pairs of them.
     examples
@@ -69,14 +69,14 @@ def report_runs(
 
 
 def _settings(recommender: Recommender) -> dict[str, Any]:
-    """The settings of the model, its split and its training, and how the training went."""
-    noted = recommender.metadata
-    outcome = noted.get("training", {})
-    learnt = "epochs" in outcome  # a model that only counts has no use for the options of the training
-    found = {
-        "split": noted.get("split"),
-        "refit": noted.get("refit"),
-        "training": noted.get("options") if learnt else None,
+    """Settings of the model, its split and its training, and the outcome of the training."""
+    metadata = recommender.metadata
+    outcome = metadata.get("training", {})
+    was_trained = "epochs" in outcome  # counting models ignore the options of the training
+    settings = {
+        "split": metadata.get("split"),
+        "refit": metadata.get("refit"),
+        "training": metadata.get("options") if was_trained else None,
         "outcome": outcome,
     }
-    return recommender.model.config.to_dict() | {name: value for name, value in found.items() if value is not None}
+    return recommender.model.config.to_dict() | {name: value for name, value in settings.items() if value is not None}

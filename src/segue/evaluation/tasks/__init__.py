@@ -1,1 +1,1 @@
-"""How each kind of question is measured: next items, sessions, ratings."""
+"""Tasks: next items, sessions and ratings, with all that differs between them."""

@@ -1,27 +1,102 @@
-"""Evaluation of any model or Recommender on any Holdout."""
+"""The task of next items: rank what each user of a Holdout did next."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.data.splits.by_user import Holdout
-from segue.evaluation import metrics as measure
+from segue.data.splits.holdouts import Holdout
 from segue.evaluation.breakdown import by_history_length, by_popularity
-from segue.evaluation.candidates import Candidates, Law
+from segue.evaluation.candidates import Candidates, Law, sample_candidates
+from segue.evaluation.metrics import coverage, gini, novelty, user_metrics
 from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
-from segue.evaluation.result import Evaluation
+from segue.evaluation.tasks.description import Metric
+from segue.evaluation.tasks.ranking import RankingTask, warn_of_seen_targets
+from segue.evaluation.tasks.result import Evaluation
+from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
 from segue.inference.scorer import HasScorer
 from segue.inference.scoring.ranking import distinct, target_ranks, top_k
 from segue.models.base import Model
 
-__all__ = ["Evaluation", "HasScorer", "evaluate"]
+__all__ = ["Evaluation", "HasScorer", "NextItems", "evaluate"]
+
+KS = (10,)
+"""The usual length of the lists."""
+
+
+class NextItems(RankingTask):
+    """Rank the items that each user takes next."""
+
+    name: ClassVar[str] = "next-items"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("hr", "Hit rate{}", "share of users with a target in the list"),
+        Metric("ndcg", "NDCG{}", "gain of the targets in the list, less for later ranks, over the best possible"),
+        Metric("mrr", "MRR{}", "1 over the rank of the best target, if it is in the list"),
+        Metric("recall", "Recall{}", "share of a user's targets that are in the list"),
+        Metric("precision", "Precision{}", "share of the list that are targets"),
+        Metric("map", "MAP{}", "mean of the precision at the rank of each target in the list"),
+        Metric("novelty", "Novelty{}", "self-information of the listed items, in bits", better=None, validated=False),
+        Metric("coverage", "Coverage{}", "share of the catalogue in any list", better=None, validated=False),
+        Metric("gini", "Gini{}", "inequality of the items in all lists", better=None, validated=False),
+    )
+    headlines: ClassVar[tuple[str, ...]] = ("ndcg", "hr")
+    part_titles: ClassVar[Mapping[str, str]] = {
+        "history_length": "By length of history",
+        "popularity": "By popularity of the target",
+    }
+    note: ClassVar[str] = (
+        "Bars are means over users; the lines across their ends are 95 % bootstrap intervals. Equal scores count "
+        "against the target."
+    )
+    usual_metric: ClassVar[str] = "ndcg@10"
+
+    def questions(self, protocol: Mapping[str, Any]) -> str:
+        """Number of users and targets, in words."""
+        return f"{protocol['users']:,} users, {protocol['targets']:,} targets"
+
+    def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
+        """Check the length of the lists, and warn if no target can be hit."""
+        super().check_validation(model, plan, holdout)
+        warn_of_seen_targets(plan, holdout)
+
+    def validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> Measure:
+        """Measure HR, NDCG and the chosen metric, from ranks alone."""
+        n, k = plan.candidates, plan.k
+        candidates = None if n is None else sample_candidates(holdout, n, seed=plan.seed)
+        names = dict.fromkeys((f"hr@{k}", f"ndcg@{k}", plan.metric))
+
+        def measured_now() -> dict[str, float]:
+            evaluation = evaluate(
+                model,
+                holdout,
+                k=k,
+                candidates=candidates,
+                exclude_seen=plan.exclude_seen,
+                lists=False,
+                resamples=0,
+            )
+            return {name: evaluation.metrics[name] for name in names}
+
+        return measured_now
+
+    def measure(self, recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+        """Call `evaluate` with these options."""
+        return evaluate(
+            recommender,
+            holdout,
+            k=options.k or KS,
+            candidates=options.candidates,
+            by=options.by,
+            exclude_seen=options.exclude_seen is not False,
+            users=options.users,
+            seed=options.seed,
+        )
 
 
 def evaluate(
@@ -37,7 +112,7 @@ def evaluate(
     lists: bool = True,
     resamples: int = 1_000,
 ) -> Evaluation:
-    """Rank what each user of a Holdout did next, and say how well that went.
+    """Rank the next items of each user of a Holdout, and measure the ranking.
 
     Targets rank behind every other candidate with the same score, so a model gains nothing from ties; a score that is
     not finite is an error.
@@ -51,51 +126,52 @@ def evaluate(
     k
         Lengths of the lists, each from 1 to the size of the catalogue.
     candidates
-        None ranks the targets among all items; a number draws that many items for each user (see `sample_candidates`);
-        or `Candidates` drawn before.
+        None ranks the targets among all items. A number draws that many items for each user (see `sample_candidates`).
+        `Candidates` that were drawn before are taken as they are.
     by
-        How candidates are drawn, if a number is given: "uniform" or "popularity".
+        Law of the candidates, if a number is given: "uniform" or "popularity".
     exclude_seen
-        Leave the items of a user's history out of the ranking. A target that the user had before cannot be recommended
-        then, and counts as missed: where people repeat themselves, set it to False.
+        Leave the items of a user's history out of the ranking. A target from the history then counts as missed. Set it
+        to False if users take items again.
     users
-        Ask only that many users, drawn from `seed`; all when None.
+        Number of users to evaluate, drawn from `seed`; all when None.
     seed
-        Draws users, candidates and bootstrap resamples.
+        Seed of users, candidates and bootstrap resamples.
     lists
-        Also measure the lists themselves (coverage, novelty, Gini), which needs a second pass; only where all items are
+        Also measure the lists themselves (coverage, novelty, Gini). It takes a second pass, and all items must be
         ranked.
     resamples
-        Bootstrap resamples for the 95 % intervals; 0 for none.
+        Number of bootstrap resamples for the 95 % intervals; 0 for none.
 
     Returns
     -------
     evaluation
-        The figures, their intervals, per user, and broken down.
+        Metrics, intervals, values per user and values of parts.
 
     Raises
     ------
     ConfigError
         An option is impossible, such as a k above the catalogue.
     DataError
-        There are fewer items than candidates asked for, or a history is empty.
+        There are fewer items than candidates, or a history is empty.
     EvaluationError
         The Holdout is empty, belongs to another catalogue, or scores are not finite.
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed)
-    scorer, asked, drawn, ks = questions.scorer, questions.holdout, questions.candidates, questions.ks
-    histories, targets = asked.histories(), distinct(asked.targets())[0]
+    scorer, sample, ks = questions.scorer, questions.holdout, questions.ks
+    sampled = questions.candidates
+    histories, targets = sample.histories(), distinct(sample.targets())[0]
     ranks = target_ranks(
-        scorer, histories, targets, exclude_seen=exclude_seen, candidates=None if drawn is None else drawn.codes
+        scorer, histories, targets, exclude_seen=exclude_seen, candidates=None if sampled is None else sampled.codes
     )
-    codes = top_k(scorer, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and drawn is None else None
+    codes = top_k(scorer, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and sampled is None else None
     protocol = questions.protocol(targets, exclude_seen)
-    return measured(scorer.config.name, asked, targets, ranks, codes, ks, protocol, resamples, seed)
+    return evaluation_of(scorer.config.name, sample, targets, ranks, codes, ks, protocol, resamples, seed)
 
 
-def measured(
+def evaluation_of(
     name: str,
-    asked: Holdout,
+    holdout: Holdout,
     targets: Histories,
     ranks: Int64,
     lists: Int64 | None,
@@ -109,41 +185,41 @@ def measured(
     Parameters
     ----------
     name
-        Who answered.
-    asked
+        Name of the model, or of the maker of the lists.
+    holdout
         n users.
     targets
-        Of these users, distinct within a row, end to end (m).
+        m targets of these users, distinct within a row, end to end.
     ranks
-        (m,) int64 rank of each target, `n_items + 1` where it cannot be recommended.
+        (m,) int64 rank of each target, `n_items + 1` if it cannot be recommended.
     lists
-        (n, largest of `ks`) int64 recommended item codes, 0 = none; not measured when None.
+        (n, largest of `ks`) int64 recommended item codes, 0 = no item; not measured when None.
     ks
         Lengths of the lists, ascending.
     protocol
-        What was asked.
+        Setting of the evaluation.
     resamples, seed
         As in `evaluate`.
     """
-    found = measure.user_metrics(ranks, targets.lengths, ks)
-    counts = asked.training_view().item_counts()
+    per_user = user_metrics(ranks, targets.lengths, ks)
+    counts = holdout.training_view().item_counts()
     overall: dict[str, float] = {}
     if lists is not None:
-        n_items = asked.dataset.n_items
-        found |= {f"novelty@{k}": measure.novelty(lists[:, :k], counts) for k in ks}
-        overall |= {f"coverage@{k}": measure.coverage(lists[:, :k], n_items) for k in ks}
-        overall |= {f"gini@{k}": measure.gini(lists[:, :k], n_items) for k in ks}
-    best, lengths = np.minimum.reduceat(ranks, targets.starts), asked.histories().lengths
-    frame = {"user": asked.dataset.users.decode(asked.users), "history": lengths, "rank": best}
+        n_items = holdout.dataset.n_items
+        per_user |= {f"novelty@{k}": novelty(lists[:, :k], counts) for k in ks}
+        overall |= {f"coverage@{k}": coverage(lists[:, :k], n_items) for k in ks}
+        overall |= {f"gini@{k}": gini(lists[:, :k], n_items) for k in ks}
+    best, lengths = np.minimum.reduceat(ranks, targets.starts), holdout.histories().lengths
+    frame = {"user": holdout.dataset.users.decode(holdout.users), "history": lengths, "rank": best}
     return Evaluation(
         model=name,
-        metrics={metric: float(values.mean()) for metric, values in found.items()} | overall,
+        metrics={metric: float(values.mean()) for metric, values in per_user.items()} | overall,
         intervals={
-            metric: bootstrap_interval(values, resamples, seed) for metric, values in found.items() if resamples
+            metric: bootstrap_interval(values, resamples, seed) for metric, values in per_user.items() if resamples
         },
-        per_user=pl.DataFrame(frame | found),
+        per_user=pl.DataFrame(frame | per_user),
         parts={
-            "history_length": by_history_length(lengths, found),
+            "history_length": by_history_length(lengths, per_user),
             "popularity": by_popularity(targets.items.astype(np.int64), ranks, counts, ks),
         },
         protocol=protocol,

@@ -1,7 +1,7 @@
-"""Metrics of rating prediction: HR and NDCG among the items that a user rated, as ARERec has them, and calibration.
+"""Metrics of rating prediction: HR and NDCG among the items that a user rated, as in ARERec, and calibration.
 
-Ties are never broken by the order of rows. Items of a user that are tied stand in random order, and every figure is its
-expectation over these orders, in closed form: a model that gives all items the same rating scores what chance does.
+The order of rows never breaks ties. Tied items of a user stand in random order, and every figure is its expectation
+over these orders, in closed form. So a model with the same rating for all items scores as chance does.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import numpy as np
 import polars as pl
 
 from segue.data.ragged import Int64
-from segue.evaluation.metrics import OWN_NAMES, Floats, summed
+from segue.evaluation.metrics import Floats, summed
 
 _BINS = 10
 
 
-class Places(NamedTuple):
-    """Where n questions stand among those of their user, highest value first, ties in random order.
+class RankRanges(NamedTuple):
+    """Ranks of n questions among those of their user, highest value first, ties in random order.
 
     Attributes
     ----------
     first, stop
-        (n,) int64: each of the places `first` … `stop - 1`, from 0, is equally likely.
+        (n,) int64: each of the ranks `first` … `stop - 1`, from 0, is equally likely.
     """
 
     first: Int64
     stop: Int64
 
     @classmethod
-    def of(cls, rows: Int64, values: Floats) -> Places:
-        """The places of values (n,) within rows (n,)."""
+    def of(cls, rows: Int64, values: Floats) -> RankRanges:
+        """Ranks of values (n,) within rows (n,)."""
         order = np.lexsort((-values, rows))
         row, value = rows[order], values[order]
         new = np.ones(len(order), dtype=np.bool_)
@@ -46,11 +46,11 @@ class Places(NamedTuple):
         return cls(first, stop)
 
     def within(self, k: int) -> Floats:
-        """(n,) probability of one of the first k places."""
+        """Probability (n,) of one of the first k ranks."""
         return np.clip((k - self.first) / (self.stop - self.first), 0.0, 1.0)
 
     def discount(self, k: int) -> Floats:
-        """(n,) expected discount: 1 / log₂(1 + r) at place r, from 1, of the first k, and 0 behind them."""
+        """Expected discount (n,): 1 / log₂(1 + r) at rank r, from 1 to k, and 0 behind k."""
         sums = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
         within = sums[np.minimum(self.stop, k)] - sums[np.minimum(self.first, k)]
         return np.asarray(within / (self.stop - self.first), dtype=np.float64)
@@ -61,51 +61,51 @@ def own_metrics(
 ) -> dict[str, Floats]:
     """HR and NDCG among the items that each user rated, per user (Padungkiatwattana et al. 2022, "ARERec").
 
-    Of a user with at least k questions, compare the k with the highest true ratings with the k with the highest
-    predictions:
+    For a user with at least k questions, T is the k items with the highest true ratings, and P is the k items with the
+    highest predictions:
 
-    - **own_hr**: of those of the former that are rated `cutoff` or more, the share that is among the latter;
-    - **own_ndcg**: sum of (2^rating - 1) / log₂(1 + r) of the latter, where r from 1 is the predicted place and the
-      rating the true one, over the same sum in the order of the true ratings.
+    - **own_hr**: the share of the items in T with a rating of `cutoff` or more that are in P;
+    - **own_ndcg**: sum over P of (2^rating - 1) / log₂(1 + r), with the true rating and the predicted rank r from 1,
+      over the same sum in the order of the true ratings.
 
-    Tied predictions, and tied true ratings at the border of the k, are taken in random order, independently; the
-    figures are expectations over these orders.
+    Tied predictions, and tied true ratings at the border of T, stand in random order, independently. The figures are
+    expectations over these orders.
 
     Parameters
     ----------
     rows
-        (n,) int64 number of the user of each question, from 0.
+        (n,) int64 row of the user of each question, from 0.
     users
-        How many users there are.
+        Number of users.
     truth, predicted
-        (n,) ratings; of `predicted` only the order matters.
+        (n,) ratings; only the order of `predicted` matters.
     ks
         Lengths of the lists.
     cutoff
-        The lowest rating of an item that was liked.
+        Lowest rating of a liked item.
 
     Returns
     -------
     metrics
-        (users,) float64 for each name; NaN for users with fewer than k questions, for `own_hr` also where none is rated
-        `cutoff` or more, for `own_ndcg` where none is rated above 0 (ratings below 0 gain nothing).
+        (users,) float64 for each name. NaN for users with fewer than k questions; `own_hr` also without a rating of
+        `cutoff` or more, and `own_ndcg` without a rating above 0 (ratings below 0 gain nothing).
     """
-    true, guessed = Places.of(rows, truth), Places.of(rows, predicted)
+    true, guessed = RankRanges.of(rows, truth), RankRanges.of(rows, predicted)
     liked = truth >= cutoff
-    asked, n_liked = (np.bincount(rows, weights=one, minlength=users) for one in (None, liked))
+    counts, n_liked = (np.bincount(rows, weights=weights, minlength=users) for weights in (None, liked))
     gains = _gains(rows, users, truth)
-    found: dict[str, dict[int, Floats]] = {name: {} for name in OWN_NAMES}
+    metrics: dict[str, dict[int, Floats]] = {"own_hr": {}, "own_ndcg": {}}
 
     for k in ks:
         hits = summed(rows, np.where(liked, true.within(k) * guessed.within(k), 0.0), users)
-        found["own_hr"][k] = _ratio(hits, np.where(asked >= k, np.minimum(n_liked, k), 0.0))
-        ideal = np.where(asked >= k, summed(rows, gains * true.discount(k), users), 0.0)
-        found["own_ndcg"][k] = _ratio(summed(rows, gains * guessed.discount(k), users), ideal)
-    return {f"{name}@{k}": values for name, by_k in found.items() for k, values in by_k.items()}
+        metrics["own_hr"][k] = _ratio(hits, np.where(counts >= k, np.minimum(n_liked, k), 0.0))
+        ideal = np.where(counts >= k, summed(rows, gains * true.discount(k), users), 0.0)
+        metrics["own_ndcg"][k] = _ratio(summed(rows, gains * guessed.discount(k), users), ideal)
+    return {f"{name}@{k}": values for name, by_k in metrics.items() for k, values in by_k.items()}
 
 
 def calibration(expected: Floats, truth: Floats) -> pl.DataFrame:
-    """Do people give what is expected of them? Questions in tenths by the expected rating; equal ones stay together.
+    """Mean true rating by expected rating: questions in tenths by the expected rating; equal ones stay together.
 
     Returns
     -------
@@ -121,47 +121,47 @@ def calibration(expected: Floats, truth: Floats) -> pl.DataFrame:
     np.minimum.at(lowest, bins, expected)
     np.maximum.at(highest, bins, expected)
     means = (np.bincount(bins, weights=values, minlength=_BINS)[filled] / sizes[filled] for values in (expected, truth))
-    names = [f"{lowest[place]:.2f}–{highest[place]:.2f}" for place in filled]
+    names = [f"{lowest[number]:.2f}–{highest[number]:.2f}" for number in filled]
     return pl.DataFrame(
         {"expected": names, "questions": sizes[filled]} | dict(zip(("mean_expected", "mean_true"), means, strict=True))
     )
 
 
 def calibration_error(table: pl.DataFrame) -> float:
-    """Expected calibration error: how far the two means of `calibration` are apart, over questions, in ratings."""
+    """Expected calibration error: mean distance of the two means of `calibration`, over questions, in ratings."""
     sizes, expected, true = (table[name].to_numpy() for name in ("questions", "mean_expected", "mean_true"))
     return float((sizes * np.abs(expected - true)).sum() / sizes.sum())
 
 
-def by_level(levels: Sequence[float], places: Int64, expected: Floats, predicted: Floats) -> pl.DataFrame:
-    """How often each level of the scale was given, and how often it was expected to be.
+def by_level(levels: Sequence[float], true_levels: Int64, expected: Floats, frequencies: Floats) -> pl.DataFrame:
+    """Frequency of each level of the scale, as given and as expected.
 
     Parameters
     ----------
     levels
         (c,) the scale.
-    places
-        (n,) int64 which level was given in each question.
+    true_levels
+        (n,) int64 index of the level given in each question.
     expected
         (n,) expected ratings.
-    predicted
-        (c,) summed probability of each level over all questions.
+    frequencies
+        (c,) probability of each level, summed over all questions.
 
     Returns
     -------
     table
-        Columns `level`, `questions` (in which it was given), `predicted` (in how many it was expected to be), and
-        `mean_expected` (rating, where it was given).
+        Columns `level`, `questions` (number with this level), `predicted` (expected number), and `mean_expected`
+        (mean expected rating of the questions with this level).
     """
-    sizes = np.bincount(places, minlength=len(levels))
-    totals = summed(places, expected, len(levels))
+    sizes = np.bincount(true_levels, minlength=len(levels))
+    totals = summed(true_levels, expected, len(levels))
     means = [total / size if size else None for total, size in zip(totals.tolist(), sizes.tolist(), strict=True)]
     names = [f"{level:g}" for level in levels]
-    return pl.DataFrame({"level": names, "questions": sizes, "predicted": predicted, "mean_expected": means})
+    return pl.DataFrame({"level": names, "questions": sizes, "predicted": frequencies, "mean_expected": means})
 
 
 def _gains(rows: Int64, users: int, truth: Floats) -> Floats:
-    """(n,) 2^rating - 1, over 2^(highest rating of the user): no scale is too long, and no ratio of sums changes."""
+    """Gains (n,): 2^rating - 1, over 2^(highest rating of the user) so that long scales do not overflow."""
     ratings = np.maximum(truth, 0.0)
     top = np.zeros(users)
     np.maximum.at(top, rows, ratings)

@@ -1,4 +1,4 @@
-"""What a model of ratings is asked in an evaluation, and what it answers."""
+"""Questions to a rating model in an evaluation, and its predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from segue.data.histories import NOW
 from segue.data.ragged import Int64, positions, rows_of
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, DataError, EvaluationError
 from segue.evaluation.metrics import Floats
 from segue.inference.scorer import HasScorer, scorer_of
@@ -22,25 +22,25 @@ from segue.models.ratings import RatingModel
 
 _PAIRS = 1 << 16
 _LEAST = 1e-7
-"""A level of less probability counts as if it had this one, so that one question cannot make a log-loss infinite."""
+"""Smallest probability of a level, so that one question cannot make the log-loss infinite."""
 
 
 @dataclass(frozen=True, eq=False)
 class RatingQuestions:
-    """Every target of a Holdout as a question: what did this user give this item, at that moment?
+    """Every target of a Holdout as a question: the rating of this user for this item, at that moment.
 
     Attributes
     ----------
     holdout
-        The users who are asked about.
+        The users of the questions.
     rows
-        (n,) int64 the number of the Holdout's user, ascending.
+        (n,) int64 row of each question's user in the Holdout, ascending.
     users, items
-        (n,) int64 codes as the model is asked with them; 0 = a user it does not know.
+        (n,) int64 codes for the model; 0 = a user that it does not know.
     ratings
-        (n,) float64 the true ones.
+        (n,) float64 true ratings.
     moments
-        (n,) int64 the time of each rating; `NOW` without times.
+        (n,) int64 time of each rating; `NOW` without times.
     """
 
     holdout: Holdout
@@ -52,43 +52,43 @@ class RatingQuestions:
 
     @classmethod
     def of(cls, model: RatingModel, holdout: Holdout, users: int | None = None, seed: int = 0) -> RatingQuestions:
-        """The questions of a Holdout, or of so many users drawn from `seed`.
+        """The questions of a Holdout, or of a sample of its users drawn from `seed`.
 
         Raises
         ------
         ConfigError
             `users` is not positive.
         DataError
-            The Dataset has no ratings, or one that is asked about is not a finite number.
+            The Dataset has no ratings, or a rating to predict is not a finite number.
         EvaluationError
             The Holdout is empty or belongs to another catalogue.
         """
         if users is not None and users < 1:
-            raise ConfigError(f"the number of users to ask is {users}: expected 1 or more, or None for all.")
-        asked = holdout if users is None else holdout.sample(users, seed)
-        data = asked.dataset
+            raise ConfigError(f"the number of users to evaluate is {users}: expected 1 or more, or None for all.")
+        sample = holdout if users is None else holdout.sample(users, seed)
+        data = sample.dataset
         if data.ratings is None:
             raise DataError("this Dataset has no ratings to compare predictions with: prepare it from a log with them.")
-        if not len(asked):
+        if not len(sample):
             raise EvaluationError("the Holdout has no users: there is nothing to evaluate.")
         if (model.n_items, model.n_users) != (data.n_items, data.n_users):
             raise EvaluationError(
                 f"the model knows {model.n_users:,} users and {model.n_items:,} items, and the Holdout's Dataset has "
                 f"{data.n_users:,} and {data.n_items:,}: the model was fitted on another Dataset."
             )
-        where = positions(asked.history_ends, asked.target_ends)
-        rows = rows_of(asked.history_ends, asked.target_ends)
-        ratings = data.ratings[where].astype(np.float64)
+        targets = positions(sample.history_ends, sample.target_ends)
+        rows = rows_of(sample.history_ends, sample.target_ends)
+        ratings = data.ratings[targets].astype(np.float64)
         broken = int((~np.isfinite(ratings)).sum())
         if broken:
             raise DataError(f"{broken:,} of {len(ratings):,} ratings to predict are missing or not finite numbers.")
         return cls(
-            asked,
+            sample,
             rows,
-            asked.histories().users[rows],
-            data.items[where].astype(np.int64),
+            sample.histories().users[rows],
+            data.items[targets].astype(np.int64),
             ratings,
-            np.full(len(rows), NOW) if data.times is None else data.times[where].astype(np.int64),
+            np.full(len(rows), NOW) if data.times is None else data.times[targets].astype(np.int64),
         )
 
     def __len__(self) -> int:
@@ -103,49 +103,50 @@ class RatingQuestions:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that differ when users, histories' lengths, items, ratings, order or moments do."""
+        """Digest of 16 hexadecimal digits of users, lengths of histories, items, ratings, their order and moments."""
         digest = hashlib.sha256()
-        asked = self.holdout
-        for array in (asked.users, asked.histories().lengths, asked.n_targets, self.items, self.ratings, self.moments):
+        holdout = self.holdout
+        about_users = (holdout.users, holdout.histories().lengths, holdout.n_targets)
+        for array in (*about_users, self.items, self.ratings, self.moments):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
-    """What a model expects.
+class Predictions:
+    """Predictions of a rating model for n questions.
 
     Attributes
     ----------
     expected
-        (n,) float64 ratings.
+        (n,) float64 expected ratings.
     levels
-        The scale, where the model has a probability for each level of it; else None, and so is all that follows.
-    places
-        (n,) int64 which level was given.
+        The scale, if the model has a probability for each level; else None, as all of the following.
+    true_levels
+        (n,) int64 index of the level of the true rating.
     surprises
         (n,) float64 -log of the probability of that level.
     likeliest
-        (n,) float64 the most probable level, the lower of two that are equally so.
-    predicted
+        (n,) float64 most probable level; the lower one of two with equal probability.
+    frequencies
         (levels,) float64 probability of each level, summed over all questions.
     """
 
     expected: Floats
     levels: tuple[float, ...] | None = None
-    places: Int64 | None = None
+    true_levels: Int64 | None = None
     surprises: Floats | None = None
     likeliest: Floats | None = None
-    predicted: Floats | None = None
+    frequencies: Floats | None = None
 
 
 def rating_model(recommender: HasScorer | Model) -> RatingModel:
-    """The model of ratings that was given.
+    """The rating model of a Recommender.
 
     Raises
     ------
     ConfigError
-        It predicts no ratings.
+        The model predicts no ratings.
     """
     model = scorer_of(recommender).model
     if not isinstance(model, RatingModel):
@@ -156,53 +157,53 @@ def rating_model(recommender: HasScorer | Model) -> RatingModel:
     return model
 
 
-def answers(model: RatingModel, questions: RatingQuestions) -> Answers:
-    """Ask a model all questions.
+def predict(model: RatingModel, questions: RatingQuestions) -> Predictions:
+    """Predict the ratings of all questions.
 
     Raises
     ------
     EvaluationError
-        An expected rating is not finite, or a true rating is of a level that the model does not know.
+        An expected rating is not finite, or the model does not know the level of a true rating.
     """
     levels, n = model.levels, len(questions)
     expected = np.empty(n)
     scale = None if levels is None else np.asarray(levels, dtype=np.float64)
-    places = None if levels is None else _places(levels, questions.ratings)
+    true_levels = None if levels is None else _level_of(levels, questions.ratings)
     surprises, likeliest = np.empty(n), np.empty(n)
-    predicted = np.zeros(0 if levels is None else len(levels))
+    frequencies = np.zeros(0 if levels is None else len(levels))
     with torch.inference_mode():
         for low in range(0, n, _PAIRS):
             part = slice(low, low + _PAIRS)
             pairs = (questions.users[part], questions.items[part], questions.moments[part])
-            rated = model.rate(*(to_device(one, model.device) for one in pairs))
+            rated = model.rate(*(to_device(array, model.device) for array in pairs))
             expected[part] = rated.expected.double().cpu().numpy()
-            if scale is None or places is None:
+            if scale is None or true_levels is None:
                 continue
-            assert rated.probabilities is not None, "a model that knows its levels knows their probabilities"
+            assert rated.probabilities is not None, "a model with levels has their probabilities"
             shares = rated.probabilities.double().cpu().numpy()
-            given = shares[np.arange(len(shares)), places[part]]
-            surprises[part] = -np.log(np.maximum(given, _LEAST))
+            of_true = shares[np.arange(len(shares)), true_levels[part]]
+            surprises[part] = -np.log(np.maximum(of_true, _LEAST))
             likeliest[part] = scale[shares.argmax(axis=1)]
-            predicted += shares.sum(axis=0)
-    _require_finite(expected, surprises if places is not None else expected)
-    if places is None:
-        return Answers(expected)
-    return Answers(expected, levels, places, surprises, likeliest, predicted)
+            frequencies += shares.sum(axis=0)
+    _require_finite(expected, expected if true_levels is None else surprises)
+    if true_levels is None:
+        return Predictions(expected)
+    return Predictions(expected, levels, true_levels, surprises, likeliest, frequencies)
 
 
-def _places(levels: Sequence[float], ratings: Floats) -> Int64:
-    """(n,) which of the levels each rating is."""
-    scale, given = np.asarray(levels, dtype=np.float32), ratings.astype(np.float32)
-    places = np.minimum(np.searchsorted(scale, given), len(scale) - 1)
-    unknown = scale[places] != given
+def _level_of(levels: Sequence[float], ratings: Floats) -> Int64:
+    """Index (n,) of the level of each rating."""
+    scale, values = np.asarray(levels, dtype=np.float32), ratings.astype(np.float32)
+    index = np.minimum(np.searchsorted(scale, values), len(scale) - 1)
+    unknown = scale[index] != values
     if unknown.any():
-        found = ", ".join(f"{level:g}" for level in np.unique(given[unknown])[:5])
+        listed = ", ".join(f"{level:g}" for level in np.unique(values[unknown])[:5])
         raise EvaluationError(
             f"{int(unknown.sum()):,} of {len(ratings):,} ratings to predict are of levels that the model does not know "
-            f"({found}); it was fitted on {', '.join(f'{level:g}' for level in levels)}. Evaluate it on ratings of the "
-            "same scale, or hold out less, so that every level occurs in training."
+            f"({listed}); it was fitted on {', '.join(f'{level:g}' for level in levels)}. Evaluate it on ratings of "
+            "the same scale, or hold out less, so that every level occurs in training."
         )
-    return places.astype(np.int64)
+    return index.astype(np.int64)
 
 
 def _require_finite(*figures: npt.NDArray[np.float64]) -> None:

@@ -1,28 +1,155 @@
-"""Evaluation of predicted ratings, of any model of ratings on any Holdout whose Dataset has them."""
+"""The task of ratings: predict the rating of every target of a Holdout, with any rating model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
 
-from segue.data.splits.by_user import Holdout
+from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
-from segue.evaluation.metrics import PER_QUESTION, Floats, combined, summed
+from segue.evaluation.metrics import Floats, summed
 from segue.evaluation.questions import look_back_of
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval
-from segue.evaluation.result import RATINGS, Evaluation
+from segue.evaluation.tasks.calibration import calibration_png
+from segue.evaluation.tasks.description import Metric, Picture
 from segue.evaluation.tasks.rating_metrics import by_level, calibration, calibration_error, own_metrics
-from segue.evaluation.tasks.rating_questions import Answers, RatingQuestions, answers, rating_model
+from segue.evaluation.tasks.rating_questions import Predictions, RatingQuestions, predict, rating_model
+from segue.evaluation.tasks.result import Evaluation
+from segue.evaluation.tasks.sessions import Sessions
+from segue.evaluation.tasks.task import EvaluationOptions, Measure, Task, ValidationPlan
 from segue.inference.scorer import HasScorer
 from segue.models.base import Model
 from segue.models.ratings import RatingModel
 
 KS = (3, 5, 7, 10)
-"""The lengths of list of the ARERec paper."""
+"""The lengths of the lists in the ARERec paper."""
+
+_SUMS = {"rmse": "squared_errors", "mae": "absolute_errors", "log_loss": "surprises"}
+"""Metrics that are means over ratings, and the column per user with their sums."""
+
+
+class Ratings(Task):
+    """Predict the rating that each user gives each target."""
+
+    name: ClassVar[str] = "ratings"
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("rmse", "RMSE", "root mean squared error of the expected ratings", False, "lower", root=True),
+        Metric("mae", "Mean absolute error", "mean absolute error of the expected ratings", False, "lower"),
+        Metric("log_loss", "Log-loss", "mean of -log of the probability of the true level", False, "lower"),
+        Metric(
+            "ece",
+            "Expected calibration error",
+            "distance between the mean true rating and the mean expected one, in tenths of the ratings",
+            False,
+            "lower",
+            validated=False,
+        ),
+        Metric("own_hr", "Hit rate{} among own ratings", "share of a user's best-liked own items in the list"),
+        Metric(
+            "own_ndcg", "NDCG{} among own ratings", "gain of a user's own items in the list, over the best possible"
+        ),
+    )
+    headlines: ClassVar[tuple[str, ...]] = ("rmse", "own_ndcg", "mae")
+    part_titles: ClassVar[Mapping[str, str]] = {
+        "history_length": "By length of history",
+        "item_ratings": "By number of ratings of the item",
+    }
+    note: ClassVar[str] = (
+        "Lines across the ends of bars are 95 % bootstrap intervals over users. Of rmse, mae, log_loss and ece less is "
+        "better; own_hr and own_ndcg rank the items that a user rated, and ties stand in random order, in expectation. "
+        "A list as long as all that a user rated holds every hit."
+    )
+    ranking_note: ClassVar[str] = "Items are ranked by the rating expected. Equal scores count against the target."
+    settings: ClassVar[tuple[str, ...]] = ("cutoff", "arg_max")
+    usual_metric: ClassVar[str] = "rmse"
+    ranks: ClassVar[bool] = False
+
+    def questions(self, protocol: Mapping[str, Any]) -> str:
+        """Number of users and ratings, and the meaning of a liked item, in words."""
+        size = f"{protocol['users']:,} users, {protocol['ratings']:,} ratings, liked from {protocol['cutoff']:g}"
+        return f"{size}, ranked by the likeliest level" if protocol["arg_max"] else size
+
+    def candidates(self, protocol: Mapping[str, Any]) -> str:
+        """Items that the own metrics rank, in words."""
+        return "the items that each user rated"
+
+    def setting(self, protocol: Mapping[str, Any]) -> str:
+        """One line on the setting of an evaluation."""
+        return f"{protocol['split']}: {self.questions(protocol)}"
+
+    def terms(self, name: str, per_user: pl.DataFrame) -> tuple[Floats, Floats | None] | None:
+        """Values and weights per user: the errors weigh as many times as the user has ratings."""
+        if _SUMS.get(name) in per_user.columns:
+            return per_user[_SUMS[name]].to_numpy(), per_user["questions"].to_numpy().astype(np.float64)
+        return super().terms(name, per_user)
+
+    def pictures(self, parts: Mapping[str, Mapping[str, pl.DataFrame]]) -> list[Picture]:
+        """The calibration of the models."""
+        return [
+            Picture(
+                anchor="calibration",
+                label="Calibration",
+                title="Are the ratings what they are expected to be?",
+                png=calibration_png(parts),
+                alt="Calibration of the expected ratings",
+                note="Each dot is a tenth of the questions, by the rating expected. Above the line users liked items "
+                "better than expected. ece is the mean distance from the line.",
+            )
+        ]
+
+    def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
+        """Check whether the model predicts ratings, and whether any user has enough of them."""
+        if not isinstance(model, RatingModel):
+            raise ConfigError(
+                f"metric={plan.metric!r} is of predicted ratings, and {model.config.name} predicts none: choose a "
+                "metric such as ndcg@10."
+            )
+        if plan.metric == "log_loss" and model.levels is None:
+            raise ConfigError(
+                f"metric='log_loss' is of probabilities, and {model.config.name} has none: it expects a number and no "
+                "more. Choose rmse or mae."
+            )
+        most = int(holdout.n_targets.max(initial=0))
+        if "@" in plan.metric and not 1 <= plan.k <= most:
+            raise ConfigError(
+                f"metric={plan.metric!r} is measured of users with {plan.k} ratings in the {holdout.name} part, and "
+                f"the most that one has is {most}: look at so many at most, or choose rmse."
+            )
+
+    def validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> Measure:
+        """Measure all that `evaluate_ratings` does, except the calibration; the log-loss is the validation loss."""
+        ks = sorted({*KS, *([plan.k] if "@" in plan.metric else [])})
+        names = {metric.name for metric in self.metrics if metric.validated}
+
+        def measured_now() -> dict[str, float]:
+            metrics = evaluate_ratings(model, holdout, k=ks, resamples=0).metrics
+            if plan.metric not in metrics:
+                raise ConfigError(f"metric={plan.metric!r}: no user of the {holdout.name} part liked any of the items.")
+            return {name: value for name, value in metrics.items() if name.partition("@")[0] in names}
+
+        return measured_now
+
+    def measure(self, recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
+        """Evaluate the ratings and, if the options say so, the ranking of all items beside them."""
+        evaluation = evaluate_ratings(
+            recommender,
+            holdout,
+            k=options.k or KS,
+            cutoff=options.cutoff,
+            arg_max=options.arg_max,
+            users=options.users,
+            seed=options.seed,
+        )
+        ranking = Sessions().measure(recommender, holdout, options) if options.ranking else None
+        return replace(evaluation, ranking=ranking)
+
+
+_ROOTS = [metric.name for metric in Ratings.metrics if metric.root]
 
 
 def evaluate_ratings(
@@ -36,52 +163,52 @@ def evaluate_ratings(
     seed: int = 0,
     resamples: int = 1_000,
 ) -> Evaluation:
-    """Predict the rating of every target of a Holdout, at the moment it was given, and say how well that went.
+    """Predict the rating of every target of a Holdout at its moment, and measure the predictions.
 
     - **rmse**, **mae**: root mean squared and mean absolute error of the expected ratings, over all questions;
-    - **log_loss**: mean of -log of the probability of the true level (natural logarithm; a probability below 1e-7
-      counts as 1e-7), of models that give probabilities;
-    - **ece**: expected calibration error: by how much the mean of the true ratings misses the mean of the expected
-      ones, in tenths of the questions by expected rating;
+    - **log_loss**: mean of -log of the probability of the true level, for models with probabilities (natural logarithm;
+      a probability below 1e-7 counts as 1e-7);
+    - **ece**: expected calibration error: distance between the mean true rating and the mean expected one, in tenths of
+      the questions by expected rating;
     - **own_hr@k**, **own_ndcg@k**: HR and NDCG among the items that a user rated in these questions, as ARERec
-      publishes them, mean over the users of whom they can be measured (see `rating_metrics.own_metrics`); left out
-      where there are none. Ties count what they are worth in random order.
+      publishes them. They are means over the users with enough ratings (see `rating_metrics.own_metrics`), and missing
+      if there are no such users. Ties count as in random order, in expectation.
 
     Parameters
     ----------
     recommender
-        A Recommender, or a fitted model; of ratings.
+        A Recommender of ratings, or a fitted rating model.
     holdout
         The questions: `split.validation` or `split.test`.
     k
         Lengths of the lists.
     cutoff
-        The lowest rating of an item that was liked; None for the middle of the Dataset's scale (3 of 1 … 5).
+        Lowest rating of a liked item; None for the middle of the Dataset's scale (3 of 1 … 5).
     arg_max
-        Rank by the most probable level, as the published code does, and not by the expected rating. Nearly all items of
+        Rank by the most probable level, as the published code does, instead of the expected rating. Nearly all items of
         a user tie then.
     users
-        Ask about only that many users, drawn from `seed`; all when None.
+        Number of users to evaluate, drawn from `seed`; all when None.
     seed
-        Draws users and bootstrap resamples.
+        Seed of users and bootstrap resamples.
     resamples
-        Of users, for the 95 % intervals; 0 for none.
+        Number of resamples of users for the 95 % intervals; 0 for none.
 
     Returns
     -------
     evaluation
-        The figures, their intervals, per user, by length of history, by the number of ratings of the item that may be
-        learnt from (at the test those of validation are among them), and how well calibrated the model is.
+        Metrics, intervals, values per user, by length of history and by number of training ratings of the item (at the
+        test those of validation count too), and the calibration of the model.
 
     Raises
     ------
     ConfigError
-        The model predicts no ratings, gives no probabilities where `arg_max` needs them, or an option is impossible.
+        The model predicts no ratings, lacks the probabilities for `arg_max`, or an option is impossible.
     DataError
         The Dataset has no ratings, or some are not finite numbers.
     EvaluationError
-        The Holdout is empty or belongs to another Dataset, an expected rating is not finite, or a true rating is of a
-        level that the model does not know.
+        The Holdout is empty or belongs to another Dataset, an expected rating is not finite, or the model does not know
+        the level of a true rating.
     """
     model = rating_model(recommender)
     ks = sorted({k} if isinstance(k, int) else set(k))
@@ -93,17 +220,19 @@ def evaluate_ratings(
             "a number and no more."
         )
     questions = RatingQuestions.of(model, holdout, users, seed)
-    found = answers(model, questions)
+    predictions = predict(model, questions)
     liked = sum(questions.scale) / 2 if cutoff is None else cutoff
-    ranked = found.likeliest if arg_max and found.likeliest is not None else found.expected
+    likeliest = predictions.likeliest if arg_max else None
+    ranked = predictions.expected if likeliest is None else likeliest
     n_users = len(questions.holdout)
     own = own_metrics(questions.rows, n_users, questions.ratings, ranked, ks, liked)
     own = {name: values for name, values in own.items() if np.isfinite(values).any()}
-    errors = _errors(questions, found)
-    asked = questions.holdout.n_targets.astype(np.float64)
-    sums = {name: summed(questions.rows, one, n_users) for name, one in errors.items()}
-    parts = _parts(questions, found, errors, sums, own)
-    overall = {name: combined(name, float(values.sum()), float(asked.sum())) for name, values in sums.items()}
+    errors = _errors(questions, predictions)
+    n_ratings = questions.holdout.n_targets.astype(np.float64)
+    sums = {name: summed(questions.rows, values, n_users) for name, values in errors.items()}
+    parts = _parts(questions, predictions, errors, sums, own)
+    total = float(n_ratings.sum())
+    overall = {name: _metric(name).combined(float(values.sum()), total) for name, values in sums.items()}
     return Evaluation(
         model=model.config.name,
         metrics={
@@ -111,90 +240,95 @@ def evaluate_ratings(
             "ece": calibration_error(parts["calibration"]),
             **{name: float(np.nanmean(values)) for name, values in own.items()},
         },
-        intervals=_intervals(sums, asked, own, resamples, seed) if resamples else {},
+        intervals=_intervals(sums, n_ratings, own, resamples, seed) if resamples else {},
         per_user=_rows(questions, sums, own),
         parts=parts,
         protocol=_protocol(model, questions, liked, arg_max, None if users is None else seed),
     )
 
 
-def _errors(questions: RatingQuestions, found: Answers) -> dict[str, Floats]:
-    """(n,) what each of the metrics over questions sums."""
-    missed = found.expected - questions.ratings
-    errors = {"rmse": missed**2, "mae": np.abs(missed)}
-    return errors if found.surprises is None else errors | {"log_loss": found.surprises}
+def _metric(name: str) -> Metric:
+    return next(metric for metric in Ratings.metrics if metric.name == name)
+
+
+def _errors(questions: RatingQuestions, predictions: Predictions) -> dict[str, Floats]:
+    """Error (n,) of each question, for each metric that is a mean over them."""
+    residuals = predictions.expected - questions.ratings
+    errors = {"rmse": residuals**2, "mae": np.abs(residuals)}
+    return errors if predictions.surprises is None else errors | {"log_loss": predictions.surprises}
 
 
 def _intervals(
-    sums: Mapping[str, Floats], asked: Floats, own: Mapping[str, Floats], resamples: int, seed: int
+    sums: Mapping[str, Floats], n_ratings: Floats, own: Mapping[str, Floats], resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Users are resampled with all of their questions, which are not independent of each other."""
-    found = {}
+    """Intervals by resampling users with all of their ratings, which are not independent of each other."""
+    intervals = {}
     for name, values in sums.items():
 
         def figure(total: Floats, weight: Floats, name: str = name) -> Floats:
-            return combined(name, total, weight)
+            return _metric(name).combined(total, weight)
 
-        found[name] = bootstrap_figure([values, asked], figure, resamples, seed)
-    return found | {
+        intervals[name] = bootstrap_figure([values, n_ratings], figure, resamples, seed)
+    return intervals | {
         name: bootstrap_interval(values[np.isfinite(values)], resamples, seed) for name, values in own.items()
     }
 
 
 def _rows(questions: RatingQuestions, sums: Mapping[str, Floats], own: Mapping[str, Floats]) -> pl.DataFrame:
-    """A row per user: who, how much came before, how many questions, what their errors sum to, and the own metrics."""
-    asked = questions.holdout
-    about = {
-        "user": asked.dataset.users.decode(asked.users),
-        "history": asked.histories().lengths,
-        "questions": asked.n_targets,
+    """A row per user: user, length of the history, number of questions, summed errors, and the own metrics."""
+    holdout = questions.holdout
+    basic = {
+        "user": holdout.dataset.users.decode(holdout.users),
+        "history": holdout.histories().lengths,
+        "questions": holdout.n_targets,
     }
-    summed = {PER_QUESTION[name]: values for name, values in sums.items()}
-    return pl.DataFrame(about | summed | dict(own)).with_columns(pl.col(name).fill_nan(None) for name in own)
+    summed_errors = {_SUMS[name]: values for name, values in sums.items()}
+    return pl.DataFrame(basic | summed_errors | dict(own)).with_columns(pl.col(name).fill_nan(None) for name in own)
 
 
 def _parts(
     questions: RatingQuestions,
-    found: Answers,
+    predictions: Predictions,
     errors: Mapping[str, Floats],
     sums: Mapping[str, Floats],
     own: Mapping[str, Floats],
 ) -> dict[str, pl.DataFrame]:
-    asked = questions.holdout
-    weights = dict.fromkeys(sums, asked.n_targets.astype(np.float64))
+    holdout = questions.holdout
+    weights = dict.fromkeys(sums, holdout.n_targets.astype(np.float64))
     weights |= {name: np.isfinite(values).astype(np.float64) for name, values in own.items()}
-    values = dict(sums) | {name: np.nan_to_num(one) for name, one in own.items()}
-    counts = asked.training_view().item_counts()
+    values = dict(sums) | {name: np.nan_to_num(per_user) for name, per_user in own.items()}
+    counts = holdout.training_view().item_counts()
     parts = {
-        "history_length": by_history_length(asked.histories().lengths, values, weights),
-        "item_ratings": by_item_ratings(counts[questions.items], errors),
-        "calibration": calibration(found.expected, questions.ratings),
+        "history_length": by_history_length(holdout.histories().lengths, values, weights, _ROOTS),
+        "item_ratings": by_item_ratings(counts[questions.items], errors, _ROOTS),
+        "calibration": calibration(predictions.expected, questions.ratings),
     }
-    if found.levels is not None and found.places is not None and found.predicted is not None:
-        parts["level"] = by_level(found.levels, found.places, found.expected, found.predicted)
+    levels, true_levels, frequencies = predictions.levels, predictions.true_levels, predictions.frequencies
+    if levels is not None and true_levels is not None and frequencies is not None:
+        parts["level"] = by_level(levels, true_levels, predictions.expected, frequencies)
     return parts
 
 
 def _protocol(
-    model: RatingModel, questions: RatingQuestions, cutoff: float, arg_max: bool, drawn_from: int | None
+    model: RatingModel, questions: RatingQuestions, cutoff: float, arg_max: bool, users_seed: int | None
 ) -> dict[str, Any]:
-    """What was asked, as plain data."""
-    asked = questions.holdout
-    histories = asked.histories()
+    """Setting of the evaluation, as plain data."""
+    holdout = questions.holdout
+    histories = holdout.histories()
     unknown = (histories.users == 0) | (histories.lengths == 0)
     return {
-        "task": RATINGS,
-        "split": asked.name,
-        "users": len(asked),
-        "users_drawn_from_seed": drawn_from,
+        "task": Ratings.name,
+        "split": holdout.name,
+        "users": len(holdout),
+        "users_drawn_from_seed": users_seed,
         "ratings": len(questions),
-        "items": asked.dataset.n_items,
+        "items": holdout.dataset.n_items,
         "scale": list(questions.scale),
         "cutoff": cutoff,
         "arg_max": arg_max,
         "ties": "random order, in expectation",
         "on_unrated_items": int(model.unrated().cpu().numpy()[questions.items].sum()),
-        "on_unknown_users": int(asked.n_targets[unknown].sum()),
+        "on_unknown_users": int(holdout.n_targets[unknown].sum()),
         "questions": questions.digest,
         **look_back_of(model),
     }

@@ -6,19 +6,19 @@ from datetime import UTC, date, datetime, time
 
 import numpy as np
 
-from segue.data.dataset import Dataset
+from segue.data.sources import HistorySource
 from segue.errors import ConfigError, DataError
 
 Moment = datetime | date | str | int | float
 """A datetime (UTC if it has no zone), a date, either in ISO form, or a number in the Dataset's time unit."""
 
 
-def moment(dataset: Dataset, as_of: Moment) -> int:
+def moment(source: HistorySource, as_of: Moment) -> int:
     """`as_of` as a count of the Dataset's time units.
 
     Parameters
     ----------
-    dataset
+    source
         Must have times.
     as_of
         A datetime (UTC if it has no zone), a date (its first moment), either of them in ISO form, or a number in
@@ -31,7 +31,7 @@ def moment(dataset: Dataset, as_of: Moment) -> int:
     ConfigError
         `as_of` is none of these.
     """
-    if dataset.times is None:
+    if not source.has_times:
         raise DataError("as_of needs times, and this Dataset has none.")
     if isinstance(as_of, str):
         as_of = _parsed(as_of)
@@ -41,7 +41,7 @@ def moment(dataset: Dataset, as_of: Moment) -> int:
         as_of = datetime.combine(as_of, time())
     if not isinstance(as_of, datetime):
         raise ConfigError(f"as_of={as_of!r} is a {type(as_of).__name__}: expected a date, a datetime or a number.")
-    return dataset.timestamp((as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)).timestamp())
+    return source.timestamp((as_of if as_of.tzinfo else as_of.replace(tzinfo=UTC)).timestamp())
 
 
 def _parsed(text: str) -> datetime | int:

@@ -13,6 +13,7 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.data.sources import HistorySource
 from segue.data.vocabulary import Vocabulary, as_ids
 from segue.errors import ConfigError, DataError
 from segue.inference.asking.users import (
@@ -35,19 +36,29 @@ Basket = Sequence[Any] | Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]]
 
 
 def asked_people(
-    dataset: Dataset, users: Any, histories: Given | None, basket: Basket | None, unknown: Unknown
+    dataset: Dataset,
+    source: HistorySource,
+    users: Any,
+    histories: Given | None,
+    basket: Basket | None,
+    unknown: Unknown,
+    when: int | None = None,
 ) -> People:
     """Who is asked about: known users, people whose histories are given, or people of whom there is only a basket.
 
     Parameters
     ----------
     dataset
-        Known users' histories are its visible interactions.
+        The one that the model was fitted on: its users may have vectors of their own.
+    source
+        Gives the histories of known users.
     users, histories
         Raw ids or given histories, not both. With neither, everyone; or, where there is a basket, the people whom it
         names, or as many unknown ones as it has lists.
     basket
         What they have put into the session in progress; None where nobody is in the middle of one.
+    when
+        The moment of the question; now if None.
     unknown
         As for `settled`; users with a basket are kept under "skip".
 
@@ -62,7 +73,9 @@ def asked_people(
     """
     require_one(users, histories)
     if basket is None:
-        return listed_people(dataset, users, unknown) if histories is None else given_people(dataset, histories)
+        if histories is None:
+            return listed_people(source, users, unknown).asked_at(when)
+        return given_people(dataset, source, histories, when)
     if not isinstance(basket, Mapping) and not is_scalar(basket):
         basket = list(basket)
     if users is None and histories is None:
@@ -71,9 +84,9 @@ def asked_people(
         else:
             histories = [[]] * (1 if _is_flat(basket) else len(basket))
     if histories is not None:
-        return with_baskets(given_people(dataset, histories), basket, dataset.catalogue)[0]
-    people, has_basket = with_baskets(named_people(dataset, users), basket, dataset.catalogue)
-    return settled(dataset, people, unknown, has_basket)
+        return with_baskets(given_people(dataset, source, histories, when), basket, source.catalogue)[0]
+    people, has_basket = with_baskets(named_people(source, users).asked_at(when), basket, source.catalogue)
+    return settled(source, people, unknown, has_basket)
 
 
 def with_baskets(people: People, basket: Basket, catalogue: Vocabulary) -> tuple[People, npt.NDArray[np.bool_]]:
@@ -116,11 +129,11 @@ def with_baskets(people: People, basket: Basket, catalogue: Vocabulary) -> tuple
     given = np.zeros(len(people), dtype=np.bool_)
     given[rows] = True
     baskets = Histories(people.histories.users, items, starts, ends)
-    return People(people.ids, joined(people.histories, baskets)), given
+    return replace(people, histories=joined(people.histories, baskets)), given
 
 
 def joined(histories: Histories, baskets: Histories) -> Histories:
-    """Each of n histories followed by what its person put into the session in progress, one of n baskets."""
+    """Each of n histories, followed by the user's session in progress, one of n baskets."""
     laid = spread(histories, baskets.lengths)
     ends = laid.ends + baskets.lengths
     laid.items[positions(laid.ends, ends)] = baskets.seen()[1]
@@ -128,23 +141,41 @@ def joined(histories: Histories, baskets: Histories) -> Histories:
 
 
 def spread(histories: Histories, room: Int64) -> Histories:
-    """The same histories one after the other in an array of their own, with `room` (n,) free places behind each.
+    """The same histories one after the other in arrays of their own, with `room` (n,) free places behind each.
 
-    Who was not in the middle of a session is now at the beginning of one. The positions of sessions are those in the
-    new array: every history and every session in progress begins one. Times are left behind: a basket has none.
+    Users who were not in the middle of a session are now at the beginning of one. Free places have the time of the
+    question or, if it is asked now, of the newest item of the history. The positions of sessions are those
+    in the new array: every history and every session in progress begins one.
     """
     offsets = offsets_of(histories.lengths + room)
     starts = offsets[:-1]
     moved = starts - histories.starts
+    new, old = positions(starts, histories.ends + moved), positions(histories.starts, histories.ends)
     items = np.zeros(offsets[-1], dtype=np.int32)
-    items[positions(starts, histories.ends + moved)] = histories.seen()[1]
+    items[new] = histories.items[old]
+    times = None
+    if histories.times is not None:
+        times = np.zeros(offsets[-1], dtype=np.int64)
+        times[new] = histories.times[old]
+        times[positions(histories.ends + moved, offsets[1:])] = np.repeat(_asked_at(histories), room)
     baskets = (histories.ends if histories.baskets is None else histories.baskets) + moved
     sessions = histories.session_offsets
     if sessions is not None:
         first, last = np.searchsorted(sessions, histories.starts), np.searchsorted(sessions, histories.ends)
         begins = sessions[positions(first, last)] + moved[rows_of(first, last)]
         sessions = np.unique(np.concatenate([starts, begins, baskets, offsets[-1:]]))
-    return Histories(histories.users, items, starts, histories.ends + moved, None, baskets, sessions, histories.moments)
+    return Histories(
+        histories.users, items, starts, histories.ends + moved, times, baskets, sessions, histories.moments
+    )
+
+
+def _asked_at(histories: Histories) -> Int64:
+    """Times (n,) of items that join now: the moment of the question, or the time of the newest item."""
+    assert histories.times is not None
+    if not len(histories.times):
+        return np.zeros(len(histories), dtype=np.int64) if histories.moments is None else histories.moments
+    newest = np.where(histories.lengths > 0, histories.times[np.maximum(histories.ends - 1, 0)], 0)
+    return newest if histories.moments is None else np.maximum(newest, histories.moments)
 
 
 def in_progress(histories: Histories) -> Histories | None:

@@ -16,6 +16,7 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of
+from segue.data.sources import HistorySource, given_histories, is_frame
 from segue.data.vocabulary import Vocabulary, as_ids
 from segue.errors import ConfigError, DataError, nearest
 from segue.inference.scorer import Scorer
@@ -24,8 +25,9 @@ from segue.models.ratings import RatingModel
 Unknown = Literal["skip", "popular", "error"]
 """What to do about users whom the Recommender does not know and whose history is not given."""
 
-Given = Mapping[Any, Sequence[Any]] | Sequence[Sequence[Any]]
-"""Histories of raw item ids, oldest first: by a person's id, or as a list (people are then numbered from 0)."""
+Given = Mapping[Any, Sequence[Any]] | Sequence[Sequence[Any]] | Any
+"""Histories: lists of raw item ids, oldest first, by user id or in order (users are then numbered from 0); or a frame
+with `user, item[, time][, session]`."""
 
 _SHOWN = 5
 
@@ -77,10 +79,13 @@ class People:
     histories
         (n) their histories, some of them perhaps empty, with the baskets of those in the middle of a session; user code
         0 for people the model does not know.
+    known
+        (n,) bool: False for ids of which nothing is known.
     """
 
     ids: pl.Series
     histories: Histories
+    known: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,20 +98,36 @@ class People:
         """The same people, asked at one moment; now, for None."""
         if when is None:
             return self
-        return People(self.ids, replace(self.histories, moments=np.full(len(self), when, dtype=np.int64)))
+        moments = np.full(len(self), when, dtype=np.int64)
+        return replace(self, histories=replace(self.histories, moments=moments))
+
+    def before(self, when: int) -> People:
+        """The same users, with only the part of their given histories before a moment.
+
+        Raises
+        ------
+        ConfigError
+            The histories have no times.
+        """
+        histories = self.histories
+        if histories.times is None:
+            raise ConfigError("as_of cuts histories by their times, and the given ones have none: cut them yourself.")
+        late = np.concatenate([[0], np.cumsum(histories.times >= when)])
+        dropped = late[histories.ends] - late[histories.starts]
+        return replace(self, histories=replace(histories, ends=histories.ends - dropped))
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> People:
         """The people at `index`, in its order."""
-        return People(self.ids[index], self.histories.select(index))
+        return People(self.ids[index], self.histories.select(index), self.known[index])
 
 
-def listed_people(dataset: Dataset, users: Any, unknown: Unknown) -> People:
+def listed_people(source: HistorySource, users: Any, unknown: Unknown) -> People:
     """People by raw id, each once, in the order given.
 
     Parameters
     ----------
-    dataset
-        Their histories are its visible interactions.
+    source
+        Gives their histories.
     users
         A raw id, several of them, or None for everyone in the vocabulary.
     unknown
@@ -117,25 +138,27 @@ def listed_people(dataset: Dataset, users: Any, unknown: Unknown) -> People:
     UnknownIdError
         All ids are unknown, or some are and `unknown` is "error".
     """
-    return settled(dataset, named_people(dataset, users), unknown)
+    return settled(source, named_people(source, users), unknown)
 
 
-def named_people(dataset: Dataset, users: Any) -> People:
-    """People by raw id, each once, in the order given, unknown ones included; everyone for None."""
+def named_people(source: HistorySource, users: Any) -> People:
+    """Users by raw id, each once, in the order given, unknown ones included; everyone for None."""
     if users is None:
-        return People(dataset.users.ids, dataset.histories(np.arange(1, dataset.n_users + 1, dtype=np.int64)))
-    asked = each_once(as_ids(as_list(users)))
-    return People(asked, dataset.histories(dataset.users.encode(asked)))
+        codes = np.arange(1, len(source.users) + 1, dtype=np.int64)
+        return People(source.users.ids, source.histories(codes), codes > 0)
+    ids = each_once(as_ids(as_list(users)))
+    codes = source.users.encode(ids)
+    return People(ids, source.histories(codes), codes > 0)
 
 
 def settled(
-    dataset: Dataset, people: People, unknown: Unknown, has_basket: npt.NDArray[np.bool_] | None = None
+    source: HistorySource, people: People, unknown: Unknown, has_basket: npt.NDArray[np.bool_] | None = None
 ) -> People:
     """Those of the people who are answered.
 
     Parameters
     ----------
-    dataset
+    source
         Knows users.
     people
         n people by raw id.
@@ -152,42 +175,51 @@ def settled(
     """
     if unknown not in ("skip", "popular", "error"):
         raise ConfigError(f"unknown={unknown!r}: {nearest(str(unknown), ['skip', 'popular', 'error'])}.")
-    strange = people.histories.users == 0
+    strange = ~people.known
     if unknown == "error":
-        dataset.users.require(people.ids, "user")
+        source.users.require(people.ids, "user")
     elif unknown == "skip" and strange.any():
         kept = ~strange if has_basket is None else ~strange | has_basket
         if len(people) and not kept.any():
-            dataset.users.require(people.ids, "user")
+            source.users.require(people.ids, "user")
         warn_unknown("users", people.ids.filter(pl.Series(~kept)), "left out")
         warn_unknown("users", people.ids.filter(pl.Series(strange & kept)), "answered without a history")
         people = people.select(np.flatnonzero(kept))
-    if people.ids.dtype == dataset.users.ids.dtype:
+    if people.ids.dtype == source.users.ids.dtype:
         return people
-    same_type = people.ids.cast(dataset.users.ids.dtype, strict=False)
-    return People(people.ids if same_type.null_count() else same_type, people.histories)
+    same_type = people.ids.cast(source.users.ids.dtype, strict=False)
+    return replace(people, ids=people.ids if same_type.null_count() else same_type)
 
 
-def given_people(dataset: Dataset, histories: Given) -> People:
-    """People by the histories that are given for them.
+def given_people(dataset: Dataset, source: HistorySource, histories: Given, when: int | None = None) -> People:
+    """Users by the histories that are given for them.
 
-    Items that the catalogue does not hold are left out, with a warning. A person whose id is known keeps it, so that a
-    model with user vectors can use it; the given history takes the place of the stored one.
+    Items that the catalogue does not hold are left out, with a warning. A user whose id is known keeps it, so that a
+    model with user vectors can use it; the given history takes the place of the stored one. Histories given as a frame
+    have its times and sessions; `when`, the moment of the question, cuts them.
 
     Raises
     ------
+    ConfigError
+        `when` is given, and the histories have no times.
     DataError
-        `histories` is not a mapping or a sequence of sequences.
+        `histories` is not a mapping, a sequence of sequences or a frame.
     """
-    if isinstance(histories, Mapping):
-        ids = as_ids(list(histories))
-        users, lists = dataset.users.encode(ids), list(histories.values())
+    if is_frame(histories):
+        ids, rows, unknown = given_histories(dataset, source, histories)
     else:
-        lists = list(histories)
-        ids, users = pl.Series(np.arange(len(lists), dtype=np.int64)), np.zeros(len(lists), dtype=np.int64)
-    items, offsets, unknown = encoded_lists(dataset.catalogue, lists, "histories")
+        if isinstance(histories, Mapping):
+            ids = as_ids(list(histories))
+            codes, lists = source.users.encode(ids), list(histories.values())
+        else:
+            lists = list(histories)
+            ids, codes = pl.Series(np.arange(len(lists), dtype=np.int64)), np.zeros(len(lists), dtype=np.int64)
+        items, offsets, unknown = encoded_lists(source.catalogue, lists, "histories")
+        users = np.where(codes <= dataset.n_users, codes, 0)
+        rows = Histories(users, items, offsets[:-1], offsets[1:])
     warn_unknown("items", unknown, "left out of the histories")
-    return People(ids, Histories(users, items, offsets[:-1], offsets[1:]))
+    people = People(ids, rows, np.ones(len(ids), dtype=np.bool_))
+    return people if when is None else people.before(when).asked_at(when)
 
 
 def encoded_lists(catalogue: Vocabulary, lists: list[Any], what: str) -> tuple[npt.NDArray[np.int32], Int64, pl.Series]:

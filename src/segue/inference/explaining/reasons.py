@@ -12,6 +12,7 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
+from segue.data.sources import HistorySource
 from segue.data.vocabulary import Vocabulary, as_ids
 from segue.errors import ConfigError, DataError, nearest
 from segue.inference.asking.baskets import Basket, asked_people
@@ -25,7 +26,13 @@ By = Kind | Literal["neighbour"] | Sequence[Kind | Literal["neighbour"]]
 
 
 def asked_pairs(
-    dataset: Dataset, users: Any, items: Any, histories: Given | None, basket: Basket | None
+    dataset: Dataset,
+    source: HistorySource,
+    users: Any,
+    items: Any,
+    histories: Given | None,
+    basket: Basket | None,
+    when: int | None = None,
 ) -> tuple[People, Int64]:
     """People (p), repeats kept, and item codes (p,) to explain. Pairs with an unknown id are left out, with a warning.
 
@@ -38,10 +45,10 @@ def asked_pairs(
     UnknownIdError
         None of the people or none of the items is known.
     """
-    asked = as_ids(as_list(items) if items is not None else dataset.catalogue.ids)
-    codes = dataset.catalogue.encode(asked)
-    known_codes(dataset.catalogue, asked, "items", "left out")
-    people, place = asked_once(dataset, users, histories, basket)
+    asked = as_ids(as_list(items) if items is not None else source.catalogue.ids)
+    codes = source.catalogue.encode(asked)
+    known_codes(source.catalogue, asked, "items", "left out")
+    people, place = asked_once(dataset, source, users, histories, basket, when)
     n, m = len(place), len(codes)
     if n != m and 1 not in (n, m):
         raise DataError(
@@ -53,11 +60,18 @@ def asked_pairs(
     return people.select(person[kept]), item[kept]
 
 
-def asked_once(dataset: Dataset, users: Any, histories: Given | None, basket: Basket | None) -> tuple[People, Int64]:
+def asked_once(
+    dataset: Dataset,
+    source: HistorySource,
+    users: Any,
+    histories: Given | None,
+    basket: Basket | None,
+    when: int | None = None,
+) -> tuple[People, Int64]:
     """People, each once, and who of them each of those asked for is (n,), -1 for an unknown one."""
     if users is None and histories is None and basket is None:
         raise ConfigError("an explanation needs people: give users, histories or a basket.")
-    people = asked_people(dataset, users, histories, basket, "skip")
+    people = asked_people(dataset, source, users, histories, basket, "skip", when)
     if users is None or not len(people):
         return people, np.arange(len(people), dtype=np.int64)
     return people, Vocabulary.in_order(people.ids).encode(as_ids(as_list(users))) - 1
@@ -101,7 +115,7 @@ def check_measure(measure: str) -> None:
 
 def reason_frame(
     scorer: Scorer,
-    dataset: Dataset,
+    catalogue: Vocabulary,
     pairs: People,
     items: Int64,
     references: Int64,
@@ -128,10 +142,10 @@ def reason_frame(
     single = (kind == ITEM) | (kind == BASKET)
     columns: dict[str, Any] = {
         "user": people.ids.gather(found.pairs),
-        "item": dataset.catalogue.decode(items[found.pairs]),
+        "item": catalogue.decode(items[found.pairs]),
         "score": found.scores[found.pairs],
         "kind": pl.Series(KINDS, dtype=pl.String).gather(kind),
-        "because": _where(single, dataset.catalogue.decode(_at(asked.items, parts.starts[which], single))),
+        "because": _where(single, catalogue.decode(_at(asked.items, parts.starts[which], single))),
         "position": _where(kind != USER, pl.Series(parts.numbers[which])),
         "items": parts.lengths[which],
     }
@@ -143,7 +157,7 @@ def reason_frame(
     return pl.DataFrame({**columns, "effect": found.effects})
 
 
-def attention_frame(scorer: Scorer, dataset: Dataset, people: People) -> pl.DataFrame:
+def attention_frame(scorer: Scorer, catalogue: Vocabulary, people: People) -> pl.DataFrame:
     """What the model looked at for each person, per block and head, as a frame with raw ids.
 
     Columns: user, block, head, kind, because, position, weight. People without a history have no rows.
@@ -178,7 +192,7 @@ def attention_frame(scorer: Scorer, dataset: Dataset, people: People) -> pl.Data
             "block": block[order].astype(np.int32),
             "head": head[order].astype(np.int32),
             "kind": pl.Series(KINDS, dtype=pl.String).gather(parts.kinds[part[row]]),
-            "because": dataset.catalogue.decode(histories.items[seen.places[row]]),
+            "because": catalogue.decode(histories.items[seen.places[row]]),
             "position": parts.numbers[part[row]],
             "weight": seen.weights.reshape(-1)[order],
         }

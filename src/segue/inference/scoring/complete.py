@@ -55,7 +55,7 @@ def completed(
     met = np.zeros((len(people), n), dtype=np.bool_)
     asked = np.arange(len(people))
     for step in range(n):
-        some = People(people.ids, histories).select(asked)
+        some = replace(people, histories=histories).select(asked)
         found, found_scores = best_lists(scorer, some, best, shares)
         codes[asked, step], scores[asked, step], met[asked, step] = found[:, 0], found_scores[:, 0], some.met_by(scorer)
         asked = asked[found[:, 0] > 0]

@@ -27,7 +27,7 @@ class ARERec(ARERecSettings):
     """
 
     name: ClassVar[str] = "arerec"
-    metric: ClassVar[str] = "rmse"
+    task: ClassVar[str] = "ratings"
 
     def build(self, n_users: int, n_items: int) -> ARERecModel:
         """A new module with random weights; the settings must be `resolved`."""

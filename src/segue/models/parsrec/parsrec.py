@@ -53,6 +53,7 @@ class PARSRec(ModelConfig):
     """
 
     name: ClassVar[str] = "parsrec"
+    task: ClassVar[str] = "sessions"
 
     user_width: Count = 128
     """Width of the user vectors."""

@@ -1,4 +1,4 @@
-"""What an evaluation found, as an object that prints, saves and loads."""
+"""Result of an evaluation, as an object that prints, saves and loads."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
 from segue.errors import EvaluationError, StorageError, nearest
-from segue.evaluation.metrics import PER_QUESTION, Floats, session_terms
+from segue.evaluation.metrics import Floats
+from segue.evaluation.tasks.description import TaskDescription
+from segue.evaluation.tasks.registry import description_of
 from segue.files import atomic_file, read_json
 
 FORMAT_VERSION = 1
 _KIND = "evaluation"
 _PART = "by_"
-RATINGS = "ratings"
-"""The task of evaluations of predicted ratings, as their protocol names it."""
 LEAK = "looked back as published: histories held the test ratings"
-"""What is said of a model whose setting `look_back` is "reference"."""
+"""Warning about a model whose setting `look_back` is "reference"."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,26 +36,25 @@ class Evaluation:
     model
         The model's name.
     metrics
-        Means over users (of sessions: over sessions or over steps), and figures of all lists together, by name
-        ("ndcg@10").
+        Figures by name ("ndcg@10"): means over users, steps or ratings, and figures of all lists together.
     intervals
         95 % bootstrap interval (low, high) of each mean.
     per_user
-        One row per user: `user` (raw id) and `history` (its length), then `rank` (of the best target) and a column per
-        metric; of sessions `length` (its steps) and, for each k, `hits@k` and `gain@k`, summed over the steps; of
-        ratings `questions`, the sums of what is measured in them, and a column per metric that is measured per user,
-        null where it cannot be.
+        One row per user: `user` (raw id) and `history` (its length), then the columns of the task. Next items: `rank`
+        (of the best target) and a column per metric. Sessions: `length` (number of steps) and, for each k, `hits@k`
+        and `gain@k`, summed over the steps. Ratings: `questions`, the summed errors, and a column per metric of own
+        items, null if it cannot be measured.
     parts
-        The same metrics for parts of the users, targets, steps or questions: a table by "history_length", and by
-        "popularity", by "step" or by "item_ratings"; of ratings also "calibration" and, where levels have
-        probabilities, "level". The first column names the part, the second counts what is in it.
+        The same metrics for parts of the users, targets, steps or ratings: a table by "history_length", and by
+        "popularity", by "step" or by "item_ratings". Ratings also have "calibration" and, if levels have
+        probabilities, "level". The first column names the part, the second counts its members.
     protocol
-        What was asked: the split, how many users and targets, what the targets were ranked among, whether seen items
-        were filtered, and a digest of the questions (equal digests: same users, histories, targets and candidates).
+        The setting: the split, how many users and targets, the candidates, whether seen items were left out, and a
+        digest of the questions. Equal digests mean the same users, histories, targets and candidates.
     sessions
-        The same users asked session by session, where that was done: an evaluation for each way of ranking.
+        Evaluations of the same users session by session, if there are any: one for each way of ranking.
     ranking
-        Of ratings: how the model ranks the same users' targets among other items, where that was asked for too.
+        Evaluation of the same rating model as a ranking of items, if that was measured too.
     """
 
     model: str
@@ -69,13 +67,13 @@ class Evaluation:
     ranking: Evaluation | None = None
 
     def __getitem__(self, name: str) -> float:
-        """The metric of that name; an unknown one is an EvaluationError naming the nearest."""
+        """The metric of that name; an unknown one is an EvaluationError that names the nearest."""
         if name not in self.metrics:
             raise EvaluationError(f"{name!r} was not measured; {nearest(name, self.metrics)}")
         return self.metrics[name]
 
     def __str__(self) -> str:
-        return f"{self.model} · {self.describe()}\n{as_text(self._grid())}"
+        return f"{self.caption}\n{as_text(self._grid())}"
 
     @property
     def by_history_length(self) -> pl.DataFrame:
@@ -84,12 +82,12 @@ class Evaluation:
 
     @property
     def by_popularity(self) -> pl.DataFrame:
-        """The part of that name; of sessions an EvaluationError, since they have none."""
+        """The part of that name; an EvaluationError for sessions, which do not have it."""
         return self._part("popularity")
 
     @property
     def by_step(self) -> pl.DataFrame:
-        """The part of that name; an EvaluationError but of sessions, since only they have it."""
+        """The part of that name; an EvaluationError for all but sessions."""
         return self._part("step")
 
     def _part(self, name: str) -> pl.DataFrame:
@@ -97,96 +95,69 @@ class Evaluation:
             raise EvaluationError(f"this evaluation was not divided by {name}, only by {', '.join(self.parts)}.")
         return self.parts[name]
 
+    @property
+    def task(self) -> TaskDescription:
+        """The task that was measured."""
+        return description_of(self.protocol)
+
     def terms(self, name: str) -> tuple[Floats, Floats | None] | None:
-        """What a metric is the mean of, in the order of `per_user` (n rows).
+        """Values per user that a metric is the mean of, in the order of `per_user` (n rows).
 
         Returns
         -------
         terms
-            (n,) values and None: the metric is their mean. (n,) values and (n,) weights: it is the sum of the first
-            over the sum of the second (of rmse the root of it); a user of weight 0 was not measured. None: it belongs
-            to no user, as coverage, or was not measured.
+            (n,) values and None: the metric is their mean. (n,) values and (n,) weights: the metric is the sum of the
+            values over the sum of the weights, or its root (see `Metric.root`); users of weight 0 were not measured.
+            None: the metric belongs to no user, as coverage, or was not measured.
         """
-        if name not in self.metrics:
-            return None
-        if PER_QUESTION.get(name) in self.per_user.columns:
-            summed, questions = self.per_user[PER_QUESTION[name]], self.per_user["questions"]
-            return summed.to_numpy(), questions.to_numpy().astype(np.float64)
-        if name in self.per_user.columns:
-            values = self.per_user[name]
-            measured = None if not values.null_count() else values.is_not_null().to_numpy().astype(np.float64)
-            return values.fill_null(0.0).to_numpy(), measured
-        kind, _, k = name.partition("@")
-        sums = [column for column in (f"hits@{k}", f"gain@{k}", "length") if column in self.per_user.columns]
-        if len(sums) < 3:
-            return None
-        return session_terms(*(self.per_user[column].to_numpy().astype(float) for column in sums)).get(kind)
+        known = name in self.metrics and self.task.metric(name) is not None
+        return self.task.terms(name, self.per_user) if known else None
 
     @property
-    def of_ratings(self) -> bool:
-        """Whether predicted ratings were measured, and not ranks."""
-        return self.protocol.get("task") == RATINGS
+    def warning(self) -> str | None:
+        """Reason to mistrust the figures; None if there is none."""
+        return warning_of(self.protocol)
 
     @property
-    def caution(self) -> str | None:
-        """What a reader must know before believing the figures; None if there is nothing."""
-        if self.protocol.get("look_back") == "reference":
-            return LEAK
-        return None
+    def candidates(self) -> str:
+        """Items that the targets were ranked among, in words."""
+        return self.task.candidates(self.protocol)
 
     @property
-    def among(self) -> str:
-        """What the targets were ranked among, in words."""
-        asked = self.protocol
-        if self.of_ratings:
-            return "the items that each user rated"
-        if asked["candidates"] == "all":
-            return f"all {asked['items']:,} items"
-        if asked["drawn_by"] == "uniform":
-            return f"{asked['candidates']:,} sampled items"
-        return f"{asked['candidates']:,} items sampled by {asked['drawn_by']}"
+    def setting(self) -> str:
+        """One line on the setting: the same for every model."""
+        return self.task.setting(self.protocol)
 
     @property
-    def asked(self) -> str:
-        """One line on what was asked: the same for every model."""
-        asked = self.protocol
-        if self.of_ratings:
-            likeliest = ", ranked by the likeliest level" if asked["arg_max"] else ""
-            return (
-                f"{asked['split']}: {asked['users']:,} users, {asked['ratings']:,} ratings, liked from "
-                f"{asked['cutoff']:g}{likeliest}"
-            )
-        seen = "seen items left out" if asked["exclude_seen"] else "seen items kept"
-        if "basket_k" in asked:
-            what = f"{asked['users']:,} sessions completed step by step, {asked['targets']:,} steps"
-        else:
-            what = f"{asked['users']:,} users, {asked['targets']:,} targets"
-        return f"{asked['split']}: {what} among {self.among}, {seen}"
-
-    def describe(self) -> str:
-        """One line on what was asked, what the model could know little of, and what to know before believing it."""
+    def remarks(self) -> str:
+        """`setting`, and behind it how little the model could know, and the warning."""
         unrated, unknown = (self.protocol.get(name, 0) for name in ("on_unrated_items", "on_unknown_users"))
-        remarks = [
+        parts = [
             f"{unrated:,} on items without ratings in training" if unrated else None,
             f"{unknown:,} on unknown users" if unknown else None,
-            self.caution,
+            self.warning,
         ]
-        return "; ".join([self.asked, *filter(None, remarks)])
+        return "; ".join([self.setting, *filter(None, parts)])
+
+    @property
+    def caption(self) -> str:
+        """The model's name and `remarks`, as one line."""
+        return f"{self.model} · {self.remarks}"
 
     def table(self) -> Table:
-        """The metrics as a table for the terminal: a row per metric, a column for each k and one for what has none."""
+        """The metrics as a table for the terminal: a row per metric, a column per k, and one for metrics without k."""
         table = self._grid()
-        table.title, table.title_justify = f"{self.model} · {self.describe()}", "left"
+        table.title, table.title_justify = self.caption, "left"
         return table
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the rows per user, as plain data."""
-        sessions = {name: found.to_dict() for name, found in self.sessions.items()}
+        """Plain data: all but the rows per user."""
+        sessions = {name: evaluation.to_dict() for name, evaluation in self.sessions.items()}
         ranking = {} if self.ranking is None else {"ranking": self.ranking.to_dict()}
         return self._head() | ({"sessions": sessions} if sessions else {}) | ranking
 
     def save(self, path: str | Path) -> Path:
-        """Write a JSON file with everything, atomically, and return its path. A column of `per_user` takes one line."""
+        """Write a JSON file with everything, atomically, and return its path. Each column of `per_user` is one line."""
         with atomic_file(Path(path)) as temporary:
             temporary.write_text(self._json() + "\n", encoding="utf-8")
         return Path(path)
@@ -198,7 +169,7 @@ class Evaluation:
         Raises
         ------
         StorageError
-            The file is missing, damaged, something else, or of a newer version.
+            The file is missing or damaged, is no evaluation, or is of a newer version.
         """
         return _read(read_json(Path(path)), Path(path))
 
@@ -221,7 +192,7 @@ class Evaluation:
         )
         parts = {"per_user": columns}
         if self.sessions:
-            parts["sessions"] = ",\n".join(f'"{name}": {found._json()}' for name, found in self.sessions.items())
+            parts["sessions"] = ",\n".join(f'"{name}": {way._json()}' for name, way in self.sessions.items())
         texts = [f'  "{name}": {{\n{textwrap.indent(text, "    ")}\n  }}' for name, text in parts.items()]
         if self.ranking is not None:
             texts.append(textwrap.indent(f'"ranking": {self.ranking._json()}', "  "))
@@ -250,7 +221,7 @@ class Evaluation:
 
 
 def _read(content: Any, path: Path) -> Evaluation:
-    """The evaluation that `content`, read from `path`, describes."""
+    """The evaluation in `content`, which was read from `path`."""
     if not isinstance(content, dict) or content.get("kind") != _KIND:
         raise StorageError(f"{path} is not an evaluation written by segue.")
     version = content.get("format_version")
@@ -267,24 +238,29 @@ def _read(content: Any, path: Path) -> Evaluation:
             per_user=pl.DataFrame(content["per_user"]),
             parts={name.removeprefix(_PART): pl.DataFrame(content[name]) for name in parts},
             protocol=content["protocol"],
-            sessions={name: _read(found, path) for name, found in content.get("sessions", {}).items()},
+            sessions={name: _read(way, path) for name, way in content.get("sessions", {}).items()},
             ranking=_read(content["ranking"], path) if "ranking" in content else None,
         )
     except KeyError as error:
         raise StorageError(f"{path} has no {error}: it was damaged or edited.") from None
 
 
+def warning_of(protocol: Mapping[str, Any]) -> str | None:
+    """Reason to mistrust figures with this protocol; None if there is none."""
+    return LEAK if protocol.get("look_back") == "reference" else None
+
+
 def side_by_side(evaluations: Mapping[str, Evaluation]) -> Table:
     """Several evaluations as a table for the terminal: a row per metric that all have, a column for each."""
-    cautions = [f"{name}: {found.caution}" for name, found in evaluations.items() if found.caution]
-    table = Table(caption="\n".join(cautions) or None, caption_justify="left")
+    warnings = [f"{name}: {evaluation.warning}" for name, evaluation in evaluations.items() if evaluation.warning]
+    table = Table(caption="\n".join(warnings) or None, caption_justify="left")
     table.add_column("metric")
     for name in evaluations:
         table.add_column(name, justify="right")
     first, *others = evaluations.values()
     for metric in first.metrics:
         if all(metric in other.metrics for other in others):
-            table.add_row(metric, *(found._cell(metric) for found in evaluations.values()))
+            table.add_row(metric, *(evaluation._cell(metric) for evaluation in evaluations.values()))
     return table
 
 

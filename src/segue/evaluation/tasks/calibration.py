@@ -1,4 +1,4 @@
-"""The picture of how well calibrated models of ratings are."""
+"""The picture of the calibration of rating models."""
 
 from __future__ import annotations
 
@@ -7,35 +7,37 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from segue.evaluation.result import Evaluation
+import polars as pl
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Parts = Mapping[str, pl.DataFrame]
+"""Parts of one evaluation of ratings: "calibration" and, with probabilities, "level"."""
+
 _COLOURS = ("#2f6db3", "#d9822b", "#0b7a75", "#8e5ea2", "#b3412e", "#5d6872")
 _GREY = "#8a8f98"
 
 
-def calibration_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
-    """What was given against what was expected, and how often each level was given and was expected to be.
+def calibration_figure(models: Mapping[str, Parts]) -> Figure:
+    """Ratings given against ratings expected, and the frequency of each level, as given and as expected.
 
     Parameters
     ----------
-    evaluations
-        Of ratings, of the same questions, by the name shown. The second panel holds those with probabilities; it is
-        left out if none has any.
+    models
+        Parts of evaluations of the same ratings, by the name to show. The second panel holds the models with
+        probabilities; it is left out if there are none.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    probable = {name: found for name, found in evaluations.items() if "level" in found.parts}
+    probable = {name: parts for name, parts in models.items() if "level" in parts}
     figure = Figure(figsize=(10.4, 4.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2 if probable else 1, squeeze=False)[0]
-    colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(evaluations)}
-    _draw_tenths(panels[0], evaluations, colours)
+    colours = {name: _COLOURS[number % len(_COLOURS)] for number, name in enumerate(models)}
+    _draw_tenths(panels[0], models, colours)
     if probable:
         _draw_levels(panels[1], probable, colours)
     for axes in panels:
@@ -45,16 +47,16 @@ def calibration_figure(evaluations: Mapping[str, Evaluation]) -> Figure:
     return figure
 
 
-def calibration_png(evaluations: Mapping[str, Evaluation]) -> bytes:
+def calibration_png(models: Mapping[str, Parts]) -> bytes:
     """`calibration_figure` as the content of a PNG file."""
-    written = io.BytesIO()
-    calibration_figure(evaluations).savefig(written, format="png")
-    return written.getvalue()
+    content = io.BytesIO()
+    calibration_figure(models).savefig(content, format="png")
+    return content.getvalue()
 
 
-def _draw_tenths(axes: Axes, evaluations: Mapping[str, Evaluation], colours: Mapping[str, str]) -> None:
-    """A dot per tenth of the questions; on the diagonal people give what is expected of them."""
-    tables = {name: found.parts["calibration"] for name, found in evaluations.items()}
+def _draw_tenths(axes: Axes, models: Mapping[str, Parts], colours: Mapping[str, str]) -> None:
+    """Draw a dot per tenth of the ratings; on the diagonal, users give the rating that is expected."""
+    tables = {name: parts["calibration"] for name, parts in models.items()}
     means = np.concatenate([table.select("mean_expected", "mean_true").to_numpy().ravel() for table in tables.values()])
     room = max(0.1, 0.05 * float(np.ptp(means)))
     ends = float(means.min()) - room, float(means.max()) + room
@@ -70,19 +72,19 @@ def _draw_tenths(axes: Axes, evaluations: Mapping[str, Evaluation], colours: Map
     axes.set_ylabel("mean rating given")
 
 
-def _draw_levels(axes: Axes, evaluations: Mapping[str, Evaluation], colours: Mapping[str, str]) -> None:
-    """A group of bars per level: how many gave it, and how many each model expected to."""
-    first = next(iter(evaluations.values())).parts["level"]
+def _draw_levels(axes: Axes, models: Mapping[str, Parts], colours: Mapping[str, str]) -> None:
+    """Draw a group of bars per level: its frequency, and the frequency that each model expected."""
+    first = next(iter(models.values()))["level"]
     bars = {"given": (first["level"].to_list(), first["questions"].to_numpy(), "#c3c8cd")}
-    for name, found in evaluations.items():
-        table = found.parts["level"]
+    for name, parts in models.items():
+        table = parts["level"]
         bars[name] = (table["level"].to_list(), table["predicted"].to_numpy(), colours[name])
     levels = sorted({level for names, _, _ in bars.values() for level in names}, key=float)
-    places = {level: place for place, level in enumerate(levels)}
+    positions = {level: position for position, level in enumerate(levels)}
     width = 0.8 / len(bars)
     for number, (name, (names, sizes, colour)) in enumerate(bars.items()):
         shift = (number - (len(bars) - 1) / 2) * width
-        axes.bar([places[level] + shift for level in names], sizes / first["questions"].sum(), width, color=colour)
+        axes.bar([positions[level] + shift for level in names], sizes / first["questions"].sum(), width, color=colour)
         axes.containers[-1].set_label(name if name == "given" else f"expected by {name}")
     axes.set_xticks(range(len(levels)), levels)
     axes.set_title("Share of each rating", loc="left", fontsize=11)

@@ -1,0 +1,276 @@
+"""Sources of histories: a Dataset, a Dataset with newer events on top, and frames of histories.
+
+All of them know items, times and sessions, so a model cannot tell where a history comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.order import time_order
+from segue.data.preparing.prepare import prepare
+from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.data.sessions import UNITS_PER_SECOND
+from segue.data.vocabulary import Vocabulary
+from segue.errors import DataError
+
+
+class HistorySource(Protocol):
+    """Anything that gives the histories of users by their codes. A Dataset is one."""
+
+    @property
+    def users(self) -> Vocabulary:
+        """Vocabulary of the users whose histories are known."""
+        ...
+
+    @property
+    def catalogue(self) -> Vocabulary:
+        """Vocabulary of the items."""
+        ...
+
+    @property
+    def has_times(self) -> bool:
+        """True if every interaction has a time."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that is visible."""
+        ...
+
+    def timestamp(self, moment: int | float) -> int:
+        """`moment`, in seconds since 1970, in the unit of the times."""
+        ...
+
+    def histories(self, users: Int64) -> Histories:
+        """Histories of user codes (n,); empty for code 0."""
+        ...
+
+    def before(self, time: int) -> HistorySource:
+        """The same source with only the interactions before `time`, in its own unit."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """Interactions from outside the Dataset, in its item codes and its unit of time, sorted by user and time.
+
+    Attributes
+    ----------
+    ids
+        (n,) raw ids of the users.
+    items
+        (m,) int32 item codes.
+    offsets
+        (n + 1,) int64 where each user's events begin, and the end.
+    times
+        (m,) int64, or None if the Dataset has none.
+    session_offsets
+        (any,) int64 where sessions begin, and the end; None if the Dataset has none.
+    unknown
+        Raw ids of items that the catalogue does not hold, each once; their events are left out.
+    """
+
+    ids: pl.Series
+    items: npt.NDArray[np.int32]
+    offsets: Int64
+    times: npt.NDArray[np.int64] | None
+    session_offsets: Int64 | None
+    unknown: pl.Series
+
+    def select(self, kept: npt.NDArray[np.bool_]) -> Events:
+        """Only the events of the mask (m,); every user stays."""
+        before = np.concatenate([[0], np.cumsum(kept)])
+        sessions = self.session_offsets
+        return replace(
+            self,
+            items=self.items[kept],
+            offsets=before[self.offsets],
+            times=None if self.times is None else self.times[kept],
+            session_offsets=None if sessions is None else np.unique(before[sessions]),
+        )
+
+
+def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Events:
+    """Read a log or a frame with `user, item[, time][, session]`, as `segue.prepare` does, for a Dataset.
+
+    Without `need_times` a frame may lack the times that the Dataset has. If the Dataset has sessions, and the frame
+    names none, they are found by the rule that the Dataset was prepared with; without a rule the events of a user are
+    one session.
+
+    Raises
+    ------
+    DataError
+        The frame cannot be read, or it lacks the times that the Dataset has.
+    """
+    arrived = prepare(frame, duplicates="keep", **_session_options(dataset, frame))
+    if need_times and dataset.times is not None and arrived.times is None:
+        raise DataError(
+            "the events have no times, and the Dataset has: add a column of times, such as 'timestamp', so that the "
+            "order of both together is known."
+        )
+    codes = np.concatenate([[0], dataset.catalogue.encode(arrived.catalogue.ids)])
+    items = codes[arrived.items].astype(np.int32)
+    times = None
+    if dataset.times is not None and arrived.times is not None:
+        times = _converted(arrived.times, arrived.time_unit or "s", dataset.time_unit or "s")
+    sessions = None
+    if dataset.session_offsets is not None:
+        sessions = arrived.offsets[1:] if arrived.session_offsets is None else arrived.session_offsets
+        sessions = np.unique(np.concatenate([[0], sessions]))
+    unknown = arrived.catalogue.ids.filter(pl.Series(codes[1:] == 0, dtype=pl.Boolean))
+    return Events(arrived.users.ids, items, arrived.offsets[1:], times, sessions, unknown).select(items > 0)
+
+
+def _session_options(dataset: Dataset, frame: Any) -> dict[str, Any]:
+    """Options of `prepare` that find sessions as the Dataset's own were found."""
+    rule = dict(dataset.metadata.get("options") or {}).get("sessions")
+    names = [str(name).lower() for name in getattr(frame, "column_names", getattr(frame, "columns", []))]
+    if dataset.session_offsets is None:
+        return {"sessions": "none"}
+    if rule is None or any("session" in name for name in names):
+        return {}
+    second = UNITS_PER_SECOND[dataset.time_unit or "s"]
+    return {"day": {"sessions": "day"}, "gap": {"session_gap": rule.get("gap", 0) / second}}.get(rule["kind"], {})
+
+
+def _converted(times: npt.NDArray[np.int64], unit: str, wanted: str) -> npt.NDArray[np.int64]:
+    """Times in another unit; what does not fit is rounded down."""
+    have, want = UNITS_PER_SECOND[unit], UNITS_PER_SECOND[wanted]
+    return np.asarray(times * (want // have) if want >= have else times // (have // want), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class RecentEvents:
+    """A source of histories with newer events on top. Made by `Recommender.with_events`.
+
+    A history is what the base knows of the user, then the events, in the order of time if there are times. Users whom
+    the base does not know have codes behind its own; models see them as unknown.
+
+    Attributes
+    ----------
+    base
+        A Dataset, or another source with events.
+    events
+        The newer interactions.
+    """
+
+    base: HistorySource
+    events: Events
+
+    @property
+    def catalogue(self) -> Vocabulary:
+        """Vocabulary of the items."""
+        return self.base.catalogue
+
+    @property
+    def has_times(self) -> bool:
+        """True if every interaction has a time."""
+        return self.base.has_times
+
+    @cached_property
+    def users(self) -> Vocabulary:
+        """Users of the base, then those whom only the events know."""
+        return self.base.users.extended(self.events.ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the base and the events."""
+        digest = hashlib.sha256(self.base.fingerprint.encode())
+        for array in (self._rows, self.events.items, self.events.offsets, self.events.times):
+            digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def timestamp(self, moment: int | float) -> int:
+        """`moment`, in seconds since 1970, in the unit of the times."""
+        return self.base.timestamp(moment)
+
+    def before(self, time: int) -> RecentEvents:
+        """The same source with only the interactions before `time`."""
+        assert self.events.times is not None
+        return RecentEvents(self.base.before(time), self.events.select(self.events.times < time))
+
+    def histories(self, users: Int64) -> Histories:
+        """Histories of user codes (n,), in arrays of their own."""
+        events = self.events
+        stored = self.base.histories(np.where(users <= len(self.base.users), users, 0))
+        rows = self._rows[users]
+        starts = np.where(rows >= 0, events.offsets[rows], 0)
+        ends = np.where(rows >= 0, events.offsets[rows + 1], 0)
+        old, new = positions(stored.starts, stored.ends), positions(starts, ends)
+        row = np.concatenate([rows_of(stored.starts, stored.ends), rows_of(starts, ends)])
+        items = np.concatenate([stored.items[old], events.items[new]])
+        times = None
+        if stored.times is not None and events.times is not None:
+            times = np.concatenate([stored.times[old], events.times[new]])
+        begins = None
+        if stored.session_offsets is not None and events.session_offsets is not None:
+            begins = np.concatenate(
+                [_begin(stored.session_offsets, old), _begin(events.session_offsets, new)],
+            )
+        order = time_order(row, times)
+        if order is not None:
+            items, times = items[order], None if times is None else times[order]
+            begins = None if begins is None else begins[order]
+        offsets = offsets_of(stored.lengths + ends - starts)
+        sessions = None
+        if begins is not None:
+            sessions = np.unique(np.concatenate([offsets, np.flatnonzero(begins)]))
+        return Histories(stored.users, items, offsets[:-1], offsets[1:], times, session_offsets=sessions)
+
+    @cached_property
+    def _rows(self) -> Int64:
+        """Row of each user code in the events; -1 without events."""
+        rows = np.full(len(self.users) + 1, -1, dtype=np.int64)
+        rows[self.users.encode(self.events.ids)] = np.arange(len(self.events.ids))
+        return rows
+
+
+def _begin(session_offsets: Int64, places: Int64) -> npt.NDArray[np.bool_]:
+    """Mask (n,) of the positions that begin a session."""
+    return np.asarray(session_offsets[np.searchsorted(session_offsets, places)] == places)
+
+
+def given_histories(dataset: Dataset, source: HistorySource, frame: Any) -> tuple[pl.Series, Histories, pl.Series]:
+    """Histories that a frame gives in place of stored ones.
+
+    Parameters
+    ----------
+    dataset
+        Its catalogue, unit of time and sessions are those of the result.
+    source
+        Knows the codes of users.
+    frame
+        A log or a frame with `user, item[, time][, session]`.
+
+    Returns
+    -------
+    ids
+        (n,) raw ids of the users, in their sorted order.
+    histories
+        n histories.
+    unknown
+        Raw ids of items that were left out.
+    """
+    events = events_of(dataset, frame, need_times=False)
+    codes = source.users.encode(events.ids)
+    users = np.where(codes <= dataset.n_users, codes, 0)
+    histories = Histories(
+        users, events.items, events.offsets[:-1], events.offsets[1:], events.times, None, events.session_offsets
+    )
+    return events.ids, histories, events.unknown
+
+
+def is_frame(value: Any) -> bool:
+    """True for a frame of any library or a log, False for mappings and sequences of lists."""
+    return not isinstance(value, Mapping) and (hasattr(value, "columns") or type(value).__name__ == "Log")
