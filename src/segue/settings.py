@@ -130,7 +130,7 @@ class Settings:
         self.check()
 
     def check(self) -> None:
-        """Raise a ConfigError if values do not go together. Types and ranges have been checked by then."""
+        """Raise a ConfigError if values do not go together. Types and ranges are checked before."""
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""
@@ -200,7 +200,7 @@ def _is_a(value: Any, kind: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
     try:
         return isinstance(value, kind)
-    except TypeError:  # Any, and what else Python cannot check
+    except TypeError:  # Any, and other types that Python cannot check
         return True
 
 

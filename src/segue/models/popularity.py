@@ -20,7 +20,7 @@ from segue.settings import Positive
 
 @dataclass(frozen=True)
 class Popularity(ModelConfig):
-    """Most popular: an item's score is its share of all interactions, the same for everyone."""
+    """Most popular: an item's score is its share of all interactions, the same for all users."""
 
     name: ClassVar[str] = "popularity"
 

@@ -25,7 +25,7 @@ _STEPS = 200
 
 @dataclass(frozen=True)
 class GlobalMean(ModelConfig):
-    """The mean of all ratings, whoever is asked about whatever: the floor that everything must beat."""
+    """The mean of all ratings, for every user and item: the baseline of all baselines."""
 
     name: ClassVar[str] = "global-mean"
     task: ClassVar[str] = "ratings"

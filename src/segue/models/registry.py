@@ -119,7 +119,7 @@ def config_class(name: str) -> type[ModelConfig]:
     ----------
     name
         The name of a known model; or "package.module:Class", whose module is then imported. The latter must come from
-        the user, never from a file that somebody else may have written.
+        the user, never from a file that may be a stranger's.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def model_names() -> str:
     return "; ".join(groups)
 
 
-# ---- where a class is -----------------------------------------------------------------------------------------------
+# ---- importing classes ----------------------------------------------------------------------------------------------
 
 
 def _imported(path: str) -> type[ModelConfig]:

@@ -16,7 +16,7 @@ from segue.models.arerec.settings import ARERecSettings
 
 @dataclass(frozen=True)
 class ARERec(ARERecSettings):
-    """The rating that a user gives an item, from those whom the item's earlier users gave, as probabilities of levels.
+    """Probabilities of the levels of a user's rating of an item, from the ratings of the item's earlier users.
 
     With `biases=False`, `neighbour_ratings=False` and `contexts="interaction"` it is the published model.
 
