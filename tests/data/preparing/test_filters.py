@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.data.preparing.filters import k_core, time_order, without_duplicates
+from segue.data.order import time_order
+from segue.data.preparing.filters import k_core, without_duplicates
 
 interactions = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6), st.integers(0, 3)), max_size=40)
 
