@@ -86,10 +86,10 @@ def test_the_readme_does_what_it_says_with_movielens(
     for line in "".join(found[:3]).splitlines():
         words = shlex.split(line)[1:]
         assert main([*words, "--training.epochs", "14"] if words[0] == "train" else words) == 0
-    page = capsys.readouterr().out
+    page, log = capsys.readouterr()
     assert re.search(r"read +943 +1,682 +100,000", page)
     assert re.search(r"^42 .* 1  sasrec$", page, re.M)
-    assert first_epoch(page) == pytest.approx(first_epoch(shown), abs=0.003)
+    assert first_epoch(log) == pytest.approx(first_epoch(shown), abs=0.003)
     validation = re.search(r"validation ndcg@10 +(\S+)", page)
     assert validation is not None
     assert float(validation[1]) > 0.11, "the README shows 0.1279"
