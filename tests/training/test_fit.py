@@ -163,6 +163,7 @@ def test_impossible_requests() -> None:
         fit(small_model(), split.train.until(split.train.starts + (split.train.lengths > 0)), quiet=True)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     words = ["--loss", "softmax", "--dropout", "0"]
     one = [sys.executable, "-m", "tests.training.runs", str(tmp_path / "one"), *words]
