@@ -4,15 +4,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
+.PHONY: help setup demo test test-lowest lint format dist bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
 
 help:
 	@echo "make demo    train, compare and explain recommenders on made data (a minute or two)"
 	@echo "make test    everything that has to pass: style, types, tests"
+	@echo "make test-lowest  the tests with the oldest versions that pyproject.toml allows, in .venv-lowest"
 	@echo "make lint    style and types only"
 	@echo "make format  put the code into the one style"
 	@echo "make bench   our speed and accuracy on public data in the folder SEGUE_TEST_DATA (twenty minutes on two cores)"
 	@echo "make bench-peers  the same beside rivals, each in an environment of its own (an hour)"
+	@echo "make dist    the packages for an index, built and checked, in dist"
 	@echo "make setup   the development environment in .venv"
 	@echo "make clean   remove .venv and caches"
 
@@ -21,8 +23,15 @@ setup: .venv/.dev-ready
 demo: .venv/.ready
 	$(BIN)/segue demo
 
+# Processes that share the tests: one per core, and each keeps to one thread. In one process: make WORKERS=0 test
+WORKERS ?= logical
+TESTS := -n $(WORKERS) --maxprocesses 8 --dist worksteal --durations 25
+
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(TESTS)
+
+test-lowest: .venv-lowest/.ready
+	.venv-lowest/bin/pytest $(TESTS)
 
 lint: .venv/.dev-ready
 	$(BIN)/ruff check
@@ -67,8 +76,13 @@ bench-peers-turns: .venv/.dev-ready
 	$(TURNS) --data games
 	$(TURNS) --data ml-100k
 
+dist: .venv-dist/.ready
+	rm -rf dist
+	.venv-dist/bin/python -m build
+	.venv-dist/bin/twine check --strict dist/*
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-lowest .venv-dist .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -85,3 +99,13 @@ $(BIN)/python:
 	@echo "Installing segue and its development tools into .venv; the first time takes a few minutes."
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	@touch .venv/.ready $@
+
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints-lowest.txt
+	@touch $@
+
+.venv-dist/.ready: Makefile
+	$(PYTHON) -m venv --clear .venv-dist
+	.venv-dist/bin/python -m pip install --quiet build twine
+	@touch $@

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+import curves
+import tables
 
 ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
@@ -104,10 +109,23 @@ def results(tmp_path: Path) -> Path:
 PAGES = ("readme", "sessions", "ratings", "benchmarks", "scaling")
 
 
-def made(script: str, results: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a script of benchmarks/ on these results."""
-    command = [sys.executable, str(ROOT / "benchmarks" / script), "--results", str(results), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+class Made(NamedTuple):
+    """The exit code of a script, and all that it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def made(script: str, results: Path, *words: str) -> Made:
+    """Run a script of benchmarks/ on these results, in this process."""
+    main = {"tables.py": tables.main, "curves.py": curves.main}[script]
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            code = main(["--results", str(results), *words])
+        except SystemExit as ended:  # by --help
+            code = int(ended.code or 0)
+    return Made(code, out.getvalue(), err.getvalue())
 
 
 def test_no_page_is_forgotten_here(tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ def test_defaults_pass_and_plain_data_gives_them_back(config: Any) -> None:
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_field_has_help_of_its_own(config: type[Settings]) -> None:
     """One plain text, none twice: the command line shows it."""
-    from segue.cli.options import _attribute_docs
+    from segue.cli.options import attribute_docs
 
-    texts = _attribute_docs(config)
+    texts = attribute_docs(config)
     assert texts.keys() >= set(field_types(config))
     assert all(texts[name].endswith(".") for name in field_types(config)), texts
     assert len({texts[name] for name in field_types(config)}) == len(field_types(config))

@@ -82,7 +82,7 @@ def check_resumed_bits(
     return found
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Train, and kill this very process after some step if asked to."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--die-at", type=int, default=0)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--loss", default="bce")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     torch.set_num_threads(1)
     taken = 0
     step = Trainer._step

@@ -69,6 +69,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator_a
     assert not torch.equal(first.model.items.weight, other.model.items.weight)  # type: ignore[union-attr]
 
 
+@pytest.mark.pictures
 def test_a_run_leaves_checkpoints_table_picture_and_recommender(tmp_path: Path) -> None:
     fitted = fit(small_model(), small_split(), training=small_training(), out=tmp_path / "run", refit=True, quiet=True)
     run = tmp_path / "run"
@@ -163,6 +164,7 @@ def test_impossible_requests() -> None:
         fit(small_model(), split.train.until(split.train.starts + (split.train.lengths > 0)), quiet=True)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     words = ["--loss", "softmax", "--dropout", "0"]
     one = [sys.executable, "-m", "tests.training.runs", str(tmp_path / "one"), *words]
