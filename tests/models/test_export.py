@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ import segue
 from segue.data.histories import Histories
 from segue.inference.scorer import Scorer
 from segue.models.base import Model, ModelConfig
+from segue.models.parsrec.parsrec import BasketInputs
 from tests.helpers import make_dataset
 
 HISTORIES = [[1, 2, 3, 4, 5, 6], [7, 8, 9], [3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3]]
@@ -59,4 +62,37 @@ def test_encode_is_exported_with_free_batch_and_length(name: str) -> None:
         Histories.from_lists([[place % 9 + 1 for place in range(30)]] * 11),
     ):
         inputs = model.inputs(histories)
+        assert torch.allclose(program(inputs), model.encode(inputs), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_steps_of_parsrec_are_exported_with_free_batch_baskets_and_histories() -> None:
+    data = make_dataset(HISTORIES, catalogue=range(1, 10))
+    data = replace(data, session_offsets=np.union1d(data.offsets, np.arange(0, len(data.items), 2)))
+    config = segue.PARSRec(user_width=4, item_width=6, blocks=2)
+    fitted = segue.fit(config, data, training=segue.Training(epochs=1, cpu=True), quiet=True)
+    model = Scorer.of(fitted.model).model
+    known = np.array([1, 2, 3, 4, 5])
+
+    def asked(first_of_basket: list[int]) -> BasketInputs:
+        histories = Histories.from_lists(HISTORIES[: len(first_of_basket)], known[: len(first_of_basket)])
+        begins = histories.starts + np.array(first_of_basket)
+        inputs: BasketInputs = model.inputs(replace(histories, baskets=begins))
+        return inputs
+
+    example = asked([3, 0, 2, 1, 5])
+    batch, length, entries = (torch.export.Dim(name) for name in ("batch", "length", "entries"))
+    free = BasketInputs(
+        users={0: batch},
+        items={0: batch, 1: length},
+        lengths={0: batch},
+        sizes={0: batch},
+        offsets={0: batch + 1},
+        columns={0: entries},
+        values={0: entries},
+        back={0: batch},
+    )
+    program = torch.export.export(Encode(model), (example,), dynamic_shapes={"inputs": free}).module()
+    for first_of_basket in ([3, 0, 2, 1, 5], [0, 2, 5], [6, 3, 4, 2, 3], [1]):
+        inputs = asked(first_of_basket)
         assert torch.allclose(program(inputs), model.encode(inputs), atol=1e-5)

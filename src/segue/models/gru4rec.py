@@ -33,6 +33,7 @@ from segue.models.scores import ProductScores
 from segue.models.similarity import Similarity
 from segue.nn import losses
 from segue.nn.dropout import Dropout
+from segue.nn.recurrence import GRU
 from segue.settings import Count, Penalty, Share, ShareBelowOne
 
 TopKLoss = Literal["cross-entropy", "bpr-max", "top1-max", "bpr", "top1"]
@@ -112,9 +113,7 @@ class GRU4RecModel(TrainableModel):
         self.max_history = config.max_length
         self.items = nn.Embedding(n_items + 1, config.width)
         self.biases = nn.Embedding(n_items + 1, 1)
-        self.recurrent = nn.ModuleList(
-            nn.GRU(config.width, config.width, batch_first=True) for _ in range(config.layers)
-        )
+        self.recurrent = nn.ModuleList(GRU(config.width, config.width) for _ in range(config.layers))
         self.dropout_input = Dropout(config.dropout_input)
         self.dropout_hidden = Dropout(config.dropout_hidden)
         self.negatives = NextItemLoss(
@@ -171,9 +170,9 @@ class GRU4RecModel(TrainableModel):
 
     def hidden_states(self, vectors: Tensor) -> Tensor:
         """Item vectors (b, length, width) → hidden states (b, length, width) after each of them."""
-        states = self.dropout_input(vectors)
+        states: Tensor = self.dropout_input(vectors)
         for number, layer in enumerate(self.recurrent):
-            states, _ = layer(self.dropout_hidden(states) if number else states)
+            states = layer(self.dropout_hidden(states) if number else states)
         return states
 
     # ---- answers ------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from segue.models.parsrec.examples import (
     history_starts,
     row_sums,
 )
+from segue.models.parsrec.export import walk_as_scan
 from segue.models.parsrec.loss import CatalogueLossName, catalogue_loss
 from segue.models.scores import ProductScores
 from segue.models.users import UserVectors
@@ -168,7 +169,7 @@ class PARSRecModel(TrainableModel):
 
     def encode(self, inputs: BasketInputs) -> Tensor:
         """Outputs (n, item_width) after each basket. There are as many steps as the longest basket has items."""
-        return self._walk(inputs)[0]
+        return walk_as_scan(self, inputs) if torch.compiler.is_exporting() else self._walk(inputs)[0]
 
     def attention(self, histories: Histories) -> Attention:
         """The weights over the items of each basket."""
