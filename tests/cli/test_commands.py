@@ -375,7 +375,7 @@ def test_complete(run: Path, tmp_path: Path, answer: Ask, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
-        ("recommend", ["--users", "user-0001", "user-0002", "--basket", "jam-01"], "2 people are asked about"),
+        ("recommend", ["--users", "user-0001", "user-0002", "--basket", "jam-01"], "2 users: give a list for each"),
         ("recommend", ["--basket", "jam-01", "--out", "x.csv"], "--basket goes with neither --all nor --out"),
         ("recommend", ["--all", "--basket", "jam-01", "--out", "x.csv"], "--basket goes with neither"),
         ("recommend", ["--user", "user-0001", "--history", "a", "--basket", "jam-01"], "found --users and --history."),

@@ -119,7 +119,7 @@ def random_dataset(n_users: int, n_items: int, longest: int, seed: int = 0) -> D
     return dataset(np.split(flat, np.cumsum(lengths)[:-1]), n_items)
 
 
-class Looker(Fake):
+class Attentive(Fake):
     """Scores by who it is, the earlier sessions (older ones count less) and the basket, none of it linear.
 
     Its two heads look at the basket: evenly, and by item code.

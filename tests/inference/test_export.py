@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from segue.errors import ConfigError, StorageError, UnknownIdError
 from segue.inference import export as module
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
 from tests.inference.fakes import random_dataset

@@ -14,7 +14,7 @@ from segue.data.dataset import Dataset
 from segue.data.ragged import offsets_of
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError, UnknownIdError
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
 from segue.models.popularity import Popularity

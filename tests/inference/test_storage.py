@@ -169,7 +169,7 @@ def test_a_manifest_without_the_weights(saved: Path) -> None:
     manifest = json.loads((saved / "recommender.json").read_text())
     del manifest["files"]["weights.safetensors"]
     (saved / "recommender.json").write_text(json.dumps(manifest))
-    with pytest.raises(StorageError, match=r"says nothing of weights\.safetensors"):
+    with pytest.raises(StorageError, match=r"does not list weights\.safetensors"):
         segue.load(saved)
 
 

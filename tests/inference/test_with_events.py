@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import segue
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 
 

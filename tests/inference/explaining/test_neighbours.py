@@ -21,7 +21,7 @@ from segue.data.splits.by_user import leave_last_out
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.report.examples import examples_of
 from segue.evaluation.tasks.next_items import evaluate
-from segue.inference.asking.users import UnknownIdWarning, UnratedItemWarning
+from segue.inference.asking.ids import UnknownIdWarning, UnratedItemWarning
 from segue.inference.explaining import neighbours
 from segue.inference.recommender import Recommender
 from segue.models import registry
@@ -266,7 +266,7 @@ def test_effects_that_are_not_finite_are_refused() -> None:
         (lambda: recommender().explain("dan", "tea", by="neighbor"), 'did you mean "neighbour"'),
         (lambda: recommender().explain("dan", "tea", by=[]), "names no kind"),
         (lambda: recommender().explain("dan", "tea", measure="log-probability"), "is an expected rating"),
-        (lambda: biased().explain("dan", "tea"), "'rating-bias' looks at no single ratings"),
+        (lambda: biased().explain("dan", "tea"), "'rating-bias' predicts ratings without neighbours"),
         (lambda: recommender().attention("dan"), "has no attention"),
     ],
 )
@@ -278,7 +278,7 @@ def test_impossible_questions(ask: Any, message: str) -> None:
 def test_a_hook_that_finds_it_has_none_says_so() -> None:
     answers = recommender()
     answers.scorer.model.neighbours = lambda *asked: None  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match="looks at no single ratings"):
+    with pytest.raises(ConfigError, match="predicts ratings without neighbours"):
         answers.explain("dan", "tea")
 
 

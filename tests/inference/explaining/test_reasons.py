@@ -11,10 +11,10 @@ from polars.testing import assert_frame_equal
 import segue
 from segue.data.histories import Histories
 from segue.errors import ConfigError, DataError, UnknownIdError
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.explaining import effects, left_out
 from segue.inference.recommender import Recommender
-from tests.inference.fakes import Dot, Looker, dataset, random_dataset, session_dataset
+from tests.inference.fakes import Attentive, Dot, dataset, random_dataset, session_dataset
 
 VECTORS = np.random.default_rng(3).normal(size=(31, 5)).astype(np.float32)
 
@@ -77,7 +77,7 @@ def test_portions_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> N
     answers = recommender()
     lists = answers.recommend(k=2).sample(fraction=1.0, shuffle=True, seed=1)
     whole = answers.explain(lists["user"], lists["item"])
-    monkeypatch.setattr(left_out, "_ITEMS", 200)
+    monkeypatch.setattr(left_out, "_MAX_ITEMS", 200)
     parts = answers.explain(lists["user"], lists["item"])
     keys = ["user", "item", "position"]  # equal effects may change places by a rounding
     assert_frame_equal(parts.sort(keys), whole.sort(keys), abs_tol=1e-4)
@@ -113,7 +113,7 @@ def test_unknown_ids_and_empty_histories() -> None:
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        (lambda r: r.explain([1, 2], [10, 20, 30]), DataError, "2 people and 3 items make no pairs"),
+        (lambda r: r.explain([1, 2], [10, 20, 30]), DataError, "2 users and 3 items make no pairs"),
         (lambda r: r.explain(items=10), ConfigError, "give users, histories or a basket"),
         (lambda r: r.explain(99, 10), UnknownIdError, "unknown user: 99"),
         (lambda r: r.explain(1, 11), UnknownIdError, "unknown item: 11"),
@@ -130,7 +130,7 @@ def test_impossible_questions(ask: Any, error: type[Exception], message: str) ->
 
 def shopper() -> Recommender:
     """Two users with sessions, and a model that reads who they are, their sessions and their baskets."""
-    return Recommender(Looker(2, 6), session_dataset([[[1, 2], [3]], [[4], [5, 6]]], 6))
+    return Recommender(Attentive(2, 6), session_dataset([[[1, 2], [3]], [[4], [5, 6]]], 6))
 
 
 def test_with_a_basket_all_but_items_are_left_out() -> None:
@@ -144,7 +144,7 @@ def test_with_a_basket_all_but_items_are_left_out() -> None:
         ("session", None, 2, 1),
         ("user", None, None, 0),
     ]
-    model = Looker(2, 6)
+    model = Attentive(2, 6)
     vector = model.vectors[6]
     full = vector @ model.query(1, [[1, 2], [3]], [4, 5])
     left_out = [
@@ -179,7 +179,7 @@ def test_somebody_new_has_no_user_effect_and_an_only_item_is_compared() -> None:
     assert found.select("kind", "because").rows() == [("basket", 40)]
     counts = answers.dataset.item_counts()
     references = np.argsort(-counts[1:], kind="stable")[: effects.REFERENCES] + 1
-    model = Looker(2, 6)
+    model = Attentive(2, 6)
     others = [model.vectors[6] @ model.query(0, [], [int(code)]) for code in references]
     expected = model.vectors[6] @ model.query(0, [], [4]) - np.mean(others)
     assert found["effect"].item() == pytest.approx(expected, abs=1e-4)
@@ -188,7 +188,7 @@ def test_somebody_new_has_no_user_effect_and_an_only_item_is_compared() -> None:
 def test_log_probabilities_do_not_move_with_all_scores() -> None:
     answers = shopper()
     found = answers.explain(1, [10, 60], basket=[40, 50], by="basket", measure="log-probability")
-    model = Looker(2, 6)
+    model = Attentive(2, 6)
 
     def logs(basket: list[int]) -> np.ndarray:
         scores = (model.vectors @ model.query(1, [[1, 2], [3]], basket))[1:]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from segue.errors import UnknownIdError
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
 from tests.inference.fakes import Shopper, random_dataset, session_dataset, shopper_scores

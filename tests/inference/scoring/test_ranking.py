@@ -58,7 +58,7 @@ def naive_ranks(scores: np.ndarray, targets: Sequence[int], hidden: Sequence[int
 @given(questions(), st.integers(1, N_ITEMS), st.booleans(), st.sampled_from([Limits(), TINY]), st.integers(1, 4))
 def test_top_k_equals_a_naive_sort(asked: tuple, k: int, exclude_seen: bool, limits: Limits, block: int) -> None:
     table, histories, _ = asked
-    with patch.multiple(ranking, _BLOCK=block, _WORTH=1):
+    with patch.multiple(ranking, _BLOCK=block, _MIN_REDUCTION=1):
         codes, scores = top_k(Table(table), lists(histories), k, exclude_seen=exclude_seen, limits=limits)
     for row, history in enumerate(histories):
         expected = naive_top_k(table[row + 1], k, history if exclude_seen else [])

@@ -9,7 +9,7 @@ import torch
 from segue.data.histories import Histories
 from segue.inference.recommender import Recommender
 from segue.inference.scorer import Scorer
-from segue.inference.scoring.similar import Likeness, SparseLikeness, likeness_of
+from segue.inference.scoring.similar import ItemCosines, SparseItemCosines, similarity_scorer
 from segue.models.markov import Markov
 from tests.inference.fakes import random_dataset
 
@@ -23,10 +23,10 @@ def markov() -> Recommender:
 
 
 def test_sparse_vectors_score_like_dense_ones(markov: Recommender) -> None:
-    sparse = likeness_of(markov.scorer)
+    sparse = similarity_scorer(markov.scorer)
     vectors = markov.model.item_vectors()
-    assert isinstance(sparse.model, SparseLikeness) and vectors is not None
-    dense = Scorer.of(Likeness(markov.model, vectors.to_dense()))
+    assert isinstance(sparse.model, SparseItemCosines) and vectors is not None
+    dense = Scorer.of(ItemCosines(markov.model, vectors.to_dense()))
     histories = Histories.from_lists([[item] for item in range(1, 151)])
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("error")
