@@ -39,13 +39,15 @@ def test_sparse_vectors_score_like_dense_ones(markov: Recommender) -> None:
         assert torch.allclose(sparse.score_items(queries, items), dense.score_items(expected, items), atol=1e-6)
 
 
-def test_alike_items_are_the_cosines_in_order(markov: Recommender) -> None:
+def test_similar_items_are_ordered_by_cosine(markov: Recommender) -> None:
     vectors = markov.model.item_vectors()
     assert vectors is not None
     dense = vectors.to_dense().numpy()
     unit = dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-30)
-    alike = markov.similar([70, 30], k=5)
+    similar = markov.similar([70, 30], k=5)
     for raw in (70, 30):
         cosines = unit @ unit[raw // 10]
         cosines[[0, raw // 10]] = -1
-        assert alike.filter(item=raw)["score"].to_list() == pytest.approx(np.sort(cosines)[::-1][:5].tolist(), abs=1e-5)
+        assert similar.filter(item=raw)["score"].to_list() == pytest.approx(
+            np.sort(cosines)[::-1][:5].tolist(), abs=1e-5
+        )
