@@ -25,7 +25,7 @@ from segue.data.ragged import offsets_of
 from segue.data.splits.by_user import Split, leave_last_out
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, UnknownIdError
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.base import ModelConfig
 from segue.models.registry import config_from_dict

@@ -17,7 +17,7 @@ from segue.data.dataset import Dataset
 from segue.data.ragged import rows_of
 from segue.data.splits.by_user import leave_last_out
 from segue.errors import ConfigError
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.explaining.neighbours import gives_reasons
 from segue.models.base import ModelConfig
 from tests.models.behaviour import ITEMS, N_USERS, Behaviour, Fitted, fit, small_world
@@ -103,7 +103,9 @@ class RatingBehaviour(Behaviour):
 
     def test_reasons_are_neighbours(self, fitted: FittedRatings) -> None:
         if not gives_reasons(fitted.recommender.scorer.model):
-            with pytest.raises(ConfigError, match=f"the model '{fitted.config.name}' looks at no single ratings"):
+            with pytest.raises(
+                ConfigError, match=f"the model '{fitted.config.name}' predicts ratings without neighbours"
+            ):
                 fitted.recommender.explain("user 001", "a")
             return
         reasons = fitted.recommender.explain("user 001", ["a", "b"])

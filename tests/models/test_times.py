@@ -62,7 +62,7 @@ def test_ages_are_those_of_a_plain_loop(rows: list[list[int]], width: int, momen
     plain = Histories.from_lists([[1] * len(row) for row in rows])
     assert plain.ages(width) is None
     asked = np.array(moments[: len(rows)]) if known else None
-    histories = replace(plain, times=np.array([time for row in rows for time in row], dtype=np.int64), moments=asked)
+    histories = replace(plain, times=np.array([time for row in rows for time in row], dtype=np.int64), as_of=asked)
     found = histories.ages(width)
     assert found is not None and found.shape == (len(rows), width)
     for row, times in enumerate(rows):

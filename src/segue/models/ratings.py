@@ -118,7 +118,7 @@ class RatingModel(Model):
 
     def inputs(self, histories: Histories) -> RatingInputs:
         """The user of each history, and the moment of the question."""
-        moments = np.full(len(histories), NOW) if histories.moments is None else histories.moments
+        moments = np.full(len(histories), NOW) if histories.as_of is None else histories.as_of
         return RatingInputs(torch.from_numpy(np.stack([histories.users, moments], axis=1)))
 
     def encode(self, inputs: RatingInputs) -> Tensor:

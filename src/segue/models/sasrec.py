@@ -218,7 +218,7 @@ class SASRecModel(TrainableModel):
         """What the newest item of each history looks at, itself included."""
         inputs = self.inputs(histories).to(self.device)
         weights = self.encoder.weights(*self._asked(inputs))
-        return Attention(weights, histories.last(self.config.max_length).places(weights.shape[-1]))
+        return Attention(weights, histories.last(self.config.max_length).padded_positions(weights.shape[-1]))
 
     def _asked(self, inputs: HistoryInputs) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Arguments of the encoder: inputs, rows of the position table, the newest place of each row, and ages."""

@@ -14,7 +14,7 @@ import segue
 from segue.data.dataset import Dataset
 from segue.data.splits.by_user import random_rows
 from segue.errors import ConfigError, DataError, UnknownIdError
-from segue.inference.asking.users import UnknownIdWarning, UnratedItemWarning
+from segue.inference.asking.ids import UnknownIdWarning, UnratedItemWarning
 from segue.inference.recommender import Recommender
 from segue.models.arerec.arerec import ARERec
 from segue.models.registry import config_from_dict
