@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the run that was not."""
+"""Resumed runs, which end with the bits of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .runs import small_model, small_split, small_training
 SCRIPT = [sys.executable, "-m", "tests.training.runs"]
 
 
-def run(folder: Path, *words: str) -> int:
-    return subprocess.run([*SCRIPT, str(folder), *words], check=False, capture_output=True).returncode
+def run(folder: Path, *options: str) -> int:
+    return subprocess.run([*SCRIPT, str(folder), *options], check=False, capture_output=True).returncode
 
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped: four epochs of three steps."""
+    """Uninterrupted run: four epochs of three steps."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert run(folder) == 0
     return folder
@@ -92,7 +92,7 @@ def test_resume_refuses_another_run(tmp_path: Path) -> None:
         fit(small_model(), small_split(), training=changed, out=tmp_path / "run", resume=True)
 
 
-def test_a_run_from_before_a_setting_goes_on_as_it_was(tmp_path: Path) -> None:
+def test_a_run_older_than_a_setting_is_resumed_with_its_former_value(tmp_path: Path) -> None:
     file = tmp_path / "run" / "last.safetensors"
     then: dict[str, Any] = dict(SASRec.formerly)
     fit(small_model(**then), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
@@ -110,7 +110,7 @@ def test_a_run_from_before_a_setting_goes_on_as_it_was(tmp_path: Path) -> None:
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     fit(small_model(), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
-    with pytest.raises(StorageError, match="holds a run already"):
+    with pytest.raises(StorageError, match="already holds a run"):
         fit(small_model(), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
 
 
