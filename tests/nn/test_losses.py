@@ -20,19 +20,19 @@ def test_full_softmax_is_a_log_softmax_with_its_gradients(
     positions: int, items: int, width: int, piece: int, normalise: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segue.nn.full_softmax._CHUNK_BYTES", 8 * positions * piece)
-    monkeypatch.setattr("segue.nn.full_softmax._FEWEST", 1)
+    monkeypatch.setattr("segue.nn.full_softmax._FEWEST_ITEMS", 1)
     generator = torch.Generator().manual_seed(positions)
     vectors = torch.randn(positions, width, generator=generator, dtype=torch.float64, requires_grad=True)
     table = torch.randn(items + 1, width, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(1, items + 1, (positions,), generator=generator)
     loss = losses.full_softmax(vectors, table, targets, normalise)
     gradients = torch.autograd.grad(3 * loss, [vectors, table])
-    shown = F.normalize(table[1:], dim=1) if normalise else table[1:]
-    naive = -(vectors @ shown.T).log_softmax(1)[torch.arange(positions), targets - 1].sum()
+    scored = F.normalize(table[1:], dim=1) if normalise else table[1:]
+    naive = -(vectors @ scored.T).log_softmax(1)[torch.arange(positions), targets - 1].sum()
     expected = torch.autograd.grad(3 * naive, [vectors, table])
     assert loss.item() == pytest.approx(naive.item(), rel=1e-12)
-    for found, wanted in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-10)
 
 
 def test_full_softmax_without_gradients_and_with_scores_far_apart() -> None:
@@ -42,7 +42,7 @@ def test_full_softmax_without_gradients_and_with_scores_far_apart() -> None:
     assert not loss.requires_grad
 
 
-def test_gradients_of_the_full_softmax_are_given_once() -> None:
+def test_gradients_of_the_full_softmax_can_be_used_once() -> None:
     table = torch.ones(3, 2, requires_grad=True)
     loss = losses.full_softmax(torch.ones(1, 2), table, torch.tensor([1]))
     loss.backward(retain_graph=True)
@@ -51,7 +51,7 @@ def test_gradients_of_the_full_softmax_are_given_once() -> None:
 
 
 def test_gbce_is_exact_at_both_ends_of_calibration() -> None:
-    """t = 0 is plain BCE; at t = 1 β = α = k / (n_items - 1): 4 negatives of 100 others weigh the target by 0.04."""
+    """Check t = 0, which is plain BCE, and t = 1 with β = α = k / (n_items - 1): here 4 / 100 = 0.04."""
     targets, negatives = torch.randn(6, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
     plain = losses.bce(targets, negatives)
     torch.testing.assert_close(losses.gbce(targets, negatives, 101, 0.0), plain)
@@ -101,21 +101,23 @@ def test_sampled_softmax_is_a_float32_under_bfloat16() -> None:
 
 
 def test_over_all_possible_draws_the_corrected_negatives_are_all_other_items() -> None:
-    """exp(loss) is 1 + Σ exp(s_j) / exp(s_target) over the negatives: its mean over the draws, each weighed by its
-    chance, is that of the full softmax, and so is its gradient. Two draws are uniform and one from the proposal."""
+    """Check the mean of exp(loss) = 1 + Σ exp(s_j) / exp(s_target) over all draws, weighted by their probabilities.
+
+    It equals that of the full softmax, and so does its gradient. Two draws are uniform and one is from the proposal.
+    """
     uniform = torch.full((4,), 0.25, dtype=torch.float64)
-    chances = [uniform, uniform, PROPOSAL]
+    distributions = [uniform, uniform, PROPOSAL]
     expected_counts = 2 * uniform + PROPOSAL
     scores = SCORES[:1].clone().requires_grad_()
     total = torch.zeros((), dtype=torch.float64)
     for draws in itertools.product(range(4), repeat=3):
         drawn = torch.tensor(draws)
-        chance = math.prod(float(own[item]) for own, item in zip(chances, draws, strict=True))
-        total = total + chance * sampled(scores, drawn, expected_counts[drawn].log()).exp()
+        probability = math.prod(float(own[item]) for own, item in zip(distributions, draws, strict=True))
+        total = total + probability * sampled(scores, drawn, expected_counts[drawn].log()).exp()
     full = (scores.logsumexp(1) - scores[0, TARGETS[0]]).exp().sum()
     torch.testing.assert_close(total, full)
-    found, wanted = (torch.autograd.grad(value, scores)[0] for value in (total, full))
-    torch.testing.assert_close(found, wanted)
+    corrected, reference = (torch.autograd.grad(value, scores)[0] for value in (total, full))
+    torch.testing.assert_close(corrected, reference)
 
 
 def test_with_many_negatives_the_corrected_loss_is_the_full_softmax() -> None:
@@ -126,7 +128,7 @@ def test_with_many_negatives_the_corrected_loss_is_the_full_softmax() -> None:
     loss = sampled(scores, drawn, (n * PROPOSAL[drawn]).log())
     full = torch.nn.functional.cross_entropy(scores, TARGETS, reduction="sum")
     assert loss.item() == pytest.approx(full.item(), abs=5e-3)
-    found, wanted = (torch.autograd.grad(value, scores)[0] for value in (loss, full))
-    torch.testing.assert_close(found, wanted, atol=5e-3, rtol=0)
+    corrected, reference = (torch.autograd.grad(value, scores)[0] for value in (loss, full))
+    torch.testing.assert_close(corrected, reference, atol=5e-3, rtol=0)
     uncorrected = sampled(SCORES, drawn, None)
     assert uncorrected.item() > full.item() + 1

@@ -1,4 +1,4 @@
-"""A tiny run that tests start in processes of their own: `python runs.py FOLDER [--resume] [--die-at STEP]`."""
+"""Tiny run that tests start in separate processes: `python runs.py FOLDER [--resume] [--die-at STEP]`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def small_split(n_users: int = 60, n_items: int = 20, seed: int = 1) -> Split:
 
 
 def small_model(**changes: object) -> SASRec:
-    """A model that trains in no time, with dropout and negatives so that randomness matters."""
+    """Return a model that trains fast, with dropout and negatives so that randomness matters."""
     settings = {
         "width": 8,
         "blocks": 1,
@@ -56,9 +56,9 @@ def small_training(**changes: object) -> Training:
 def check_resumed_bits(
     folder: Path, monkeypatch: pytest.MonkeyPatch, config: Any, data: Any, training: Training, stop_at: int
 ) -> dict[str, Any]:
-    """A run interrupted after so many steps and resumed ends with the bits of one that was not; returns its last state.
+    """Check that a run interrupted after some steps and resumed ends with the bits of an uninterrupted run.
 
-    The whole run is left in `folder` / "whole", the other in `folder` / "stopped".
+    Return the last state. The uninterrupted run stays in `folder` / "whole", the other in `folder` / "stopped".
     """
     fit(config, data, training=training, quiet=True, out=folder / "whole")
     original, taken = Trainer._step, []
@@ -75,15 +75,15 @@ def check_resumed_bits(
             fit(config, data, training=training, quiet=True, out=folder / "stopped")
     fit(config, data, training=training, quiet=True, out=folder / "stopped", resume=True)
     for name in ("best.safetensors", "last.safetensors"):
-        expected, found = (load_checkpoint(folder / run / name)[0] for run in ("whole", "stopped"))
-        assert expected.keys() == found.keys()
+        expected, resumed = (load_checkpoint(folder / run / name)[0] for run in ("whole", "stopped"))
+        assert expected.keys() == resumed.keys()
         for key, tensor in expected.items():
-            assert torch.equal(tensor, found[key]), (name, key)
-    return found
+            assert torch.equal(tensor, resumed[key]), (name, key)
+    return resumed
 
 
 def main(words: list[str] | None = None) -> None:
-    """Train, and kill this very process after some step if asked to."""
+    """Train, and kill this process at the step given by --die-at."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--resume", action="store_true")

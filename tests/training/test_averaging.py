@@ -1,4 +1,4 @@
-"""The mean of the weights over epochs, against one written out from the ends of the epochs."""
+"""Mean of the weights over epochs, compared with a mean computed from the weights of each epoch."""
 
 from __future__ import annotations
 
@@ -27,45 +27,45 @@ TABLE = "items.weight"
 
 
 @pytest.fixture
-def ends(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """The newest weights at the end of each epoch."""
-    found: list[dict[str, Tensor]] = []
+def epoch_weights(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """Newest weights at the end of each epoch."""
+    recorded: list[dict[str, Tensor]] = []
     add = Average.add
 
     def spied(average: Average, epoch: int) -> None:
-        found.append({name: weight.detach().clone() for name, weight in average._model.named_parameters()})
+        recorded.append({name: weight.detach().clone() for name, weight in average._model.named_parameters()})
         add(average, epoch)
 
     monkeypatch.setattr(Average, "add", spied)
-    return found
+    return recorded
 
 
-def means(ends: list[dict[str, Tensor]], share: float, name: str) -> list[Tensor]:
-    """After each epoch, from the recursion, in float64."""
-    found = [ends[0][name].double()]
-    for epoch, weights in enumerate(ends[1:], 2):
-        kept = min(share, epoch / (epoch + 9))
-        found.append(kept * found[-1] + (1 - kept) * weights[name].double())
-    return found
+def means(epoch_weights: list[dict[str, Tensor]], final_decay: float, name: str) -> list[Tensor]:
+    """Mean after each epoch, from the recursion, in float64."""
+    expected = [epoch_weights[0][name].double()]
+    for epoch, weights in enumerate(epoch_weights[1:], 2):
+        decay = min(final_decay, epoch / (epoch + 9))
+        expected.append(decay * expected[-1] + (1 - decay) * weights[name].double())
+    return expected
 
 
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_the_mean_is_what_is_kept_and_training_does_not_see_it(
-    tmp_path: Path, ends: list[dict[str, Tensor]], share: float
+@pytest.mark.parametrize("decay", [0.3, 0.9])
+def test_the_mean_is_kept_and_training_continues_with_the_newest_weights(
+    tmp_path: Path, epoch_weights: list[dict[str, Tensor]], decay: float
 ) -> None:
-    training = small_training(epochs=6, averaging=share, keep_every=1)
+    training = small_training(epochs=6, averaging=decay, keep_every=1)
     fit(small_model(), small_split(), training=training, out=tmp_path / "run", quiet=True)
-    for name in ends[0]:
-        for epoch, mean in enumerate(means(ends, share, name), 1):
+    for name in epoch_weights[0]:
+        for epoch, mean in enumerate(means(epoch_weights, decay, name), 1):
             kept = dict(load(tmp_path / "run", epoch=epoch).model.named_parameters())
             torch.testing.assert_close(kept[name].double(), mean, rtol=1e-5, atol=1e-6)
-    averaged, plain = list(ends), ends
+    averaged, plain = list(epoch_weights), epoch_weights
     plain.clear()
     fit(small_model(), small_split(), training=small_training(epochs=6, averaging=0.0), quiet=True)
     assert all(torch.equal(one[TABLE], other[TABLE]) for one, other in zip(averaged, plain, strict=True))
 
 
-def test_what_is_validated_is_the_mean(ends: list[dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_measures_the_mean(epoch_weights: list[dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch) -> None:
     validated: list[Tensor] = []
     original = Trainer._validated
 
@@ -75,20 +75,20 @@ def test_what_is_validated_is_the_mean(ends: list[dict[str, Tensor]], monkeypatc
 
     monkeypatch.setattr(Trainer, "_validated", spied)
     fitted = fit(small_model(), small_split(), training=small_training(epochs=5), quiet=True)
-    expected = means(ends, 0.9, TABLE)
-    for found, mean in zip(validated, expected, strict=True):
-        torch.testing.assert_close(found.double(), mean, rtol=1e-5, atol=1e-6)
+    expected = means(epoch_weights, 0.9, TABLE)
+    for weights, mean in zip(validated, expected, strict=True):
+        torch.testing.assert_close(weights.double(), mean, rtol=1e-5, atol=1e-6)
     best = expected[fitted.metadata["training"]["best_epoch"] - 1]
     torch.testing.assert_close(fitted.model.get_parameter(TABLE).double(), best, rtol=1e-5, atol=1e-6)
 
 
-def test_none_is_what_suits_the_model(ends: list[dict[str, Tensor]]) -> None:
+def test_the_default_suits_the_model(epoch_weights: list[dict[str, Tensor]]) -> None:
     usual = fit(small_model(), small_split(), training=small_training(), quiet=True)
     assert usual.metadata["options"]["averaging"] == 0.9
-    ends.clear()
+    epoch_weights.clear()
     plain = small_training(averaging=0.0)
     newest = fit(small_model(), small_split().refit, training=plain, quiet=True)
-    assert torch.equal(newest.model.get_parameter(TABLE), ends[-1][TABLE])
+    assert torch.equal(newest.model.get_parameter(TABLE), epoch_weights[-1][TABLE])
 
 
 @pytest.mark.parametrize("config", [small_model(), small_model(loss="sampled-softmax")], ids=lambda config: config.loss)
@@ -101,7 +101,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     assert f"average.{TABLE}" in last
 
 
-def test_a_run_from_before_goes_on_without_a_mean(tmp_path: Path) -> None:
+def test_an_older_run_is_resumed_without_a_mean(tmp_path: Path) -> None:
     half, whole = small_training(epochs=2, averaging=0.0), small_training(averaging=0.0)
     fit(small_model(), small_split(), training=half, out=tmp_path, quiet=True)
     tensors, note = load_checkpoint(tmp_path / "last.safetensors")
@@ -121,7 +121,7 @@ def test_models_of_sessions_and_of_ratings_keep_the_newest_weights() -> None:
         assert options["averaging"] == 0.0
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0])
-def test_a_share_is_a_share(share: float) -> None:
+@pytest.mark.parametrize("decay", [-0.1, 1.0])
+def test_a_decay_outside_0_to_1_is_refused(decay: float) -> None:
     with pytest.raises(ConfigError, match="averaging="):
-        Training(averaging=share)
+        Training(averaging=decay)

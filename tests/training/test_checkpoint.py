@@ -74,16 +74,16 @@ def test_a_truncated_file_is_refused(by: int, tmp_path: Path) -> None:
 
 
 def test_every_altered_byte_is_noticed(tmp_path: Path) -> None:
-    """Wherever it is: in the header, the note or the tensors."""
+    """Check every byte of the header, the note and the tensors."""
     path = saved(tmp_path)
     whole = path.read_bytes()
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         with pytest.raises(StorageError):
             load_checkpoint(path)
 
 
-def test_altered_values_are_said_to_be_altered(tmp_path: Path) -> None:
+def test_altered_values_fail_the_checksum(tmp_path: Path) -> None:
     path = saved(tmp_path)
     alter(path, -1)
     with pytest.raises(StorageError, match="does not match its checksum"):
@@ -153,7 +153,7 @@ def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range
 
 
 @pytest.mark.parametrize("build", OPTIMIZERS)
-def test_an_optimizer_goes_on_as_if_it_had_never_stopped(build: Any, tmp_path: Path) -> None:
+def test_a_restored_optimizer_continues_with_the_same_bits(build: Any, tmp_path: Path) -> None:
     model = torch.nn.Linear(3, 2)
     model.register_parameter("unused", torch.nn.Parameter(torch.zeros(2)))  # has no state
     optimizer = build(model.parameters())

@@ -1,4 +1,4 @@
-"""The table and the picture of a run."""
+"""Table and curves of a run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ SESSIONS = ("sess_prec@10", "step_hr@10", "step_ndcg@10")
 
 
 def history(epochs: int, names: tuple[str, ...] = (), test: bool = False, every: int = 1) -> list[dict[str, float]]:
-    """Metrics that grow by a hundredth, those of the test part half as large."""
+    """Rows of metrics that grow by 0.01 per epoch; those of the test part are half as large."""
     rows = []
     for epoch in range(1, epochs + 1):
         row = {"epoch": float(epoch), "loss": 5 / epoch, "seconds": 1.0}
         if epoch % every == 0:
-            row |= {name: 0.01 * epoch + 0.1 * place for place, name in enumerate(names)}
+            row |= {name: 0.01 * epoch + 0.1 * number for number, name in enumerate(names)}
             row |= {TEST + name: row[name] / 2 for name in names if test}
         rows.append(row)
     return rows
@@ -47,7 +47,7 @@ def test_a_panel_for_the_loss_and_for_each_metric(epochs: int, names: tuple[str,
     assert [text.get_text() for text in figure.legends[0].texts] == ["validation", *["test"] * test, "best epoch"]
 
 
-def test_what_chose_is_said() -> None:
+def test_the_metric_that_chose_is_bold_and_named() -> None:
     figure = figure_of(history(6, SESSIONS, every=2), "step_hr@10", best_epoch=4)
     titles = {axes.get_title(loc="left"): axes for axes in figure.axes}
     assert list(titles) == [
@@ -59,7 +59,7 @@ def test_what_chose_is_said() -> None:
     assert titles["Hit rate@10 per step"].lines[0].get_xdata().tolist() == [2, 4, 6]
 
 
-def test_without_validation_there_is_the_loss_alone() -> None:
+def test_without_validation_only_the_loss_is_drawn() -> None:
     figure = figure_of(history(3), "ndcg@10", best_epoch=3)
     assert len(figure.axes) == 1
     assert figure.legends == []

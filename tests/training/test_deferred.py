@@ -1,4 +1,4 @@
-"""Deferred tables: torch's Adam with dense gradients is the slow way to the same weights."""
+"""Deferred tables, compared with torch's Adam on dense gradients, which gives the same weights more slowly."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ READS = st.lists(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=4), min
 @pytest.fixture(autouse=True)
 def short_period(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deferred, "PERIOD", PERIOD)
-    monkeypatch.setattr(deferred, "_SETTLED_AT_ONCE", 3)
+    monkeypatch.setattr(deferred, "_ROWS_AT_ONCE", 3)
 
 
 def table(sparse: bool) -> tuple[nn.Embedding, RowAdam]:
-    """The eps is next to none: where it stands is the one thing in which a deferred table differs."""
+    """Return a table and its optimizer. The eps is tiny, because a deferred table differs from Adam only by it."""
     torch.manual_seed(0)
     layer = nn.Embedding(ROWS, WIDTH, dtype=torch.float64)
     optimizer = RowAdam(layer.parameters(), lr=0.01, betas=(0.9, 0.98), eps=1e-16, fused=True)
@@ -47,7 +47,7 @@ def table(sparse: bool) -> tuple[nn.Embedding, RowAdam]:
 
 
 def step(layer: nn.Embedding, optimizer: RowAdam, read: list[int], number: int) -> torch.Tensor:
-    """A step whose learning rate changes, and whose gradient depends on the weights; returns what it read."""
+    """Take a step with a changing learning rate and a gradient that depends on the weights; return the rows read."""
     optimizer.param_groups[0]["lr"] = 0.01 * (1 + number % 3)
     optimizer.zero_grad(set_to_none=True)
     vectors = layer(torch.tensor(read))
@@ -59,11 +59,11 @@ def step(layer: nn.Embedding, optimizer: RowAdam, read: list[int], number: int) 
 
 @given(READS)
 @settings(max_examples=60, deadline=None)
-def test_what_is_read_and_what_comes_out_is_adams(reads: list[list[int]]) -> None:
+def test_rows_read_and_final_weights_are_those_of_adam(reads: list[list[int]]) -> None:
     late, now = table(True), table(False)
     for number, read in enumerate(reads):
-        found, expected = step(*late, read, number), step(*now, read, number)
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+        deferred_rows, expected = step(*late, read, number), step(*now, read, number)
+        torch.testing.assert_close(deferred_rows, expected, rtol=1e-6, atol=1e-7)
     late[1].settle()
     torch.testing.assert_close(late[0].weight, now[0].weight, rtol=1e-6, atol=1e-7)
     for name in ("exp_avg", "exp_avg_sq"):
@@ -86,7 +86,7 @@ def test_rows_that_are_not_read_wait() -> None:
 
 
 def test_rows_that_another_process_read_are_caught_up_before_they_are_moved() -> None:
-    """A process looks up some rows, and the gradient that all of them made has others too."""
+    """Let a process look up some rows, and get a gradient that also has rows of the other process."""
     (one, first), (other, second) = table(True), table(True)
     for number, read in enumerate([[1, 2, 3], [2], [4]]):
         step(one, first, read, number)
@@ -102,7 +102,7 @@ def test_rows_that_another_process_read_are_caught_up_before_they_are_moved() ->
 
 
 @pytest.mark.parametrize("saved_after", [3, PERIOD, 2 * PERIOD + 1])
-def test_a_saved_state_goes_on_bit_for_bit(tmp_path: Path, saved_after: int) -> None:
+def test_a_restored_state_continues_bit_for_bit(tmp_path: Path, saved_after: int) -> None:
     reads = [[number % ROWS, number * number % ROWS] for number in range(4 * PERIOD)]
     whole, optimizer = table(True)
     for number, read in enumerate(reads):
@@ -121,7 +121,7 @@ def test_a_saved_state_goes_on_bit_for_bit(tmp_path: Path, saved_after: int) -> 
 
 
 @pytest.mark.parametrize("was_sparse", [True, False])
-def test_a_state_may_be_taken_up_by_the_other_way(was_sparse: bool) -> None:
+def test_a_state_can_be_loaded_by_the_other_method(was_sparse: bool) -> None:
     reads = [[number % ROWS] for number in range(12)]
     whole, halves, rest = table(False), table(was_sparse), table(not was_sparse)
     for number, read in enumerate(reads):
@@ -153,7 +153,7 @@ CONFIGS: list[Any] = [
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.name}-{config.loss}")
-def test_both_ways_train_the_same_model(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_methods_train_the_same_model(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     monkeypatch.setattr(DeferredTable, "step", lambda self, *a, o=DeferredTable.step: (taken.append(1), o(self, *a)))
     data = make_dataset(HISTORIES, catalogue=range(1, 61))
@@ -163,7 +163,7 @@ def test_both_ways_train_the_same_model(config: Any, monkeypatch: pytest.MonkeyP
         weights[way] = fit(config, data, training=training, quiet=True).model.state_dict()
         assert bool(taken) == (way == "always")
     for name, tensor in weights["never"].items():
-        if "key_value.bias" not in name:  # a softmax does not see it: its gradient is nothing but rounding
+        if "key_value.bias" not in name:  # it does not change a softmax, so its gradient is pure rounding
             torch.testing.assert_close(weights["always"][name], tensor, rtol=1e-3, atol=1e-4)
 
 
@@ -175,31 +175,31 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     check_resumed_bits(tmp_path, monkeypatch, config, data, training, stop_at=8)
 
 
-def found_tables(model: Any, examples: Any, device: str = "cpu", processes: int = 1, **named: Any) -> list[list[Any]]:
-    """Tables that are deferred, and those that are gathered."""
+def chosen_tables(model: Any, examples: Any, device: str = "cpu", processes: int = 1, **named: Any) -> list[list[Any]]:
+    """Tables to defer, and tables whose gradients to gather."""
     accelerator: Any = SimpleNamespace(device=torch.device(device), num_processes=processes)
     return [*sparse_tables(model, examples, Training(batch_size=8, **named), accelerator)]
 
 
 def test_only_large_tables_are_deferred_or_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """8 of 40 users and their 60 or so inputs, 60 targets and 60 negatives: of 60 items all, of many a few."""
+    """A step reads 8 of 40 users and about 60 inputs, 60 targets and 60 negatives: all of 60 items, few of many."""
     model = CONFIGS[2].build(40, 60)
     examples = model.examples(make_dataset(HISTORIES, catalogue=range(1, 61)))
-    assert found_tables(model, examples) == [[], [model.users]]
-    assert found_tables(model, examples, processes=2) == [[], []]
-    assert found_tables(model, examples, device="cuda") == [[], []]
+    assert chosen_tables(model, examples) == [[], [model.users]]
+    assert chosen_tables(model, examples, processes=2) == [[], []]
+    assert chosen_tables(model, examples, device="cuda") == [[], []]
     monkeypatch.setattr(optimizers, "_WORTH_DEFERRING", 2)
-    assert found_tables(model, examples) == [[model.users], []]
-    assert found_tables(model, examples, weight_decay=0.1) == [[], [model.users]]
-    assert found_tables(model, examples, device="cuda") == [[], []]
-    assert found_tables(model, examples, device="cuda", row_updates="always") == [[model.users, model.items], []]
-    assert found_tables(model, examples, row_updates="never") == [[], []]
+    assert chosen_tables(model, examples) == [[model.users], []]
+    assert chosen_tables(model, examples, weight_decay=0.1) == [[], [model.users]]
+    assert chosen_tables(model, examples, device="cuda") == [[], []]
+    assert chosen_tables(model, examples, device="cuda", row_updates="always") == [[model.users, model.items], []]
+    assert chosen_tables(model, examples, row_updates="never") == [[], []]
     whole = SASRec(width=8, max_length=6, loss="softmax").build(40, 10**4)
-    assert found_tables(whole, examples, row_updates="always") == [[], []]
+    assert chosen_tables(whole, examples, row_updates="always") == [[], []]
 
 
 @pytest.mark.parametrize("way", ["always", "auto"])
-def test_a_fitted_model_forgets_the_optimizer(monkeypatch: pytest.MonkeyPatch, way: Any) -> None:
+def test_a_fitted_model_keeps_nothing_of_the_optimizer(monkeypatch: pytest.MonkeyPatch, way: Any) -> None:
     monkeypatch.setattr(optimizers, "_WORTH_GATHERING", 0)
     training = small_training(epochs=1, row_updates=way)
     model = fit(CONFIGS[0], make_dataset(HISTORIES), training=training, quiet=True).model.train()

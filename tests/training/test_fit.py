@@ -1,4 +1,4 @@
-"""Fitting: what it learns, what it leaves behind, and what it refuses."""
+"""Fitting: its result, the files of its run, and the requests that it refuses."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def test_every_loss_learns_the_walk(loss: str) -> None:
     split = small_split(n_users=200)
     model = small_model(loss=loss, negatives=8, width=16, dropout=0.1)
     fitted = fit(model, split, training=small_training(epochs=30, learning_rate=1e-2, patience=None), quiet=True)
-    # A step is one or two items ahead with equal chances: both in the first two places is perfect.
-    found = evaluate(fitted, split.test, k=2, exclude_seen=False, lists=False, resamples=0).metrics["hr@2"]
+    # A step is one or two items ahead with equal probability, so a perfect model has both in its first two ranks.
+    hit_rate = evaluate(fitted, split.test, k=2, exclude_seen=False, lists=False, resamples=0).metrics["hr@2"]
     popular = fit(Popularity(), split, quiet=True)
     chance = evaluate(popular, split.test, k=2, exclude_seen=False, lists=False, resamples=0).metrics["hr@2"]
-    assert found > 0.6 > 0.3 > chance
+    assert hit_rate > 0.6 > 0.3 > chance
 
 
 def test_ssept_learns_the_walk_with_swaps_and_windows() -> None:
@@ -52,8 +52,8 @@ def test_ssept_learns_the_walk_with_swaps_and_windows() -> None:
         swap_target=0.05, random_window=0.5, negatives=4,
     )  # fmt: skip
     fitted = fit(config, split, training=small_training(epochs=30, learning_rate=1e-2, patience=None), quiet=True)
-    found = evaluate(fitted, split.test, k=2, exclude_seen=False, lists=False, resamples=0).metrics["hr@2"]
-    assert found > 0.5
+    hit_rate = evaluate(fitted, split.test, k=2, exclude_seen=False, lists=False, resamples=0).metrics["hr@2"]
+    assert hit_rate > 0.5
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_callers_generator_alone() -> None:
@@ -102,7 +102,7 @@ def test_validation_among_candidates_and_another_metric() -> None:
 
 
 def test_validation_may_count_items_taken_before() -> None:
-    split = small_split()  # people walk in circles, so some targets were seen
+    split = small_split()  # users walk in circles, so some targets were seen
     once = small_training(epochs=1)
     fitted = fit(small_model(), split, training=once, quiet=True)
     for seen in (True, False):
@@ -126,7 +126,9 @@ def test_bf16_trains_and_keeps_float32_weights() -> None:
     assert math.isfinite(fitted.metadata["training"]["validation"]["ndcg@10"])
 
 
-def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from segue.models.sasrec import SASRecModel
 
     forward, calls = SASRecModel.forward, []
@@ -154,7 +156,7 @@ def test_impossible_requests() -> None:
         fit(small_model(), split, training=small_training(trackers=("tensorbored",)), quiet=True)
     with pytest.raises(ConfigError, match="refit=True needs a split"):
         fit(small_model(), split.train, refit=True)
-    with pytest.raises(ConfigError, match="a split brings its own"):
+    with pytest.raises(ConfigError, match="a split has its own"):
         fit(small_model(), split, split.validation)
     with pytest.raises(ConfigError, match="cannot be split evenly"):
         SASRec(width=10, heads=3)
@@ -179,9 +181,9 @@ def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     alone, together = (load_checkpoint(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     for key, tensor in alone[0].items():
         if key.startswith("model."):
-            # A bias of the keys adds the same to all scores of a query, which no softmax sees: rounding alone moves it.
-            seen = slice(len(tensor) // 2 if key.endswith("key_value.bias") else 0, None)
-            torch.testing.assert_close(tensor[seen], together[0][key][seen], rtol=1e-3, atol=1e-4)
+            # A bias of the keys adds the same to all scores of a query, so only rounding moves it.
+            compared = slice(len(tensor) // 2 if key.endswith("key_value.bias") else 0, None)
+            torch.testing.assert_close(tensor[compared], together[0][key][compared], rtol=1e-3, atol=1e-4)
 
 
 def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
@@ -191,20 +193,20 @@ def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", [leave_last_out, time_cut, hold_out_users, random_rows])
-def test_a_loaded_run_is_asked_what_it_was_trained_for(tmp_path: Path, split: Callable[[Dataset], Split]) -> None:
+def test_a_loaded_run_repeats_its_split(tmp_path: Path, split: Callable[[Dataset], Split]) -> None:
     made = split(timed(small_split(n_users=200).dataset))
     fit(Popularity(), made, out=tmp_path / "run", quiet=True)
     loaded = load(tmp_path / "run")
     again = split_by(loaded.dataset, loaded.metadata["split"])
     for part in ("validation", "test"):
-        asked, expected = getattr(again, part), getattr(made, part)
+        repeated, expected = getattr(again, part), getattr(made, part)
         for array in ("users", "history_ends", "target_ends"):
-            assert (getattr(asked, array) == getattr(expected, array)).all(), (part, array)
+            assert (getattr(repeated, array) == getattr(expected, array)).all(), (part, array)
     assert again.refit.fingerprint == made.refit.fingerprint
 
 
 def timed(dataset: Dataset) -> Dataset:
-    """The same interactions, each user starting at a moment of their own."""
+    """Return the same interactions with times, each user starting at a random time."""
     starts = np.random.default_rng(2).integers(0, 50, dataset.n_users + 1)
     within = np.arange(len(dataset.items)) - np.repeat(dataset.starts, dataset.lengths)
     return replace(dataset, times=np.repeat(starts, dataset.lengths) + within, time_unit="s")

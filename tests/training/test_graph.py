@@ -1,4 +1,4 @@
-"""The compute graph of a loss."""
+"""Compute graph of a loss."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def untrained(config: ModelConfig, dataset: Dataset) -> Recommender:
     return Recommender(config.build(dataset.n_users, dataset.n_items), dataset)
 
 
-def joined(source: str) -> tuple[dict[str, str], dict[str, set[str]]]:
-    """Node → label, and node → the nodes it leads to."""
+def parsed(source: str) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """Label of each node, and the nodes that each node leads to."""
     labels = dict(re.findall(r'^\t(n\d+) \[label="?([^"\]]+?)"?(?: fillcolor.*)?\]$', source, re.M))
     leads: dict[str, set[str]] = {}
     for start, end in re.findall(r"^\t(n\d+) -> (n\d+)", source, re.M):
@@ -59,7 +59,7 @@ def test_every_parameter_is_named_and_leads_to_the_loss(config: ModelConfig, sho
     torch.manual_seed(7)
     source = draw_graph(recommender, tmp_path / "graph.dot").read_text()
     assert torch.equal(torch.rand(1), expected), "the caller's generator is left alone"
-    labels, leads = joined(source)
+    labels, leads = parsed(source)
     named = {label.partition("\n")[0]: node for node, label in labels.items() if "\n" in label}
     assert isinstance(recommender.model, TrainableModel)
     shapes = {name: f"({', '.join(map(str, one.shape))})" for name, one in recommender.model.named_parameters()}
@@ -96,7 +96,7 @@ def test_pictures_are_made_by_the_program_of_graphviz(
 ) -> None:
     recommender = untrained(CONFIGS[0], shop)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"graph\.svg is made by Graphviz, whose program `dot` was not found"):
+    with pytest.raises(ConfigError, match=r"graph\.svg needs Graphviz, and its program `dot` was not found"):
         draw_graph(recommender, tmp_path / "graph.svg")
     assert list(tmp_path.iterdir()) == []
     program(tmp_path / "dot", "sys.stdout.write(' '.join(sys.argv[1:]) + sys.stdin.read())")
@@ -104,7 +104,7 @@ def test_pictures_are_made_by_the_program_of_graphviz(
         drawn = draw_graph(recommender, tmp_path / f"graph.{suffix}").read_text()
         assert drawn.startswith(f"-Kdot -T{suffix}digraph {{")
     program(tmp_path / "dot", "sys.exit('no fonts')")
-    with pytest.raises(ConfigError, match="Graphviz could not make it: no fonts"):
+    with pytest.raises(ConfigError, match="Graphviz could not draw it: no fonts"):
         draw_graph(recommender, tmp_path / "other.svg")
     assert not (tmp_path / "other.svg").exists()
 
@@ -117,7 +117,7 @@ def test_graphviz_understands_it(shop: Dataset, tmp_path: Path) -> None:
 
 
 def test_impossible_requests(shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"graph\.gif: a graph ends in \.svg, \.pdf, \.png, \.dot"):
+    with pytest.raises(ConfigError, match=r"graph\.gif: the file of a graph ends in \.svg, \.pdf, \.png, \.dot"):
         draw_graph(untrained(CONFIGS[0], shop), tmp_path / "graph.gif")
     with pytest.raises(ConfigError, match="popularity only counts: it has no loss"):
         draw_graph(untrained(Popularity(), shop), tmp_path / "graph.dot")
@@ -127,6 +127,6 @@ def test_impossible_requests(shop: Dataset, tmp_path: Path, monkeypatch: pytest.
 
 
 def program(path: Path, body: str) -> None:
-    """A program in the place of another."""
+    """Write a program that replaces another of the same name."""
     path.write_text(f"#!{sys.executable}\nimport sys\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)

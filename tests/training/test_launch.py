@@ -1,4 +1,4 @@
-"""Several processes: what they leave behind, and how they are stopped."""
+"""Training in several processes: the files of the run, exit codes and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segue.inference.loading import load
 from segue.training.checkpoint import load_checkpoint
 from segue.training.launch import launch
 
-WORDS = [
+OPTIONS = [
     "--model", "parsrec", "--model.user-width", "8", "--model.item-width", "8", "--split", "last-session-out",
     "--training.metric", "sess_prec@5", "--training.watch-test", "--training.batch-size", "1", "--training.cpu",
     "--training.epochs", "3", "--processes", "2",
@@ -33,9 +33,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(shop: Path, run: Path, *words: str) -> subprocess.Popen[str]:
-    """`segue train` as a terminal starts it: in a process group of its own. Its epochs have some seventy steps."""
-    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(run), *WORDS, *words]
+def start(shop: Path, run: Path, *options: str) -> subprocess.Popen[str]:
+    """Start `segue train` in its own process group, as a terminal does. An epoch has about seventy steps."""
+    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(run), *OPTIONS, *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, env=environment()
     )
@@ -52,16 +52,16 @@ def test_ctrl_c_stops_all_after_the_same_step_and_the_run_goes_on_from_there(sho
         assert stopped.poll() is None, stopped.communicate()[1]
         time.sleep(0.1)
     os.killpg(stopped.pid, signal.SIGINT)
-    _, said = stopped.communicate(timeout=120)
+    _, messages = stopped.communicate(timeout=120)
     assert stopped.returncode == 130
-    assert said.count("interrupted") == 1
-    assert any(line.endswith("--training.epochs 3 --processes 2 --resume") for line in said.splitlines()), said
-    assert "Traceback" not in said
+    assert messages.count("interrupted") == 1
+    assert any(line.endswith("--training.epochs 3 --processes 2 --resume") for line in messages.splitlines()), messages
+    assert "Traceback" not in messages
     _, note = load_checkpoint(tmp_path / "run" / "last.safetensors")
     assert 1 <= note["state"]["epoch"] < 3
     resumed = start(shop, tmp_path / "run", "--resume")
-    _, said = resumed.communicate(timeout=300)
-    assert resumed.returncode == 0, said
+    _, messages = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, messages
     table = pl.read_csv(tmp_path / "run" / "metrics.csv")
     assert table["epoch"].to_list() == [1, 2, 3]
     assert table["sess_prec@5"].to_list()[: note["state"]["epoch"]] == [
@@ -72,7 +72,7 @@ def test_ctrl_c_stops_all_after_the_same_step_and_the_run_goes_on_from_there(sho
 
 
 @pytest.mark.slow
-def test_exit_codes_and_everything_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_codes_and_restored_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
@@ -91,9 +91,9 @@ def test_exit_codes_and_everything_as_before(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_models_that_count_are_written_once(shop: Path, tmp_path: Path) -> None:
-    words = ["--model", "popularity", "--processes", "2", "--quiet", "--json"]
-    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(tmp_path / "run"), *words]
+def test_counting_models_are_written_once(shop: Path, tmp_path: Path) -> None:
+    options = ["--model", "popularity", "--processes", "2", "--quiet", "--json"]
+    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(tmp_path / "run"), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"run":') == 1
@@ -102,9 +102,9 @@ def test_models_that_count_are_written_once(shop: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_trainings_of_two_processes_end(shop: Path, tmp_path: Path) -> None:
-    """Processes part once, after both: they used to part between the two as well, and could wait for ever."""
-    words = ["--training.epochs", "2", "--training.batch-size", "4", "--training.row-updates", "always", "--refit"]
-    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(tmp_path / "run"), *words]
+    """Processes leave the group once, after both trainings; leaving it between them could make them wait forever."""
+    options = ["--training.epochs", "2", "--training.batch-size", "4", "--training.row-updates", "always", "--refit"]
+    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(tmp_path / "run"), *options]
     command += ["--model.loss", "sampled-softmax", "--model.width", "8", "--processes", "2", "--training.cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
     assert done.returncode == 0, done.stderr

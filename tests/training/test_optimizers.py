@@ -1,4 +1,4 @@
-"""RowAdam: torch's Adam where gradients are dense, a plain loop over rows where they are sparse."""
+"""RowAdam, compared with torch's Adam on dense gradients and a plain loop over rows on sparse ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .runs import check_resumed_bits, small_training
 
 RATE, BETAS, EPS = 0.01, (0.9, 0.98), 1e-8
 ROWS, WIDTH = 6, 3
-KINDS = [{}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]
+VARIANTS = [{}, {"weight_decay": 0.1}, {"weight_decay": 0.1, "decoupled_weight_decay": True}]
 READ = st.lists(st.lists(st.integers(0, ROWS - 1), max_size=5), min_size=1, max_size=5)
 
 
@@ -34,7 +34,7 @@ def table() -> nn.Embedding:
 
 
 def step(layer: nn.Embedding, optimizer: torch.optim.Optimizer, read: list[int], factor: float) -> None:
-    """A step of a loss that reads some rows, a few of them twice."""
+    """Take a step of a loss that reads some rows, a few of them twice."""
     optimizer.zero_grad(set_to_none=True)
     targets = factor * torch.arange(len(read) * WIDTH, dtype=torch.float64).view(-1, WIDTH)
     (layer(torch.tensor(read, dtype=torch.long)) * targets.cos()).pow(2).sum().backward()
@@ -42,15 +42,15 @@ def step(layer: nn.Embedding, optimizer: torch.optim.Optimizer, read: list[int],
 
 
 @pytest.mark.parametrize("clipped", [False, True])
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @given(reads=READ)
 @settings(max_examples=25, deadline=None)
-def test_gathered_gradients_are_torchs_adam(kind: dict[str, Any], clipped: bool, reads: list[list[int]]) -> None:
+def test_gathered_gradients_are_torchs_adam(variant: dict[str, Any], clipped: bool, reads: list[list[int]]) -> None:
     weights = []
     for gathered in (True, False):
         layer = table()
         layer.sparse = False
-        optimizer = RowAdam(layer.parameters(), lr=RATE, betas=BETAS, fused=True, **kind)
+        optimizer = RowAdam(layer.parameters(), lr=RATE, betas=BETAS, fused=True, **variant)
         if gathered:
             optimizer.gather(layer)
         for number, read in enumerate(reads):
@@ -64,46 +64,46 @@ def test_gathered_gradients_are_torchs_adam(kind: dict[str, Any], clipped: bool,
     torch.testing.assert_close(*weights, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_dense_gradients_are_torchs_adam_bit_for_bit(kind: dict[str, Any]) -> None:
-    found, expected = [], []
-    for optimizer_class, weights in ((RowAdam, found), (torch.optim.Adam, expected)):
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_dense_gradients_are_torchs_adam_bit_for_bit(variant: dict[str, Any]) -> None:
+    actual, expected = [], []
+    for optimizer_class, weights in ((RowAdam, actual), (torch.optim.Adam, expected)):
         torch.manual_seed(1)
         layer = nn.Linear(5, 4)
-        optimizer = optimizer_class(layer.parameters(), lr=RATE, betas=BETAS, fused=True, **kind)
+        optimizer = optimizer_class(layer.parameters(), lr=RATE, betas=BETAS, fused=True, **variant)
         for number in range(5):
             optimizer.zero_grad(set_to_none=True)
             layer(torch.arange(5.0) + number).square().sum().backward()
             optimizer.step()
             weights += [parameter.detach().clone() for parameter in layer.parameters()]
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(actual, expected, strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @given(READ)
 @settings(max_examples=40, deadline=None)
-def test_sparse_gradients_move_the_rows_that_were_read(kind: dict[str, Any], reads: list[list[int]]) -> None:
+def test_sparse_gradients_move_the_rows_that_were_read(variant: dict[str, Any], reads: list[list[int]]) -> None:
     layer = table()
     weights = layer.weight.detach().numpy().copy()
     first, second = np.zeros((ROWS, WIDTH)), np.zeros(ROWS)
-    optimizer = RowAdam(layer.parameters(), lr=RATE, betas=BETAS, eps=EPS, fused=True, **kind)
+    optimizer = RowAdam(layer.parameters(), lr=RATE, betas=BETAS, eps=EPS, fused=True, **variant)
     for number, read in enumerate(reads, 1):
         factors = np.cos(number * np.arange(len(read) * WIDTH).reshape(-1, WIDTH)) ** 2
         gradients = {row: np.zeros(WIDTH) for row in read}
-        for place, row in enumerate(read):
-            gradients[row] += 2 * factors[place] * weights[row]
+        for position, row in enumerate(read):
+            gradients[row] += 2 * factors[position] * weights[row]
         step(layer, optimizer, read, number)
         for row, gradient in gradients.items():
-            if kind.get("decoupled_weight_decay"):
-                weights[row] *= 1 - RATE * kind["weight_decay"]
+            if variant.get("decoupled_weight_decay"):
+                weights[row] *= 1 - RATE * variant["weight_decay"]
             else:
-                gradient = gradient + kind.get("weight_decay", 0.0) * weights[row]
+                gradient = gradient + variant.get("weight_decay", 0.0) * weights[row]
             first[row] = BETAS[0] * first[row] + (1 - BETAS[0]) * gradient
             second[row] = BETAS[1] * second[row] + (1 - BETAS[1]) * np.mean(gradient**2)
             size = np.sqrt(second[row] / (1 - BETAS[1] ** number)) + EPS
             weights[row] -= RATE * first[row] / (1 - BETAS[0] ** number) / size
         np.testing.assert_allclose(layer.weight.detach().numpy(), weights, rtol=1e-12, atol=1e-15)
-        assert layer.weight.grad is None, "a sparse gradient is used up"
+        assert layer.weight.grad is None, "a step consumes sparse gradients"
 
 
 def test_rows_that_are_not_read_keep_every_bit() -> None:

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed is the run that was not."""
+"""Resumed runs, which end with the bits of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.training.runs", "torch._dynamo"])  # imported once: they take the most time
 
 
-def run(folder: Path, *words: str) -> int | None:
+def run(folder: Path, *options: str) -> int | None:
     """Train in a process of its own and return its exit code."""
-    process = PROCESSES.Process(target=main, args=([str(folder), *words],))
+    process = PROCESSES.Process(target=main, args=([str(folder), *options],))
     process.start()
     process.join()
     return process.exitcode
@@ -32,7 +32,7 @@ def run(folder: Path, *words: str) -> int | None:
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing stopped: four epochs of three steps."""
+    """Uninterrupted run: four epochs of three steps."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     assert run(folder) == 0
     return folder
@@ -96,7 +96,7 @@ def test_resume_refuses_another_run(tmp_path: Path) -> None:
         fit(small_model(), small_split(), training=changed, out=tmp_path / "run", resume=True)
 
 
-def test_a_run_from_before_a_setting_goes_on_as_it_was(tmp_path: Path) -> None:
+def test_a_run_older_than_a_setting_is_resumed_with_its_former_value(tmp_path: Path) -> None:
     file = tmp_path / "run" / "last.safetensors"
     then: dict[str, Any] = dict(SASRec.formerly)
     fit(small_model(**then), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
@@ -114,7 +114,7 @@ def test_a_run_from_before_a_setting_goes_on_as_it_was(tmp_path: Path) -> None:
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
     fit(small_model(), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
-    with pytest.raises(StorageError, match="holds a run already"):
+    with pytest.raises(StorageError, match="already holds a run"):
         fit(small_model(), small_split(), training=small_training(epochs=1), out=tmp_path / "run", quiet=True)
 
 

@@ -1,4 +1,4 @@
-"""What validation measures: next items or whole sessions, and the test part beside it where it is watched."""
+"""Validation on next items and on whole sessions, and the watched test part."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def test_sessions_choose_the_epoch(shop: Dataset) -> None:
     split = last_session_out(shop)
     training = small_training(metric="sess_prec@5", validation_candidates=9, validation_users=30)
     fitted = fit(PARSRec(user_width=8, item_width=8), split, training=training, quiet=True)
-    found = fitted.metadata["training"]["validation"]
-    assert list(found) == SESSIONS
-    asked = split.validation.sample(30, training.seed)
-    expected = evaluate_sessions(fitted, asked, k=5, candidates=9, seed=training.seed, resamples=0).metrics
-    assert found == {name: expected[name] for name in SESSIONS}
+    metrics = fitted.metadata["training"]["validation"]
+    assert list(metrics) == SESSIONS
+    sample = split.validation.sample(30, training.seed)
+    expected = evaluate_sessions(fitted, sample, k=5, candidates=9, seed=training.seed, resamples=0).metrics
+    assert metrics == {name: expected[name] for name in SESSIONS}
 
 
 def test_any_model_is_validated_by_sessions(shop: Dataset) -> None:
@@ -96,7 +96,7 @@ def test_watching_may_begin_when_a_run_is_resumed(tmp_path: Path) -> None:
         ({"metric": "ndcg@10", "validation_candidates": 9}, "validation_candidates=9 are ranked with each target"),
     ],
 )
-def test_what_cannot_be_measured_is_said_before_anything_is_done(
+def test_an_unmeasurable_metric_is_refused_before_training(
     tmp_path: Path, shop: Dataset, changes: dict[str, object], message: str
 ) -> None:
     for split in (small_split(), leave_last_out(shop)):
@@ -106,32 +106,32 @@ def test_what_cannot_be_measured_is_said_before_anything_is_done(
     fit(Popularity(), leave_last_out(shop), training=small_training(**changes), quiet=True)
 
 
-def test_a_model_of_sessions_is_chosen_by_sessions(shop: Dataset) -> None:
+def test_a_session_model_is_validated_by_sessions(shop: Dataset) -> None:
     config, training = PARSRec(user_width=8, item_width=8), small_training(epochs=1)
     by_session = fit(config, last_session_out(shop), training=training, quiet=True).metadata
     assert list(by_session["training"]["validation"]) == ["sess_prec@10", "step_hr@10", "step_ndcg@10"]
     within = fit(config, leave_last_out(shop), training=training, quiet=True).metadata
     assert list(within["training"]["validation"]) == ["hr@10", "ndcg@10"]
     assert within["training"]["validation"]["hr@10"] > 0
-    for found in (by_session, within):
-        assert found["options"]["validation_exclude_seen"] is False
+    for metadata in (by_session, within):
+        assert metadata["options"]["validation_exclude_seen"] is False
     explicit = small_training(epochs=1, metric="ndcg@10", validation_exclude_seen=True)
     assert fit(config, last_session_out(shop), training=explicit, quiet=True).metadata["options"]["metric"] == "ndcg@10"
 
 
-def test_a_validation_that_nothing_can_hit_is_a_warning() -> None:
+def test_a_validation_without_possible_hits_warns() -> None:
     everyone_again = make_dataset([[1, 2, 3, 1, 2, 3]] * 8, catalogue=range(1, 12))
     split = leave_last_out(everyone_again)
     with pytest.warns(UserWarning, match="every target of the validation part was in its user's history before"):
-        found = fit(small_model(), split, training=small_training(epochs=1), quiet=True)
-    assert found.metadata["training"]["validation"] == {"hr@10": 0.0, "ndcg@10": 0.0}
+        fitted = fit(small_model(), split, training=small_training(epochs=1), quiet=True)
+    assert fitted.metadata["training"]["validation"] == {"hr@10": 0.0, "ndcg@10": 0.0}
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         fit(small_model(), split, training=small_training(epochs=1, validation_exclude_seen=False), quiet=True)
         fit(small_model(), small_split(), training=small_training(epochs=1), quiet=True)
 
 
-def test_there_must_be_a_test_part_to_watch() -> None:
+def test_watching_needs_a_test_part() -> None:
     split, training = small_split(), small_training(watch_test=True)
     with pytest.raises(ConfigError, match="watch_test=True needs a split"):
         fit(small_model(), split.train, training=training, quiet=True)
@@ -139,7 +139,7 @@ def test_there_must_be_a_test_part_to_watch() -> None:
         fit(small_model(), split.train, split.validation, training=training, quiet=True)
 
 
-def test_a_run_says_what_it_is(tmp_path: Path, shop: Dataset) -> None:
+def test_the_manifest_of_a_run(tmp_path: Path, shop: Dataset) -> None:
     split, training = last_session_out(shop), small_training(epochs=1)
     fit(small_model(), split, training=training, out=tmp_path / "trained", refit=True, quiet=True)
     fit(Popularity(), leave_last_out(small_split().dataset), out=tmp_path / "counted", quiet=True)

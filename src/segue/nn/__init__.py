@@ -1,1 +1,1 @@
-"""Layers and losses that two or more models use."""
+"""Layers and losses that several models share."""

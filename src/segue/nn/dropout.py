@@ -1,4 +1,4 @@
-"""Dropout whose random bits are cheap on a CPU."""
+"""Dropout with random bits that are cheap on a CPU."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _LEVELS = 1 << 16
 
 
 class Dropout(nn.Module):
-    """Like `torch.nn.Dropout`; on a CPU the mask costs a sixth of torch's, which draws a 32-bit number per element.
+    """Dropout like `torch.nn.Dropout`, with a mask that costs a sixth of torch's on a CPU.
 
-    Here one 64-bit number serves four elements, so the rate is rounded to 1/65536 (and the scale is that of the
-    rounded rate). The bits come from a NumPy generator seeded by one draw from torch's global generator:
-    `torch.manual_seed` decides them as it does elsewhere.
+    Torch draws a 32-bit number per element. Here one 64-bit number serves four elements, so the rate is rounded to
+    1/65536, and the scale is that of the rounded rate. The bits come from a NumPy generator seeded by one draw from
+    torch's global generator, so `torch.manual_seed` decides them as usual.
     """
 
     def __init__(self, rate: float) -> None:
@@ -23,7 +23,7 @@ class Dropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """x of any shape → the same shape, a share `rate` of it zero and the rest scaled up, in training."""
+        """Return x (any shape); in training a share `rate` of its elements is zero, and the others are scaled up."""
         if not self.training or not self.rate:
             return x
         if x.device.type != "cpu":
@@ -40,5 +40,5 @@ class Dropout(nn.Module):
         return mask.mul_(_LEVELS / (_LEVELS - dropped))
 
     def extra_repr(self) -> str:
-        """Shown by print(module)."""
+        """Text that `print(module)` shows."""
         return f"rate={self.rate}"

@@ -1,5 +1,7 @@
-"""Cross-entropy of targets among the whole catalogue, in pieces: neither positions × items scores nor a second item
-table is ever held."""
+"""Cross-entropy of targets among the whole catalogue, computed in pieces.
+
+Memory never holds all positions × items scores or a second item table.
+"""
 
 from __future__ import annotations
 
@@ -12,53 +14,53 @@ from torch.autograd.function import once_differentiable
 from segue.nn.softmax import softmax_and_total
 
 _CHUNK_BYTES = 16 << 20
-"""Scores that are held at once: few enough to be worked on in the cache of a large processor."""
-_FEWEST = 1_024
-"""Items in a piece, at least: many positions make the scores more, not the pieces."""
+"""Size of the scores that are held at once, which fits into the cache of a large processor."""
+_FEWEST_ITEMS = 1_024
+"""Smallest number of items in a piece. Many positions make the scores larger, not the pieces smaller."""
 _EPSILON = 1e-12
 
 
 def full_softmax(vectors: Tensor, table: Tensor, targets: Tensor, normalise: bool = False) -> Tensor:
-    """The summed loss log Σ exp(vectors · items) - vectors · target, the sum over all items.
+    """Summed loss log Σ exp(vectors · items) - vectors · target, with the inner sum over all items.
 
-    The items are taken piece by piece. Where they fit into one, their scores are made once; otherwise once for the sum,
-    and once more for the gradients, which are made here and kept until they are asked for. So a step needs, besides the
-    gradient of the table, little more than what it is given.
+    The items are processed piece by piece. If they fit into one piece, their scores are computed once. Otherwise they
+    are computed twice: for the sum and for the gradients. The forward pass computes the gradients and keeps them for
+    the backward pass. So a step needs little more memory than its arguments and the gradient of the table.
 
     Parameters
     ----------
     vectors
-        (n, width) one vector per position.
+        (n, width), one vector per position.
     table
-        (n_items + 1, width) vectors of the items; row 0 is nobody's and has no part.
+        (n_items + 1, width) vectors of the items; row 0 is padding and does not count.
     targets
         (n,) int64 rows of the table.
     normalise
-        Whether each item's vector is divided by its length.
+        Divide the vector of each item by its length.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors = vectors.to(table.dtype)
-        wanted = torch.is_grad_enabled()
-        loss: Tensor = _FullSoftmax.apply(vectors, table, targets, normalise, wanted)  # type: ignore[no-untyped-call]
+        graded = torch.is_grad_enabled()
+        loss: Tensor = _FullSoftmax.apply(vectors, table, targets, normalise, graded)  # type: ignore[no-untyped-call]
     return loss
 
 
 class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, table: Tensor, targets: Tensor, normalise: bool, graded: bool) -> Tensor:
-        pieces, room = _pieces(vectors, table)
+        pieces, buffer = _pieces(vectors, table)
         total = vectors.new_full((len(vectors),), -torch.inf)
         for piece in pieces:
-            shares, own = _softmax(vectors, _items(table[piece], normalise)[0], room)
+            shares, own = _softmax(vectors, _items(table[piece], normalise)[0], buffer)
             total = torch.logaddexp(total, own)
-        wanted = (vectors * _items(table[targets], normalise)[0]).sum(1)
+        target_scores = (vectors * _items(table[targets], normalise)[0]).sum(1)
         ctx.gradients = None
         if graded and any(ctx.needs_input_grad):
             of_vectors, of_table = torch.zeros_like(vectors), torch.zeros_like(table)
             for piece in pieces:
                 items, lengths = _items(table[piece], normalise)
                 if len(pieces) > 1:
-                    shares, own = _softmax(vectors, items, room)
+                    shares, own = _softmax(vectors, items, buffer)
                     shares.mul_((own - total).exp_()[:, None])
                 inside = torch.nonzero((targets >= piece.start) & (targets < piece.stop))[:, 0]
                 shares[inside, targets[inside] - piece.start] -= 1
@@ -68,36 +70,40 @@ class _FullSoftmax(torch.autograd.Function):
                     along = (items * of_table[piece]).sum(1, keepdim=True)
                     of_table[piece].addcmul_(items, along, value=-1).div_(lengths)
             ctx.gradients = of_vectors, of_table
-        return (total - wanted).sum()
+        return (total - target_scores).sum()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.gradients is None:
-            raise RuntimeError("the gradients of the full softmax are made once, and were asked for before.")
+            raise RuntimeError(
+                "the gradients of the full softmax are computed once, and backward() has used them before."
+            )
         of_vectors, of_table = ctx.gradients
         ctx.gradients = None
         return of_vectors.mul_(gradient), of_table.mul_(gradient), None, None, None
 
 
 def _pieces(vectors: Tensor, table: Tensor) -> tuple[list[slice], Tensor]:
-    """Slices of the table without row 0, and room for the scores of the largest: one buffer for all of them, as many
-    that come and go leave holes in memory."""
-    size = max(_FEWEST, _CHUNK_BYTES // (table.element_size() * max(len(vectors), 1)))
+    """Slices of the table without row 0, and one buffer for the scores of any slice.
+
+    A single buffer keeps memory from fragmenting.
+    """
+    size = max(_FEWEST_ITEMS, _CHUNK_BYTES // (table.element_size() * max(len(vectors), 1)))
     size = min(size, max(len(table) - 1, 1))
     pieces = [slice(first, min(first + size, len(table))) for first in range(1, len(table), size)]
     return pieces, vectors.new_empty(len(vectors) * size)
 
 
 def _items(rows: Tensor, normalise: bool) -> tuple[Tensor, Tensor | None]:
-    """Vectors of some items, and the lengths (n, 1) that they were divided by."""
+    """Vectors of some items, and the lengths (n, 1) by which they are divided, if any."""
     if not normalise:
         return rows, None
     lengths = rows.norm(dim=1, keepdim=True).clamp_min_(_EPSILON)
     return rows / lengths, lengths
 
 
-def _softmax(vectors: Tensor, items: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-    """The softmax (n, items) of each position's scores, in `room`, and log Σ exp of them (n,)."""
-    scores = torch.mm(vectors, items.T, out=room[: len(vectors) * len(items)].view(len(vectors), len(items)))
+def _softmax(vectors: Tensor, items: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax (n, items) of the scores of each position, in `buffer`, and log Σ exp of them (n,)."""
+    scores = torch.mm(vectors, items.T, out=buffer[: len(vectors) * len(items)].view(len(vectors), len(items)))
     return softmax_and_total(scores, in_place=True)

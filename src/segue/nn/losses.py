@@ -23,7 +23,7 @@ from segue.nn.full_softmax import full_softmax as full_softmax
 from segue.nn.softmax import softmax_and_total
 
 _TINY = 1e-24
-"""The least probability whose logarithm is taken, as in GRU4Rec's program."""
+"""Lower limit of the probability before its logarithm, as in the program of GRU4Rec."""
 
 
 def bce(targets: Tensor, negatives: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def bce(targets: Tensor, negatives: Tensor) -> Tensor:
 
 
 def gbce(targets: Tensor, negatives: Tensor, n_items: int, calibration: float) -> Tensor:
-    """Generalised BCE: the target's log-sigmoid weighed by β (Petrov & Macdonald 2023, equation 8), exactly.
+    """Generalised BCE: the log-sigmoid of the target is weighted by β (Petrov & Macdonald 2023, equation 8).
 
     With sampling rate α = k / (n_items - 1), β = α (t (1 - 1/α) + 1/α).
 
@@ -63,24 +63,24 @@ def sampled_softmax(
 ) -> Tensor:
     """Cross-entropy of the target among itself and the negatives, with the logQ correction if `log_counts` are given.
 
-    With it, exp(score) of each negative is divided by how often that item is expected among them (Bengio & Senécal
-    2008; Yi et al. 2019), so that over the draws the sum of the negatives is that of all other items, and the more
-    negatives, the nearer the loss is to the full softmax. The target is not drawn, and is not corrected.
+    The correction divides exp(score) of each negative by the expected count of that item among the negatives (Bengio &
+    Senécal 2008; Yi et al. 2019). So the expected sum over the negatives is the sum over all other items, and with more
+    negatives the loss approaches the full softmax. The target is not drawn, so its score is not corrected.
 
     Parameters
     ----------
     targets
         (n,) scores of the targets.
     negatives
-        (n, k) scores of the negatives; they are overwritten.
+        (n, k) scores of the negatives; this tensor is overwritten.
     hits
-        Rows (m,) and columns (m,) of the negatives that are the target, as `shared_hits` finds them; they are left out.
+        Rows (m,) and columns (m,) of the negatives that equal the target, from `shared_hits`; they are left out.
     log_counts
-        (k,) logarithms of how often each negative is expected among the k.
+        (k,) logarithms of the expected count of each negative among the k.
     """
     with torch.autocast(negatives.device.type, enabled=False):
         if negatives.dtype in (torch.bfloat16, torch.float16):
-            negatives = negatives.float()  # sums over many items, and differences of what is nearly equal
+            negatives = negatives.float()  # for sums over many items, and differences of nearly equal numbers
         loss: Tensor = _SampledSoftmax.apply(targets.to(negatives.dtype), negatives, *hits, log_counts)  # type: ignore[no-untyped-call]
     return loss
 
@@ -95,14 +95,14 @@ def bpr_max(targets: Tensor, negatives: Tensor, counted: Tensor, penalty: float)
     negatives
         (n, k) scores r_j of the negatives; s_j is their softmax.
     counted
-        (n, k) bool: False leaves a negative out; a row without negatives has loss 0.
+        (n, k) bool; False leaves a negative out. A row without negatives has loss 0.
     penalty
         Weight of the penalty on the scores of the negatives.
     """
     shares = _shares(negatives, counted)
-    chances = (shares * (targets[:, None] - negatives).sigmoid()).sum(1)
-    chances = torch.where(counted.any(1), chances, 1.0)
-    return -chances.clamp_min(_TINY).log().sum() + penalty * (shares * negatives.square()).sum()
+    probabilities = (shares * (targets[:, None] - negatives).sigmoid()).sum(1)
+    probabilities = torch.where(counted.any(1), probabilities, 1.0)
+    return -probabilities.clamp_min(_TINY).log().sum() + penalty * (shares * negatives.square()).sum()
 
 
 def top1_max(targets: Tensor, negatives: Tensor, counted: Tensor) -> Tensor:
@@ -134,33 +134,33 @@ def _top1_terms(targets: Tensor, negatives: Tensor) -> Tensor:
 
 
 def _mean_over(terms: Tensor, counted: Tensor) -> Tensor:
-    """The sum over rows of the mean of the terms (n, k) that count."""
+    """Sum over the rows of the mean of the counted terms (n, k)."""
     return ((terms * counted).sum(1) / counted.sum(1).clamp_min(1)).sum()
 
 
 def _shares(scores: Tensor, counted: Tensor) -> Tensor:
-    """Softmax (n, k) of the scores that count; 0 for the others."""
+    """Softmax (n, k) of the counted scores; 0 for the others."""
     return scores.masked_fill(~counted, -torch.inf).softmax(1).nan_to_num(0.0)
 
 
 def shared_hits(targets: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """Where targets (n,) are among the negatives (k,): rows (m,) and columns (m,) of the pairs that are equal.
+    """Rows (m,) and columns (m,) of the pairs of a target (n,) and a negative (k,) that are the same item.
 
-    As many steps as there are targets, not pairs: all n · k comparisons took as long as the exponentials.
+    Sorting the negatives avoids n · k comparisons, which take as long as the exponentials of the loss.
     """
     ordered, order = negatives.sort()
     first, last = torch.searchsorted(ordered, targets), torch.searchsorted(ordered, targets, right=True)
     counts = last - first
     rows = torch.repeat_interleave(counts)
-    among = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    return rows, order[first[rows] + among]
+    within = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    return rows, order[first[rows] + within]
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """The softmax of the negatives is made once, in the forward pass; the gradient is a multiple of it.
+    """Sampled softmax. The forward pass computes the softmax of the negatives; the gradient is a multiple of it.
 
-    With c = Σ exp(negatives) and t the target's score the loss is log(exp(t) + c) - t, so ∂loss/∂t = -c / (exp(t) + c),
-    and the negatives share the same amount as their softmax says.
+    Let c = Σ exp(negatives) and t the score of the target. The loss is log(exp(t) + c) - t, so
+    ∂loss/∂t = -c / (exp(t) + c). The gradients of the negatives sum to the opposite, in proportion to their softmax.
     """
 
     @staticmethod
@@ -171,9 +171,9 @@ class _SampledSoftmax(torch.autograd.Function):
             negatives -= log_counts
         negatives[rows, columns] = -torch.inf
         shares, total = softmax_and_total(negatives)
-        nothing = total == -torch.inf
-        if bool(nothing.any()):
-            shares[nothing] = 0.0
+        empty = total == -torch.inf
+        if bool(empty.any()):
+            shares[empty] = 0.0
         behind = total - targets
         ctx.save_for_backward(shares, behind.sigmoid())
         return -F.logsigmoid(-behind).sum()

@@ -1,8 +1,8 @@
-"""What attention may know of two items besides their vectors: how many places, and how much time, lie between them.
+"""Attention biases by the number of positions and by the time between two items.
 
-A learned number per head is added to the attention score of each pair, as in HSTU (Zhai et al., ICML 2024); there one
-table serves all heads, here each head has its own. The time between two items is known when the later of them looks
-back at the earlier; HSTU's program takes the time of the item *after* the later one, which is the target's own.
+A learned number per head is added to the attention score of each pair, as in HSTU (Zhai et al., ICML 2024). In HSTU one
+table serves all heads; here each head has its own. The time between two items is known when the later item attends to
+the earlier. The program of HSTU uses the time of the item *after* the later one instead, which is that of the target.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ from torch import Tensor, nn
 Positions = Literal["absolute", "relative", "both"]
 
 BUCKETS = 64
-"""Kinds of time between two items: at bucket 0 next to none, then each √2 times the one before."""
+"""Number of time buckets. Bucket 0 holds the shortest times; the times of each next bucket are √2 times longer."""
 UNTIMED = BUCKETS
-"""The bucket of items whose times are not known: its bias is 0."""
+"""Bucket of items with unknown times; its bias is 0."""
 _PER_DOUBLING = 2
-_OF_A_GAP = 16.25
-"""Where in the buckets the usual gap stands: they reach from 1/270 of it to 15 million times it. A quarter off, since a
-bucket's border must not lie on a multiple of the gap by a power of 2, which coarse times often are."""
+_GAP_BUCKET = 16.25
+"""Position of the usual gap on the scale of buckets, which reach from 1/270 of the gap to 15 million times the gap. The
+quarter keeps the borders of the buckets away from the gap times powers of 2, which are frequent among coarse times."""
 
 
 def time_buckets(ages: Tensor, gap: Tensor) -> Tensor:
-    """Buckets (b, length, length) int64 of the time from item j (last index) to item i; 0 where j is the later.
+    """Buckets (b, length, length) int64 of the time from item j (last index) to item i; 0 if j is later than i.
 
-    Buckets are even in the logarithm and count in gaps, so the unit of the times does not matter.
+    Buckets are even in the logarithm of the time in gaps, so the unit of the times does not matter.
 
     Parameters
     ----------
     ages
-        (b, length) int64: how long before the newest item of its row each item came.
+        (b, length) int64 time from each item to the newest item of its row.
     gap
-        () int64, 1 or more: the usual time from one item to the next, in the same unit.
+        () int64, 1 or more: usual time from one item to the next, in the same unit.
     """
     between = (ages[:, None, :] - ages[:, :, None]).clamp_(min=0).float()
-    buckets = between.log2_().sub_(gap.float().log2()).mul_(_PER_DOUBLING).add_(_OF_A_GAP)
+    buckets = between.log2_().sub_(gap.float().log2()).mul_(_PER_DOUBLING).add_(_GAP_BUCKET)
     return buckets.clamp_(0, BUCKETS - 1).long()
 
 
 class RelativeBias(nn.Module):
-    """What is added to the attention scores of one block, by the places and the time between two items.
+    """Biases on the attention scores of one block, by the positions and by the time between two items.
 
     Parameters
     ----------
     heads
-        Each has numbers of its own; all begin at 0.
+        Number of heads; each has its own biases, which start at 0.
     max_length
-        How many distances there are.
+        Number of distances between positions.
     positions, times
-        Which of the two is there.
+        Add biases by positions, by times, or by both.
     """
 
     def __init__(self, heads: int, max_length: int, positions: bool, times: bool) -> None:
@@ -61,21 +61,21 @@ class RelativeBias(nn.Module):
         self.times = nn.Parameter(torch.zeros(heads, BUCKETS)) if times else None
 
     def forward(self, length: int, buckets: Tensor | None) -> Tensor | None:
-        """(b or 1, heads, length, length): for item i (third index) looking at j; None if nothing is known.
+        """Biases (b or 1, heads, length, length) for item i (third index) attending to item j; None without biases.
 
         Parameters
         ----------
         length
-            Items in a row.
+            Number of items in a row.
         buckets
-            (b, length, length), as of `time_buckets`; their part is 0 in bucket `UNTIMED`. None: it is 0 everywhere.
+            (b, length, length) from `time_buckets`; bucket `UNTIMED` has bias 0. None if the times are not known.
         """
         bias = None
         if self.positions is not None:
             steps = torch.arange(length, device=self.positions.device)
             bias = self.positions[:, (steps[:, None] - steps).clamp_(min=0)][None]
         if self.times is not None and buckets is not None:
-            # By indexing: the gradient of an embedding is twenty times slower where so few rows are read so often.
+            # Indexing, because the gradient of an embedding is twenty times slower if few rows are read so often.
             times = F.pad(self.times, (0, 1))[:, buckets].transpose(0, 1)
             bias = times if bias is None else bias + times
         return bias

@@ -1,4 +1,4 @@
-"""A softmax together with the logarithm of its sum, faster than one after the other."""
+"""Softmax and log-sum-exp together, which is faster than one after the other."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def softmax_and_total(scores: Tensor, in_place: bool = False) -> tuple[Tensor, Tensor]:
-    """The softmax (n, items) of each row of scores, and log Σ exp of it (n,); where all scores are -inf, nan and -inf.
+    """Softmax (n, items) and log Σ exp (n,) of each row of scores. A row of -inf alone gives nan and -inf.
 
-    The highest share is 1 / Σ exp(score - highest), and the softmax's own exponential is twice as fast as torch.exp.
+    The highest share is 1 / Σ exp(score - highest), and the exponential in the softmax is twice as fast as torch.exp.
     """
     highest = scores.amax(1)
     shares = torch.softmax(scores, 1, out=scores) if in_place else scores.softmax(1)

@@ -1,7 +1,7 @@
-"""The causal self-attention encoder of SASRec and SSE-PT, as published, in the pre-norm form and with gated residuals.
+"""Causal self-attention encoder of SASRec and SSE-PT: as published, in pre-norm form, or with gated residuals.
 
-Histories stand oldest first from column 0, with padding *behind* the newest item. A causal mask is then all that is
-needed: no item ever looks at padding, and what is computed at padding is never read.
+A history starts in column 0 with its oldest item, and padding stands *behind* the newest item. So a causal mask is
+enough: no item ever attends to padding, and the results at padding are never read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FeedForward(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (…, width) → (…, width)."""
+        """Map x (…, width) to (…, width)."""
         if self.kind == "swiglu":
             gate, value = self.inner(x).chunk(2, dim=-1)
             hidden = F.silu(gate) * value
@@ -49,16 +49,16 @@ class FeedForward(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Multi-head scaled dot-product attention in which an item sees itself and what came before.
+    """Multi-head scaled dot-product attention of each item to itself and to earlier items.
 
     Parameters
     ----------
     width, heads
-        `width` is split evenly over `heads`.
+        Width of the vectors, which is split evenly over the heads.
     dropout
-        On the attention weights.
+        Dropout rate of the attention weights.
     output
-        Whether a linear map follows the concatenated heads (SASRec has none).
+        Add a linear map after the concatenated heads (SASRec has none).
     """
 
     def __init__(self, width: int, heads: int, dropout: float, output: bool) -> None:
@@ -70,9 +70,9 @@ class CausalAttention(nn.Module):
         self.output = nn.Linear(width, width) if output else nn.Identity()
 
     def forward(self, queries: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
-        """queries, context (batch, length, width) → (batch, length, width).
+        """Map queries and context (batch, length, width) to (batch, length, width).
 
-        `bias` (batch or 1, heads, length, length) is added to the scores of each place (third) for each other.
+        `bias` (batch or 1, heads, length, length) is added to the score of each query (third index) for each item.
         """
         batch, length, width = queries.shape
         shape = (batch, length, self.heads, width // self.heads)
@@ -90,19 +90,19 @@ class CausalAttention(nn.Module):
     def newest(
         self, queries: Tensor, context: Tensor, newest: Tensor, bias: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """What `forward` gives at one place of each row, without dropout, and what it weighs the context with there.
+        """Result of `forward` at one position of each row, without dropout, and the attention weights there.
 
-        Keys and values of the whole context are not needed: a score is a product of the context with the query as the
-        keys' map reads it, and the values' map is applied to the weighted mean of the context.
+        Keys and values of the whole context are not needed. The key map is applied to the query, whose products with
+        the context are the scores. The value map is applied to the weighted mean of the context.
 
         Parameters
         ----------
         queries
-            (batch, width), of the places that look.
+            (batch, width) queries of these positions.
         context, bias
-            As of `forward`.
+            As in `forward`.
         newest
-            (batch,) int64: the place that looks; it sees itself and what came before.
+            (batch,) int64 positions of the queries; each attends to itself and to earlier positions.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class CausalAttention(nn.Module):
         size = width // self.heads
         keys, values = self.key_value.weight.view(2, self.heads, size, width)
         q = self.query(queries).view(batch, self.heads, size)
-        # The keys' offset adds the same to all scores of a row, and the softmax does not see it.
+        # The bias of the keys adds the same to all scores of a row, which does not change the softmax.
         scores = torch.einsum("bhs,hsw->bhw", q, keys) @ context.transpose(1, 2) / math.sqrt(size)
         if bias is not None:
             rows = torch.arange(batch, device=context.device)
@@ -126,7 +126,7 @@ class CausalAttention(nn.Module):
         return self.output(mixed + self.key_value.bias[width:]), weights
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """Attention step by step: torch's own is slower on a CPU when the weights are dropped out."""
+        """Attention step by step; torch's own is slower on a CPU with dropout of the weights."""
         scores = (q @ k.transpose(2, 3)).div_(math.sqrt(q.shape[3]))
         if bias is not None:
             scores = scores + bias
@@ -136,26 +136,26 @@ class CausalAttention(nn.Module):
 
 
 def _future(length: int, device: torch.device) -> Tensor:
-    """(length, length) bool: whether the second place comes after the first."""
+    """Mask (length, length) bool: True if the second position is after the first."""
     return torch.ones(length, length, dtype=torch.bool, device=device).triu_(1)
 
 
 class Block(nn.Module):
-    """One transformer block.
+    """Transformer block.
 
-    `norm="paper"`, as in the code of Kang & McAuley (2018): the query is the layer-normed input, keys and values
-    come from the input as it is, and the residual adds the *normed* query; the feed-forward reads, and is added to,
-    the layer norm of that. `norm="pre"`: both sub-layers read a layer norm of their input and are added to the input
-    itself, with an output projection after the heads. `norm="ligr"`: the same, with each sub-layer's part weighed by a
-    gate, x + σ(W x + b) ⊙ f(norm(x)) (LiGR, Borisyuk et al. 2025, as in eSASRec, Tikhonovich et al. 2025, whose
-    feed-forward is `swiglu`).
+    `norm="paper"`, as in the code of Kang & McAuley (2018): the query is the layer norm of the input. Keys and values
+    come from the input itself, and the residual adds the *normed* query. The feed-forward reads the layer norm of this
+    sum, and is added to it. `norm="pre"`: both sub-layers read a layer norm of their input and are added to the input
+    itself, with an output projection after the heads. `norm="ligr"`: the same, with a gate on each sub-layer,
+    x + σ(W x + b) ⊙ f(norm(x)) (LiGR, Borisyuk et al. 2025; also in eSASRec, Tikhonovich et al. 2025, with the
+    feed-forward `swiglu`).
 
     Parameters
     ----------
     width, heads, inner, dropout, norm, feed_forward
-        As of `Encoder`.
+        As in `Encoder`.
     bias
-        What the attention knows of places and times.
+        Attention biases by positions and times, if any.
     """
 
     def __init__(
@@ -180,15 +180,15 @@ class Block(nn.Module):
         self.bias = bias
 
     def forward(self, x: Tensor, buckets: Tensor | None = None) -> Tensor:
-        """x (batch, length, width), buckets (batch, length, length) of the times between items → like x."""
+        """Map x (batch, length, width) to the same shape; buckets (batch, length, length) are those of the times."""
         normed = self.attention_norm(x)
         context = x if self.norm == "paper" else normed
         return self._after(x, normed, self.attention(normed, context, self._bias(x, buckets)))
 
     def newest(self, x: Tensor, newest: Tensor, buckets: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What `forward` gives at the places `newest` (batch,), without dropout, and what they look at.
+        """Result (batch, width) of `forward` at the positions `newest` (batch,), without dropout.
 
-        x and buckets as in `forward` → (batch, width) and attention weights (batch, heads, length).
+        The second result is the attention weights (batch, heads, length) of these positions.
         """
         rows = torch.arange(x.shape[0], device=x.device)
         own = x[rows, newest]
@@ -201,7 +201,7 @@ class Block(nn.Module):
         return self._after(own, normed, mixed), weights
 
     def _after(self, x: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:
-        """What becomes of the input x, its layer norm and what the attention made of it, all (…, width)."""
+        """Output of the block for the input x, its layer norm and the result of the attention, all (…, width)."""
         if self.norm == "paper":
             x = self.feed_forward_norm(normed + mixed)
             return x + self.feed_forward(x)  # type: ignore[no-any-return]
@@ -213,32 +213,31 @@ class Block(nn.Module):
 
 
 def _gated(gate: nn.Linear | None, x: Tensor, part: Tensor) -> Tensor:
-    """What a sub-layer that read x adds to it."""
+    """Result `part` of a sub-layer with input x, times its gate if there is one."""
     return part if gate is None else gate(x).sigmoid() * part
 
 
 class Encoder(nn.Module):
-    """Positions, dropout, blocks and a final layer norm.
+    """Encoder: positions, dropout, blocks and a final layer norm.
 
-    Absolute positions count back from the newest item: it always has the last row of the table, as in the left-padded
-    original.
+    Absolute positions count back from the newest item, which always has the last row of the table, as in the
+    left-padded original.
 
     Parameters
     ----------
     width, max_length, blocks, heads, inner, dropout
         Sizes; `inner` is the width inside the feed-forward.
     norm, feed_forward
-        What the blocks are made of.
+        Form of the blocks.
     positions
-        "absolute": a table added to the inputs; "relative": a bias in every attention; or "both".
+        "absolute": a table that is added to the inputs; "relative": a bias in every attention; or "both".
     time_bias
-        Whether every attention has a bias by the time between two items.
+        Add a bias by the time between two items to every attention.
 
     Attributes
     ----------
     gap
-        () int64 the usual time from one item to the next, from which the buckets of times are counted; only with
-        `time_bias`.
+        () int64 usual time from one item to the next, the unit of the time buckets; only with `time_bias`.
     """
 
     gap: Tensor
@@ -272,32 +271,31 @@ class Encoder(nn.Module):
         if time_bias:
             self.register_buffer("gap", torch.ones((), dtype=torch.int64))
 
-    def forward(self, x: Tensor, places: Tensor, ages: Tensor | None = None) -> Tensor:
-        """Hidden states like x.
+    def forward(self, x: Tensor, position_rows: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Hidden states of the same shape as x.
 
         Parameters
         ----------
         x
             (batch, length, width) inputs.
-        places
+        position_rows
             (batch, length) int64 rows of the position table.
         ages
-            (batch, length) int64 how long before the newest item of its row each came; None: times are not known, and
-            have no part in the attention.
+            (batch, length) int64 time from each item to the newest of its row; None if the times are not known.
         """
-        x, buckets = self._start(x, places, ages)
+        x, buckets = self._start(x, position_rows, ages)
         for block in self.blocks:
             x = block(x, buckets)
         out: Tensor = self.final_norm(x)
         return out
 
-    def newest(self, x: Tensor, places: Tensor, newest: Tensor, ages: Tensor | None = None) -> Tensor:
-        """x, places and ages as in `forward` → hidden states (batch, width) at the places `newest` (batch,).
+    def newest(self, x: Tensor, position_rows: Tensor, newest: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Hidden states (batch, width) of `forward` at the positions `newest` (batch,), without dropout.
 
-        As `forward` has them there, without dropout; the last block is computed at these places alone. Rows whose ages
-        are negative have no times, which then have no part in the attention.
+        The last block is computed only at these positions. Rows with negative ages have no times, so they get no bias
+        by time. The other arguments are as in `forward`.
         """
-        x, buckets = self._start(x, places, ages)
+        x, buckets = self._start(x, position_rows, ages)
         if buckets is not None and ages is not None:
             buckets = torch.where(ages[:, :1, None] < 0, UNTIMED, buckets)
         *earlier, last = self.blocks
@@ -306,22 +304,24 @@ class Encoder(nn.Module):
         out: Tensor = self.final_norm(last.newest(x, newest, buckets)[0])  # type: ignore[operator]
         return out
 
-    def weights(self, x: Tensor, places: Tensor, newest: Tensor, ages: Tensor | None = None) -> Tensor:
-        """x, places and ages as in `forward` → attention weights (batch, blocks, heads, length) of the places `newest`
-        (batch,)."""
-        x, buckets = self._start(x, places, ages)
+    def weights(self, x: Tensor, position_rows: Tensor, newest: Tensor, ages: Tensor | None = None) -> Tensor:
+        """Attention weights (batch, blocks, heads, length) of the positions `newest` (batch,).
+
+        The other arguments are as in `newest`.
+        """
+        x, buckets = self._start(x, position_rows, ages)
         if buckets is not None and ages is not None:
             buckets = torch.where(ages[:, :1, None] < 0, UNTIMED, buckets)
-        found = []
+        weights = []
         for block in self.blocks:
-            found.append(block.newest(x, newest, buckets)[1])  # type: ignore[operator]
+            weights.append(block.newest(x, newest, buckets)[1])  # type: ignore[operator]
             x = block(x, buckets)
-        return torch.stack(found, dim=1)
+        return torch.stack(weights, dim=1)
 
-    def _start(self, x: Tensor, places: Tensor, ages: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What the first block reads, and the buckets of times that all of them read."""
+    def _start(self, x: Tensor, position_rows: Tensor, ages: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Input of the first block, and the time buckets for all blocks."""
         buckets = time_buckets(ages, self.gap) if self.time_bias and ages is not None else None
-        return self.dropout(x if self.positions is None else x + self.positions(places)), buckets
+        return self.dropout(x if self.positions is None else x + self.positions(position_rows)), buckets
 
 
 def check_heads(width: int, heads: int) -> None:
@@ -331,8 +331,10 @@ def check_heads(width: int, heads: int) -> None:
 
 
 def initialise(module: nn.Module, deviation: float = 0.02) -> None:
-    """Draw all weights anew: embeddings normal with the given deviation (row 0 too), linear maps Xavier-uniform,
-    biases 0."""
+    """Draw all weights: embeddings normal with the given deviation (row 0 too), linear maps Xavier-uniform.
+
+    Biases are 0.
+    """
     for part in module.modules():
         if isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=deviation)

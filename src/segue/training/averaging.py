@@ -1,9 +1,9 @@
-"""The mean of the weights over the latest epochs: what is validated, kept and handed over in place of the newest.
+"""Mean of the weights over the latest epochs. It is validated, kept and returned in place of the newest weights.
 
-With a constant learning rate each epoch ends somewhere around the place that training is heading for, and the mean of
-several ends lies nearer to it than any of them (Polyak & Juditsky 1992; of networks, Izmailov et al., UAI 2018). Here
-the mean is an exponential one, as in Tarvainen & Valpola (NeurIPS 2017), over the ends of epochs: it costs a copy of
-the weights, and one pass over them per epoch. Training goes on with the newest weights, as if there were no mean.
+With a constant learning rate the weights wander around an optimum. The mean of several epochs lies nearer to it than
+any single epoch (Polyak & Juditsky 1992; for networks, Izmailov et al., UAI 2018). The mean here is exponential, as in
+Tarvainen & Valpola (NeurIPS 2017), with one term per epoch. It costs a copy of the weights and one pass over them per
+epoch. Training itself continues with the newest weights, as if there were no mean.
 """
 
 from __future__ import annotations
@@ -15,41 +15,42 @@ import torch
 from torch import Tensor, nn
 
 _PREFIX = "average."
-_SLOWNESS = 9
-"""After n epochs the mean before keeps at most n / (n + 9): early weights, far off, are soon forgotten."""
+_WARM_UP = 9
+"""Epochs of warm-up: in epoch n the decay is at most n / (n + 9), so the mean soon forgets the first weights."""
 
 
 class Average:
-    """An exponential mean of a module's parameters.
+    """Exponential mean of a module's parameters.
 
     Parameters
     ----------
     model
-        Whose weights.
-    share
-        What the mean before keeps of itself when an epoch is added, in the long run; 0: the mean is the newest weights.
+        The module.
+    decay
+        Share of the previous mean that is kept when an epoch is added, after the warm-up. With 0 the mean is the
+        newest weights.
     """
 
-    def __init__(self, model: nn.Module, share: float) -> None:
+    def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
-        self._share = share
+        self._decay = decay
         self._mean: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def add(self, epoch: int) -> None:
-        """Take in the weights as they are after so many epochs."""
-        if not self._share:
+        """Add the weights of the model after `epoch` epochs to the mean."""
+        if not self._decay:
             return
-        kept = min(self._share, epoch / (epoch + _SLOWNESS))
+        decay = min(self._decay, epoch / (epoch + _WARM_UP))
         for name, weight in self._model.named_parameters():
             if name in self._mean:
-                self._mean[name].lerp_(weight, 1 - kept)
+                self._mean[name].lerp_(weight, 1 - decay)
             else:
                 self._mean[name] = weight.detach().clone()
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Within, the model's weights are the mean."""
+    def applied(self) -> Iterator[None]:
+        """Give the model the mean as its weights for the duration of the context."""
         self._swap()
         try:
             yield
@@ -57,11 +58,11 @@ class Average:
             self._swap()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The mean, as it is saved; nothing where the newest weights are the mean."""
+        """Return the mean in the form that is saved; empty if the newest weights are the mean."""
         return {_PREFIX + name: tensor for name, tensor in self._mean.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from `tensors()`, found among others."""
+        """Restore the mean from the result of `tensors()`; other tensors may be among them."""
         self._mean = {
             name: tensors[_PREFIX + name].to(weight.device)
             for name, weight in self._model.named_parameters()

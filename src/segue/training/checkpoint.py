@@ -1,4 +1,4 @@
-"""Checkpoints of a training: weights and the optimizer's state, as named tensors."""
+"""Checkpoints of training: weights and the state of the optimizer, as named tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["load_checkpoint", "optimizer_tensors", "restore_optimizer", "save_ch
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors."""
+    """Return the state of the optimizer as named tensors."""
     state = optimizer.state_dict()["state"]
     return {
         f"optimizer.{index}.{name}": torch.as_tensor(value)
@@ -23,7 +23,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `optimizer_tensors` back."""
+    """Restore the state of the optimizer from the result of `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith("optimizer."):

@@ -1,4 +1,4 @@
-"""Options of training: one documented, frozen set for every model that is trained."""
+"""Options of training, the same for every model that is trained."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Training(Settings):
     """
 
     epochs: Count = 200
-    """Most passes over the training examples; early stopping usually ends sooner."""
+    """Largest number of passes over the training examples; early stopping usually ends sooner."""
     batch_size: Count | None = None
-    """Average number of examples per step; for SASRec an example is a window of a history. When not given, SASRec and
-    SSE-PT take as many as have 3·√n of the n targets, and other models take 128."""
+    """Average number of examples per step; for SASRec an example is a window of a history. When not given, steps of
+    SASRec and SSE-PT have about 3·√n of the n targets, and those of other models 128 examples."""
     learning_rate: Positive = 1e-3
     """Step size after the warm-up."""
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -42,8 +42,8 @@ class Training(Settings):
     clip_norm: Positive | None = None
     """Largest norm of the gradients; larger ones are scaled down to it."""
     averaging: ShareBelowOne | None = None
-    """Decay of the mean of the weights over epochs that is validated and kept; 0 keeps the newest weights, 0.9 averages
-    some ten epochs. When not given, 0.9 for SASRec and SSE-PT, and 0 for other models."""
+    """Decay of the mean of the weights over epochs, which is validated and kept: 0 keeps the newest weights, and 0.9
+    averages about ten epochs. When not given, 0.9 for SASRec and SSE-PT, and 0 for other models."""
     metric: str | None = None
     """Validation metric that chooses the best epoch; ndcg@10 when not given, or rmse for ratings, or sess_prec@10 for
     parsrec. Next items: hr, ndcg, mrr, recall, precision, map. Sessions: sess_prec, step_hr, step_ndcg. Ratings: rmse,
@@ -55,18 +55,18 @@ class Training(Settings):
     validation_candidates: Count | None = None
     """Number of sampled items to rank each target among; the whole catalogue when not given."""
     validation_exclude_seen: bool | None = None
-    """Leave the items of a user's history out of the ranking in validation; when not given true, for parsrec false.
-    Metrics of sessions keep them."""
+    """Leave the items of a user's history out of the ranking in validation; when not given, true, but false for
+    parsrec. Metrics of sessions keep them."""
     watch_test: bool = False
-    """Measure the test part after each validation too, for the curves alone: it never chooses anything."""
+    """Measure the test part too after each validation, only for the curves: it never chooses anything."""
     patience: Count | None = 20
-    """Number of validations without a better metric after which training stops; never when not given."""
+    """Number of validations without a better metric after which training stops; it never stops early when not given."""
     save_every_steps: Count | None = None
     """Steps between saves of the state for resuming, within an epoch; none when not given."""
     save_every: Count = 1
     """Epochs between saves of the state and of the best weights; the last epoch and Ctrl-C always save."""
     keep_every: Count | None = None
-    """Epochs between weights to keep for later evaluation (`segue.load(run, epoch=10)`); none when not given."""
+    """Epochs between checkpoints to keep for later evaluation (`segue.load(run, epoch=10)`); none when not given."""
     precision: Literal["no", "bf16"] = "no"
     """Precision of the forward pass: "bf16" for bfloat16, if the device supports it."""
     cpu: bool = False
@@ -77,7 +77,7 @@ class Training(Settings):
     """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, …; their packages must be installed."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The options as plain data."""
+        """Return the options as plain data."""
         return {**super().to_dict(), "trackers": list(self.trackers)}
 
 

@@ -1,4 +1,4 @@
-"""The table and the picture of a run: `metrics.csv` and `curves.png`."""
+"""Table and curves of a run: `metrics.csv` and `curves.png`."""
 
 from __future__ import annotations
 
@@ -21,27 +21,28 @@ Row = dict[str, float]
 TEST = "test "
 """Prefix of the metrics of the test part, which choose nothing."""
 NOT_METRICS = ("epoch", "loss", "seconds")
-"""Columns of every row. All others are metrics of validation or, with the prefix `TEST`, of the test part."""
+"""Columns of every row. All other columns are metrics of validation or, with the prefix `TEST`, of the test part."""
 
 _BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
 
 
 def write_metrics(path: Path, history: list[Row]) -> None:
-    """Write one line per epoch: epoch, loss, seconds, and the metrics of its validation, if there was one."""
+    """Write one line per epoch: epoch, loss, seconds, and the validation metrics, if the epoch was validated."""
     frame = pl.DataFrame(history, infer_schema_length=None).with_columns(pl.col("epoch").cast(pl.Int64))
     with atomic_file(path) as temporary:
         frame.write_csv(temporary)
 
 
 def draw_curves(path: Path, history: list[Row], metric: str, best_epoch: int) -> None:
-    """Draw the training loss and each metric per epoch as a PNG, in a panel each; all lengths of list share a panel.
+    """Draw a PNG with a panel for the training loss and one for each metric; all its list lengths share a panel.
 
     Parameters
     ----------
     path
-        The file.
+        File to write.
     history
-        A row per epoch. "ndcg@10" is of validation; "test ndcg@10", if it was watched, is drawn in the same panel.
+        One row per epoch. "ndcg@10" is measured on the validation part; "test ndcg@10", if the test part was watched,
+        is drawn in the same panel.
     metric
         Name of the metric that chose the best epoch.
     best_epoch
@@ -52,7 +53,7 @@ def draw_curves(path: Path, history: list[Row], metric: str, best_epoch: int) ->
 
 
 def figure_of(history: list[Row], metric: str, best_epoch: int) -> Figure:
-    """The picture of `draw_curves`, before it is written."""
+    """Return the figure of `draw_curves` without writing it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -84,7 +85,7 @@ def figure_of(history: list[Row], metric: str, best_epoch: int) -> Figure:
 
 
 def _draw_metric(axes: Axes, history: list[Row], name: str, best_epoch: int) -> None:
-    """Draw the metric of validation and, if it was watched, of the test part, with the values at the best epoch."""
+    """Draw a metric of the validation part and of the test part, if watched, with the values at the best epoch."""
     anchor: dict[str, Any] = {"xy": (1.0, 1.02), "xycoords": "axes fraction"}
     for part, key, colour in reversed((("validation", name, _BLUE), ("test", TEST + name, _ORANGE))):
         epochs, values = _points(history, key)
@@ -99,7 +100,7 @@ def _draw_metric(axes: Axes, history: list[Row], name: str, best_epoch: int) -> 
 
 
 def _draw_others(axes: Axes, history: list[Row], names: list[str]) -> None:
-    """Draw the same metric for lists of other lengths as thin lines, with the length at their end."""
+    """Draw the metric for other list lengths as thin lines that end with the length."""
     for name in names:
         epochs, values = _points(history, name)
         axes.plot(epochs, values, color=_BLUE, alpha=0.4, lw=1.1)
@@ -129,22 +130,22 @@ def _finish(axes: Axes, title: str, epochs: int, best_epoch: int, bold: bool = F
 
 
 def _limits(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Limits of the axis, with room around the values: a tenth of a value never fills the panel, or noise looks large.
+    """Limits of the y-axis, with a margin around the values. The margin keeps small noise from looking large.
 
     >>> _limits(np.array([0.5]))
     (0.47, 0.53)
     """
     low, high = float(values.min()), float(values.max())
-    room = max(0.12 * (high - low), 0.06 * abs(high), 1e-3)
-    return max(0.0, low - room) if low >= 0 else low - room, high + room
+    margin = max(0.12 * (high - low), 0.06 * abs(high), 1e-3)
+    return max(0.0, low - margin) if low >= 0 else low - margin, high + margin
 
 
 def _points(history: list[Row], name: str) -> tuple[list[float], list[float]]:
-    """Epochs in which a value was measured, and the values."""
+    """Epochs in which a metric was measured, and its values."""
     measured = [row for row in history if name in row]
     return [row["epoch"] for row in measured], [row[name] for row in measured]
 
 
 def _line_style(history: list[Row]) -> dict[str, Any]:
-    """Style with dots, unless there are too many epochs to tell them apart."""
+    """Line style; with dots if the epochs are few enough to tell the dots apart."""
     return {"lw": 2.0, "marker": "o" if len(history) < 40 else "", "ms": 4}

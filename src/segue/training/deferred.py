@@ -1,10 +1,10 @@
-"""Adam for a table of which a step reads a few rows: what it would have done to the others is done when they are read.
+"""Adam for large embedding tables: rows that a step does not read are updated later, when next read.
 
-Under Adam a row goes on moving after a step that read it, for as long as its first moment lasts: with β1 = 0.9 some ten
-times as far as that step alone moved it. To move rows only when they are read ("lazy" Adam, `torch.optim.SparseAdam`)
-therefore makes rare items learn several times slower. Here nothing of the kind is left out. Between two reads a row has
-no gradient, so its moments only shrink, by β1 and β2 per step, and all that Adam would have moved it by is one multiple
-of first moment / √second moment, which depends on nothing but when the row was last read.
+Under Adam a row continues to move after a step that read it, for as long as its first moment lasts. With β1 = 0.9 it
+moves about ten times as far as in that step alone. "Lazy" Adam (`torch.optim.SparseAdam`) moves rows only when they are
+read, so rare items learn several times more slowly. This optimizer leaves no movement out. Between two reads a row has
+no gradient, so its moments only shrink, by β1 and β2 per step. Adam's total movement of the row in this time is one
+multiple of first moment / √second moment. The multiple depends only on the step at which the row was last read.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ import torch
 from torch import Tensor, nn
 
 PERIOD = 256
-"""After so many steps all rows are brought up to date: the multiples of longer waits need not be kept."""
-_SETTLED_AT_ONCE = 16_384
-"""Rows that are copied when all are brought up to date."""
+"""Steps after which all rows are updated, so that the multiples of longer waits need not be kept."""
+_ROWS_AT_ONCE = 16_384
+"""Number of rows that are copied at a time when all rows are updated."""
 
 
 class DeferredTable:
-    """The steps of `torch.optim.Adam`, without weight decay, on one table with sparse gradients.
+    """Steps of `torch.optim.Adam`, without weight decay, on one table with sparse gradients.
 
-    Up to rounding the weights are Adam's, with one exception: its `eps` is added to √second moment as it was when the
-    row was last read. Wherever a row is read in training, by calling the table, it is up to date; whoever reads the
-    weights otherwise calls `settle` first.
+    Up to rounding the weights are those of Adam, with one exception: `eps` is added to √second moment as it was when
+    the row was last read. A row is up to date whenever training reads it by calling the table. Call `settle` before any
+    other access to the weights.
 
     Parameters
     ----------
     weight
-        The table (rows, width), of an embedding with `sparse=True`, whose hook before a call is `before_reading`.
+        Table (rows, width) of an embedding with `sparse=True` and the forward pre-hook `before_reading`.
     optimizer
-        Holds the state of these weights, which is saved and restored as that of other parameters: step (), exp_avg and
-        exp_avg_sq (rows, width); weights_at and moments_at (rows,), the step up to which those of each row have gone;
-        waits (PERIOD + 1,), by how many first moment / √second moment a row has fallen behind that was last read so
-        many steps ago.
+        Holder of the state of these weights, which is saved and restored like that of other parameters: step ();
+        exp_avg and exp_avg_sq (rows, width); weights_at and moments_at (rows,), the step up to which the weights and
+        the moments of each row are updated; waits (PERIOD + 1,), the pending multiple of first moment / √second moment
+        of a row that was last read 0, 1, 2, … steps ago.
     group
-        Which of its groups has their options: lr, betas, eps.
+        Index of the parameter group with the options lr, betas and eps.
     """
 
     def __init__(self, weight: Tensor, optimizer: torch.optim.Optimizer, group: int) -> None:
         self.weight = weight
         self._optimizer = optimizer
         self._group = group
-        self._read: _Read | None = None
+        self._lookup: _Lookup | None = None
 
     @torch.no_grad()
     def step(self, gradient: Tensor) -> None:
-        """One step with a sparse gradient (rows, width)."""
-        state, (beta1, beta2) = self._begun(), self.group["betas"]
+        """Take one step with a sparse gradient (rows, width)."""
+        state, (beta1, beta2) = self._ready_state(), self.group["betas"]
         rows, values = self._with_gradient(gradient)
         codes = rows.codes
         state["step"] += 1
@@ -65,47 +65,48 @@ class DeferredTable:
         state["weights_at"][codes] = step
         state["moments_at"][codes] = step
         ages = torch.arange(1, PERIOD + 1, device=self.weight.device)
-        state["waits"][1:] = state["waits"][:-1] + self._rate(step) * self._shrinking**ages
-        self._read = None
+        state["waits"][1:] = state["waits"][:-1] + self._rate(step) * self._shrinkage**ages
+        self._lookup = None
         if step % PERIOD == 0:
             self.settle()
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Bring all rows, weights and moments, up to date."""
-        state, (beta1, beta2) = self._begun(), self.group["betas"]
+        """Bring the weights and the moments of all rows up to date."""
+        state, (beta1, beta2) = self._ready_state(), self.group["betas"]
         if bool((state["moments_at"] == state["step"]).all()):
             return
-        for first in range(0, len(self.weight), _SETTLED_AT_ONCE):
-            part = slice(first, min(first + _SETTLED_AT_ONCE, len(self.weight)))
-            self._caught_up(torch.arange(part.start, part.stop, device=self.weight.device))
+        for first in range(0, len(self.weight), _ROWS_AT_ONCE):
+            part = slice(first, min(first + _ROWS_AT_ONCE, len(self.weight)))
+            self._updated(torch.arange(part.start, part.stop, device=self.weight.device))
             gap = float(state["step"]) - state["moments_at"][part, None]
             state["exp_avg"][part].mul_(beta1**gap)
             state["exp_avg_sq"][part].mul_(beta2**gap)
         state["moments_at"].copy_(state["weights_at"])
 
-    def before_reading(self, table: nn.Module, read: tuple[Tensor, ...]) -> None:
-        """Bring the rows up to date that the embedding is about to look up."""
+    def before_reading(self, table: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Bring the rows up to date before the embedding looks them up."""
         if table.training and torch.is_grad_enabled():
             with torch.no_grad():
-                codes, places = torch.unique(read[0], return_inverse=True)
-                self._read = _Read(self._caught_up(codes), places.flatten())
+                codes, inverse = torch.unique(inputs[0], return_inverse=True)
+                self._lookup = _Lookup(self._updated(codes), inverse.flatten())
 
     def _with_gradient(self, gradient: Tensor) -> tuple[_Rows, Tensor]:
-        """The rows that have a gradient, brought up to date, and the gradient of each (n, width)."""
-        read = self._read
-        if read is not None and read.is_of(gradient):  # what goes where is known, and need not be sorted again
-            values = torch.zeros_like(read.rows.first).index_add_(0, read.places, gradient._values())
-            return read.rows, values
+        """Return the rows that have a gradient, brought up to date, and their gradients (n, width)."""
+        lookup = self._lookup
+        if lookup is not None and lookup.matches(gradient):  # its order is known, so no sorting is needed
+            values = torch.zeros_like(lookup.rows.first).index_add_(0, lookup.inverse, gradient._values())
+            return lookup.rows, values
         gradient = gradient.coalesce()
         codes = gradient.indices()[0]
-        if read is not None and torch.equal(read.rows.codes, codes):
-            return read.rows, gradient.values()
-        return self._caught_up(codes), gradient.values()  # of several processes each has read its own rows only
+        if lookup is not None and torch.equal(lookup.rows.codes, codes):
+            return lookup.rows, gradient.values()
+        # With several processes the gradient also has rows that other processes read.
+        return self._updated(codes), gradient.values()
 
-    def _caught_up(self, codes: Tensor) -> _Rows:
-        """The rows with these codes (n,), none of them twice, after their weights were brought up to date."""
-        state = self._begun()
+    def _updated(self, codes: Tensor) -> _Rows:
+        """Bring the weights of the rows with these distinct codes (n,) up to date, and return the rows."""
+        state = self._ready_state()
         step = float(state["step"])
         rows = _Rows(
             codes,
@@ -115,7 +116,7 @@ class DeferredTable:
             state["moments_at"].index_select(0, codes)[:, None],
         )
         at = state["weights_at"].index_select(0, codes)[:, None]
-        factors = state["waits"][(step - at).long()] * self._shrinking ** (at - rows.moments_at)
+        factors = state["waits"][(step - at).long()] * self._shrinkage ** (at - rows.moments_at)
         rows.move(factors, self._eps(step))
         _put(self.weight, codes, rows.weights)
         state["weights_at"][codes] = step
@@ -123,27 +124,27 @@ class DeferredTable:
 
     @property
     def group(self) -> dict[str, Any]:
-        """The options; a state that is restored brings others."""
-        found: dict[str, Any] = self._optimizer.param_groups[self._group]
-        return found
+        """Options of the parameter group; restoring a state replaces them."""
+        group: dict[str, Any] = self._optimizer.param_groups[self._group]
+        return group
 
     @property
-    def _shrinking(self) -> float:
-        """What first moment / √second moment becomes in a step without a gradient."""
+    def _shrinkage(self) -> float:
+        """Factor by which first moment / √second moment changes in a step without a gradient."""
         beta1, beta2 = self.group["betas"]
         return float(beta1 / beta2**0.5)
 
     def _rate(self, step: float) -> float:
-        """By how many first moment / √second moment a row moves at this step."""
+        """Multiple of first moment / √second moment by which a row moves at this step."""
         beta1, beta2 = self.group["betas"]
         return float(self.group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step))
 
     def _eps(self, step: float) -> float:
-        """What is added to √second moment, whose correction is part of the rate."""
+        """Term that is added to √second moment; the bias correction of the second moment is part of `_rate`."""
         return float(self.group["eps"] * (1 - self.group["betas"][1] ** max(step, 1.0)) ** 0.5)
 
-    def _begun(self) -> dict[str, Any]:
-        """The state, made where there is none; that of an Adam that moved all rows at once is up to date."""
+    def _ready_state(self) -> dict[str, Any]:
+        """Return the state, and create its missing parts. A state of plain Adam counts as up to date."""
         weight = self.weight
         state: dict[str, Any] = self._optimizer.state[weight]
         if not state:
@@ -158,7 +159,7 @@ class DeferredTable:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Copies of some rows: codes (n,), weights and moments (n, width), and the step moments_at (n, 1)."""
+    """Copies of some rows: codes (n,), weights and moments (n, width), and the step (n, 1) of the moments."""
 
     codes: Tensor
     weights: Tensor
@@ -167,25 +168,25 @@ class _Rows:
     moments_at: Tensor
 
     def move(self, factor: Tensor | float, eps: float) -> None:
-        """Take `factor` times first moment / √second moment from the weights."""
+        """Subtract `factor` times first moment / √second moment from the weights."""
         self.weights.sub_(self.second.sqrt().add_(eps).reciprocal_().mul_(self.first).mul_(factor))
 
 
 @dataclass(frozen=True)
-class _Read:
-    """A lookup: the rows it read, and which of them (m,) each of its m places got."""
+class _Lookup:
+    """Lookup of m codes in the table: the distinct rows, and `inverse` (m,), the index of the row of each code."""
 
     rows: _Rows
-    places: Tensor
+    inverse: Tensor
 
-    def is_of(self, gradient: Tensor) -> bool:
-        """Whether the sparse gradient has one row for each place of this lookup, in its order."""
+    def matches(self, gradient: Tensor) -> bool:
+        """Check that the sparse gradient has one row for each code of this lookup, in its order."""
         codes = gradient._indices()[0]
-        return len(codes) == len(self.places) and torch.equal(self.rows.codes[self.places], codes)
+        return len(codes) == len(self.inverse) and torch.equal(self.rows.codes[self.inverse], codes)
 
 
 def _put(table: Tensor, codes: Tensor, rows: Tensor) -> None:
-    """Write the rows into the table; NumPy does it in half of torch's time."""
+    """Write the rows into the table. On a CPU NumPy needs half the time of torch."""
     if table.device.type == "cpu":
         table.detach().numpy()[codes.numpy()] = rows.numpy()
     else:

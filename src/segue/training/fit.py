@@ -1,4 +1,4 @@
-"""`segue.fit`: from a config and a split to a Recommender."""
+"""`segue.fit`: makes a Recommender from a config and a split."""
 
 from __future__ import annotations
 
@@ -48,36 +48,36 @@ def fit(
     Parameters
     ----------
     config
-        The model: `SASRec()`, `SSEPT()`, `Popularity()`, ….
+        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, ….
     data
-        A split: its training part is fitted, its validation part chooses the epoch, and its test part is not looked at
-        (unless `Training.watch_test` asks for its curves). Or a Dataset, all of which is fitted.
+        A split: the model is fitted to its training part, and its validation part chooses the epoch. Its test part is
+        not read, unless `Training.watch_test` asks for its curves. Or a Dataset, which is fitted as a whole.
     validation
-        With a Dataset: the Holdout that chooses the epoch, if there is one.
+        The Holdout that chooses the epoch, if `data` is a Dataset.
     training
-        Options of the training; models that only count need none.
+        Options of the training; counting models need none.
     out
         Folder of the run: checkpoints, `metrics.csv`, `curves.png`, `run.json` and, at the end, the `recommender`.
     resume
-        Go on with the run in `out`, exactly as if it had never stopped.
+        Continue the run in `out`, exactly as if it had never stopped.
     refit
-        Then train again from the start on everything but the test part, for as many epochs as validation chose.
-        Published figures are made this way.
+        After the fit, train again from the start on everything but the test part, for as many epochs as validation
+        chose. Published results are made this way.
     quiet
         Show no progress.
 
     Returns
     -------
     recommender
-        Its `metadata["training"]` tells the best epoch, its validation metrics, which epoch was the best by each of
-        them (`best_epochs`) and the seconds it took.
+        Its `metadata["training"]` has the best epoch, the validation metrics of that epoch, the best epoch by each
+        metric (`best_epochs`) and the seconds that the fit took.
 
     Raises
     ------
     TrainingError
-        The loss is not finite, or there is nothing to learn from.
+        The loss is not finite, or the data have nothing to learn from.
     StorageError
-        `out` holds a run already and `resume` is not set, or holds another run and it is.
+        `out` holds a run and `resume` is not set, or `resume` is set and `out` holds a different run.
     ConfigError
         `resume` without `out`, `refit` without a split, or a metric that validation cannot measure.
 
@@ -87,7 +87,7 @@ def fit(
     >>> recommender = segue.fit(segue.SASRec(), split, out="runs/first")         # doctest: +SKIP
     """
     settings = training or Training()
-    train, chosen, everything, spec = _parts(data, validation)
+    train, validation, whole, spec = _parts(data, validation)
     watched = data.test if settings.watch_test and isinstance(data, Split) else None
     if refit and not isinstance(data, Split):
         raise ConfigError("refit=True needs a split: it trains again on everything but the test part.")
@@ -96,25 +96,25 @@ def fit(
         _check_folder(folder, resume)
     keep_buffers()
     started = time.perf_counter()
-    settings = with_task_defaults(settings, config, chosen, folder if resume else None)
+    settings = with_task_defaults(settings, config, validation, folder if resume else None)
     with torch.random.fork_rng(devices=[]):
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
-            check_validation(model, settings, chosen, watched)
-        facts = {} if folder is None else run_manifest(config.resolved(train), everything, spec, refit)
+            check_validation(model, settings, validation, watched)
+        manifest = {} if folder is None else run_manifest(config.resolved(train), whole, spec, refit)
         if isinstance(model, TrainableModel):
-            run = _Run(settings, folder, Progress(quiet), facts)
-            notes = run.fit(model, train, chosen, resume, watched)
+            run = _Run(settings, folder, Progress(quiet), manifest)
+            notes = run.fit(model, train, validation, resume, watched)
             settings = run.settings
             if refit and isinstance(data, Split):
-                again = _new(config, data.refit, settings.seed)
-                assert isinstance(again, TrainableModel)
-                notes["refit"] = run.again(notes["best_epoch"]).fit(again, data.refit, None, resume)
-                model = again
+                refitted = _new(config, data.refit, settings.seed)
+                assert isinstance(refitted, TrainableModel)
+                notes["refit"] = run.refit(notes["best_epoch"]).fit(refitted, data.refit, None, resume)
+                model = refitted
         elif isinstance(model, CountingModel):
             if folder is not None and _is_main():
-                write_json(folder / "run.json", facts)
+                write_json(folder / "run.json", manifest)
             model.count(data.refit if refit and isinstance(data, Split) else train)
     _leave_together()
     metadata: dict[str, Any] = {
@@ -123,7 +123,7 @@ def fit(
         "options": settings.to_dict(),
         "training": {**notes, "seconds": time.perf_counter() - started},
     }
-    recommender = Recommender(model, everything, metadata)
+    recommender = Recommender(model, whole, metadata)
     if folder is not None and _is_main():
         recommender.save(folder / "recommender")
     return recommender
@@ -137,17 +137,18 @@ class _Run:
         settings: Training,
         folder: Path | None,
         progress: Progress,
-        facts: dict[str, Any],
+        manifest: dict[str, Any],
         until: int | None = None,
     ) -> None:
-        self.settings, self.folder, self.progress, self.facts, self.until = settings, folder, progress, facts, until
+        self.settings, self.folder, self.progress = settings, folder, progress
+        self.manifest, self.until = manifest, until
         self.curves_drawn = time.perf_counter()
 
-    def again(self, epochs: int) -> _Run:
-        """The same for a fixed number of epochs, in a folder of its own."""
+    def refit(self, epochs: int) -> _Run:
+        """Return a run with the same settings for a fixed number of epochs, in its own folder."""
         self.progress.console.print(f"training again on everything but the test part, {epochs} epochs")
         folder = None if self.folder is None else self.folder / "refit"
-        return _Run(replace(self.settings, patience=None), folder, self.progress, self.facts, until=epochs)
+        return _Run(replace(self.settings, patience=None), folder, self.progress, self.manifest, until=epochs)
 
     def fit(
         self,
@@ -157,7 +158,7 @@ class _Run:
         resume: bool,
         watched: Holdout | None = None,
     ) -> dict[str, Any]:
-        """Train the model, and tell how it went."""
+        """Train the model, and return the notes on its training for the metadata."""
         settings, config = self.settings, model.config.to_dict()
         model.prepare(train)
         examples = model.examples(train)
@@ -169,7 +170,7 @@ class _Run:
         if resume and self.folder is not None and (self.folder / "last.safetensors").is_file():
             trainer.resume()
         if self.folder is not None and accelerator.is_main_process:
-            write_json(self.folder / "run.json", {**self.facts, "training": self.settings.to_dict()})
+            write_json(self.folder / "run.json", {**self.manifest, "training": self.settings.to_dict()})
         try:
             state = trainer.run(self.progress, self._record(trainer))
         finally:
@@ -184,7 +185,7 @@ class _Run:
         trackers = list(self.settings.trackers)
         _check_trackers(trackers)
         if not torch.distributed.is_initialized():
-            AcceleratorState._reset_state(reset_partial_state=True)  # else a second fit could not choose anew
+            AcceleratorState._reset_state(reset_partial_state=True)  # so that a second fit can choose another
         accelerator = Accelerator(
             cpu=self.settings.cpu,
             mixed_precision=self.settings.precision,
@@ -197,7 +198,7 @@ class _Run:
         return accelerator
 
     def _record(self, trainer: Trainer) -> Callable[[list[dict[str, float]]], None]:
-        """Called after each epoch: the table always, the picture now and then."""
+        """Return the function to call after each epoch: it writes the table always, and the curves now and then."""
 
         def record(history: list[dict[str, float]]) -> None:
             if self.folder is not None:
@@ -214,7 +215,7 @@ class _Run:
 
 
 def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:
-    """A new module with what its settings leave to the Dataset; its weights are a function of the seed."""
+    """Build a module whose settings are resolved for the Dataset and whose weights follow from the seed."""
     torch.manual_seed(seed)
     return config.resolved(dataset).build(dataset.n_users, dataset.n_items)
 
@@ -222,20 +223,22 @@ def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:
 def _parts(
     data: Split | Dataset, validation: Holdout | None
 ) -> tuple[Dataset, Holdout | None, Dataset, dict[str, object] | None]:
-    """Training view, Holdout that chooses, the whole Dataset, and the split as plain data."""
+    """Training view, validation Holdout, whole Dataset, and the split as plain data."""
     if isinstance(data, Split):
         if validation is not None:
-            raise ConfigError("a split brings its own validation part: give one or the other.")
+            raise ConfigError(
+                "a split has its own validation part: pass either a split, or a Dataset with validation=."
+            )
         return data.train, data.validation, data.dataset, data.spec
     return data, validation, data if validation is None else validation.dataset, None
 
 
-def _check_trackers(wanted: Sequence[str]) -> None:
+def _check_trackers(trackers: Sequence[str]) -> None:
     installed = [str(tracker) for tracker in get_available_trackers()]
-    for tracker in wanted:
+    for tracker in trackers:
         if tracker not in installed:
-            has = ", ".join(installed) or "none"
-            raise ConfigError(f"trackers: {tracker!r} is unknown or not installed; installed: {has}.")
+            names = ", ".join(installed) or "none"
+            raise ConfigError(f"trackers: {tracker!r} is unknown or not installed; installed: {names}.")
 
 
 def _check_folder(folder: Path | None, resume: bool) -> None:
@@ -244,35 +247,35 @@ def _check_folder(folder: Path | None, resume: bool) -> None:
             raise ConfigError("resume=True needs the folder of the run: pass out=.")
         return
     if not resume and ((folder / "last.safetensors").exists() or (folder / "recommender").exists()):
-        raise StorageError(f"{folder} holds a run already: resume it, or choose another folder.")
+        raise StorageError(f"{folder} already holds a run: resume it, or choose another folder.")
 
 
 def _notes(state: State) -> dict[str, Any]:
     best = next((row for row in state.history if row["epoch"] == state.best_epoch), {})
-    shown = {name: value for name, value in best.items() if name not in NOT_METRICS and not name.startswith(TEST)}
+    metrics = {name: value for name, value in best.items() if name not in NOT_METRICS and not name.startswith(TEST)}
     return {
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,
-        "validation": shown,
-        "best_epochs": {name: _best_epoch(state.history, name) for name in shown},
+        "validation": metrics,
+        "best_epochs": {name: _best_epoch(state.history, name) for name in metrics},
         "seconds_per_epoch": sum(row["seconds"] for row in state.history) / max(len(state.history), 1),
     }
 
 
 def _best_epoch(history: list[dict[str, float]], metric: str) -> int:
-    """The first of the epochs in which the metric was best."""
+    """First of the epochs with the best value of the metric."""
     measured = [row for row in history if metric in row]
     choose = min if lower_is_better(metric) else max
     return int(choose(measured, key=lambda row: row[metric])["epoch"])
 
 
 def _leave_together() -> None:
-    """Several processes part only when all trainings are over: who parts early and meets anew may wait forever."""
+    """Leave the process group once all processes are done: one that left early and joined again might wait forever."""
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
 def _is_main() -> bool:
-    """Whether this process writes; models that only count never tell torch.distributed that they are several."""
+    """Check that this process writes the files. Counting models never set up torch.distributed, so RANK decides."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""Several processes for one training, which find each other through torch.distributed."""
+"""Training in several processes that are joined by torch.distributed."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _SECONDS_TO_STOP = 600
-"""How long a step, or a validation that has begun, may go on after Ctrl-C."""
+"""Longest time that a step or a validation in progress may continue after Ctrl-C."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def launch(words: Sequence[str], processes: int) -> int:
+def launch(arguments: Sequence[str], processes: int) -> int:
     """Run `python -m …` in several processes, wait for all of them, and return the exit code of the first that failed.
 
-    Each process finds its place in the environment (RANK, WORLD_SIZE, …), as torchrun gives it. If one fails, the
-    others are ended.
+    Each process reads its rank from the environment (RANK, WORLD_SIZE, …), as under torchrun. If one fails, the others
+    are ended.
 
     Parameters
     ----------
-    words
+    arguments
         The module and its arguments.
     processes
-        How many.
+        Number of processes.
 
     Raises
     ------
     KeyboardInterrupt
-        Ctrl-C: the processes were told, and have ended. A second one while they still save ends them at once.
+        Ctrl-C was pressed, and the processes have saved and ended. A second Ctrl-C while they save ends them at once.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -48,8 +48,8 @@ def launch(words: Sequence[str], processes: int) -> int:
         shutdown_timeout=_SECONDS_TO_STOP,
     )
     try:
-        with _undisturbed(), _threads(max(1, (os.cpu_count() or 1) // processes)):
-            elastic_launch(config, sys.executable)("-m", *words)
+        with _quiet_torch(), _threads(max(1, (os.cpu_count() or 1) // processes)):
+            elastic_launch(config, sys.executable)("-m", *arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 1
@@ -61,22 +61,22 @@ def launch(words: Sequence[str], processes: int) -> int:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Within, torch says nothing of its own: the processes have said what went wrong. Afterwards all is as before."""
-    handlers = {one: signal.getsignal(one) for one in _SIGNALS}
+def _quiet_torch() -> Iterator[None]:
+    """Silence torch, because the processes report their own errors; restore logging and signal handlers at the end."""
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         yield
     finally:
         logging.disable(disabled)
-        for one, handler in handlers.items():
-            signal.signal(one, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
 def _threads(number: int) -> Iterator[None]:
-    """Within, processes that are started use so many threads each, unless the environment says otherwise."""
+    """Set the number of threads of each process started in the context, unless the environment has set it."""
     given = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = given or str(number)
     try:

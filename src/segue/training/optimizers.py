@@ -1,4 +1,4 @@
-"""The optimizer: torch's Adam, which for tables of which a step reads a few rows touches only those rows."""
+"""Optimizer of training: Adam that touches only the rows of an embedding table that a step reads."""
 
 from __future__ import annotations
 
@@ -18,71 +18,71 @@ from segue.training.config import Training
 from segue.training.deferred import DeferredTable
 
 _WORTH_DEFERRING = 9
-"""Rows of a table for each that a step reads, from which on it is faster to move only those."""
+"""Rows of a table per row read in a step, above which deferred updates are faster."""
 _WORTH_GATHERING = 4
-"""The same, from which on it is faster to put the gradients of those rows into a buffer than to make one of all."""
+"""Rows of a table per row read in a step, above which gathering sparse gradients beats dense gradients."""
 
 
 class RowAdam(torch.optim.Adam):
-    """Adam (Kingma & Ba 2015), or AdamW (Loshchilov & Hutter 2019), that takes sparse gradients as well.
+    """Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019) for dense and sparse gradients.
 
-    Parameters with a dense gradient are updated by torch's fused Adam. Of those with a sparse one, as
-    `embedding(…, sparse=True)` leaves it, only the rows of the gradient are touched: their weights, their first
-    moments, and one second moment per row, the mean over the row's squares. Rows that no step reads keep what they
-    have, without decay. So a table costs a step what it reads, and its state a little more than its own size.
+    Torch's fused Adam updates parameters with a dense gradient. A sparse gradient, as `embedding(…, sparse=True)`
+    makes it, changes only its own rows: their weights, their first moments, and one second moment per row, the mean of
+    its squares. Rows that no step reads stay as they are, without decay. So the cost of a step grows with the rows that
+    it reads, and the state takes little more memory than the table.
 
-    A table given to `defer` costs as little, and is moved as a dense gradient would have moved it: see `deferred.py`.
-    One given to `gather` is moved as a whole, by the same fused Adam.
+    A table given to `defer` costs as little, and moves as a dense gradient would move it: see `deferred.py`. A table
+    given to `gather` moves as a whole, by the same fused Adam.
     """
 
     def defer(self, table: nn.Embedding) -> None:
-        """From now on the table has sparse gradients, and what Adam does to rows that are not read waits.
+        """Give the table sparse gradients, and update its rows only when they are read.
 
         Raises
         ------
         ConfigError
-            There is weight decay, which cannot wait.
+            There is weight decay, which cannot be deferred.
         """
         table.sparse = True
-        for place, group in enumerate(self.param_groups):
+        for number, group in enumerate(self.param_groups):
             if any(table.weight is parameter for parameter in group["params"]):
                 if group["weight_decay"]:
                     raise ConfigError(
                         f"weight_decay={group['weight_decay']}: rows that a step does not read decay too. Train with "
                         'row_updates="never", or without weight decay.'
                     )
-                self._deferred[table.weight] = DeferredTable(table.weight, self, place)
+                self._deferred[table.weight] = DeferredTable(table.weight, self, number)
                 self._hooks.append(table.register_forward_pre_hook(self._deferred[table.weight].before_reading))
                 self._sparse.append(table)
 
     def gather(self, table: nn.Embedding) -> None:
-        """From now on the table has sparse gradients, which are put into one buffer of its size.
+        """Give the table sparse gradients, and gather them in one buffer of the size of the table.
 
-        To make and to zero such a buffer at every step, as dense gradients do, is memory traffic of the whole table, of
-        which a step reads few rows.
+        Dense gradients make and zero such a buffer at every step. That is memory traffic of the whole table for the few
+        rows that a step reads.
         """
         table.sparse = True
         self._buffers[table.weight] = torch.zeros_like(table.weight)
         self._sparse.append(table)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a saved state; tables that were deferred there and are not here are brought up to date."""
+        """Load a saved state; tables that were deferred in it and are no longer are brought up to date."""
         super().load_state_dict(state_dict)
-        for place, group in enumerate(self.param_groups):
+        for number, group in enumerate(self.param_groups):
             for parameter in group["params"]:
                 if "waits" in self.state[parameter] and parameter not in self._deferred:
                     with torch.no_grad():
-                        DeferredTable(parameter, self, place).settle()
+                        DeferredTable(parameter, self, number).settle()
                     for name in ("waits", "weights_at", "moments_at"):
                         del self.state[parameter][name]
 
     def settle(self) -> None:
-        """Bring all deferred tables up to date, to be read in any way."""
+        """Bring all deferred tables up to date, so that their weights can be read directly."""
         for table in self._deferred.values():
             table.settle()
 
     def release(self) -> None:
-        """Bring all deferred tables up to date, and leave all as they were before: the model forgets the optimizer."""
+        """Bring all deferred tables up to date, and remove everything that the optimizer added to the model."""
         self.settle()
         for hook in self._hooks:
             hook.remove()
@@ -97,7 +97,7 @@ class RowAdam(torch.optim.Adam):
 
     @cached_property
     def _buffers(self) -> dict[Tensor, Tensor]:
-        """Zero between steps, by the table that gathers its gradients there."""
+        """Gradient buffer of each gathered table; zero between steps."""
         return {}
 
     @cached_property
@@ -117,7 +117,7 @@ class RowAdam(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One step; sparse gradients are used up."""
+        """Take one step; it consumes sparse gradients."""
         rows: list[tuple[dict[str, Any], Tensor, Tensor]] = []
         gathered: list[tuple[Tensor, Tensor]] = []
         for group in self.param_groups:
@@ -167,7 +167,7 @@ class RowAdam(torch.optim.Adam):
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
-    """Scale gradients down to this norm, if theirs, taken together, is larger; sparse ones as well."""
+    """Scale all gradients, dense and sparse, down to a common norm of `norm` if it is larger."""
     gradients = []
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
@@ -176,13 +176,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
         elif parameter.grad is not None:
             gradients.append(parameter.grad)
     total = torch.nn.utils.get_total_norm(gradients)
-    share = (norm / (total + 1e-6)).clamp(max=1.0)
+    factor = (norm / (total + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
-        gradient.mul_(share)
+        gradient.mul_(factor)
 
 
 def make_optimizer(model: TrainableModel, settings: Training) -> RowAdam:
-    """Adam or AdamW for all parameters of a model."""
+    """Return Adam or AdamW for all parameters of a model."""
     return RowAdam(
         model.parameters(),
         lr=settings.learning_rate,
@@ -196,11 +196,10 @@ def make_optimizer(model: TrainableModel, settings: Training) -> RowAdam:
 def sparse_tables(
     model: TrainableModel, examples: Examples, settings: Training, accelerator: Accelerator
 ) -> tuple[list[nn.Embedding], list[nn.Embedding]]:
-    """The tables whose rows are to be moved when they are read, as `row_updates` says, and those whose gradients are to
-    be gathered.
+    """Choose the tables to defer, as `row_updates` says, and the tables whose gradients to gather.
 
-    Bringing a row up to date costs some ten times what Adam takes for a row of a whole table, and all of them are
-    brought up to date at the end of each epoch.
+    A deferred update costs about ten times as much as Adam's update of one row of a whole table, and all rows are
+    updated at the end of each epoch.
     """
     if settings.row_updates == "never":
         return [], []
@@ -221,7 +220,7 @@ def sparse_tables(
 
 
 def check_processes(model: TrainableModel, accelerator: Accelerator) -> None:
-    """Refuse what several GPUs cannot do: their way of adding up gradients, NCCL's, has none for sparse ones."""
+    """Refuse sparse gradients on several GPUs, because NCCL cannot add them up."""
     sparse = any(isinstance(part, nn.Embedding) and part.sparse for part in model.modules())
     if sparse and accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Progress of a training on standard error: loss, rate and time left."""
+"""Progress of training on standard error: loss, rate and time left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from segue.training.curves import NOT_METRICS, TEST
 
 
 class Progress:
-    """A bar per epoch, and a line at its end. `Progress(quiet=True)` shows nothing."""
+    """A progress bar per epoch, and a line at its end. `Progress(quiet=True)` shows nothing."""
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -21,7 +21,7 @@ class Progress:
         self._task: TaskID | None = None
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
-        """Begin an epoch of `steps` steps; `done` of them were taken before."""
+        """Begin an epoch of `steps` steps; `done` of them are already completed."""
         if self.quiet or not sys.stderr.isatty():
             return
         self._bar = Bar(
@@ -39,13 +39,13 @@ class Progress:
         )
 
     def step(self, loss: float) -> None:
-        """Count a step; `loss` is the mean of the epoch so far."""
+        """Count a step; `loss` is the mean loss of the epoch so far."""
         if self._bar is not None and self._task is not None:
             rate = self._bar.tasks[0].speed or 0.0
             self._bar.update(self._task, advance=1, loss=loss, rate=rate)
 
     def end_epoch(self, row: dict[str, float], best: bool) -> None:
-        """End the epoch with a line of its figures, without those of the test part and of shorter lists."""
+        """End the epoch with a line of its loss and metrics; it omits the test part and shorter lists."""
         self.close()
         texts = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
         metrics = {name: value for name, value in row.items() if name not in NOT_METRICS and not name.startswith(TEST)}

@@ -1,4 +1,4 @@
-"""Content of `run.json`: everything that is needed to repeat a run."""
+"""Content of `run.json`: all that is needed to repeat a run."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _PACKAGES = ("segue", "torch", "accelerate", "numpy", "polars")
 
 
 def run_manifest(config: ModelConfig, dataset: Dataset, split: dict[str, object] | None, refit: bool) -> dict[str, Any]:
-    """The model, the data and the versions, as plain data; `run.json` has the options of the training beside them.
+    """Return the model, the data and the versions as plain data. `run.json` also has the options of the training.
 
     Parameters
     ----------
     config
-        The model's settings.
+        Settings of the model.
     dataset
         The whole Dataset, before the split.
     split
         The split as `Split.spec`; None if the model is trained on everything.
     refit
-        Whether the model is trained again on everything but the test part.
+        True if the model is trained again on everything but the test part.
     """
     sessions = None if dataset.session_offsets is None else len(dataset.sessions)
     return {

@@ -1,7 +1,7 @@
-"""The training loop, for any `TrainableModel`: it knows no model by name.
+"""Training loop for any `TrainableModel`; no model is known by name.
 
-All randomness of a step is a function of (seed, epoch, step, process), so a run that was killed and resumed goes
-through the same steps as one that was not.
+All randomness of a step is a function of (seed, epoch, step, process). So a run that was killed and resumed takes the
+same steps as an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -42,46 +42,46 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class State:
-    """Where a run stands: all that is needed to go on, besides weights and optimizer state."""
+    """Progress of a run: all that is needed to continue it, besides weights and optimizer state."""
 
     epoch: int = 0
     """Epochs completed."""
     step: int = 0
     """Steps completed within the epoch in progress."""
     loss_sum: float = 0.0
-    """Summed loss of the epoch in progress."""
+    """Sum of the losses of the epoch in progress."""
     seconds: float = 0.0
     """Seconds spent on the epoch in progress."""
     best_epoch: int = 0
-    """Epoch of the best validation so far; 0 = none yet."""
+    """Epoch with the best validation so far; 0 = none yet."""
     best_metric: float = -math.inf
-    """Its metric, once there is one."""
+    """Metric of the best epoch, if there is one."""
     history: list[dict[str, float]] = field(default_factory=list)
     """One row per completed epoch."""
 
 
 class Trainer:
-    """Fits one model to one set of examples.
+    """Training of one model on one set of examples.
 
     Parameters
     ----------
     model
-        The module; its weights are changed in place.
+        Module to train; its weights change in place.
     examples
-        From `model.examples(dataset)`.
+        Result of `model.examples(dataset)`.
     settings
-        The options.
+        Options of the training.
     validate
-        Called on the main process after an epoch; returns metrics, of which `settings.metric` chooses the best
-        epoch. None: the last epoch is the best.
+        Function that the main process calls after an epoch. It returns metrics, and `settings.metric` chooses the best
+        epoch. With None the last epoch is the best.
     folder
-        Where `last.safetensors`, `best.safetensors` and kept epochs go; None keeps the best weights in memory only.
+        Folder of `last.safetensors`, `best.safetensors` and kept epochs; None keeps the best weights in memory only.
     identity
-        Plain data that says which run this is (model config, Dataset fingerprint); a checkpoint of another is refused.
+        Plain data that identifies the run (model config, Dataset fingerprint). A checkpoint of another run is refused.
     accelerator
         Devices and processes.
     until
-        Stop after so many epochs, on the schedule of all of them; when not given, after `settings.epochs`.
+        Epoch after which training stops, on the schedule of `settings.epochs`; the same as that when not given.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Trainer:
         self.settings = replace(settings, batch_size=self.batch_size, averaging=averaging)
         self.validate = validate
         self.folder = folder
-        # As it is read back: a tuple becomes a list.
+        # In the form that JSON reads back: a tuple becomes a list.
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
         self.accelerator = accelerator
         self.until = settings.epochs if until is None else until
@@ -113,7 +113,7 @@ class Trainer:
         for table in gathered:
             self.optimizer.gather(table)
         check_processes(model, accelerator)
-        self.wrapped = accelerator.prepare_model(self.model)  # now it is known which gradients are sparse
+        self.wrapped = accelerator.prepare_model(self.model)  # after it is settled which gradients are sparse
         self.average = Average(self.model, averaging)
         self.state = State()
         self.best: dict[str, Tensor] = {}
@@ -123,7 +123,7 @@ class Trainer:
     # ---- the loop -----------------------------------------------------------------------------------------------
 
     def run(self, progress: Progress, on_epoch: Callable[[list[dict[str, float]]], None] | None = None) -> State:
-        """Train from the current state to the end, and leave the best weights in the model."""
+        """Train from the current state to the end, and load the best weights into the model."""
         with self._interruptible():
             while self.state.epoch < self.until and not self._out_of_patience():
                 self._epoch(progress)
@@ -160,7 +160,7 @@ class Trainer:
         progress.end_epoch(row, best=bool(self.validate) and state.best_epoch == state.epoch)
 
     def _step(self, index: np.ndarray[Any, np.dtype[np.int64]], step: int) -> float:
-        """One optimizer step; returns the mean loss per term of this process's part of the batch."""
+        """Take one optimizer step; return the mean loss per term of this process's part of the batch."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         shards = [index[part::world] if len(index) >= world else index for part in range(world)]
         weight = float(sum(self.examples.weights[shard].sum() for shard in shards))
@@ -183,7 +183,7 @@ class Trainer:
         return value
 
     def _learning_rate(self) -> float:
-        """That of the step in progress: rising over the warm-up, then as the schedule says."""
+        """Learning rate of the step in progress: rising over the warm-up, then according to the schedule."""
         settings = self.settings
         per_epoch = n_batches(len(self.examples.lengths), self.batch_size)
         done, warm = self.state.epoch * per_epoch + self.state.step, settings.warmup_steps
@@ -198,7 +198,7 @@ class Trainer:
         state, last = self.state, self.state.epoch == self.until
         metrics: dict[str, float] = {}
         self.average.add(state.epoch)
-        with self.average.shown():
+        with self.average.applied():
             if self.validate and (last or state.epoch % self.settings.validate_every == 0):
                 metrics = self._validated()
                 row.update(metrics)
@@ -214,7 +214,7 @@ class Trainer:
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
-        """Whether no epoch before was as good; without validation the last is the best."""
+        """Check that no earlier epoch was as good; without validation the last epoch is the best."""
         if not self.validate:
             return True
         metric, best = self.settings.metric or "", self.state.best_metric
@@ -225,12 +225,12 @@ class Trainer:
         return metrics[metric] < best if lower_is_better(metric) else metrics[metric] > best
 
     def _validated(self) -> dict[str, float]:
-        """Metrics of the main process, the same in all processes."""
+        """Measure the metrics in the main process, and return them in all processes."""
         assert self.validate is not None
-        found: list[Any] = [self.validate() if self.accelerator.is_main_process else None]
+        shared: list[Any] = [self.validate() if self.accelerator.is_main_process else None]
         if self.accelerator.num_processes > 1:
-            torch.distributed.broadcast_object_list(found, src=0)
-        return dict(found[0])
+            torch.distributed.broadcast_object_list(shared, src=0)
+        return dict(shared[0])
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience
@@ -241,16 +241,16 @@ class Trainer:
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """Go on from `last.safetensors`.
+        """Continue from `last.safetensors`.
 
         Raises
         ------
         StorageError
-            There is none, or it belongs to a run with other settings or another Dataset.
+            The file is missing, or belongs to a run with other settings or another Dataset.
         """
         assert self.folder is not None
         tensors, note = load_checkpoint(self.folder / "last.safetensors")
-        self._same_run(note["identity"])
+        self._check_same_run(note["identity"])
         self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
         restore_optimizer(self.optimizer, tensors)
         self.average.restore(tensors)
@@ -258,7 +258,7 @@ class Trainer:
         if self.state.best_epoch:
             self.best, _ = load_checkpoint(self.folder / "best.safetensors")
 
-    def _same_run(self, other: dict[str, Any]) -> None:
+    def _check_same_run(self, other: dict[str, Any]) -> None:
         formerly = {"model": dict(self.model.config.formerly), "training": FORMERLY}
         mine, theirs = _flat(self.identity), _flat(formerly) | _flat(other)
         for key in sorted(mine.keys() | theirs.keys()):
@@ -270,7 +270,7 @@ class Trainer:
                 )
 
     def _save_last(self) -> None:
-        """The state, and before it the best weights it speaks of."""
+        """Save the best weights, if they are new, and then the state, which refers to them."""
         if not self._best_saved:
             self._save("best.safetensors", self.best)
             self._best_saved = True
@@ -281,28 +281,28 @@ class Trainer:
         if self.folder is not None and self.accelerator.is_main_process:
             save_checkpoint(self.folder / name, tensors, {"state": asdict(self.state), "identity": self.identity})
 
-    # ---- trouble ------------------------------------------------------------------------------------------------
+    # ---- failures and interruptions -----------------------------------------------------------------------------
 
     def _not_finite(self, value: float, step: int) -> None:
-        kept = f" The last good state is in {self.folder}." if self.folder else ""
+        last_state = f" The last good state is in {self.folder}." if self.folder else ""
         raise TrainingError(
-            f"the loss became {value} at epoch {self.state.epoch + 1}, step {step + 1}: training stopped.{kept} "
+            f"the loss became {value} at epoch {self.state.epoch + 1}, step {step + 1}: training stopped.{last_state} "
             "A lower learning_rate, clip_norm=1 or some warmup_steps usually help."
         )
 
     def _stopping(self) -> bool:
-        """Whether Ctrl-C came, to any of the processes: all stop after the same step, or some would wait for ever."""
+        """Check that Ctrl-C reached any process. All stop after the same step, or some would wait forever."""
         if self.accelerator.num_processes == 1:
             return self._stop.is_set()
-        asked = torch.tensor(float(self._stop.is_set()), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(asked, reduction="sum"))
+        stops = torch.tensor(float(self._stop.is_set()), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(stops, reduction="sum"))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C lets the step in flight finish and saves; the second one acts at once.
+        """Make the first Ctrl-C finish the step in flight and save; the second one acts at once.
 
-        Of several processes each may get the signal more than once, from the terminal and from who started them, so
-        there it is left to who started them to lose patience.
+        With several processes each may receive the signal twice: from the terminal and from the launching process. So
+        only the launching process ends them early.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

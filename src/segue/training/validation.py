@@ -1,4 +1,4 @@
-"""Validation after an epoch: the validation part, which chooses, and the test part if it is watched."""
+"""Validation after an epoch, on the validation part and, if it is watched, the test part."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Validate = Measure
 def with_task_defaults(
     settings: Training, config: ModelConfig, validation: Holdout | None, resumed: Path | None = None
 ) -> Training:
-    """The settings with `metric` and `validation_exclude_seen` filled in.
+    """Return the settings with `metric` and `validation_exclude_seen` filled in.
 
     Parameters
     ----------
     settings
-        The options of the training.
+        Options of the training.
     config
-        The model, whose task has the defaults.
+        Config of the model; its task has the defaults.
     validation
-        The part that is measured, if there is one.
+        Validation part, if there is one.
     resumed
-        Folder of the run that goes on, if one does: options that are not given stay as they were.
+        Folder of the run to continue, if any: options that are not given stay as they were.
     """
     task, former = task_of(config), _former_options(resumed)
     metric, exclude_seen = settings.metric, settings.validation_exclude_seen
@@ -49,43 +49,43 @@ def with_task_defaults(
 
 
 def check_validation(model: Model, settings: Training, validation: Holdout | None, test: Holdout | None) -> None:
-    """Check that validation can measure the metric of the settings, before any time is spent.
+    """Check before training that validation can measure the metric of the settings.
 
     Parameters
     ----------
     model
         The model in training.
     settings
-        The options, with a metric.
+        Options of the training, with a metric.
     validation, test
-        The parts of the split; None if there are none. Without validation the metric does not matter.
+        Parts of the split, if there are any. Without a validation part the metric is not checked.
 
     Raises
     ------
     ConfigError
-        The metric is unknown, its list is longer than the ranking, or the model or the parts do not suit its task; or
+        The metric is unknown, its list is longer than the ranking, the model or the parts do not suit its task, or
         there is no test part to watch.
     """
     if settings.watch_test and (validation is None or test is None):
-        raise ConfigError("watch_test=True needs a split: its test part is what is watched.")
+        raise ConfigError("watch_test=True needs a split with a test part to watch.")
     if validation is not None:
         task, plan = _plan(settings)
         task.check_validation(model, plan, _sampled(settings, validation))
 
 
 def validation_of(model: Model, settings: Training, validation: Holdout, test: Holdout | None) -> Validate:
-    """The function to call after an epoch: it measures the same users and candidates every time.
+    """Return the function to call after an epoch. It measures the same users and candidates every time.
 
     Parameters
     ----------
     model
-        The model, as it is at the time of each call.
+        The model; each call measures its current weights.
     settings
-        The options, after `check_validation`.
+        Options of the training, after `check_validation`.
     validation
-        The part whose metrics have their own names.
+        Validation part; its metrics keep their names.
     test
-        The part whose metrics have `TEST` before their names; not measured if None.
+        Test part to watch, if any; `TEST` stands before the names of its metrics.
     """
     task, plan = _plan(settings)
     measure = task.validation(model, plan, _sampled(settings, validation))
@@ -117,7 +117,7 @@ def _sampled(settings: Training, holdout: Holdout) -> Holdout:
 
 
 def _former_options(folder: Path | None) -> Mapping[str, Any]:
-    """Options of the run in a folder; none if it has not begun."""
+    """Options of the run in a folder; empty if it has not begun."""
     if folder is None or not (folder / "run.json").is_file():
         return {}
     options = read_json(folder / "run.json").get("training")
