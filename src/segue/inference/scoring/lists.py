@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.data.vocabulary import Vocabulary
 from segue.inference.asking.ids import allowed_items
@@ -87,18 +88,20 @@ def best_lists(scorer: Scorer, users: RequestedUsers, rules: Rules, shares: Scor
         (n, k) float32.
     """
     rules.check(scorer.n_items)
-    served = np.flatnonzero(users.served_by(scorer))
+
+    def ranked(histories: Histories) -> tuple[Int64, Scores]:
+        hidden = histories if rules.exclude_seen else sessions_in_progress(histories)
+        return top_k(scorer, histories, rules.k, exclude_seen=hidden is not None, seen=hidden, allowed=rules.allowed)
+
+    served = users.served_by(scorer)
+    if len(users) and served.all():
+        return ranked(users.histories)
     codes = np.zeros((len(users), rules.k), dtype=np.int64)
     scores = np.zeros((len(users), rules.k), dtype=np.float32)
-    if len(served) < len(users):
-        popular = most_popular(shares, rules)
-        codes[:, : len(popular)], scores[:, : len(popular)] = popular, shares[popular]
-    if len(served):
-        histories = users.histories.select(served)
-        hidden = histories if rules.exclude_seen else sessions_in_progress(histories)
-        codes[served], scores[served] = top_k(
-            scorer, histories, rules.k, exclude_seen=hidden is not None, seen=hidden, allowed=rules.allowed
-        )
+    popular = most_popular(shares, rules)
+    codes[:, : len(popular)], scores[:, : len(popular)] = popular, shares[popular]
+    if served.any():
+        codes[served], scores[served] = ranked(users.histories.select(np.flatnonzero(served)))
     return codes, scores
 
 
@@ -132,22 +135,23 @@ def list_frame(
         Mask (n, k) of the items from the model; those of the users that it serves, if it is None.
     """
     rows, columns = np.nonzero(codes)
+    from_model = users.served_by(scorer)[rows] if by_model is None else by_model[rows, columns]
     return pl.DataFrame(
-        {
-            "user": users.ids[rows],
-            "item": catalogue.decode(codes[rows, columns]),
-            "score": scores[rows, columns],
-            rank_column: (columns + 1).astype(np.int32),
-            "model": model_names(
-                scorer, users.served_by(scorer)[rows] if by_model is None else by_model[rows, columns]
-            ),
-        }
+        [
+            (users.ids.new_from_index(0, len(rows)) if len(users) == 1 else users.ids[rows]).alias("user"),
+            catalogue.decode(codes[rows, columns]).alias("item"),
+            pl.Series("score", scores[rows, columns]),
+            pl.Series(rank_column, (columns + 1).astype(np.int32)),
+            model_names(scorer, from_model).alias("model"),
+        ]
     )
 
 
 def model_names(scorer: Scorer, by_model: npt.NDArray[np.bool_]) -> pl.Series:
     """Column `model` (n,): the name of the model where the mask `by_model` (n,) is true, else popularity."""
     names = _possible_names(scorer.config.name)
+    if by_model.all():
+        return names.new_from_index(0, len(by_model))
     return names[np.where(by_model, 0, len(names) - 1)]
 
 
