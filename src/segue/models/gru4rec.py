@@ -133,7 +133,7 @@ class GRU4RecModel(TrainableModel):
                 for gate in parameter.chunk(3):
                     nn.init.xavier_uniform_(gate)
 
-    # ---- training -----------------------------------------------------------------------------------------------
+    # ---- training ---------------------------------------------------------------------------------------------------
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
         """Return windows of the histories according to the settings."""
@@ -176,7 +176,7 @@ class GRU4RecModel(TrainableModel):
             states, _ = layer(self.dropout_hidden(states) if number else states)
         return states
 
-    # ---- scoring ------------------------------------------------------------------------------------------------
+    # ---- scoring ----------------------------------------------------------------------------------------------------
 
     def inputs(self, histories: Histories) -> HistoryInputs:
         """Return the newest items of each history."""

@@ -15,7 +15,7 @@ Weights = Mapping[str, Array]
 
 
 class Entry(NamedTuple):
-    """Rating in the history of an item, with its number among all ratings (`context`) and in the history (`position`)."""
+    """Rating in the history of an item; `context` is its number among all ratings, `position` that in the history."""
 
     user: int
     rating: float
@@ -24,7 +24,7 @@ class Entry(NamedTuple):
     position: int
 
 
-NOBODY = Entry(0, 0.0, 0, 0, 0)
+NO_NEIGHBOUR = Entry(0, 0.0, 0, 0, 0)
 
 
 class Prediction(NamedTuple):
@@ -61,7 +61,7 @@ def neighbours(config: ARERec, history: Sequence[Entry], user: int, moment: int)
 
 def predict(weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry]) -> Prediction:
     """Predict the rating of a pair with these neighbours."""
-    read = list(entries) or [NOBODY]
+    read = list(entries) or [NO_NEIGHBOUR]
     table, known = weights["users.weight"], weights["users.known"].astype(bool)
     of_user = table[user] if known[user] else table[known].mean(0)
     shares = attention(weights, config, of_user, table[[entry.user for entry in read]])

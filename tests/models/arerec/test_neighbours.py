@@ -168,7 +168,7 @@ def test_every_rating_is_learnt_once_and_never_sees_itself(
     assert (batch.users[batch.levels < 0] == 0).all()
 
 
-# ---- leaks into a fitted model ------------------------------------------------------------------------------------
+# ---- leaks into a fitted model --------------------------------------------------------------------------------------
 
 
 def timed() -> Dataset:

@@ -15,7 +15,7 @@ from segue.data.histories import NOW
 from segue.data.ragged import Int64, rows_of
 from segue.errors import ConfigError
 from segue.models.arerec.neighbours import (
-    NOBODY,
+    NO_NEIGHBOUR,
     ItemNeighbours,
     RatingBatch,
     RatingExamples,
@@ -128,7 +128,7 @@ class ARERecModel(RatingModel, TrainableModel):
         with torch.no_grad():
             self.items.weight[0] = 0
 
-    # ---- training -----------------------------------------------------------------------------------------------
+    # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, dataset: Dataset) -> None:
         """Store the histories of the items, the known users, and the initial biases."""
@@ -238,7 +238,7 @@ class ARERecModel(RatingModel, TrainableModel):
         products: Tensor = asks @ tells.transpose(1, 2) * _AGREEMENT
         return products
 
-    # ---- prediction ---------------------------------------------------------------------------------------------
+    # ---- prediction -------------------------------------------------------------------------------------------------
 
     @property
     def levels(self) -> tuple[float, ...]:
@@ -350,7 +350,7 @@ class ARERecModel(RatingModel, TrainableModel):
         width = batch.inside.shape[2]
         without = batch.inside & ~torch.eye(width, dtype=torch.bool, device=self.device)
         without[:, 0] = batch.inside[:, 0]
-        without[:, :, NOBODY] = ~without[:, :, 1:].any(dim=2)
+        without[:, :, NO_NEIGHBOUR] = ~without[:, :, 1:].any(dim=2)
         left_out = batch._replace(users=batch.users.expand(-1, width), inside=without)
         logits, reading = self.logits(left_out)
         expected = logits.softmax(dim=-1) @ self.scale

@@ -17,7 +17,7 @@ from torch import Tensor
 from segue.data.ragged import Int64, positions
 
 LookBack = Literal["past", "train", "reference"]
-NOBODY = 0
+NO_NEIGHBOUR = 0
 """User code and column of the empty neighbour, which is read if there are no others."""
 
 
@@ -118,7 +118,7 @@ class ItemNeighbours:
         rated_positions = low[:, None] + np.arange(max(int((high - low).max(initial=0)), 0))
         real = rated_positions < high[:, None]
         rated_positions = np.where(real, rated_positions, 0)
-        raters = np.where(real, self.users[rated_positions] if len(self.users) else rated_positions, NOBODY)
+        raters = np.where(real, self.users[rated_positions] if len(self.users) else rated_positions, NO_NEIGHBOUR)
         inside = (
             (rated_positions[:, None] >= starts[:, :, None])
             & (rated_positions[:, None] < ends[:, :, None])
@@ -127,7 +127,7 @@ class ItemNeighbours:
         if self.look_back == "train":
             inside &= raters[:, None] != users[:, :, None]
             inside = self._at_most(inside)
-        distinct, index = np.unique(_with_empty_column(raters, NOBODY), return_inverse=True)
+        distinct, index = np.unique(_with_empty_column(raters, NO_NEIGHBOUR), return_inverse=True)
         neighbour_levels = np.where(real, self.levels[rated_positions].astype(np.int64) if len(self.levels) else 0, -1)
         arrays = (
             items,

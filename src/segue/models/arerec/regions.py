@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from segue.models.arerec.neighbours import NOBODY, RatingBatch
+from segue.models.arerec.neighbours import NO_NEIGHBOUR, RatingBatch
 from segue.nn.dropout import Dropout
 
 Contexts = Literal["shared", "interaction"]
@@ -24,7 +24,7 @@ class RegionReading(NamedTuple):
     regions
         (u, c, region_size) strongest product of each region.
     decided
-        (u, c, region_size) int64 column of the strongest neighbour; `NOBODY` if a padding slot wins.
+        (u, c, region_size) int64 column of the strongest neighbour; `NO_NEIGHBOUR` if a padding slot wins.
     weights
         (u, heads, c, w) attention weights; without attention all neighbours weigh the same.
     """
@@ -120,7 +120,9 @@ class RegionAttention(nn.Module):
         regions, decided = products.max(dim=2)
         has_padding = (batch.inside[:, :, 1:].sum(2) < self.limit)[..., None]
         padding_wins = has_padding & (regions < 0)
-        return RegionReading(regions.masked_fill(padding_wins, 0.0), decided.masked_fill(padding_wins, NOBODY), weights)
+        return RegionReading(
+            regions.masked_fill(padding_wins, 0.0), decided.masked_fill(padding_wins, NO_NEIGHBOUR), weights
+        )
 
     def _profiles(self, batch: RatingBatch, neighbours: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Region profiles of the neighbours (u, w, heads + 1, r) and of the items (u, w, r).

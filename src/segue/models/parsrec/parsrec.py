@@ -118,7 +118,7 @@ class PARSRecModel(TrainableModel):
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (layer.in_features + layer.out_features)))
             nn.init.normal_(layer.bias, std=math.sqrt(1 / layer.out_features))
 
-    # ---- training -----------------------------------------------------------------------------------------------
+    # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, dataset: Dataset) -> None:
         """Store the users in training."""
@@ -162,7 +162,7 @@ class PARSRecModel(TrainableModel):
             return None
         return table.new_empty((n_steps, self.n_items))
 
-    # ---- scoring ------------------------------------------------------------------------------------------------
+    # ---- scoring ----------------------------------------------------------------------------------------------------
 
     def inputs(self, histories: Histories) -> BasketInputs:
         """Return users, ordered baskets and earlier items, with the longest baskets first."""
@@ -174,8 +174,8 @@ class PARSRecModel(TrainableModel):
 
     def attention(self, histories: Histories) -> Attention:
         """Attention over the items of each basket."""
-        inputs, places = _inputs(histories, self.config.history_sessions)
-        return Attention(self._run(inputs.to(self.device))[1], places)
+        inputs, positions = _inputs(histories, self.config.history_sessions)
+        return Attention(self._run(inputs.to(self.device))[1], positions)
 
     def _run(self, inputs: BasketInputs) -> tuple[Tensor, Tensor]:
         """Run the steps of each basket in its order, up to the prediction of the next item.
@@ -248,14 +248,14 @@ def _inputs(histories: Histories, history_sessions: int | None) -> tuple[BasketI
     order = np.argsort(-lengths, kind="stable")
     chosen, begins, lengths = histories.select(order), begins[order], lengths[order]
     columns = np.arange(int(lengths.max(initial=0)))
-    places = np.where(columns < lengths[:, None], begins[:, None] + columns, -1)
-    codes = np.where(places >= 0, histories.items[places], 0).astype(np.int64) if len(columns) else places
+    positions = np.where(columns < lengths[:, None], begins[:, None] + columns, -1)
+    codes = np.where(positions >= 0, histories.items[positions], 0).astype(np.int64) if len(columns) else positions
     starts = history_starts(chosen.starts, begins, chosen.session_offsets, history_sessions)
     rows = history_rows(replace(chosen, starts=starts, ends=begins, baskets=None))
     back = np.argsort(order)
     arrays = (chosen.users, codes, lengths, begins - starts)
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    return BasketInputs._make([*tensors, *rows, torch.from_numpy(back)]), places[back]
+    return BasketInputs._make([*tensors, *rows, torch.from_numpy(back)]), positions[back]
 
 
 class SessionSteps:
