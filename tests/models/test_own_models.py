@@ -232,7 +232,7 @@ def test_a_folder_imports_nothing(
     [
         ("os:system", "os:system is not the config of a model 'last-item'"),
         ("segue.models.sasrec:SASRec", "SASRec is not the config of a model 'last-item'"),
-        ("__main__:Gone", "the script or notebook that trained it holds the class; define it again"),
+        ("__main__:Gone", "the script or notebook that trained it has the class; define it again"),
         ("system", "class='system' of the model 'last-item': expected package.module:Class"),
         (3, "class=3 of the model"),
         ("shop.models:LastItem", "install its package, then `import shop.models` before loading"),

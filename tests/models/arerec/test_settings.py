@@ -70,7 +70,7 @@ def test_impossible_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_unresolved_settings_build_nothing() -> None:
-    with pytest.raises(ConfigError, match=r"use resolved\(\)"):
+    with pytest.raises(ConfigError, match=r"with resolved\(\)"):
         ARERec().build(3, 4)
 
 
