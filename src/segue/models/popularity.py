@@ -49,7 +49,7 @@ class RecentPopularity(ModelConfig):
 
 
 class PopularityInputs(NamedTuple):
-    """Inputs of n histories, of which only the number matters.
+    """Inputs of n histories; only their number matters.
 
     Attributes
     ----------
