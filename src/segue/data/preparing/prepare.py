@@ -124,7 +124,7 @@ def prepare(
     reading = ReadOptions(user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows)
     if isinstance(source, Log) and reading.given:
         raise ConfigError(f"the source is a Log, which is read already: pass {', '.join(reading.given)} to segue.read.")
-    opened = source if isinstance(source, Log) else open_source(source, reading)
+    opened = source if isinstance(source, Log | Opened) else open_source(source, reading)
     options = Preparation(
         oldest,
         k_core if min_per_user is None else min_per_user,

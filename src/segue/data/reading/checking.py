@@ -203,7 +203,8 @@ def _empty(table: Table, role: str) -> pl.Expr:
     if not _is_text(table, role):
         return column.is_null()
     empty = column.is_null() | (column.str.strip_chars() == "")
-    return empty if table.readings[role].id_type in _AS_TEXT else empty | column.is_in(MISSING)
+    is_word = role in _IDS and table.readings[role].id_type not in _AS_TEXT
+    return empty | column.is_in(MISSING) if is_word else empty
 
 
 def _corrected(table: Table, counts: Counter[str]) -> Table | None:
@@ -212,8 +213,9 @@ def _corrected(table: Table, counts: Counter[str]) -> Table | None:
     if layout is None and any(counts[f"spaced {role}"] for role in table.readings):
         layout = table.layout.without_blanks()
     if layout is not None:
+        columns = tuple(dict.fromkeys(reading.column for reading in table.readings.values()))
         parts = [
-            layout.part(part.path, part.name, table.scratch, number=number)
+            layout.part(part.path, part.name, table.scratch, columns, number)
             for number, part in enumerate(table.parts)
             if part.path is not None
         ]
@@ -277,7 +279,8 @@ def _explained(table: Table, part: Part, row: dict[str, object], counts: Counter
     reading, value = table.readings[role], row[table.readings[role].column]
     missing, unreadable = counts[f"missing {role}"], counts[f"unreadable {role}"]
     named = f'{part.name}, {table.layout.unit} {number}: the {role} (column "{reading.column}")'
-    if value is None or str(value).strip() == "" or (str(value) in MISSING and reading.id_type not in _AS_TEXT):
+    is_word = role in _IDS and reading.id_type not in _AS_TEXT and value in MISSING
+    if value is None or (isinstance(value, str) and not value.strip()) or is_word:
         problem = f"missing ({value!r})" if value else "missing"
         return DataError(
             f"{named} is {problem}. {_rows(missing)} no {role}. Fill them in, or leave such rows out with "

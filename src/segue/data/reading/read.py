@@ -240,8 +240,8 @@ class Opened:
         return Log(frame, table.name, table.layout.name, self.columns, rows, dropped, self.time_unit, table.scratch)
 
 
-def open_source(source: Any, options: ReadOptions | None = None) -> Opened:
-    """Open a source without the pass over all rows; errors and warnings are those of `read`."""
+def open_source(source: Any, options: ReadOptions | None = None, *, quiet: bool = False) -> Opened:
+    """Open a source without the pass over all rows; errors are those of `read`, and so are warnings unless `quiet`."""
     options = options or ReadOptions()
     scratch, given = Scratch(), options.columns
     if isinstance(source, str | Path):
@@ -257,7 +257,7 @@ def open_source(source: Any, options: ReadOptions | None = None) -> Opened:
     parts = _alike(parts, roles)
     sample = sample_of(parts, _SAMPLED, layout)
     name = str(source) if isinstance(source, str | Path) else parts[0].name
-    if "time" not in roles and given["time"] is None:
+    if "time" not in roles and given["time"] is None and not quiet:
         warn(
             f"{name}: no times are read, since no column looks like one. The order of the log counts as the order in "
             f"time. Name the column with time=, or pass time=False to accept this."

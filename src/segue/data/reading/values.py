@@ -103,12 +103,21 @@ class Stated:
 
 @dataclass(frozen=True)
 class Reading:
-    """Reading of one column: the expression of its values, and a noun for them in messages."""
+    """Reading of one column: the expression of its values, and a noun for them in messages.
+
+    Attributes
+    ----------
+    id_type
+        For ids, the level of `read_id`, or "float", "stated".
+    is_count
+        For times, True if they are small numbers: steps or counts rather than moments.
+    """
 
     column: str
     value: pl.Expr
     expected: str
     id_type: str = ""
+    is_count: bool = False
 
 
 def read_id(sample: pl.Series, level: str = "") -> Reading:
@@ -258,7 +267,8 @@ def _read_numbers(sample: pl.Series, style: str, unit: str | None) -> tuple[Read
     expected = f"a time in {likely_unit}"
     if style == "integer":
         integers = column.cast(pl.Int64, strict=False)
-        return Reading(sample.name, _within(integers, limits), expected), likely_unit
+        is_count = abs(_middle(sample)) < _EARLIEST
+        return Reading(sample.name, _within(integers, limits), expected, is_count=is_count), likely_unit
     numbers = column.cast(pl.Float64, strict=False)
     microseconds = (_within(numbers, limits) * _PER_UNIT[likely_unit]).round(0)
     return Reading(sample.name, microseconds.cast(pl.Int64, strict=False), expected), "us"
@@ -292,6 +302,8 @@ def moments(sample: pl.Series) -> pl.Series | None:
 def _check_moments(sample: pl.Series, reading: Reading, unit: str) -> None:
     """Raise a ColumnError if most of the times lie outside of 1970 to 2100: they are something else."""
     given = sample.drop_nulls()
+    if reading.is_count:
+        return
     microseconds = given.to_frame().select(reading.value.cast(pl.Float64) * _PER_UNIT[unit]).to_series()
     inside = microseconds.is_between(0, _LATEST * _PER_UNIT["s"], closed="left").fill_null(True)
     if len(given) and int((~inside).sum()) * 2 > len(given):

@@ -16,7 +16,7 @@ import polars as pl
 from segue.data.reading.columns import Column, by_content, by_name, known_role
 from segue.data.reading.files import Scratch, with_line_ends
 from segue.data.reading.formats.batches import scan_batches
-from segue.data.reading.formats.quoting import QUOTE, WAY_OUT, Quoting, judged, lenient_rows
+from segue.data.reading.formats.quoting import QUOTE, WAY_OUT, Quoting, judged, lenient_rows, open_quote
 from segue.data.reading.layout import BROKEN, LINE, MARK, ROW, FileFormat, Head, NoRowsError, plain_lines, quote
 from segue.errors import ColumnError, ConfigError, DataError
 
@@ -143,10 +143,10 @@ class Csv(FileFormat):
     ) -> pl.LazyFrame:
         """A file as a lazy frame of its columns and `ROW`; also `LINE` and `BROKEN` if lines are rows."""
         path = with_line_ends(path, scratch) if self.careful else path
-        frame = self._scan_text(path, name, scratch) if self.quotes == "text" else self._scan_lines(path)
+        frame = self._scan_text(path, name, scratch) if self.quotes == "text" else self._scan_lines(path, columns)
         return frame.with_columns(pl.col(self.fields).str.strip_chars()) if self.spaced else frame
 
-    def _scan_lines(self, path: Path) -> pl.LazyFrame:
+    def _scan_lines(self, path: Path, columns: Sequence[str]) -> pl.LazyFrame:
         """Lines split at the separator, with one field more than there are names, to see lines that are too long."""
         lines, line = plain_lines(path), pl.col(LINE)
         if self.header_line:
@@ -159,8 +159,15 @@ class Csv(FileFormat):
         broken = pl.col(_EXTRA).is_not_null() | pl.col(self.fields[-1]).is_null()
         if self.careful:
             broken = broken | pl.col(LINE).str.contains("\0", literal=True)
+        for column in columns if self.quotes == "fields" else ():
+            broken = broken | self._is_open(column).fill_null(False)
         frame = lines.with_columns(parts).unnest(_PARTS).with_columns(broken.alias(BROKEN))
         return frame.with_columns(self._unquoted(field) for field in self.fields) if self.quotes == "fields" else frame
+
+    def _is_open(self, field: str) -> pl.Expr:
+        """True for a field with a quote before it and none behind it: nobody knows whether the quote is part of it."""
+        column = pl.col(field).str.strip_chars() if self.spaced else pl.col(field)
+        return column.str.starts_with(self.mark) & ~column.str.ends_with(self.mark)
 
     def _unquoted(self, field: str) -> pl.Expr:
         """A field without the quotes around it."""
@@ -263,6 +270,8 @@ class Csv(FileFormat):
         if "\0" in line:
             return DataError(f"{name}, line {number} holds a NUL character: {quote(line)}. The file is damaged.")
         fields = len(_split([line], self.separator)[0])
+        if fields == len(self.fields):
+            return open_quote(name, number, line)
         return self._wrong_number_of_fields(name, number, fields, line, count)
 
     def find_damage(self, path: Path, name: str) -> DataError | None:

@@ -108,7 +108,7 @@ class RecordLines(Records):
         parsed = (cls.parse(line) for line in head.lines[:SAMPLED_RECORDS])
         records = [record for record in parsed if record is not None]
         if not records:
-            problem = cls.problem(head.lines[0])
+            problem = cls.problem(head.lines[0]).replace(cls.expected, f"{cls.expected} per line")
             raise DataError(f"{head.name}, line {head.blank_lines + 1}: {problem}.{_hint(head.lines)}")
         return cls.of(records, head.lines[0])
 
@@ -123,7 +123,7 @@ class RecordLines(Records):
             )
         if max(map(line.count, "[{(-")) > _DEEPEST:
             return f"the line is nested too deeply: {quote(line)}"
-        return f"expected {cls.expected} per line, found {quote(line)}"
+        return f"expected {cls.expected}, found {quote(line)}"
 
 
 def _hint(lines: Sequence[str]) -> str:
