@@ -46,6 +46,8 @@ class Csv(FileFormat):
         a field are removed. "text": fields in quotes may hold separators and line ends.
     mark
         The quote mark; empty if the caller says that there is none.
+    doubled
+        True if fields in quotes may hold the quote mark, doubled.
     asserted
         True if the caller named the quote mark.
     spaced
@@ -62,6 +64,7 @@ class Csv(FileFormat):
     header_line: int = 0
     quotes: Quotes = "none"
     mark: str = QUOTE
+    doubled: bool = False
     asserted: bool = False
     spaced: bool = False
     careful: bool = False
@@ -99,6 +102,7 @@ class Csv(FileFormat):
             header_line=head.blank_lines + 1 if named else 0,
             quotes=quotes,
             mark=mark,
+            doubled=bool(mark) and any(mark * 2 in line for line in lines),
             asserted=head.quote is not None,
             spaced=separator != WHITESPACE and any(field != field.strip() for row in rows for field in row),
             sequences=frozenset(f.partition(":")[0] for f in first if typed and f.endswith("_seq")),
@@ -159,21 +163,34 @@ class Csv(FileFormat):
         broken = pl.col(_EXTRA).is_not_null() | pl.col(self.fields[-1]).is_null()
         if self.careful:
             broken = broken | pl.col(LINE).str.contains("\0", literal=True)
-        for column in columns if self.quotes == "fields" else ():
-            broken = broken | self._is_open(column).fill_null(False)
-        frame = lines.with_columns(parts).unnest(_PARTS).with_columns(broken.alias(BROKEN))
-        return frame.with_columns(self._unquoted(field) for field in self.fields) if self.quotes == "fields" else frame
+        frame = lines.with_columns(parts).unnest(_PARTS)
+        if self.quotes != "fields":
+            return frame.with_columns(broken.alias(BROKEN))
+        opened, closed = ([one(field) for field in self.fields] for one in (self._is_open, self._is_closed))
+        for column in columns:
+            broken = broken | opened[self.fields.index(column)]
+        # Both on one line: a field in quotes holds the separator.
+        held = pl.any_horizontal(opened) & pl.any_horizontal(closed)
+        frame = frame.with_columns((broken | held).fill_null(True).alias(BROKEN))
+        return frame.with_columns(self._unquoted(field) for field in self.fields)
 
     def _is_open(self, field: str) -> pl.Expr:
         """True for a field with a quote before it and none behind it: nobody knows whether the quote is part of it."""
         column = pl.col(field).str.strip_chars() if self.spaced else pl.col(field)
-        return column.str.starts_with(self.mark) & ~column.str.ends_with(self.mark)
+        return (column.str.starts_with(self.mark) & ~column.str.ends_with(self.mark)).fill_null(False)
+
+    def _is_closed(self, field: str) -> pl.Expr:
+        """True for a field with a quote behind it and none before it."""
+        column = pl.col(field).str.strip_chars() if self.spaced else pl.col(field)
+        return (column.str.ends_with(self.mark) & ~column.str.starts_with(self.mark)).fill_null(False)
 
     def _unquoted(self, field: str) -> pl.Expr:
         """A field without the quotes around it."""
         column = pl.col(field).str.strip_chars() if self.spaced else pl.col(field)
-        inner = column.str.strip_prefix(self.mark).str.strip_suffix(self.mark)
         enclosed = column.str.starts_with(self.mark) & column.str.ends_with(self.mark) & (column.str.len_bytes() > 1)
+        if not self.doubled:
+            return pl.when(enclosed).then(column.str.strip_chars(self.mark)).otherwise(column)
+        inner = column.str.strip_prefix(self.mark).str.strip_suffix(self.mark)
         return pl.when(enclosed).then(inner.str.replace_all(self.mark * 2, self.mark, literal=True)).otherwise(column)
 
     def _scan_text(self, path: Path, name: str, scratch: Scratch) -> pl.LazyFrame:
@@ -224,15 +241,13 @@ class Csv(FileFormat):
         line = pl.col(LINE)
         if self.quotes == "text":
             return None
-        special = None if self.careful else "[\r\0]"
         if self.quotes == "none":
-            marks = special if not self.mark else special and f"[\r\0{re.escape(self.mark)}]"
-            return None if marks is None else line.str.contains(marks)
-        if not self._may_be_text:
-            return None if special is None else line.str.contains(special)
-        held = line.str.contains(Quoting(self.separator, self.mark).holds_separator)
+            return None if self.careful else line.str.contains(f"[\r\0{re.escape(self.mark)}]")
         broken = pl.col(BROKEN) & line.str.contains(self.mark, literal=True)
-        return held | broken if special is None else held | broken | line.str.contains(special)
+        more = [] if self.careful else [line.str.contains("[\r\0]")]
+        more += [] if self.doubled else [line.str.contains(self.mark * 2, literal=True)]
+        more += [broken] if self._may_be_text else []
+        return pl.any_horizontal(more) if more else None
 
     @property
     def incomplete(self) -> pl.Expr | None:
@@ -245,8 +260,9 @@ class Csv(FileFormat):
 
     def corrected(self) -> FileFormat | None:
         """The same layout with more care; None if there is no other."""
-        if not self.careful:
-            return replace(self, careful=True, quotes="fields" if self.mark and self.quotes == "none" else self.quotes)
+        if not self.careful or (self.quotes == "fields" and not self.doubled):
+            quotes: Quotes = "fields" if self.mark and self.quotes == "none" else self.quotes
+            return replace(self, careful=True, doubled=True, quotes=quotes)
         return replace(self, quotes="text") if self.quotes == "fields" and self._may_be_text else None
 
     def without_blanks(self) -> FileFormat | None:

@@ -72,12 +72,6 @@ class Quoting:
         """Pattern of a line that lies within a field."""
         return f"^{self._parts[2]}$"
 
-    @property
-    def holds_separator(self) -> str:
-        """Pattern of a line with a field in quotes that holds a separator."""
-        separator, mark, _, _ = self._parts
-        return f"(^|{separator}){mark}[^{mark}]*{separator}[^{mark}]*{mark}({separator}|$)"
-
     def fields(self, line: str) -> list[str] | None:
         """Fields of a line that is parsed alone, leniently; None if a quote stays open."""
         rows = list(self.reader([line, _END]))
