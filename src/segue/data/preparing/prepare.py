@@ -21,6 +21,7 @@ from segue.data.preparing.steps import Steps
 from segue.data.ragged import Int64, offsets_of
 from segue.data.reading.checking import doubtful_id, warn_of_words
 from segue.data.reading.columns import Column
+from segue.data.reading.layout import UNREADABLE
 from segue.data.reading.read import Log, Opened, ReadOptions, open_source
 from segue.data.reading.values import MISSING
 from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_order, rule_of
@@ -170,7 +171,7 @@ def _encoded(opened: Log | Opened, options: Preparation, folder: Path, report: P
         encoded = encode(log, folder, report, oldest)
         _check_ids(log, encoded)
         return log, encoded
-    except (SuspectRow, pl.exceptions.PolarsError, OSError):
+    except (SuspectRow, *UNREADABLE):
         log = _narrowed(opened.check(), rule)
     return log, encode(log, folder / "again", report, oldest)
 

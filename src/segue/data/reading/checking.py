@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from segue.data.reading.files import Scratch
-from segue.data.reading.layout import BROKEN, LINE, MARK, ROW, Layout, Part
+from segue.data.reading.layout import BROKEN, LINE, MARK, ROW, UNREADABLE, Layout, Part
 from segue.data.reading.notes import warn
 from segue.data.reading.values import EXACT, FRACTION, MISSING, SCIENTIFIC, WHOLE, Reading, read_id
 from segue.errors import ColumnError, DataError
@@ -245,7 +245,7 @@ def collect(table: Table, frame: pl.LazyFrame) -> pl.DataFrame:
     """Run a query over a table; a file that polars cannot read becomes a DataError that names the line."""
     try:
         return frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except UNREADABLE as error:
         _raise_damage(table)
         raise DataError(f"{table.name} cannot be read as {table.layout.name}: {error}") from error
 

@@ -21,6 +21,9 @@ ROW = f"{MARK}row"  # number of the line, row or object, from 1
 LINE = f"{MARK}line"  # the whole line, in formats that are split here
 BROKEN = f"{MARK}broken"  # true for a line that does not have the form it should have
 
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""Errors of polars for a damaged file; some damage makes it panic."""
+
 _SNIFFED_BYTES = 1 << 20
 _MOST_SNIFFED_BYTES = 1 << 28
 _SNIFFED_LINES = 2_000

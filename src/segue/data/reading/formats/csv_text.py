@@ -17,7 +17,18 @@ from segue.data.reading.columns import Column, by_content, by_name, known_role
 from segue.data.reading.files import Scratch, with_line_ends
 from segue.data.reading.formats.batches import scan_batches
 from segue.data.reading.formats.quoting import QUOTE, WAY_OUT, Quoting, judged, lenient_rows, open_quote
-from segue.data.reading.layout import BROKEN, LINE, MARK, ROW, FileFormat, Head, NoRowsError, plain_lines, quote
+from segue.data.reading.layout import (
+    BROKEN,
+    LINE,
+    MARK,
+    ROW,
+    UNREADABLE,
+    FileFormat,
+    Head,
+    NoRowsError,
+    plain_lines,
+    quote,
+)
 from segue.errors import ColumnError, ConfigError, DataError
 
 WHITESPACE = r"\s+"
@@ -196,7 +207,10 @@ class Csv(FileFormat):
     def _scan_text(self, path: Path, name: str, scratch: Scratch) -> pl.LazyFrame:
         """Text whose fields may stand in quotes, and may then hold separators and even line ends."""
         quoting = Quoting(self.separator, self.mark)
-        verdict = judged(path, quoting, self.header_line, len(self.fields))
+        try:
+            verdict = judged(path, quoting, self.header_line, len(self.fields))
+        except UNREADABLE as error:
+            raise FileFormat.find_damage(self, path, name) or DataError(f"{name} cannot be read: {error}") from None
         if verdict.doubtful is not None and not self.asserted:
             begin, end = verdict.doubtful
             raise DataError(

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import polars as pl
 
 from segue.data.reading.files import Scratch
-from segue.data.reading.layout import ROW, FileFormat, Head, NoRowsError
+from segue.data.reading.layout import ROW, UNREADABLE, FileFormat, Head, NoRowsError
 from segue.errors import DataError
 
 
@@ -35,7 +35,7 @@ class Parquet(FileFormat):
             raise DataError(f"{head.name} is not a Parquet file: it starts with {head.start[:8]!r}.")
         try:
             schema = pl.scan_parquet(head.path, glob=False).collect_schema()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{head.name} cannot be read: {error}") from error
         return cls(tuple(schema.names()))
 
