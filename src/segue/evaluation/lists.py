@@ -8,6 +8,7 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 
+from segue.arguments import checked
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
 from segue.data.splits.holdouts import Holdout
@@ -16,20 +17,22 @@ from segue.evaluation.questions import lengths_of, protocol_of, require_users
 from segue.evaluation.tasks.next_items import evaluation_of
 from segue.evaluation.tasks.result import Evaluation
 from segue.inference.scoring.ranking import distinct
+from segue.settings import Count, Resamples, Seed
 
 COLUMNS = ("user", "item", "rank")
 """Columns of the lists."""
 
 
+@checked
 def evaluate_lists(
     lists: Any,
     holdout: Holdout,
     *,
-    k: int | Sequence[int] = (10,),
+    k: Count | Sequence[Count] | None = None,
     name: str = "lists",
     exclude_seen: bool = True,
-    seed: int = 0,
-    resamples: int = 1_000,
+    seed: Seed = 0,
+    resamples: Resamples = 1_000,
 ) -> Evaluation:
     """Measure given lists on a Holdout, whatever made them.
 
@@ -44,7 +47,8 @@ def evaluate_lists(
     holdout
         The questions: `split.validation` or `split.test`.
     k
-        Lengths of the lists, each from 1 to the size of the catalogue.
+        Lengths of the lists, each from 1 to the size of the catalogue. When None, 10, or all of a
+        smaller catalogue.
     name
         Name of the lists, in place of a model's.
     exclude_seen
@@ -89,7 +93,13 @@ def evaluate_lists(
 
 def _read(lists: Any, holdout: Holdout) -> tuple[Int64, Int64, Int64]:
     """Row in the Holdout, item code and rank (m each) of every listed item of its users, checked."""
-    frame = nw.from_native(lists, eager_only=True).to_polars()
+    try:
+        frame = nw.from_native(lists, eager_only=True).to_polars()
+    except TypeError:
+        raise ColumnError(
+            f"lists are a {type(lists).__name__}: expected a frame (pandas, polars, Arrow) with columns "
+            f"{', '.join(COLUMNS)}, such as Recommender.recommend returns."
+        ) from None
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise ColumnError(f'lists have no column "{missing[0]}": expected {", ".join(COLUMNS)}, found {frame.columns}.')

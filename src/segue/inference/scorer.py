@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from segue.models.base import Attention, Model, ModelConfig
 from segue.models.scores import ItemScores
 
 
+@runtime_checkable
 class HasScorer(Protocol):
     """Anything that carries a Scorer, as a Recommender does."""
 
