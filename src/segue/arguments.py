@@ -161,7 +161,7 @@ def _evaluated(annotation: Any, space: dict[str, Any]) -> Any:
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, space)  # noqa: S307 - an annotation of our own
+        return eval(annotation, space)
     except NameError:
         return Any
 

@@ -52,8 +52,8 @@ def fit(
     Parameters
     ----------
     config
-        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, …. A config class, or the name of a model, stands for
-        the config with default settings.
+        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, …. A config class, or the name of a model, stands
+        for the config with default settings.
     data
         A split: the model is fitted to its training part, and its validation part chooses the epoch. Its test part is
         not read, unless `Training.watch_test` asks for its curves. Or a Dataset, which is fitted as a whole.
@@ -84,7 +84,8 @@ def fit(
     StorageError
         `out` holds a run and `resume` is not set, or `resume` is set and `out` holds a different run.
     ConfigError
-        An argument has a wrong type, or the model is larger than the memory. `resume` without `out`, `refit` without a split, or a metric that validation cannot measure.
+        An argument has a wrong type, or the model is larger than the memory. `resume` without `out`, `refit` without a
+        split, or a metric that validation cannot measure.
 
     Examples
     --------

@@ -18,8 +18,8 @@ class SplitConfig(Settings, ABC):
     """Settings of a split.
 
     To add a split, write a frozen dataclass with a name, a documented field per setting and the method `split`, and
-    list it in `registry.py`. The type of a field gives its range; rules between fields are written in `check`. The command line then offers it. The first line of its docstring
-    is its description in `--help`.
+    list it in `registry.py`. The type of a field gives its range; rules between fields are written in `check`. The
+    command line then offers it. The first line of its docstring is its description in `--help`.
     """
 
     name: ClassVar[str]
