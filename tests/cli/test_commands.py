@@ -109,7 +109,9 @@ def test_simulate(tmp_path: Path, answer: Ask, complaint: Ask, capsys: pytest.Ca
     said = capsys.readouterr()
     assert "made.truth.npz" in said.out
     assert f"segue prepare {tmp_path / 'made.txt'}" in said.err
-    assert "--categories=21 is impossible" in complaint(2, "simulate", "--out", tmp_path / "x", "--categories", 21)
+    assert "--categories=21: expected a whole number from 1 to 20" in complaint(
+        2, "simulate", "--out", tmp_path / "x", "--categories", 21
+    )
     assert "ends in .parquet" in complaint(2, "simulate", "--out", tmp_path / "x.doc")
 
 
@@ -375,13 +377,17 @@ def test_complete(run: Path, tmp_path: Path, answer: Ask, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
-        ("recommend", ["--users", "user-0001", "user-0002", "--basket", "jam-01"], "2 people are asked about"),
+        ("recommend", ["--users", "user-0001", "user-0002", "--basket", "jam-01"], "2 users: give a list for each"),
         ("recommend", ["--basket", "jam-01", "--out", "x.csv"], "--basket goes with neither --all nor --out"),
         ("recommend", ["--all", "--basket", "jam-01", "--out", "x.csv"], "--basket goes with neither"),
         ("recommend", ["--user", "user-0001", "--history", "a", "--basket", "jam-01"], "found --users and --history."),
         ("recommend", ["--user", "user-0001", "--basket"], "--basket needs a value"),
         ("recommend", ["--basket", "jam-01", "--k", "41"], "the catalogue has only 40 items"),
-        ("score", ["--users", "user-0001", "user-0002", "--basket", "jam-01", "--items", "rice-01"], "2 people"),
+        (
+            "score",
+            ["--users", "user-0001", "user-0002", "--basket", "jam-01", "--items", "rice-01"],
+            "question has 2 users",
+        ),
         ("complete", [], "give one of --user, --history, --basket: found none."),
         ("complete", ["--user", "user-0001", "--n", "0"], "--n=0: expected 1 or more."),
         ("complete", ["--user", "user-0001", "--history", "a"], "found --user and --history."),

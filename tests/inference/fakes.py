@@ -1,4 +1,4 @@
-"""A model whose every score is given, and small Datasets for it."""
+"""Models with known scores, and small Datasets for them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FakeScores(ItemScores):
 
 
 class Fake(Model):
-    """A model written down as three functions: queries of histories, scores of all items, scores of some."""
+    """Model defined by three functions: queries of histories, scores of all items, scores of some items."""
 
     def inputs(self, histories: Histories) -> Given:
         return Given(self.queries(histories))
@@ -65,7 +65,7 @@ class TableConfig(ModelConfig):
 
 
 class Table(Fake):
-    """The score of item i for user u is `table[u, i]`."""
+    """Model with the score `table[u, i]` of item i for user u."""
 
     def __init__(self, table: np.ndarray) -> None:
         super().__init__(TableConfig(), table.shape[0] - 1, table.shape[1] - 1)
@@ -83,7 +83,7 @@ class Table(Fake):
 
 
 class Dot(Fake):
-    """Item vectors, and as query the sum of the history's newest 50."""
+    """Model with item vectors; the query is the sum of the newest 50 of the history."""
 
     max_history = 50
 
@@ -103,7 +103,7 @@ class Dot(Fake):
 
 
 def dataset(histories: Sequence[Sequence[int]], n_items: int, raw_users: Sequence[str | int] | None = None) -> Dataset:
-    """User u (from 1) has `histories[u - 1]`; raw ids are u and the item codes times ten."""
+    """Dataset in which user u (from 1) has `histories[u - 1]`; raw ids are u, and the item codes times ten."""
     lengths = np.array([0, *map(len, histories)])
     flat = np.array([item for history in histories for item in history], dtype=np.int32)
     users = Vocabulary(range(1, len(histories) + 1) if raw_users is None else raw_users)
@@ -111,7 +111,7 @@ def dataset(histories: Sequence[Sequence[int]], n_items: int, raw_users: Sequenc
 
 
 def random_dataset(n_users: int, n_items: int, longest: int, seed: int = 0) -> Dataset:
-    """Users with 3 to `longest` interactions, items by a falling popularity, repeats included."""
+    """Dataset of users with 3 to `longest` interactions; items repeat, and low codes are more popular."""
     generator = np.random.default_rng(seed)
     weights = 1 / np.arange(1, n_items + 1)
     lengths = generator.integers(3, longest + 1, n_users)
@@ -119,10 +119,10 @@ def random_dataset(n_users: int, n_items: int, longest: int, seed: int = 0) -> D
     return dataset(np.split(flat, np.cumsum(lengths)[:-1]), n_items)
 
 
-class Looker(Fake):
-    """Scores by who it is, the earlier sessions (older ones count less) and the basket, none of it linear.
+class Attentive(Fake):
+    """Nonlinear model of the user, the earlier sessions (older ones count less) and the basket.
 
-    Its two heads look at the basket: evenly, and by item code.
+    It has two heads of attention over the basket: with equal weights, and with weights by item code.
     """
 
     personal = True
@@ -131,11 +131,11 @@ class Looker(Fake):
         super().__init__(TableConfig(), n_users, n_items)
         generator = np.random.default_rng(seed)
         self.vectors = generator.normal(size=(n_items + 1, 4))
-        self.people = generator.normal(size=(n_users + 1, 4))
+        self.user_vectors = generator.normal(size=(n_users + 1, 4))
 
     def query(self, user: int, sessions: Sequence[Sequence[int]], basket: Sequence[int]) -> np.ndarray:
-        """What one user with these earlier sessions and this basket is asked with."""
-        query = self.people[user] + np.tanh(self.vectors[list(basket)].sum(0))
+        """Query of one user with earlier sessions and a basket."""
+        query = self.user_vectors[user] + np.tanh(self.vectors[list(basket)].sum(0))
         for age, session in enumerate(reversed(sessions)):
             query = query + 0.5**age * np.tanh(self.vectors[list(session)].sum(0))
         return query
@@ -160,12 +160,12 @@ class Looker(Fake):
     def attention(self, histories: Histories) -> Attention:
         _, _, ends, begins = self._of(histories)
         width = int((ends - begins).max())
-        places = np.where(np.arange(width) < (ends - begins)[:, None], begins[:, None] + np.arange(width), -1)
-        inside = places >= 0
+        positions = np.where(np.arange(width) < (ends - begins)[:, None], begins[:, None] + np.arange(width), -1)
+        inside = positions >= 0
         even = inside / np.maximum(inside.sum(1, keepdims=True), 1)
-        codes = np.where(inside, histories.items[np.where(inside, places, 0)], 0)
+        codes = np.where(inside, histories.items[np.where(inside, positions, 0)], 0)
         heads = [even, codes / np.maximum(codes.sum(1, keepdims=True), 1)]
-        return Attention(torch.from_numpy(np.stack(heads, 1)[:, None].astype(np.float32)), places)
+        return Attention(torch.from_numpy(np.stack(heads, 1)[:, None].astype(np.float32)), positions)
 
     @staticmethod
     def _of(histories: Histories) -> tuple[np.ndarray, ...]:
@@ -182,17 +182,17 @@ class ShopperConfig(ModelConfig):
 
 
 class Shopper(Fake):
-    """Scores by who it is, by what was taken, by the last session of it, and by the basket: whole numbers, row by row.
+    """Model of the user, the history, its last session and the basket; scores are whole numbers.
 
-    Every item draws the one with the next code: by 1 from the history, by 3 more from its last session, by 20 from the
-    basket. The user with code u is drawn to item u by 2 (user 0 to item 6).
+    An item raises the score of the item with the next code: by 1 in the history, by 3 more in its last session, by 20
+    in the basket. User u raises the score of item u by 2 (user 0 that of the last item).
     """
 
     def __init__(self, n_users: int, n_items: int) -> None:
         super().__init__(ShopperConfig(), n_users, n_items)
 
     def queries(self, histories: Histories) -> Tensor:
-        """The scores themselves."""
+        """Scores of all items, as queries."""
         rows = []
         for row in range(len(histories)):
             start, end = int(histories.starts[row]), int(histories.ends[row])
@@ -200,7 +200,7 @@ class Shopper(Fake):
             items = histories.items
             last: list[int] = []
             if histories.session_offsets is not None:
-                begins = [int(place) for place in histories.session_offsets if start <= place < middle]
+                begins = [int(begin) for begin in histories.session_offsets if start <= begin < middle]
                 last = items[begins[-1] : middle].tolist() if begins else []
             history, basket = items[start:middle].tolist(), items[middle:end].tolist()
             rows.append(shopper_scores(int(histories.users[row]), history, last, basket, self.n_items))
@@ -215,7 +215,7 @@ class Shopper(Fake):
 
 
 def shopper_scores(user: int, history: list[int], last: list[int], basket: list[int], n_items: int) -> list[int]:
-    """What `Shopper` gives the codes 0 … n_items."""
+    """Scores by `Shopper` of the codes 0 … n_items."""
     scores = [0] * (n_items + 1)
     scores[(user - 1) % n_items + 1] += 2
     for items, weight in ((history, 1), (last, 3), (basket, 20)):
@@ -227,7 +227,7 @@ def shopper_scores(user: int, history: list[int], last: list[int], basket: list[
 def session_dataset(
     sessions: Sequence[Sequence[Sequence[int]]], n_items: int, raw_users: Sequence[str | int] | None = None
 ) -> Dataset:
-    """Like `dataset`; user u has the sessions `sessions[u - 1]`."""
+    """Dataset like that of `dataset`, in which user u has the sessions `sessions[u - 1]`."""
     plain = dataset([[item for session in user for item in session] for user in sessions], n_items, raw_users)
     lengths = np.array([len(session) for user in sessions for session in user], dtype=np.int64)
     return replace(plain, session_offsets=offsets_of(lengths))

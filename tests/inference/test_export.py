@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from segue.errors import ConfigError, StorageError, UnknownIdError
 from segue.inference import export as module
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
 from tests.inference.fakes import random_dataset
@@ -28,18 +28,18 @@ class Killed(BaseException):
 
 
 class Watched:
-    """Counts the parts that are made, and stops after some."""
+    """Count the parts that are made, and stop after some."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parts = 0
         self.stop_after: int | None = None
-        real = module.best_lists
+        original = module.best_lists
 
         def best_lists(*args: Any) -> Any:
             if self.parts == self.stop_after:
                 raise Killed
             self.parts += 1
-            return real(*args)
+            return original(*args)
 
         monkeypatch.setattr(module, "best_lists", best_lists)
 
@@ -50,10 +50,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 def test_the_same_as_recommend(tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    path = markov().export(tmp_path / "out.parquet", k=4, chunk=10, progress=lambda *done: seen.append(done))
+    calls: list[tuple[int, int]] = []
+    path = markov().export(tmp_path / "out.parquet", k=4, chunk=10, progress=lambda *done: calls.append(done))
     assert_frame_equal(pl.read_parquet(path), markov().recommend(k=4), check_exact=True)
-    assert seen == [(0, 23), (10, 23), (20, 23), (23, 23)]
+    assert calls == [(0, 23), (10, 23), (20, 23), (23, 23)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.parquet"]
 
 
@@ -74,7 +74,7 @@ def test_options_reach_the_lists(tmp_path: Path) -> None:
     assert_frame_equal(pl.read_parquet(path), markov().recommend(**options))
 
 
-def test_a_killed_run_goes_on(tmp_path: Path, watched: Watched) -> None:
+def test_a_killed_run_continues(tmp_path: Path, watched: Watched) -> None:
     target = tmp_path / "out.parquet"
     watched.stop_after = 3
     with pytest.raises(Killed):
@@ -100,7 +100,7 @@ def test_parts_of_another_export_are_not_used(tmp_path: Path, watched: Watched, 
     assert_frame_equal(pl.read_parquet(target), markov().recommend(**options), check_exact=True)
 
 
-def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path, watched: Watched) -> None:
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path, watched: Watched) -> None:
     target = tmp_path / "out.parquet"
     markov().export(target, k=2)
     old = target.read_bytes()
@@ -117,7 +117,7 @@ def test_unknown_users_are_named_once(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "out.parquet")["user"].to_list() == [1, 2]
 
 
-def test_nobody(tmp_path: Path) -> None:
+def test_no_users(tmp_path: Path) -> None:
     path = markov().export(tmp_path / "out.parquet", [], k=1)
     assert pl.read_parquet(path).shape == (0, 5)
 
@@ -139,7 +139,7 @@ def test_bad_input(tmp_path: Path, name: str, options: dict[str, Any], error: ty
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_the_users(tmp_path: Path) -> None:
+def test_a_folder_of_another_program_stays(tmp_path: Path) -> None:
     (tmp_path / "out.csv.parts").mkdir()
     (tmp_path / "out.csv.parts" / "mine.txt").write_text("keep")
     with pytest.raises(StorageError, match="was not written by segue"):
@@ -147,7 +147,7 @@ def test_a_folder_of_the_users(tmp_path: Path) -> None:
     assert (tmp_path / "out.csv.parts" / "mine.txt").read_text() == "keep"
 
 
-def test_the_note_is_plain(tmp_path: Path, watched: Watched) -> None:
+def test_the_note_of_an_unfinished_export(tmp_path: Path, watched: Watched) -> None:
     watched.stop_after = 1
     with pytest.raises(Killed):
         markov().export(tmp_path / "out.csv", k=1, chunk=5)

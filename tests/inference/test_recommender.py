@@ -14,7 +14,7 @@ from segue.data.dataset import Dataset
 from segue.data.ragged import offsets_of
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError, UnknownIdError
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
 from segue.models.popularity import Popularity
@@ -34,7 +34,7 @@ TABLE = np.array(
 
 
 def recommender(users: list[Any] | None = None) -> Recommender:
-    """Users ann, bob, cat and dan (who has done nothing), items 10 to 50, and a score for each pair."""
+    """Users ann, bob, cat and dan (without a history), items 10 to 50, and a score for each pair."""
     return Recommender(Table(TABLE), dataset(HISTORIES, 5, users or ["ann", "bob", "cat", "dan"]))
 
 
@@ -74,7 +74,7 @@ def test_lists_by_hand() -> None:
     ]
 
 
-def test_everyone_and_those_without_history() -> None:
+def test_all_users_and_users_without_history() -> None:
     lists = recommender().recommend(k=2)
     assert lists["user"].unique(maintain_order=True).to_list() == ["ann", "bob", "cat", "dan"]
     # Of 6 interactions, items 10 and 20 have two each: the share is the score, the lower id comes first.
@@ -84,7 +84,7 @@ def test_everyone_and_those_without_history() -> None:
     ]
 
 
-def test_lists_are_shorter_where_nothing_is_left() -> None:
+def test_lists_are_shorter_if_fewer_items_are_left() -> None:
     lists = recommender().recommend(k=5)
     assert lists.group_by("user", maintain_order=True).len()["len"].to_list() == [3, 4, 2, 5]
     only = recommender().recommend(["ann", "dan"], k=5, allow=[10, 30])
@@ -95,7 +95,7 @@ def test_lists_are_shorter_where_nothing_is_left() -> None:
     ]
 
 
-def test_one_or_several_and_repeats() -> None:
+def test_one_or_several_users_and_repeats() -> None:
     one = recommender().recommend("ann", k=1)
     assert_frame_equal(one, recommender().recommend(["ann", "ann"], k=1))
     assert_frame_equal(one, recommender().recommend(pl.Series(["ann"]), k=1))
@@ -168,20 +168,20 @@ def test_unknown_items_in_allow_and_deny_are_named() -> None:
         str(2 * 86_400),
     ],
 )
-def test_moments(as_of: Any) -> None:
+def test_forms_of_as_of(as_of: Any) -> None:
     assert_frame_equal(
         timed().recommend(1, k=2, as_of=as_of), timed().recommend(histories={1: ["a", "b"]}, k=2), check_exact=True
     )
 
 
 @pytest.mark.parametrize("unit", ["ms", "us", "ns"])
-def test_moments_in_other_units(unit: str) -> None:
+def test_as_of_in_other_units(unit: str) -> None:
     steps = 86_400 * {"ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
     lists = timed(unit, steps).recommend(1, k=2, as_of="1970-01-03")
     assert_frame_equal(lists, timed().recommend(1, k=2, as_of="1970-01-03"))
 
 
-def test_before_all_history_popularity_is_of_that_time() -> None:
+def test_popularity_is_that_of_the_time_of_the_question() -> None:
     lists = timed().recommend(2, k=1, as_of=86_400)
     assert lists.rows() == [(2, "a", 1.0, 1, "popularity")]
 
@@ -201,7 +201,7 @@ def test_score_frames() -> None:
     assert recommender().score("ann", 20).rows() == [("ann", 2.0)]
 
 
-def test_few_items_of_many_are_scored_alike() -> None:
+def test_few_items_of_many_get_the_same_scores() -> None:
     data = random_dataset(50, 300, 9)
     model = Dot(np.random.default_rng(0).normal(size=(301, 4)))
     model.n_users = 50
@@ -231,18 +231,18 @@ def test_similar_by_hand() -> None:
     model.n_users = 4
     model.item_vectors = lambda: model.vectors  # type: ignore[method-assign]
     answers = Recommender(model, dataset(HISTORIES, 5))
-    alike = answers.similar(10, k=5)
-    # Item 50 is a zero vector: nothing is known of it, so it is like nothing.
-    assert alike["similar"].to_list() == [20, 30, 40]
-    assert alike["score"].to_list() == pytest.approx([2 / np.hypot(2, 0.1), 0, -1], abs=1e-6)
-    assert alike["rank"].to_list() == [1, 2, 3]
+    similar = answers.similar(10, k=5)
+    # Item 50 has a zero vector, so it is similar to no item.
+    assert similar["similar"].to_list() == [20, 30, 40]
+    assert similar["score"].to_list() == pytest.approx([2 / np.hypot(2, 0.1), 0, -1], abs=1e-6)
+    assert similar["rank"].to_list() == [1, 2, 3]
     assert not len(answers.similar(50, k=2))
     assert answers.similar(k=1)["item"].to_list() == [10, 20, 30, 40]
     with pytest.warns(UnknownIdWarning, match="1 unknown item left out: 11"):
         assert answers.similar([11, 10], k=1)["item"].to_list() == [10]
 
 
-# ---- what cannot be asked ---------------------------------------------------------------------------------------
+# ---- impossible questions ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -272,12 +272,12 @@ def test_impossible_questions(ask: Any, error: type[Exception], message: str) ->
 
 
 @pytest.mark.parametrize("as_of", ["yesterday", "2024-13-01", True, object(), [1]])
-def test_impossible_moments(as_of: Any) -> None:
+def test_impossible_as_of(as_of: Any) -> None:
     with pytest.raises(ConfigError, match="as_of="):
         timed().recommend(1, k=1, as_of=as_of)
 
 
-def test_popularity_has_no_alike_items() -> None:
+def test_popularity_has_no_similar_items() -> None:
     with pytest.raises(ConfigError, match="'popularity' has no item vectors"):
         popular().similar(10)
 
@@ -297,7 +297,7 @@ def test_scores_that_are_not_finite() -> None:
             ask()
 
 
-def test_nobody() -> None:
+def test_no_users() -> None:
     assert recommender().recommend([], k=1).shape == (0, 5)
     assert recommender().recommend(histories={}, k=1).shape == (0, 5)
     assert recommender().score([], 10).shape == (0, 2)

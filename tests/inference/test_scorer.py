@@ -26,13 +26,13 @@ CALLS = {"sasrec": 200, "ssept": 32, "parsrec": 32, "markov": 32, "arerec": 32}
 
 
 def shop() -> Dataset:
-    """A few users with times, ratings and sessions, so that every model can be asked."""
+    """A small Dataset with times, ratings and sessions, for every model."""
     rng = np.random.default_rng(5)
     rows = [rng.integers(1, 31, rng.integers(4, 12)).tolist() for _ in range(20)]
     times = [np.cumsum(rng.integers(1, 50, len(row))).tolist() for row in rows]
     ratings = [rng.integers(1, 6, len(row)).tolist() for row in rows]
-    made = make_dataset(rows, times, ratings, catalogue=range(1, 31))
-    return Dataset(**{**vars(made), "session_offsets": made.offsets[1:]})
+    dataset = make_dataset(rows, times, ratings, catalogue=range(1, 31))
+    return Dataset(**{**vars(dataset), "session_offsets": dataset.offsets[1:]})
 
 
 def built(name: str, data: Dataset) -> Model:
@@ -47,7 +47,7 @@ def built(name: str, data: Dataset) -> Model:
 
 @pytest.fixture
 def impatient() -> Iterator[None]:
-    """Threads are switched as often as the interpreter can."""
+    """Switch threads as often as the interpreter can."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -69,7 +69,7 @@ def test_asking_changes_no_tensor_and_no_mode(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_a_scorer_answers_alike_whatever_mode_the_model_is_in_and_when_pickled(name: str) -> None:
+def test_a_scorer_gives_the_same_answers_in_any_mode_and_when_pickled(name: str) -> None:
     data = shop()
     model = built(name, data)
     expected = top_k(Scorer.of(model.eval()), data.histories(), 5)
@@ -78,7 +78,7 @@ def test_a_scorer_answers_alike_whatever_mode_the_model_is_in_and_when_pickled(n
             assert np.array_equal(one, other)
 
 
-def test_a_scorer_is_made_of_a_model_a_recommender_or_itself() -> None:
+def test_scorer_of_takes_a_model_a_recommender_or_a_scorer() -> None:
     data = shop()
     model = built("sasrec", data)
     answers = Recommender(model, data)
@@ -88,8 +88,8 @@ def test_a_scorer_is_made_of_a_model_a_recommender_or_itself() -> None:
 
 def test_a_scorer_shares_the_memory_of_the_model() -> None:
     model = built("sasrec", shop())
-    twin = Scorer.of(model).model
-    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+    frozen = Scorer.of(model).model
+    for one, other in zip(model.parameters(), frozen.parameters(), strict=True):
         assert one.data_ptr() == other.data_ptr() and not other.requires_grad
 
 
@@ -107,7 +107,7 @@ def test_many_threads_get_the_answers_of_one(name: str, n_calls: int, impatient:
         ]
 
     expected = {user: calls(user) for user in range(1, 21)}
-    wrong: list[Any] = []
+    errors: list[Any] = []
 
     def ask(first: int) -> None:
         try:
@@ -116,11 +116,11 @@ def test_many_threads_get_the_answers_of_one(name: str, n_calls: int, impatient:
                 for one, other in zip(calls(user), expected[user], strict=True):
                     assert one.equals(other), f"{one} is not {other}"
         except BaseException as error:
-            wrong.append(error)
+            errors.append(error)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert not wrong, wrong[0]
+    assert not errors, errors[0]

@@ -36,13 +36,13 @@ def saved(tmp_path: Path) -> Path:
 
 
 def seal(folder: Path, **changes: object) -> None:
-    """Write the manifest anew, so that checksums fit whatever is in the folder now."""
+    """Write the manifest again, with the checksums of the present files."""
     manifest = json.loads((folder / "recommender.json").read_text())
     content = {key: value for key, value in manifest.items() if key not in ("kind", "format_version", "files")}
     write_manifest(folder, "recommender.json", "recommender", 1, {**content, **changes})
 
 
-def test_what_is_written(saved: Path) -> None:
+def test_files_that_are_written(saved: Path) -> None:
     names = {file.relative_to(saved).as_posix() for file in saved.rglob("*") if file.is_file()}
     assert {"recommender.json", "weights.safetensors", "data/dataset.json"} < names
     assert {Path(name).suffix for name in names} <= {".json", ".safetensors", ".npy", ".parquet"}
@@ -60,10 +60,10 @@ def test_round_trip(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [SASRec, SSEPT])
-def test_a_model_from_before_some_settings_is_what_it_was(
+def test_a_model_saved_before_some_settings_existed_gives_the_same_answers(
     tmp_path: Path, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the defaults of these settings have become since."""
+    """Missing settings do not take their present defaults."""
     data = random_dataset(20, 12, 6)
     whole = Recommender(kind(**kind.formerly).build(data.n_users, data.n_items).eval(), data)
     whole.save(tmp_path / "old")
@@ -92,7 +92,7 @@ def test_saved_again_over_the_old_one_while_it_is_open(saved: Path) -> None:
     assert_frame_equal(loaded.score(), before)
 
 
-def test_a_view_is_saved_as_what_is_visible(tmp_path: Path) -> None:
+def test_a_view_is_saved_with_its_visible_interactions(tmp_path: Path) -> None:
     whole = markov()
     view = Recommender(whole.model, whole.dataset.until(whole.dataset.ends - (whole.dataset.lengths > 0)))
     loaded = segue.load(view.save(tmp_path / "view"))
@@ -111,7 +111,7 @@ def test_loading_leaves_random_numbers_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_nothing_of_the_users_is_replaced(tmp_path: Path) -> None:
+def test_folders_of_other_programs_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(StorageError, match="was not written by segue"):
@@ -169,12 +169,12 @@ def test_a_manifest_without_the_weights(saved: Path) -> None:
     manifest = json.loads((saved / "recommender.json").read_text())
     del manifest["files"]["weights.safetensors"]
     (saved / "recommender.json").write_text(json.dumps(manifest))
-    with pytest.raises(StorageError, match=r"says nothing of weights\.safetensors"):
+    with pytest.raises(StorageError, match=r"does not list weights\.safetensors"):
         segue.load(saved)
 
 
 class Bomb:
-    """Leaves a mark if it is ever unpickled."""
+    """Object that creates a file if it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

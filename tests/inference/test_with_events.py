@@ -1,4 +1,4 @@
-"""What happened since the training counts at once, and models cannot tell where a history comes from."""
+"""Events after the training count at once, and models read all sources of histories alike."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import segue
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 
 
@@ -37,10 +37,10 @@ CONFIGS = {
 
 @pytest.fixture(scope="module", params=CONFIGS)
 def parts(request: pytest.FixtureRequest) -> tuple[Recommender, pl.DataFrame, pl.DataFrame]:
-    """A Recommender that was fitted on all but the newest two of each user; the old part, and the new one."""
+    """A Recommender fitted on all but the newest two interactions of each user, the old part and the new part."""
     frame = log()
-    place = pl.int_range(pl.len()).over("user")
-    old = frame.filter(place < pl.len().over("user") - 2)
+    position = pl.int_range(pl.len()).over("user")
+    old = frame.filter(position < pl.len().over("user") - 2)
     training = segue.Training(epochs=2, cpu=True)
     fitted = segue.fit(CONFIGS[request.param], segue.prepare(old, duplicates="keep"), training=training, quiet=True)
     known = fitted.dataset.catalogue.ids.to_list()
@@ -62,7 +62,7 @@ def test_an_answer_with_events_is_that_of_the_whole_history(
     assert set(reasons["time"].to_list()) & set(new.filter(user="u03")["time"].to_list())
 
 
-def test_given_histories_with_their_times_are_answered_as_stored_ones(
+def test_given_histories_with_times_are_answered_like_stored_ones(
     parts: tuple[Recommender, pl.DataFrame, pl.DataFrame],
 ) -> None:
     fitted, old, _ = parts
@@ -73,10 +73,10 @@ def test_new_users_are_answered_from_their_events() -> None:
     fitted = segue.fit(segue.Markov(), segue.prepare(log(), duplicates="keep"))
     events = pl.DataFrame({"user": ["new", "new"], "item": ["i03", "i04"], "time": [1, 2]})
     live = fitted.with_events(events)
-    found = live.recommend(["new", "u01"], k=3)
-    assert found["model"].unique().to_list() == ["markov"]
+    lists = live.recommend(["new", "u01"], k=3)
+    assert lists["model"].unique().to_list() == ["markov"]
     by_hand = fitted.recommend(histories={"new": ["i03", "i04"]}, k=3)
-    assert found.filter(user="new")["item"].to_list() == by_hand["item"].to_list()
+    assert lists.filter(user="new")["item"].to_list() == by_hand["item"].to_list()
     assert "new" in live.recommend(k=1)["user"].to_list()
     with pytest.raises(segue.SegueError, match="unknown user: 'new'"):
         fitted.recommend("new")
@@ -111,13 +111,12 @@ def test_events_are_exported_and_not_saved(tmp_path: Any) -> None:
 
 
 def test_baskets_have_the_time_of_the_question() -> None:
-    """An attention that knows times sees how long ago the history was when a basket is filled."""
+    """A model with times sees the time between the history and the basket."""
     config = segue.SASRec(width=8, blocks=1, max_length=8, time_bias=True)
     data = segue.prepare(log(), duplicates="keep")
     fitted = segue.fit(config, data, training=segue.Training(epochs=1, cpu=True), quiet=True)
     scores = [
-        fitted.score("u01", "i05", basket=["i02"], as_of=moment)["i05"].item()
-        for moment in (1_900_000_000, 1_950_000_000)
+        fitted.score("u01", "i05", basket=["i02"], as_of=time)["i05"].item() for time in (1_900_000_000, 1_950_000_000)
     ]
     events = pl.DataFrame({"user": ["u01"], "item": ["i02"], "time": [1_900_000_000]})
     assert fitted.with_events(events).score("u01", "i05")["i05"].item() == pytest.approx(scores[0], abs=1e-5)

@@ -1,4 +1,4 @@
-"""A batch of histories: what every model reads when it is asked for scores."""
+"""Histories: a batch of user histories in flat arrays, the input of every model that answers."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ import numpy.typing as npt
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 
 NOW = np.iinfo(np.int64).max
-"""The moment after everything that is known."""
+"""Time of a question that is asked now: later than every interaction."""
 
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """n histories, each a slice of one flat array that is shared, not copied.
+    """Histories of n users, as slices of one flat array that is shared and not copied.
 
     Attributes
     ----------
     users
-        (n,) int64 user codes; 0 = a user the model does not know.
+        (n,) int64 user codes; 0 = a user unknown to the model.
     items
         (any,) int32 item codes, oldest first within a history.
     starts, ends
         (n,) int64; history r is `items[starts[r]:ends[r]]`.
     times
-        (any,) int64 beside `items`, or None.
+        (any,) int64 times of `items`, or None.
     baskets
-        (n,) int64 where the session in progress begins: its items, in the order they were added, are
-        `items[baskets[r]:ends[r]]`, perhaps none. None: nobody is in the middle of one, so all is history.
+        (n,) int64 position of the first item of each session in progress. The basket of history r is
+        `items[baskets[r]:ends[r]]`, in the order of adding; it may be empty. None: no user has a session in progress.
     session_offsets
-        (any,) int64, ascending: the positions in `items` where sessions begin, and their end; None if there are none.
-    moments
-        (n,) int64 when each question is asked, in the unit of `times`; None: now, after everything.
+        (any,) int64, ascending: positions in `items` of the first item of each session, and the end of the last one;
+        None without sessions.
+    as_of
+        (n,) int64 time of each question, in the unit of `times`; None: now, after everything.
     """
 
     users: Int64
@@ -44,14 +45,14 @@ class Histories:
     times: npt.NDArray[np.int64] | None = None
     baskets: Int64 | None = None
     session_offsets: Int64 | None = None
-    moments: Int64 | None = None
+    as_of: Int64 | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
 
     @classmethod
     def from_lists(cls, histories: Sequence[npt.ArrayLike], users: Int64 | None = None) -> Histories:
-        """Histories given one by one, as sequences of item codes."""
+        """Histories from sequences of item codes, one per user; user codes are 0 if not given."""
         arrays = [np.asarray(history, dtype=np.int32) for history in histories]
         offsets = offsets_of(np.array([len(array) for array in arrays], dtype=np.int64))
         flat = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int32)
@@ -60,7 +61,7 @@ class Histories:
 
     @property
     def lengths(self) -> Int64:
-        """(n,) number of items in each history."""
+        """Number of items in each history (n,)."""
         return self.ends - self.starts
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> Histories:
@@ -71,21 +72,23 @@ class Histories:
             starts=self.starts[index],
             ends=self.ends[index],
             baskets=None if self.baskets is None else self.baskets[index],
-            moments=None if self.moments is None else self.moments[index],
+            as_of=None if self.as_of is None else self.as_of[index],
         )
 
     def last(self, length: int) -> Histories:
-        """The same histories cut to their newest `length` items."""
+        """The same histories, cut to the newest `length` items."""
         starts = np.maximum(self.starts, self.ends - length)
         baskets = None if self.baskets is None else np.maximum(self.baskets, starts)
         return replace(self, starts=starts, baskets=baskets)
 
     def seen(self) -> tuple[Int64, npt.NDArray[np.int32]]:
-        """(row, item code) of every interaction, as two flat arrays."""
+        """Rows (m,) and item codes (m,) of all interactions."""
         return rows_of(self.starts, self.ends), self.items[positions(self.starts, self.ends)]
 
     def padded(self, width: int) -> npt.NDArray[np.int64]:
-        """(n, width) int64 item codes, oldest first from column 0, 0 behind the newest; cut to the newest `width`."""
+        """Item codes (n, width) int64 of the newest `width` items, oldest first, with padding 0 behind the newest."""
+        if len(self) == 1 and self.ends[0] - self.starts[0] >= width:
+            return self.items[None, self.ends[0] - width : self.ends[0]].astype(np.int64)
         cut = self.last(width)
         rows, items = cut.seen()
         columns = positions(np.zeros(len(cut), dtype=np.int64), cut.lengths)
@@ -94,25 +97,24 @@ class Histories:
         return matrix
 
     def ages(self, width: int) -> npt.NDArray[np.int64] | None:
-        """(n, width) int64 how long before the newest item of its row each item of `padded(width)` came, 0 at padding.
+        """Ages (n, width) int64 of the items of `padded(width)`: time before the newest item of the row, 0 at padding.
 
-        In the unit of `times`; None without them. What stands there from after the moment that is asked about (a
-        session in progress, replayed) counts as of that moment.
+        In the unit of `times`; None without times. A time after `as_of` counts as `as_of`; such times occur if a
+        recorded session is replayed.
         """
         if self.times is None:
             return None
         cut = self.last(width)
         rows, columns = rows_of(cut.starts, cut.ends), positions(np.zeros(len(cut), dtype=np.int64), cut.lengths)
-        where = positions(cut.starts, cut.ends)
-        moments = np.full(len(cut), NOW) if self.moments is None else self.moments
-        times = np.minimum(self.times[where], moments[rows])
-        newest = np.minimum(self.times[cut.ends[rows] - 1], moments[rows])
+        latest = (np.full(len(cut), NOW) if self.as_of is None else self.as_of)[rows]
+        times = np.minimum(self.times[positions(cut.starts, cut.ends)], latest)
+        newest = np.minimum(self.times[cut.ends[rows] - 1], latest)
         matrix = np.zeros((len(self), width), dtype=np.int64)
         matrix[rows, columns] = newest - times
         return matrix
 
-    def places(self, width: int) -> Int64:
-        """(n, width) int64 positions in `items` of what stands in `padded(width)`, -1 where that is padding."""
+    def padded_positions(self, width: int) -> Int64:
+        """Positions (n, width) in `items` of the entries of `padded(width)`; -1 at padding."""
         cut = self.last(width)
         columns = np.arange(width)
         return np.where(columns < cut.lengths[:, None], cut.starts[:, None] + columns, -1)

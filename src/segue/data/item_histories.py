@@ -1,4 +1,4 @@
-"""The history of each item: its users in the order of time. The transpose of a Dataset's user histories."""
+"""Histories of items: the users of each item in order of time. The transpose of a Dataset's user histories."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from segue.data.spool import Columns, Spool, chunks, scatter
 
 Positions = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
-_RANGE = 1 << 20  # interactions sorted at a time: so few that item, time and position mostly fit into one integer
-_MOST_RANGES = 1_000
+_RANGE = 1 << 20
+"""Interactions sorted at a time: few enough for item, time and position to fit into one integer in most cases."""
+_MAX_RANGES = 1_000
 
 
 @dataclass(frozen=True, eq=False)
 class ItemHistories:
-    """The users of each item, oldest first: the visible interactions of a Dataset, sorted by item, then time.
+    """Visible interactions of a Dataset, sorted by item, then time: the users of each item, oldest first.
 
     Attributes
     ----------
     order
-        (n,) int32 (int64 beyond 2³¹ interactions) positions in the Dataset's arrays. Interactions at equal times, or
-        without times, are in the order of their positions.
+        (n,) int32 (int64 beyond 2³¹ interactions) positions in the Dataset's arrays. Interactions with equal times, or
+        without times, keep the order of their positions.
     offsets
         (n_items + 2,) int64: the history of item i is `order[offsets[i]:offsets[i + 1]]`; item 0 has none.
     user_offsets
@@ -53,28 +54,28 @@ class ItemHistories:
 
     @property
     def lengths(self) -> Int64:
-        """(n_items + 1,) number of interactions in each item's history; 0 for item 0."""
+        """Number of interactions of each item (n_items + 1,); 0 for item 0."""
         return np.diff(self.offsets)
 
     @cached_property
     def users(self) -> npt.NDArray[np.int32]:
-        """(n,) int32 user codes, in the order of `order`."""
-        of_position = np.repeat(np.arange(len(self.user_offsets) - 1, dtype=np.int32), np.diff(self.user_offsets))
-        return of_position[self.order]
+        """User codes (n,) int32, in the order of `order`."""
+        codes = np.repeat(np.arange(len(self.user_offsets) - 1, dtype=np.int32), np.diff(self.user_offsets))
+        return codes[self.order]
 
     @cached_property
     def times(self) -> npt.NDArray[np.int64] | None:
-        """(n,) int64 times, in the order of `order`; None without times."""
+        """Times (n,) int64, in the order of `order`; None without times."""
         return None if self.all_times is None else self.all_times[self.order]
 
     @cached_property
     def ratings(self) -> npt.NDArray[np.float32] | None:
-        """(n,) float32 ratings, in the order of `order`; None without ratings."""
+        """Ratings (n,) float32, in the order of `order`; None without ratings."""
         return None if self.all_ratings is None else self.all_ratings[self.order]
 
 
 def item_order(items: npt.NDArray[np.int32], times: npt.NDArray[np.int64] | None) -> Positions:
-    """The positions (n,) of interactions, sorted by item, then time, then position.
+    """Positions (n,) of interactions, sorted by item, then time, then position.
 
     >>> item_order(np.array([2, 1, 2], dtype=np.int32), np.array([8, 7, 6]))
     array([1, 2, 0], dtype=int32)
@@ -84,28 +85,28 @@ def item_order(items: npt.NDArray[np.int32], times: npt.NDArray[np.int64] | None
 
 
 def item_order_within(order: Positions, kept: npt.NDArray[np.bool_]) -> Positions:
-    """The `item_order` of a subset: `order` (n,) of all positions, `kept` (n,) true for those that stay.
+    """`item_order` of a subset, from the `order` (n,) of all positions and the mask `kept` (n,) of the subset.
 
     >>> item_order_within(np.array([1, 2, 0]), np.array([True, False, True]))
     array([1, 0], dtype=int32)
     """
-    moved = np.cumsum(kept, dtype=position_type(len(kept))) - 1
-    return moved[order[kept[order]]]
+    new_positions = np.cumsum(kept, dtype=position_type(len(kept))) - 1
+    return new_positions[order[kept[order]]]
 
 
 def save_item_order(
     file: Path, items: npt.NDArray[np.int32], times: npt.NDArray[np.int64] | None, item_counts: Int64
 ) -> None:
-    """Write `item_order(items, times)` as a NumPy file, sorted in ranges of items so that memory stays bounded.
+    """Write `item_order(items, times)` as a NumPy file; items are sorted in ranges, so memory stays bounded.
 
     Parameters
     ----------
     file
-        The file to write; temporary files stand beside its folder meanwhile.
+        File to write; temporary files are kept beside its folder until it is whole.
     items, times
-        (n,) each, perhaps memory-mapped; times may be None.
+        (n,) each; they may be memory-mapped, and times may be None.
     item_counts
-        (n_items + 1,) interactions of each item.
+        (n_items + 1,) number of interactions of each item.
     """
     dtype = position_type(len(items))
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": items.shape}
@@ -126,15 +127,15 @@ def _ranges(
     dtype: np.dtype[Any],
     folder: Path,
 ) -> Iterator[Columns]:
-    """The interactions in ranges of items small enough to sort, each range in the order of positions."""
-    size = max(_RANGE, len(items) // _MOST_RANGES)
+    """Interactions in ranges of items that are small enough to sort; each range is in the order of positions."""
+    size = max(_RANGE, len(items) // _MAX_RANGES)
     range_of = ((np.cumsum(item_counts) - item_counts) // size).astype(np.int16)
-    timed = {} if times is None else {"time": times}
-    dtypes = {"position": dtype, "item": items.dtype} | {name: values.dtype for name, values in timed.items()}
+    optional = {} if times is None else {"time": times}
+    dtypes = {"position": dtype, "item": items.dtype} | {name: values.dtype for name, values in optional.items()}
     spools = [Spool(folder / str(number), dtypes) for number in range(int(range_of[-1]) + 1)]
     for part in chunks(len(items)):
         columns = {"position": np.arange(part.start, part.stop, dtype=dtype), "item": items[part]}
-        columns |= {name: values[part] for name, values in timed.items()}
+        columns |= {name: values[part] for name, values in optional.items()}
         if len(spools) == 1 and part.stop - part.start == len(items):
             yield columns
             return
@@ -146,5 +147,5 @@ def _ranges(
 
 
 def position_type(n: int) -> np.dtype[Any]:
-    """The smallest integer type for n positions: int32 or int64."""
+    """Smallest integer type for n positions: int32 or int64."""
     return np.dtype(np.int32 if n <= np.iinfo(np.int32).max else np.int64)

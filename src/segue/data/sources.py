@@ -1,6 +1,6 @@
 """Sources of histories: a Dataset, a Dataset with newer events on top, and frames of histories.
 
-All of them know items, times and sessions, so a model cannot tell where a history comes from.
+All of them give items, times and sessions, so every model reads them alike.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from segue.errors import DataError
 
 
 class HistorySource(Protocol):
-    """Anything that gives the histories of users by their codes. A Dataset is one."""
+    """Source of the histories of users, by user code. A Dataset is one."""
 
     @property
     def users(self) -> Vocabulary:
-        """Vocabulary of the users whose histories are known."""
+        """Vocabulary of the users with a history."""
         ...
 
     @property
@@ -45,11 +45,11 @@ class HistorySource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that is visible."""
+        """Hash of the visible interactions."""
         ...
 
     def timestamp(self, moment: int | float) -> int:
-        """`moment`, in seconds since 1970, in the unit of the times."""
+        """Time in the unit of the source, from seconds since 1970."""
         ...
 
     def histories(self, users: Int64) -> Histories:
@@ -63,7 +63,7 @@ class HistorySource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Interactions from outside the Dataset, in its item codes and its unit of time, sorted by user and time.
+    """Interactions from outside a Dataset, in its item codes and its unit of time, sorted by user and time.
 
     Attributes
     ----------
@@ -72,13 +72,13 @@ class Events:
     items
         (m,) int32 item codes.
     offsets
-        (n + 1,) int64 where each user's events begin, and the end.
+        (n + 1,) int64 first event of each user, and the end of the last.
     times
         (m,) int64, or None if the Dataset has none.
     session_offsets
-        (any,) int64 where sessions begin, and the end; None if the Dataset has none.
+        (any,) int64 first event of each session, and the end of the last; None if the Dataset has none.
     unknown
-        Raw ids of items that the catalogue does not hold, each once; their events are left out.
+        Distinct raw ids of the items that are not in the catalogue; their events are left out.
     """
 
     ids: pl.Series
@@ -89,7 +89,7 @@ class Events:
     unknown: pl.Series
 
     def select(self, kept: npt.NDArray[np.bool_]) -> Events:
-        """Only the events of the mask (m,); every user stays."""
+        """Events of the mask `kept` (m,); users without events are kept too."""
         before = np.concatenate([[0], np.cumsum(kept)])
         sessions = self.session_offsets
         return replace(
@@ -102,11 +102,19 @@ class Events:
 
 
 def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Events:
-    """Read a log or a frame with `user, item[, time][, session]`, as `segue.prepare` does, for a Dataset.
+    """Read a log or a frame with `user, item[, time][, session]` for a Dataset, as `segue.prepare` does.
 
-    Without `need_times` a frame may lack the times that the Dataset has. If the Dataset has sessions, and the frame
-    names none, they are found by the rule that the Dataset was prepared with; without a rule the events of a user are
-    one session.
+    If the Dataset has sessions and the frame has none, the rule of the Dataset's preparation divides the events into
+    sessions. Without a rule, the events of a user are one session.
+
+    Parameters
+    ----------
+    dataset
+        Gives item codes, the unit of time and the rule of sessions.
+    frame
+        A log or a frame of any library.
+    need_times
+        Refuse a frame without times if the Dataset has times.
 
     Raises
     ------
@@ -133,7 +141,7 @@ def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Event
 
 
 def _session_options(dataset: Dataset, frame: Any) -> dict[str, Any]:
-    """Options of `prepare` that find sessions as the Dataset's own were found."""
+    """Options of `prepare` that divide events into sessions by the rule of the Dataset."""
     rule = dict(dataset.metadata.get("options") or {}).get("sessions")
     names = [str(name).lower() for name in getattr(frame, "column_names", getattr(frame, "columns", []))]
     if dataset.session_offsets is None:
@@ -145,17 +153,17 @@ def _session_options(dataset: Dataset, frame: Any) -> dict[str, Any]:
 
 
 def _converted(times: npt.NDArray[np.int64], unit: str, wanted: str) -> npt.NDArray[np.int64]:
-    """Times in another unit; what does not fit is rounded down."""
-    have, want = UNITS_PER_SECOND[unit], UNITS_PER_SECOND[wanted]
-    return np.asarray(times * (want // have) if want >= have else times // (have // want), dtype=np.int64)
+    """Times in the unit `wanted`, rounded down."""
+    old, new = UNITS_PER_SECOND[unit], UNITS_PER_SECOND[wanted]
+    return np.asarray(times * (new // old) if new >= old else times // (old // new), dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class RecentEvents:
-    """A source of histories with newer events on top. Made by `Recommender.with_events`.
+    """Source of histories with newer events on top of another source. `Recommender.with_events` makes it.
 
-    A history is what the base knows of the user, then the events, in the order of time if there are times. Users whom
-    the base does not know have codes behind its own; models see them as unknown.
+    A history holds the interactions of the base and the events, in order of time if there are times. Users that are
+    new to the base have codes behind its own; to models they are unknown.
 
     Attributes
     ----------
@@ -180,7 +188,7 @@ class RecentEvents:
 
     @cached_property
     def users(self) -> Vocabulary:
-        """Users of the base, then those whom only the events know."""
+        """Users of the base, then the users that only the events have."""
         return self.base.users.extended(self.events.ids)
 
     @cached_property
@@ -192,7 +200,7 @@ class RecentEvents:
         return digest.hexdigest()
 
     def timestamp(self, moment: int | float) -> int:
-        """`moment`, in seconds since 1970, in the unit of the times."""
+        """Time in the unit of the source, from seconds since 1970."""
         return self.base.timestamp(moment)
 
     def before(self, time: int) -> RecentEvents:
@@ -201,7 +209,7 @@ class RecentEvents:
         return RecentEvents(self.base.before(time), self.events.select(self.events.times < time))
 
     def histories(self, users: Int64) -> Histories:
-        """Histories of user codes (n,), in arrays of their own."""
+        """Histories of user codes (n,), in new arrays."""
         events = self.events
         stored = self.base.histories(np.where(users <= len(self.base.users), users, 0))
         rows = self._rows[users]
@@ -216,7 +224,7 @@ class RecentEvents:
         begins = None
         if stored.session_offsets is not None and events.session_offsets is not None:
             begins = np.concatenate(
-                [_begin(stored.session_offsets, old), _begin(events.session_offsets, new)],
+                [_starts_session(stored.session_offsets, old), _starts_session(events.session_offsets, new)],
             )
         order = time_order(row, times)
         if order is not None:
@@ -230,26 +238,26 @@ class RecentEvents:
 
     @cached_property
     def _rows(self) -> Int64:
-        """Row of each user code in the events; -1 without events."""
+        """Row of each user code in the events; -1 for users without events."""
         rows = np.full(len(self.users) + 1, -1, dtype=np.int64)
         rows[self.users.encode(self.events.ids)] = np.arange(len(self.events.ids))
         return rows
 
 
-def _begin(session_offsets: Int64, places: Int64) -> npt.NDArray[np.bool_]:
-    """Mask (n,) of the positions that begin a session."""
-    return np.asarray(session_offsets[np.searchsorted(session_offsets, places)] == places)
+def _starts_session(session_offsets: Int64, item_positions: Int64) -> npt.NDArray[np.bool_]:
+    """Mask (n,) of the positions at which a session begins."""
+    return np.asarray(session_offsets[np.searchsorted(session_offsets, item_positions)] == item_positions)
 
 
 def given_histories(dataset: Dataset, source: HistorySource, frame: Any) -> tuple[pl.Series, Histories, pl.Series]:
-    """Histories that a frame gives in place of stored ones.
+    """Histories from a frame, in place of the stored ones.
 
     Parameters
     ----------
     dataset
-        Its catalogue, unit of time and sessions are those of the result.
+        Gives the item codes, the unit of time and the rule of sessions.
     source
-        Knows the codes of users.
+        Gives the user codes.
     frame
         A log or a frame with `user, item[, time][, session]`.
 
@@ -260,7 +268,7 @@ def given_histories(dataset: Dataset, source: HistorySource, frame: Any) -> tupl
     histories
         n histories.
     unknown
-        Raw ids of items that were left out.
+        Raw ids of the items that were left out.
     """
     events = events_of(dataset, frame, need_times=False)
     codes = source.users.encode(events.ids)

@@ -1,1 +1,1 @@
-"""From a model to answers: ranking, the Recommender, explanations, export."""
+"""From a fitted model to answers: the Scorer, the Recommender, explanations, exports and storage."""

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, replaced in one step, with a JSON note inside. None of it can run code."""
+"""Checkpoints: one safetensors file each, with a JSON note inside, replaced in one step. They cannot run code."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from segue.files import atomic_file
 
 FORMAT_VERSION = 1
 EPOCHS = "epochs"
-"""The folder in a run of the weights that are kept of some epochs."""
+"""Folder in a run with the kept weights of single epochs."""
 
 
 def kept_epoch(epoch: int) -> str:
-    """Where in the folder of a run the weights of an epoch are kept."""
+    """Path, relative to the folder of a run, of the kept weights of an epoch."""
     return f"{EPOCHS}/{epoch:04}.safetensors"
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-able note to `path`; the file that was there stays until the new one is whole."""
+    """Write tensors and a note of plain data to `path`. An existing file stays until the new one is complete."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {"kind": "segue-checkpoint", "format_version": str(FORMAT_VERSION), "note": json.dumps(note)}
     with atomic_file(path) as temporary:
@@ -35,7 +35,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote: the tensors and the note.
+    """Read the tensors and the note that `save_checkpoint` wrote.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise StorageError(
-            f"{path} is not a readable safetensors file ({error}). segue opens no other kind: pickles can run code."
+            f"{path} is not a readable safetensors file ({error}). segue opens no other format: pickles can run code."
         ) from None
     if header.get("kind") != "segue-checkpoint":
         raise StorageError(f"{path} is a safetensors file, but not a checkpoint written by segue.")
@@ -66,6 +66,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """SHA-256 of the header and the tensors."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,4 +1,4 @@
-"""Lists for millions of people into one file: in parts, so that memory stays small and a killed run goes on."""
+"""Lists for millions of users in one file, written in parts: memory stays small, and a killed run continues."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ import polars as pl
 from segue.data.sources import HistorySource
 from segue.errors import ConfigError, StorageError
 from segue.files import atomic_file, read_json, write_json
-from segue.inference.asking.as_of import Moment, moment
-from segue.inference.asking.users import People, warn_unrated
+from segue.inference.asking.as_of import AsOf, to_timestamp
+from segue.inference.asking.ids import warn_unrated
+from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame
 from segue.models.base import Model
 
 Progress = Callable[[int, int], None]
-"""Called with the number of people done and of all people."""
+"""Function of the number of users done and the number of all users."""
 
 _NOTE = "export.json"
 _SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -31,19 +32,19 @@ _SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 @dataclass(frozen=True, eq=False)
 class Export:
-    """A file of lists to be written.
+    """Target file of an export.
 
     Attributes
     ----------
     path
-        Ends in .parquet, .csv or .jsonl. A file that is there is replaced at the end, in one step.
+        A path that ends in .parquet, .csv or .jsonl. An existing file is replaced at the end, in one step.
     chunk
-        How many people to a part.
+        Number of users in a part.
 
     Raises
     ------
     ConfigError
-        Another ending, or a chunk below 1.
+        The path ends otherwise, or the chunk is below 1.
     """
 
     path: Path
@@ -55,28 +56,28 @@ class Export:
                 f"{self.path} ends in {self.path.suffix or 'nothing'!r}: expected one of {', '.join(_SUFFIXES)}."
             )
         if self.chunk < 1:
-            raise ConfigError(f"chunk={self.chunk} is a number of people: expected 1 or more.")
+            raise ConfigError(f"chunk={self.chunk} is a number of users: expected 1 or more.")
 
     def write(
         self,
-        people: int,
+        n_users: int,
         identity: Mapping[str, Any],
         lists: Callable[[slice], pl.DataFrame],
         progress: Progress | None,
     ) -> Path:
-        """Write `lists(slice)` for all slices of so many people.
+        """Write `lists(slice)` for all slices of the users.
 
-        Finished parts lie in the folder `<path>.parts` until all are there; a run that finds parts of the same
-        `identity` makes only the missing ones. Parts of another identity are thrown away.
+        The folder `<path>.parts` holds finished parts until all are finished. A run that finds parts of the same
+        `identity` writes only the missing ones; parts of another identity are deleted.
 
         Parameters
         ----------
-        people
-            How many there are.
+        n_users
+            Number of users.
         identity
-            Plain data: all that the lists depend on.
+            Plain data that the lists depend on.
         lists
-            Makes the frame of a slice of people.
+            Function that makes the frame of a slice of users.
         progress
             Called before each part and at the end.
 
@@ -86,21 +87,21 @@ class Export:
             `<path>.parts` exists and holds something else.
         """
         folder = self.path.with_name(f"{self.path.name}.parts")
-        _open_parts(folder, {**identity, "n": people, "chunk": self.chunk})
-        starts = range(0, max(people, 1), self.chunk)
-        files = [folder / f"part-{place:06d}.parquet" for place in range(len(starts))]
+        _open_parts(folder, {**identity, "n": n_users, "chunk": self.chunk})
+        starts = range(0, max(n_users, 1), self.chunk)
+        files = [folder / f"part-{number:06d}.parquet" for number in range(len(starts))]
         for start, file in zip(starts, files, strict=True):
             if progress:
-                progress(start, people)
+                progress(start, n_users)
             if not file.is_file():
-                frame = lists(slice(start, min(start + self.chunk, people)))
+                frame = lists(slice(start, min(start + self.chunk, n_users)))
                 with atomic_file(file) as temporary:
                     frame.write_parquet(temporary)
         with atomic_file(self.path) as temporary:
             _join(files, temporary, self.path.suffix)
         shutil.rmtree(folder)
         if progress:
-            progress(people, people)
+            progress(n_users, n_users)
         return self.path
 
 
@@ -108,48 +109,50 @@ def write_lists(
     target: Export,
     scorer: Scorer,
     source: HistorySource,
-    people: People,
+    users: RequestedUsers,
     rules: Rules,
     shares: Scores,
-    as_of: Moment | None,
+    as_of: AsOf | None,
     progress: Progress | None,
 ) -> Path:
-    """Write the best lists for people to a file.
+    """Write the best lists of users to a file.
 
     Parameters
     ----------
     target
         The file.
     scorer, source
-        Who answers, and the raw ids of the items.
-    people, rules, shares
+        The model, and the source of histories and raw item ids.
+    users, rules, shares
         As for `best_lists`.
     as_of
-        The moment that the histories end at, if they were cut.
+        End of the histories, if they were cut.
     progress
-        Called with the number of people done and of all.
+        Called with the number of users done and the number of all users.
     """
 
     listed = np.zeros(scorer.n_items + 1, dtype=np.bool_)
 
     def lists(part: slice) -> pl.DataFrame:
-        some = people.select(part)
-        codes, scores = best_lists(scorer, some, rules, shares)
+        chunk = users.select(part)
+        codes, scores = best_lists(scorer, chunk, rules, shares)
         listed[codes] = True
-        return list_frame(scorer, some, source.catalogue, codes, scores)
+        return list_frame(scorer, chunk, source.catalogue, codes, scores)
 
-    until = None if as_of is None else moment(source, as_of)
-    path = target.write(len(people), identify(scorer, source, people, rules, until), lists, progress)
+    timestamp = None if as_of is None else to_timestamp(source, as_of)
+    path = target.write(len(users), _identity(scorer, source, users, rules, timestamp), lists, progress)
     warn_unrated(scorer, source.catalogue, np.flatnonzero(listed))
     return path
 
 
-def identify(scorer: Scorer, source: HistorySource, people: People, rules: Rules, as_of: int | None) -> dict[str, Any]:
-    """All that lists depend on, as plain data: a part may be kept only for the same."""
+def _identity(
+    scorer: Scorer, source: HistorySource, users: RequestedUsers, rules: Rules, as_of: int | None
+) -> dict[str, Any]:
+    """Plain data that the lists depend on; finished parts are used again only if it is the same."""
     return {
         "model": fingerprint(scorer.model),
         "dataset": source.fingerprint,
-        "people": digest(people.ids.hash(seed=0).to_numpy()),
+        "people": digest(users.ids.hash(seed=0).to_numpy()),
         "k": rules.k,
         "exclude_seen": rules.exclude_seen,
         "allowed": None if rules.allowed is None else digest(rules.allowed),
@@ -158,7 +161,7 @@ def identify(scorer: Scorer, source: HistorySource, people: People, rules: Rules
 
 
 def fingerprint(model: Model) -> str:
-    """A hash of a model's config and weights."""
+    """Hash of a model's config and weights."""
     total = hashlib.sha256(repr(model.config.to_dict()).encode())
     for name, tensor in sorted(model.state_dict().items()):
         total.update(name.encode())
@@ -167,21 +170,22 @@ def fingerprint(model: Model) -> str:
 
 
 def digest(array: npt.NDArray[Any]) -> str:
-    """A hash of an array."""
+    """Hash of an array."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _open_parts(folder: Path, identity: dict[str, Any]) -> None:
-    """Make `folder` hold only parts of `identity`."""
+    """Create `folder` with a note of `identity`; delete parts of another identity."""
     note = folder / _NOTE
     if folder.exists() and not note.is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StorageError(f"{folder} exists and was not written by segue: remove it, or choose another place.")
+        raise StorageError(f"{folder} exists and was not written by segue: remove it, or choose another path.")
     if note.is_file() and read_json(note) != identity:
         shutil.rmtree(folder)
     write_json(note, identity)
 
 
 def _join(files: list[Path], target: Path, suffix: str) -> None:
+    """Write the frames of `files` to `target` as one file."""
     frame = pl.scan_parquet(files)
     if suffix == ".parquet":
         frame.sink_parquet(target)

@@ -1,4 +1,4 @@
-"""Opening what `Recommender.save` or a training left behind."""
+"""`segue.load`: open a Recommender from its folder, or from the folder of a training run."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def load(path: str | Path, *, verify: bool = True, device: str | None = None, ep
     Parameters
     ----------
     path
-        Its folder, or the folder of a run that holds it as `recommender/`.
+        Folder of the Recommender, or of a run that contains it as `recommender/`.
     verify
         Compare checksums first (about a second per gigabyte).
     device
-        Where the model answers: "cpu" (when not given), "cuda", …
+        Device of the model: "cpu" (the default), "cuda", ….
     epoch
-        Of a run: the weights of this epoch in place of the best, if `Training.keep_every` kept them. Of a run that was
-        trained again (`refit`), those are of the first training.
+        Epoch of a run: load its weights in place of the best ones, if `Training.keep_every` kept them. If the run was
+        refitted (`refit`), they are weights of the first training.
 
     Raises
     ------
     StorageError
-        No such folder, a newer format, a file that is missing, truncated or altered, a pickle in place of the weights,
-        weights that do not fit, or an epoch that was not kept.
+        The folder is missing or has a newer format; a file is missing, truncated or altered; the weights are a pickle
+        or do not fit; or the epoch was not kept.
     ConfigError
-        There is no such device here.
+        The device is not available.
     """
     model, dataset, metadata = load_recommender(Path(path), verify=verify)
     if epoch is not None:
@@ -43,18 +43,18 @@ def load(path: str | Path, *, verify: bool = True, device: str | None = None, ep
         metadata = {**metadata, "epoch": epoch, "refit": False}
     try:
         model = model if device is None else model.to(device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises depends on the device and on how it was built
+    except (RuntimeError, AssertionError) as error:  # the type depends on the device and on the build of torch
         raise ConfigError(f"device={device!r} cannot be used here: {error}") from None
     return Recommender(model, dataset, metadata)
 
 
 def _model_of_epoch(run: Path, epoch: int, best: Model) -> Model:
-    """The model as it was after an epoch; `best` says how many users and items it has."""
+    """Model with the weights of an epoch; `best` gives the numbers of users and items."""
     if not (run / kept_epoch(epoch)).is_file():
         kept = ", ".join(str(int(file.stem)) for file in sorted((run / EPOCHS).glob("*.safetensors"))) or "none"
         raise StorageError(
-            f"{run} did not keep the weights of epoch {epoch}; kept: {kept}. Train with --training.keep-every to keep "
-            "those of every so many epochs."
+            f"{run} did not keep the weights of epoch {epoch}; kept: {kept}. Train with --training.keep-every N to "
+            "keep the weights of every N-th epoch."
         )
     tensors, note = load_checkpoint(run / kept_epoch(epoch))
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""The Recommender: a model plus all it needs to answer about raw ids."""
+"""The Recommender: a fitted model with the data that it needs to answer questions about raw ids."""
 
 from __future__ import annotations
 
@@ -13,25 +13,21 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.errors import ConfigError, StorageError
-from segue.inference.asking.as_of import Moment, moment
-from segue.inference.asking.baskets import Basket, asked_people
-from segue.inference.asking.users import (
-    Given,
-    People,
-    Unknown,
-    asked_items,
-    require_one,
-    warn_unknown,
-    warn_unrated,
-)
+from segue.inference.asking.as_of import AsOf, to_timestamp
+from segue.inference.asking.baskets import Basket
+from segue.inference.asking.ids import item_codes, warn_unknown, warn_unrated
+from segue.inference.asking.request import refuse_both, resolve_pairs, resolve_repeated_users, resolve_users
+from segue.inference.asking.users import GivenHistories, RequestedUsers, Unknown
+from segue.inference.explaining.attention import attention_frame
 from segue.inference.explaining.effects import REFERENCES, Measure
 from segue.inference.explaining.neighbours import check_neighbours, neighbour_frame
-from segue.inference.explaining.reasons import By, asked_once, asked_pairs, attention_frame, check_measure, reason_frame
+from segue.inference.explaining.reasons import By, check_measure, reason_frame
 from segue.inference.export import Export, Progress, write_lists
 from segue.inference.scorer import Scorer
-from segue.inference.scoring.complete import completed
-from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, most_popular, rules_of, scores_of
-from segue.inference.scoring.similar import likeness_of, similar_items
+from segue.inference.scoring.complete import complete_baskets
+from segue.inference.scoring.items import score_frame
+from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, make_rules, most_popular
+from segue.inference.scoring.similar import similar_frame, similarity_scorer
 from segue.inference.storage import save_recommender
 from segue.models.base import Model
 from segue.models.popularity import popularity
@@ -39,49 +35,49 @@ from segue.models.ratings import RatingModel
 
 
 class Recommender:
-    """Answers about raw ids: lists, scores, alike items and reasons.
+    """Answers about raw ids: lists, scores, similar items and reasons.
 
-    Made by `segue.fit` or `segue.load`. Wherever people are asked for, they are given in one of two ways:
+    `segue.fit` and `segue.load` make it. All methods take users in one of two ways:
 
-    - `users`: one raw id or several; None means everyone the Dataset knows;
-    - `histories`: people the model has never met, as `{id: [item, …]}` or `[[item, …], …]` (then numbered from 0),
-      oldest item first.
+    - `users`: one raw id or several; None means all users of the Dataset;
+    - `histories`: histories of other users, as `{id: [item, …]}` or `[[item, …], …]` (users are then numbered from 0),
+      oldest item first; or a frame with `user, item[, time][, session]`.
 
-    `basket` adds what they have put into the session in progress, in the order in which they did, `[]` if it has just
-    begun: a list of items for one person, a list for each in their order, or lists by id (whom they do not name has an
-    empty one). Without users and histories it is the basket of somebody unknown, or of the people whom it names. An
-    item counts once. Users nobody knows are answered from their basket instead of being left out.
+    `basket` adds the items of the session in progress, in the order of adding; `[]` is a session that has just begun.
+    It is a list of items for one user, a list for each user in their order, or lists by user id; users that it does
+    not name have an empty basket. Without users and histories, it is the basket of an unknown user, or of the users
+    that it names. A repeated item counts once. Unknown users with a basket are answered from the basket.
 
-    People with neither history nor basket are answered by popularity, and the column `model` says so; except by a model
-    of ratings, which expects of somebody unknown what is usual, so that all scores are expected ratings. Items without
-    a rating in training get an `UnratedItemWarning` from such a model, where they are asked for or listed.
+    Users with neither history nor basket are answered by popularity, and the column `model` says so. A model of
+    ratings answers them too, with its averages, so that all its scores are expected ratings. It gives an
+    `UnratedItemWarning` for items without ratings in training, if they are requested or listed.
 
-    Unknown ids among known ones are left out, and an `UnknownIdWarning` lists them; if none is known, an UnknownIdError
-    says so (but a history or a basket of which nothing is known counts as empty).
+    Unknown ids among known ones are left out with an `UnknownIdWarning`; if no id is known, an `UnknownIdError` is
+    raised. A history or a basket without known items counts as empty.
 
     Parameters
     ----------
     model
         A fitted model.
     dataset
-        Vocabularies and histories; what is visible in it counts as each user's history.
+        Vocabularies and histories; the visible interactions are the histories of the users.
     metadata
-        Anything worth keeping: how the model was fitted, its figures. Plain data.
+        Plain data to keep with the model, such as its split and its metrics.
 
     Raises
     ------
     StorageError
-        The model was made for other numbers of users or items than the Dataset has.
+        The model and the Dataset have different numbers of users or items.
     """
 
     source: HistorySource
-    """What gives the histories of known users: the Dataset, or the Dataset with newer events."""
+    """Histories of known users: the Dataset, or the Dataset with newer events."""
 
     def __init__(self, model: Model, dataset: Dataset, metadata: Mapping[str, Any] | None = None) -> None:
         if (model.n_users, model.n_items) != (dataset.n_users, dataset.n_items):
             raise StorageError(
                 f"the model is for {model.n_users:,} users and {model.n_items:,} items, the Dataset has "
-                f"{dataset.n_users:,} and {dataset.n_items:,}: it is not the one the model was fitted on."
+                f"{dataset.n_users:,} and {dataset.n_items:,}: the model was fitted on another Dataset."
             )
         self.model = model
         self.scorer = Scorer.of(model)
@@ -97,114 +93,113 @@ class Recommender:
         self,
         users: Any = None,
         *,
-        histories: Given | None = None,
+        histories: GivenHistories | None = None,
         basket: Basket | None = None,
         k: int = 10,
         exclude_seen: bool | None = None,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
-        as_of: Moment | None = None,
+        as_of: AsOf | None = None,
         unknown: Unknown = "skip",
     ) -> pl.DataFrame:
-        """The k items most likely to come next, or with the highest rating expected, if the model is one of ratings.
+        """Recommend the k items that are most likely to come next, or that have the highest expected ratings.
 
         Parameters
         ----------
         users, histories, basket
-            Who is asked about, and what they have in their baskets (see the class).
+            Users of the question, and their baskets (see the class).
         k
-            Length of each list, at most the size of the catalogue. A list is shorter where `exclude_seen`, `allow`,
-            `deny` and the basket leave fewer items.
+            Length of each list, at most the size of the catalogue. A list is shorter if `exclude_seen`, `allow`, `deny`
+            and the basket leave fewer items.
         exclude_seen
-            Leave out what stands in the person's history. None means True without a basket and False with one: in a
-            session people take again what they took before. What is in the basket is always left out.
+            Leave out the items of the user's history. None means True without a basket and False with one, because
+            users often take the same items again in a new session. The items of the basket are always left out.
         allow
             Raw ids of the only items that may be recommended.
         deny
-            Raw ids of items that may not; stronger than `allow`.
+            Raw ids of items that may not be recommended; it overrides `allow`.
         as_of
-            Only history before this moment counts (and the basket): a datetime (UTC if it has no zone), a date, either
-            in ISO form, or a number in the Dataset's time unit. The model may have learnt from later interactions; one
-            that looks back at others' ratings looks only at those before it.
+            Time of the question: only the history before it counts, and the basket. A datetime (UTC if it has no
+            zone), a date, either in ISO form, or a number in the Dataset's time unit. The model may have been trained
+            on later interactions. A model that reads the ratings of other users reads only those before `as_of`.
         unknown
-            Users who are unknown: "skip" those without a basket, with a warning; answer them by "popular" items, or
-            from their baskets, or, if the model is one of ratings, by what it expects of anyone; or "error", basket or
-            not.
+            Treatment of unknown users. "skip" leaves out users without a basket, with a warning. "popular" answers
+            users without a basket by popularity (a model of ratings: by its averages). "error" refuses all of them.
 
         Returns
         -------
         DataFrame
-            Columns user, item (raw ids), score (of a model of ratings, the rating expected), rank (from 1) and model
-            (its name, or "popularity" for people without history and basket, whose scores are shares of all
-            interactions); in the order of the people, best first.
+            Columns user, item (raw ids), score (the expected rating, for a model of ratings), rank (from 1) and model
+            (its name, or "popularity" for users without history and basket; the score is then the item's share of all
+            interactions). Users are in the order of the question, items best first.
 
         Raises
         ------
         ConfigError
-            k below 1 or above the catalogue, an impossible `as_of`, users and histories at once, one basket for several
-            people, another number of baskets than of people, or a basket of somebody who is not asked about.
+            k is below 1 or above the size of the catalogue; `as_of` is not a time; users and histories are given at
+            once; or the baskets do not match the users.
         UnknownIdError
             None of the ids is known.
         DataError
-            `as_of` without times; histories or baskets that are no lists.
+            `as_of` is given without times, or histories or baskets are not lists.
         """
-        people, shares = self._people(users, histories, basket, as_of, unknown)
-        rules = rules_of(self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None)
-        codes, scores = best_lists(self.scorer, people, rules, shares)
+        requested, shares = self._resolve(users, histories, basket, as_of, unknown)
+        rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None)
+        codes, scores = best_lists(self.scorer, requested, rules, shares)
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
-        return list_frame(self.scorer, people, self.dataset.catalogue, codes, scores)
+        return list_frame(self.scorer, requested, self.dataset.catalogue, codes, scores)
 
     def complete(
         self,
         users: Any = None,
         n: int = 5,
         *,
-        histories: Given | None = None,
+        histories: GivenHistories | None = None,
         basket: Basket | None = None,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
-        as_of: Moment | None = None,
+        as_of: AsOf | None = None,
         exclude_seen: bool | None = None,
         unknown: Unknown = "skip",
     ) -> pl.DataFrame:
-        """The rest of the basket, step by step: the best item joins it, then the next one is asked for.
+        """Complete the basket, step by step: the best item joins it, and the model ranks again.
 
         Parameters
         ----------
         users, histories, basket, allow, deny, as_of, unknown
             As in `recommend`; without a basket every session has just begun.
         n
-            How many steps; somebody for whom nothing is left takes fewer.
+            Number of steps. A user takes fewer if no item is left.
         exclude_seen
-            Leave out what stands in the person's history. None means False, as for every session in progress.
+            Leave out the items of the user's history. None means False, as for every session in progress.
 
         Returns
         -------
         DataFrame
-            Columns user, item, score, step (from 1) and model: who answered that step. Where there is neither history
-            nor basket the first step is popularity's; from then on there is a basket, and the model answers.
+            Columns user, item, score, step (from 1) and model (the source of the step). Popularity gives the first
+            step of users without history and basket; from then on they have a basket, and the model answers.
 
         Raises
         ------
         ConfigError, UnknownIdError, DataError
-            As in `recommend`; n below 1.
+            As in `recommend`; n is below 1.
         """
-        people, shares = self._people(users, histories, basket, as_of, unknown)
-        rules = rules_of(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
-        return completed(self.scorer, people, n, rules, shares, self.dataset.catalogue)
+        requested, shares = self._resolve(users, histories, basket, as_of, unknown)
+        rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
+        return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
     def score(
         self,
         users: Any = None,
         items: Any = None,
         *,
-        histories: Given | None = None,
+        histories: GivenHistories | None = None,
         basket: Basket | None = None,
-        as_of: Moment | None = None,
+        as_of: AsOf | None = None,
         unknown: Unknown = "skip",
         long: bool = False,
     ) -> pl.DataFrame:
-        """The scores of given items, seen or not; of a model of ratings, the ratings expected.
+        """Score items, seen or not; the scores of a model of ratings are expected ratings.
 
         Parameters
         ----------
@@ -213,31 +208,32 @@ class Recommender:
         items
             A raw id or several; None means the whole catalogue.
         long
-            One row per person and item, instead of one row per person.
+            One row per user and item, instead of one row per user.
 
         Returns
         -------
         DataFrame
-            Wide: the column user, then a column per item, named by its raw id. Long: columns user, item, score, model.
+            Wide: the column user, then a column per item with its raw id as name. Long: columns user, item, score,
+            model.
 
         Raises
         ------
         DataError
-            Wide, and an item has the id "user".
+            The frame is wide, and an item has the id "user".
         """
-        people, shares = self._people(users, histories, basket, as_of, unknown)
-        codes = asked_items(self.dataset.catalogue, items)
-        return scores_of(self.scorer, people, codes, shares, self.dataset.catalogue, long)
+        requested, shares = self._resolve(users, histories, basket, as_of, unknown)
+        codes = item_codes(self.dataset.catalogue, items)
+        return score_frame(self.scorer, requested, codes, shares, self.dataset.catalogue, long)
 
     def similar(self, items: Any = None, k: int = 10) -> pl.DataFrame:
-        """The items most like given ones, by the cosine of the model's item vectors.
+        """Find similar items, by the cosine of the model's item vectors.
 
         Parameters
         ----------
         items
             A raw id or several; None means the whole catalogue.
         k
-            How many for each, at most the size of the catalogue.
+            Number of similar items for each item, at most the size of the catalogue.
 
         Returns
         -------
@@ -251,78 +247,80 @@ class Recommender:
         UnknownIdError
             None of the items is known.
         """
-        return similar_items(self._likeness, self.dataset.catalogue, asked_items(self.dataset.catalogue, items), k)
+        codes = item_codes(self.dataset.catalogue, items)
+        return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k)
 
     def explain(
         self,
         users: Any = None,
         items: Any = None,
         *,
-        histories: Given | None = None,
+        histories: GivenHistories | None = None,
         basket: Basket | None = None,
-        as_of: Moment | None = None,
+        as_of: AsOf | None = None,
         by: By | None = None,
         measure: Measure = "score",
         top: int | None = None,
     ) -> pl.DataFrame:
-        """Why items were suggested: how much each part of what was read added to the score, by leaving it out.
+        """Explain scores: the effect of each part of the history on the score, measured by leaving the part out.
 
-        Of a model of ratings that looks at an item's earlier ratings: which of them decided what is expected.
+        For a model of ratings with neighbours: the earlier ratings of the item that decided the expected rating.
 
         Parameters
         ----------
         users, histories, basket, as_of
-            As in `recommend`, but people may repeat (their basket is given once).
+            As in `recommend`, but users may repeat (their basket is given once).
         items
-            A raw id or several. One person or one item goes with all of the others; else the two are pairs, as in
-            `explain(lists["user"], lists["item"])`.
+            A raw id or several. A single user, or a single item, is paired with all of the others; several users and
+            as many items are pairs, as in `explain(lists["user"], lists["item"])`.
         by
-            What is left out, one or several of: "item", each item of the history before the basket; "basket", each
-            item of the basket; "session", each earlier session as a whole (a question per session, however long the
-            history); "user", the knowledge of who it is (the same question asked for someone unknown). When not given:
-            items, or, where there is a basket, everything but items that the model and the histories have. Of a model
-            of ratings "neighbour", someone who rated the item before, and nothing else.
+            Kinds of parts to leave out, one or several. "item": each item of the history before the basket. "basket":
+            each item of the basket. "session": each earlier session as a whole, at the cost of one query per session.
+            "user": the identity of the user, so that the model answers for an unknown user. The default is "item";
+            with a basket, it is all other kinds that the model and the histories have. A model of ratings has only
+            "neighbour": a user who rated the item before.
         measure
-            What the effect is a difference of: the "score", or the "log-probability", the logarithm of the softmax
-            of the scores of all items. Scores of one history may all be shifted by a constant, log-probabilities not.
+            Quantity that the effect is a difference of: the "score", or the "log-probability", the logarithm of the
+            softmax over the scores of all items. Leaving a part out may shift all scores by a constant, but not
+            log-probabilities.
         top
-            Only so many of the strongest reasons for each pair.
+            Number of reasons for each pair, strongest first; all if it is None.
 
         Returns
         -------
         DataFrame
-            Columns user, item, score (the item's, in the measure), kind (as of `by`), because (the item left out; null
-            for sessions and the user), position (1 = the oldest: of an item in the history or in the basket, of a
-            session among the sessions), items (how many were left out), time (if there are times; of a session its
-            first), attention (if the model has it: the weight it gave, mean over blocks and heads; null for what it
-            did not look at) and effect (score minus the score without it); strongest first. Only what the model reads
-            has rows: items beyond its longest history had no part in the score. What is all there is (a history of
-            one item) is compared with popular items in its place. People without history and basket have no rows.
+            Columns user, item, score (of the item, in the measure), kind (as in `by`), because (the item left out; null
+            for sessions and the user), position (1 = the oldest; of an item in the history or basket, of a session
+            among the sessions), items (number of items left out), time (if there are times; the first of a session),
+            attention (if the model has it: weight of the part, mean over blocks and heads; null if the model does not
+            attend to it) and effect (score minus the score without the part); strongest first. Only parts that the
+            model reads have rows. A part that is the whole history, such as a history of one item, is compared with
+            popular items in its place. Users without history and basket have no rows.
 
-            Of a model of ratings: columns user, item, score (the rating expected), kind ("neighbour"), because (who
-            rated the item), position (1 = its oldest rating), time (if there are times), rating (what the neighbour
-            gave), attention (mean over heads; null without), decided (the share of the model's regions in which this
-            neighbour is the strongest) and effect. Items without neighbours have no rows.
+            For a model of ratings: columns user, item, score (the expected rating), kind ("neighbour"), because (the
+            user who rated the item), position (1 = the oldest rating of the item), time (if there are times), rating
+            (of the neighbour), attention (mean over heads; null without), agreement, decided (share of the model's
+            regions in which this neighbour is the strongest) and effect. Items without neighbours have no rows.
 
         Raises
         ------
         ConfigError
-            Nothing of what `by` names is there to be left out, or a model of ratings looks at no neighbours.
+            The model or the histories have no parts of the kinds in `by`, or a model of ratings has no neighbours.
         DataError
-            The numbers of people and items differ, and neither is one.
+            The numbers of users and items differ, and neither is one.
         """
-        require_one(users, histories)
+        refuse_both(users, histories)
         check_measure(measure)
         if top is not None and top < 1:
             raise ConfigError(f"top={top} is a number of reasons: expected 1 or more.")
-        source, shares, when = self._until(as_of)
+        source, shares, timestamp = self._source_before(as_of)
         model = self.scorer.model
         if isinstance(model, RatingModel):
             check_neighbours(model, by, measure)
-            pairs, codes = asked_pairs(self.dataset, source, users, items, histories, basket, when)
+            pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
             warn_unrated(self.scorer, self.dataset.catalogue, codes)
             return neighbour_frame(model, self.dataset, pairs, codes, top)
-        pairs, codes = asked_pairs(self.dataset, source, users, items, histories, basket, when)
+        pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
         references = most_popular(shares, Rules(REFERENCES))
         return reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
 
@@ -330,11 +328,11 @@ class Recommender:
         self,
         users: Any = None,
         *,
-        histories: Given | None = None,
+        histories: GivenHistories | None = None,
         basket: Basket | None = None,
-        as_of: Moment | None = None,
+        as_of: AsOf | None = None,
     ) -> pl.DataFrame:
-        """What the model looked at, in each head of each block, before it scored anything.
+        """Attention weights over the history and the basket, for each head of each block.
 
         Parameters
         ----------
@@ -345,18 +343,18 @@ class Recommender:
         -------
         DataFrame
             Columns user, block, head (from 1), kind ("item" of the history, or "basket"), because (the item), position
-            (1 = the oldest, in the history or in the basket) and weight. Over a block and head the weights sum to 1; a
-            model that looks at the basket alone has no rows for an empty one.
+            (1 = the oldest, in the history or in the basket) and weight. The weights of a block and head sum to 1. A
+            model that attends only to the basket has no rows for an empty one.
 
         Raises
         ------
         ConfigError
             The model has no attention.
         """
-        require_one(users, histories)
-        source, _, when = self._until(as_of)
-        people, _ = asked_once(self.dataset, source, users, histories, basket, when)
-        return attention_frame(self.scorer, source.catalogue, people)
+        refuse_both(users, histories)
+        source, _, timestamp = self._source_before(as_of)
+        requested, _ = resolve_repeated_users(self.dataset, source, users, histories, basket, timestamp)
+        return attention_frame(self.scorer, source.catalogue, requested)
 
     def export(
         self,
@@ -367,24 +365,24 @@ class Recommender:
         exclude_seen: bool = True,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
-        as_of: Moment | None = None,
+        as_of: AsOf | None = None,
         unknown: Unknown = "skip",
         chunk: int = 50_000,
         progress: Progress | None = None,
     ) -> Path:
-        """Write `recommend` for many people to one file, in parts: little memory, and a killed run goes on.
+        """Write the lists of many users to one file, in parts: it needs little memory, and a killed run continues.
 
         Parameters
         ----------
         path
-            Ends in .parquet, .csv or .jsonl. Finished parts wait in the folder `<path>.parts`; the file itself appears
-            at the end, whole, in place of one that was there.
+            A path that ends in .parquet, .csv or .jsonl. The folder `<path>.parts` holds finished parts; the file is
+            written at the end and replaces an existing one.
         users, k, exclude_seen, allow, deny, as_of, unknown
             As in `recommend`.
         chunk
-            How many people to a part.
+            Number of users in a part.
         progress
-            Called with the number of people done and of all.
+            Called with the number of users done and the number of all users.
 
         Returns
         -------
@@ -392,30 +390,30 @@ class Recommender:
             `path`.
         """
         target = Export(Path(path), chunk)
-        rules = rules_of(self.dataset.catalogue, k, exclude_seen, allow, deny)
+        rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny)
         rules.check(self.scorer.n_items)
-        people, shares = self._people(users, None, None, as_of, unknown)
-        return write_lists(target, self.scorer, self.source, people, rules, shares, as_of, progress)
+        requested, shares = self._resolve(users, None, None, as_of, unknown)
+        return write_lists(target, self.scorer, self.source, requested, rules, shares, as_of, progress)
 
     # ---- newer events -------------------------------------------------------------------------------------------
 
     def with_events(self, events: Any) -> Recommender:
-        """The same Recommender with newer interactions on top of the histories; nothing is trained again.
+        """The same Recommender with newer interactions on top of the histories, without training.
 
-        The next answer for a user knows the user's events; users whom the Dataset does not know are answered from
-        their events alone. The model's vectors, the popularity that answers unknown users, and what `save` writes are
-        those of the Dataset.
+        The next answer for a user uses the user's events. Users that are not in the Dataset are answered from their
+        events alone. The events do not change the model's vectors, the popularity for unknown users, or the files that
+        `save` writes.
 
         Parameters
         ----------
         events
             A frame, a file or a `Log` with `user, item[, time][, session]`, read as `segue.read` reads it. Times are
-            needed if the Dataset has them. Items that the catalogue does not hold are left out, with a warning.
+            needed if the Dataset has times. Items that are not in the catalogue are left out, with a warning.
 
         Returns
         -------
         Recommender
-            It shares the model; this one stays as it is. May be repeated.
+            A new Recommender that shares the model. Its own `with_events` may add more events.
 
         Raises
         ------
@@ -430,13 +428,13 @@ class Recommender:
         warn_unknown("items", arrived.unknown, "left out of the events")
         live = copy.copy(self)
         live.source = RecentEvents(self.source, arrived)
-        _ = live.source.users  # an id that cannot join the known ones is refused now
+        _ = live.source.users  # refuses ids of another type now
         return live
 
     # ---- storage ------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Write the Recommender as a folder that `segue.load` opens; atomic, checksummed, without a pickle.
+        """Write the Recommender to a folder that `segue.load` opens: atomic, with checksums, without pickles.
 
         Raises
         ------
@@ -446,29 +444,29 @@ class Recommender:
         save_recommender(Path(path), self.model, self.dataset, self.metadata)
         return Path(path)
 
-    # ---- within -------------------------------------------------------------------------------------------------
+    # ---- helpers ------------------------------------------------------------------------------------------------
 
-    def _people(
-        self, users: Any, histories: Given | None, basket: Basket | None, as_of: Moment | None, unknown: Unknown
-    ) -> tuple[People, Scores]:
-        """Who is asked about, and the popularity that answers for those of whom nothing is known."""
+    def _resolve(
+        self, users: Any, histories: GivenHistories | None, basket: Basket | None, as_of: AsOf | None, unknown: Unknown
+    ) -> tuple[RequestedUsers, Scores]:
+        """The users of a question, and the popularity of the items at its time."""
         if as_of is not None and histories is not None and not is_frame(histories):
             raise ConfigError(
                 "as_of cuts stored histories, and frames of them; lists have no times: cut them yourself."
             )
-        source, shares, when = self._until(as_of)
-        return asked_people(self.dataset, source, users, histories, basket, unknown, when), shares
+        source, shares, timestamp = self._source_before(as_of)
+        return resolve_users(self.dataset, source, users, histories, basket, unknown, timestamp), shares
 
-    def _until(self, as_of: Moment | None) -> tuple[HistorySource, Scores, int | None]:
-        """Histories before a moment, the popularity then, and the moment in the Dataset's unit."""
+    def _source_before(self, as_of: AsOf | None) -> tuple[HistorySource, Scores, int | None]:
+        """Source of the histories before a time, the popularity at that time, and the time in the Dataset's unit."""
         if as_of is None:
             return self.source, self._shares, None
-        when = moment(self.source, as_of)
-        return self.source.before(when), popularity(self.dataset.before(when)), when
+        timestamp = to_timestamp(self.source, as_of)
+        return self.source.before(timestamp), popularity(self.dataset.before(timestamp)), timestamp
 
     @cached_property
-    def _likeness(self) -> Scorer:
-        return likeness_of(self.scorer)
+    def _similarity_scorer(self) -> Scorer:
+        return similarity_scorer(self.scorer)
 
     @cached_property
     def _shares(self) -> Scores:

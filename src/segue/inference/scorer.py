@@ -1,8 +1,9 @@
-"""The Scorer: a fitted model, frozen, with all that asking needs prepared once."""
+"""The Scorer: a frozen model with its item table prepared, which any number of threads may use at once."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -15,26 +16,26 @@ from segue.models.scores import ItemScores
 
 @runtime_checkable
 class HasScorer(Protocol):
-    """Anything that carries a Scorer, as a Recommender does."""
+    """Object with a Scorer, such as a Recommender."""
 
     @property
     def scorer(self) -> Scorer:
-        """The Scorer."""
+        """The frozen model."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """A frozen model: from histories to queries, and from queries to scores. Codes only; no raw ids.
+    """Frozen model that turns histories into queries, and queries into scores. It knows codes, and no raw ids.
 
-    Nothing changes it, so any number of threads may ask it at once. It can be pickled for other processes.
+    Nothing changes it, so any number of threads may use it at once. It can be pickled for other processes.
 
     Attributes
     ----------
     model
-        A twin of the fitted model (`Model.frozen`), on the same memory.
+        A copy of the fitted model (`Model.frozen`) that shares its memory.
     items
-        Scores of items, with the item table prepared.
+        Scores of items, with a prepared item table.
     """
 
     model: Model
@@ -42,14 +43,14 @@ class Scorer:
 
     @classmethod
     def of(cls, model: Model) -> Scorer:
-        """The Scorer of a model as its weights are now; do not train the model while the Scorer is in use."""
-        twin = model.frozen()
+        """Make the Scorer of a model with its present weights. Do not train the model while the Scorer is in use."""
+        frozen = model.frozen()
         with torch.no_grad():
-            return cls(twin, twin.scores())
+            return cls(frozen, frozen.scores())
 
     @property
     def config(self) -> ModelConfig:
-        """The model's settings."""
+        """Settings of the model."""
         return self.model.config
 
     @property
@@ -64,21 +65,21 @@ class Scorer:
 
     @property
     def max_history(self) -> int | None:
-        """Number of a history's newest items that matter; None = all."""
+        """Number of newest items of a history that the model reads; None = all."""
         return self.model.max_history
 
     @property
     def needs_history(self) -> bool:
-        """False if even an unknown user without a history is answered."""
+        """False if the model answers even unknown users without a history."""
         return self.model.needs_history
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Device of the tensors."""
         return self.model.device
 
     def queries(self, histories: Histories) -> Tensor:
-        """Queries (n, …) of n histories, not empty if the model `needs_history`."""
+        """Encode n histories as queries (n, …). Histories must not be empty if the model `needs_history`."""
         device = self.device
         with torch.inference_mode():
             inputs = self.model.inputs(histories)
@@ -87,7 +88,7 @@ class Scorer:
             return self.model.encode(inputs)
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) float32 of the item codes start … stop - 1; `out` may receive them."""
+        """Scores (batch, stop - start) float32 of the item codes start … stop - 1, written to `out` if it is given."""
         with torch.inference_mode():
             return self.items.all(queries, start, stop, out)
 
@@ -97,7 +98,7 @@ class Scorer:
             return self.items.of(queries, items)
 
     def item_vectors(self) -> Tensor | None:
-        """Vectors (n_items + 1, width) whose cosine says how alike two items are, or None if there are none."""
+        """Vectors (n_items + 1, width); their cosine is the similarity of two items. None if the model has none."""
         with torch.inference_mode():
             return self.model.item_vectors()
 
@@ -108,7 +109,7 @@ class Scorer:
 
 
 def scorer_of(source: Scorer | HasScorer | Model) -> Scorer:
-    """The Scorer of a Recommender or of a fitted model; a Scorer itself."""
+    """Scorer of a Recommender or of a fitted model; a Scorer as it is."""
     if isinstance(source, Scorer):
         return source
     return Scorer.of(source) if isinstance(source, Model) else source.scorer

@@ -1,4 +1,4 @@
-"""A Recommender on disk: a folder of JSON, safetensors and Parquet. Nothing in it can run code when it is loaded.
+"""A Recommender on disk: a folder of JSON, safetensors and Parquet files. Loading it cannot run code.
 
 ::
 
@@ -29,11 +29,11 @@ _MANIFEST = "recommender.json"
 _WEIGHTS = "weights.safetensors"
 _DATA = "data"
 _PICKLES = (b"\x80", b"PK\x03\x04")
-"""How pickles and the archives of torch.save begin."""
+"""First bytes of pickles and of the archives of torch.save."""
 
 
 def save_recommender(path: Path, model: Model, dataset: Dataset, metadata: Mapping[str, Any]) -> None:
-    """Write the folder, atomically; one that a Recommender was saved in before is replaced."""
+    """Write the folder atomically; the folder of a Recommender saved before is replaced."""
     with atomic_folder(path) as folder:
         save_model(model, str(folder / _WEIGHTS))
         dataset.save(folder / _DATA)
@@ -46,37 +46,37 @@ def save_recommender(path: Path, model: Model, dataset: Dataset, metadata: Mappi
         try:
             write_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, content)
         except TypeError as error:
-            raise StorageError(f"the metadata is not plain data, so it cannot be saved: {error}.") from None
+            raise StorageError(f"the metadata is not plain data, so it cannot be saved as JSON: {error}.") from None
 
 
 def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset, dict[str, Any]]:
-    """Read what `save_recommender` wrote: the model, the Dataset and the metadata.
+    """Read the model, the Dataset and the metadata that `save_recommender` wrote.
 
     Parameters
     ----------
     path
-        The folder, or the folder of a run that holds it as `recommender/`.
+        The folder, or the folder of a run that contains it as `recommender/`.
     verify
         Compare checksums first.
 
     Raises
     ------
     StorageError
-        Not such a folder, a newer format, a file that is missing, truncated, altered or of another kind (a pickle), or
-        weights that do not fit the model or the Dataset.
+        The folder is not a Recommender or has a newer format; a file is missing, truncated, altered or of another
+        format (a pickle); or the weights do not fit the model or the Dataset.
     """
     folder = _find(path)
     _refuse_pickle(folder / _WEIGHTS)
     manifest = read_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
     if _WEIGHTS not in manifest["files"]:
-        raise StorageError(f"{folder / _MANIFEST} says nothing of {_WEIGHTS}: it was damaged or edited.")
+        raise StorageError(f"{folder / _MANIFEST} does not list {_WEIGHTS}: it was damaged or edited.")
     try:
         settings, n_users, n_items = dict(manifest["model"]), int(manifest["users"]), int(manifest["items"])
         metadata = dict(manifest["metadata"])
         config = config_from_dict(settings)
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise StorageError(f"{folder / _MANIFEST} does not describe a model that segue knows here: {error}") from None
-    # The manifest above has vouched for every file, those of the Dataset included.
+    # The manifest was compared with every file already, including those of the Dataset.
     dataset = Dataset.open(folder / _DATA, verify=False)
     if (dataset.n_users, dataset.n_items) != (n_users, n_items):
         raise StorageError(
@@ -90,6 +90,7 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
 
 
 def _find(path: Path) -> Path:
+    """The folder with the manifest: `path` or its `recommender/`."""
     if path.is_file():
         raise StorageError(
             f"{path} is a file: expected the folder that Recommender.save or `segue train` wrote. segue opens no "
@@ -100,10 +101,11 @@ def _find(path: Path) -> Path:
 
 
 def _refuse_pickle(file: Path) -> None:
+    """Raise a StorageError if the file begins like a pickle."""
     if file.is_file():
         with file.open("rb") as stream:
             start = stream.read(9)
-        # Safetensors begins with eight bytes of length, which may be anything, and then JSON.
+        # A safetensors file begins with a length of eight bytes, which may have any value, and then has JSON.
         if start.startswith(_PICKLES) and not start.endswith(b"{"):
             raise StorageError(
                 f"{file} is a pickle or a file of torch.save, not safetensors: it was not written by segue, and segue "
@@ -112,8 +114,9 @@ def _refuse_pickle(file: Path) -> None:
 
 
 def _load_weights(model: Model, file: Path) -> None:
+    """Load the tensors of a file into the model; they must fit it."""
     try:
-        # Not load_model of safetensors, which would ask for buffers of the right size before the model can make room.
+        # load_model of safetensors would refuse buffers of another size before the model can resize them.
         missing, unexpected = model.load_state_dict(load_file(file), strict=False)
     except SafetensorError as error:
         raise StorageError(f"{file} is not a readable safetensors file: {error}") from None
@@ -129,7 +132,7 @@ def _load_weights(model: Model, file: Path) -> None:
 
 
 def _is_shared(model: Model, name: str) -> bool:
-    """Whether another name of the state stands for the same memory, so that one copy was written for both."""
+    """True if another tensor of the state shares the memory of this one, so that one copy was written for both."""
     state = model.state_dict()
-    pointer = state[name].data_ptr()  # 0 of an empty tensor
+    pointer = state[name].data_ptr()  # 0 for an empty tensor
     return pointer != 0 and any(other != name and tensor.data_ptr() == pointer for other, tensor in state.items())

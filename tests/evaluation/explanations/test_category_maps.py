@@ -21,7 +21,7 @@ from segue.evaluation.explanations.deletion import deletion, without_items
 from segue.evaluation.explanations.heatmaps import draw_maps, draw_reasons
 from segue.evaluation.explanations.labels import Labels, planted_labels
 from segue.inference.recommender import Recommender
-from tests.inference.fakes import Looker, Table, session_dataset
+from tests.inference.fakes import Attentive, Table, session_dataset
 
 N_ITEMS = 9
 CATEGORIES = Labels(("a", "b", "c"), np.array([-1, 0, 0, 1, 1, 2, 2, 0, -1, 2]))
@@ -36,7 +36,9 @@ def asked(sessions: list[list[list[int]]]) -> Holdout:
     return last_session_out(session_dataset(sessions, N_ITEMS)).test
 
 
-def slowly(model: Looker, sessions: list[list[list[int]]], groups: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def slowly(
+    model: Attentive, sessions: list[list[list[int]]], groups: Labels
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(effects, counts, attention), step by step."""
     shape = (len(groups.names), 3, 3)
     sums, counts, looks, likely = np.zeros(shape), np.zeros(shape), np.zeros(shape), np.zeros(shape)
@@ -68,7 +70,7 @@ def slowly(model: Looker, sessions: list[list[list[int]]], groups: Labels) -> tu
 @settings(deadline=None, max_examples=40)
 @given(shoppers, st.sampled_from([1, 5, 50_000]))
 def test_maps_are_those_of_a_plain_loop(sessions: list[list[list[int]]], limit: int) -> None:
-    model = Looker(len(sessions), N_ITEMS)
+    model = Attentive(len(sessions), N_ITEMS)
     groups = Labels(("x", "y"), np.array([-1, 0, 1, 0, -1, 1])[: len(sessions) + 1])
     holdout = asked(sessions)
     if not any(len(own[-1]) > 1 and groups.codes[user] >= 0 for user, own in enumerate(sessions, 1)):
@@ -234,7 +236,7 @@ def test_without_items(sessions: list[list[list[int]]], data: st.DataObject) -> 
     assert histories.baskets is not None
     if not len(histories):
         return
-    model = Looker(len(sessions), N_ITEMS)
+    model = Attentive(len(sessions), N_ITEMS)
     rows, places = [], []
     for row, (begin, end) in enumerate(zip(histories.baskets, histories.ends, strict=True)):
         out = data.draw(st.sets(st.integers(int(begin), int(end) - 1)))
@@ -257,7 +259,7 @@ def test_deletion_of_what_matters_costs_more() -> None:
     rng = np.random.default_rng(5)
     sessions = [[rng.permutation(N_ITEMS)[:n] + 1 for n in (2, 3, 5)] for _ in range(60)]
     holdout = asked([[list(map(int, session)) for session in own] for own in sessions])
-    model = Looker(60, N_ITEMS)
+    model = Attentive(60, N_ITEMS)
     found = deletion(model, holdout)
     assert found.steps == 60 * 3
     assert found.one > max(found.random_one, 0)
@@ -278,7 +280,7 @@ def test_deletion_of_what_matters_costs_more() -> None:
 def test_pictures_are_drawn(tmp_path: Path) -> None:
     made = segue.simulate(users=8, sessions=5, categories=5, products=3, longest=5, names=True)
     dataset = made.dataset()
-    model = Looker(dataset.n_users, dataset.n_items)
+    model = Attentive(dataset.n_users, dataset.n_items)
     maps = category_maps(model, last_session_out(dataset).test, *planted_labels(made.truth, dataset))
     draw_maps(tmp_path / "effects.png", maps)
     draw_maps(tmp_path / "looks.png", maps, "attention")

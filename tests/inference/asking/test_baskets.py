@@ -1,4 +1,4 @@
-"""Sessions in progress: whose basket is which, where it lies, and lists that follow from it."""
+"""Baskets: matched with their users, appended to histories, and used by lists and scores."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
 from segue.errors import ConfigError, DataError, UnknownIdError
-from segue.inference.asking.baskets import joined, spread
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
+from segue.inference.asking.in_progress import append_baskets, reserve_slots
 from segue.inference.recommender import Recommender
 from segue.models.parsrec.parsrec import PARSRec
 from tests.helpers import queries_of
 from tests.inference.fakes import Shopper, session_dataset
 
 ANN, BOB, CAT = [[1, 2], [3]], [[2, 4, 1]], []
-"""Sessions of three users; cat has done nothing."""
+"""Sessions of three users; cat has none."""
 
 
 def shop() -> Recommender:
-    """Users ann, bob and cat, items 10 to 60; an item draws the next one strongly from the basket, weakly else."""
+    """Users ann, bob and cat, items 10 to 60. An item raises the score of the next one, most of all from the basket."""
     return Recommender(Shopper(3, 6), session_dataset([ANN, BOB, CAT], 6, ["ann", "bob", "cat"]))
 
 
-# ---- whose basket ---------------------------------------------------------------------------------------------------
+# ---- baskets and their users ----------------------------------------------------------------------------------------
 
 
 def first(lists: pl.DataFrame) -> dict[Any, Any]:
     return dict(lists.filter(rank=1).select("user", "item").iter_rows())
 
 
-def test_one_list_is_one_persons() -> None:
+def test_one_list_belongs_to_one_user() -> None:
     assert first(shop().recommend("ann", basket=[40], k=1)) == {"ann": 50}
     assert first(shop().recommend(["bob"], basket=[10], k=1)) == {"bob": 20}
     assert first(shop().recommend(histories=[[30]], basket=[10], k=1)) == {0: 20}
 
 
-def test_a_list_for_each() -> None:
+def test_a_list_for_each_user() -> None:
     lists = shop().recommend(["bob", "ann"], basket=[[40], [10]], k=1)
     assert lists.select("user", "item").rows() == [("bob", 50), ("ann", 20)]
     lists = shop().recommend(histories={"eve": [20, 20, 20], "ann": []}, basket=[[], [40]], k=1)
@@ -65,7 +65,7 @@ def test_lists_by_id() -> None:
     assert first(shop().recommend(histories=[[10, 10, 10], [20]], basket={1: [40]}, k=1)) == {0: 20, 1: 50}
 
 
-def test_ids_of_another_type_are_the_same_people() -> None:
+def test_ids_of_another_type_are_the_same_users() -> None:
     answers = Recommender(Shopper(2, 6), session_dataset([ANN, BOB], 6, [7, 8]))
     expected = answers.recommend([8, 7], basket=[[40], [10]], k=2)
     assert_frame_equal(answers.recommend([8, 7], basket={"7": [10], "8": [40]}, k=2), expected)
@@ -73,11 +73,11 @@ def test_ids_of_another_type_are_the_same_people() -> None:
 
 
 @pytest.mark.parametrize("basket", [(40, 10), np.array([40, 10]), pl.Series([40, 10]), iter([40, 10]), ["40", "10"]])
-def test_any_list_will_do(basket: Any) -> None:
+def test_a_basket_may_be_any_sequence(basket: Any) -> None:
     assert_frame_equal(shop().recommend("ann", basket=basket, k=3), shop().recommend("ann", basket=[[40, 10]], k=3))
 
 
-def test_somebody_of_whom_there_is_only_a_basket() -> None:
+def test_users_with_only_a_basket() -> None:
     lists = shop().recommend(basket=[40], k=2)
     assert lists.select("user", "item", "model").rows() == [(0, 50, "shopper"), (0, 60, "shopper")]
     several = shop().recommend(basket=[[40], [], [10]], k=1)
@@ -94,17 +94,17 @@ def test_a_session_that_has_just_begun() -> None:
     assert shop().recommend("cat", basket=[], k=1)["model"].to_list() == ["popularity"]
 
 
-def test_nobody() -> None:
+def test_no_users() -> None:
     for basket in ([], {}):
         assert shop().recommend([], basket=basket, k=1).shape == (0, 5)
         assert shop().complete([], basket=basket).shape == (0, 5)
     assert shop().recommend(basket={}, k=1).shape == (0, 5)
 
 
-# ---- what it changes ------------------------------------------------------------------------------------------------
+# ---- effects of a basket --------------------------------------------------------------------------------------------
 
 
-def test_the_basket_is_never_recommended_and_the_history_again() -> None:
+def test_items_of_the_basket_are_never_recommended_but_items_of_the_history_are() -> None:
     lists = shop().recommend("ann", basket=[40, 10], k=6)
     assert sorted(lists["item"]) == [20, 30, 50, 60]
     assert sorted(shop().recommend("ann", basket=[40, 10], k=6, exclude_seen=True)["item"]) == [50, 60]
@@ -112,24 +112,24 @@ def test_the_basket_is_never_recommended_and_the_history_again() -> None:
     assert sorted(shop().recommend("ann", basket=[], k=6)["item"]) == [10, 20, 30, 40, 50, 60]
 
 
-def test_a_repeated_item_counts_once_where_it_came_first() -> None:
+def test_a_repeated_item_counts_once_at_its_first_place() -> None:
     expected = shop().score("ann", basket=[40, 10, 20])
     assert_frame_equal(shop().score("ann", basket=[40, 10, 40, 10, 20, 40]), expected)
     answers = shop()
-    read: list[list[int]] = []
-    real = answers.scorer.model.queries
+    baskets: list[list[int]] = []
+    original = answers.scorer.model.queries
 
     def queries(histories: Histories) -> Any:
         assert histories.baskets is not None
-        read.append(histories.items[histories.baskets[0] : histories.ends[0]].tolist())
-        return real(histories)
+        baskets.append(histories.items[histories.baskets[0] : histories.ends[0]].tolist())
+        return original(histories)
 
     answers.scorer.model.queries = queries  # type: ignore[method-assign]
     answers.recommend("ann", basket=[40, 10, 40, 20, 10], k=1)
-    assert read == [[4, 1, 2]]
+    assert baskets == [[4, 1, 2]]
 
 
-def test_scores_know_the_basket() -> None:
+def test_scores_depend_on_the_basket() -> None:
     answers = shop()
     wide = answers.score(["ann", "cat"], [50, 20], basket=[[40], []])
     assert wide.columns == ["user", "50", "20"]
@@ -138,7 +138,7 @@ def test_scores_know_the_basket() -> None:
     assert answers.score(items=[50], basket=[40], long=True).select("user", "model").rows() == [(0, "shopper")]
 
 
-def test_history_before_a_moment_then_the_basket() -> None:
+def test_history_before_as_of_then_the_basket() -> None:
     data = session_dataset([ANN, BOB], 6, ["ann", "bob"])
     times = np.array([0, 1, 5, 0, 1, 2])
     timed = Dataset(
@@ -155,7 +155,7 @@ def test_history_before_a_moment_then_the_basket() -> None:
     assert answers.recommend("ann", basket=[], as_of=0, k=1)["model"].to_list() == ["popularity"]
 
 
-# ---- the unknown ----------------------------------------------------------------------------------------------------
+# ---- unknown items and users ----------------------------------------------------------------------------------------
 
 
 def test_unknown_items_of_a_basket_are_named() -> None:
@@ -168,14 +168,14 @@ def test_unknown_items_of_a_basket_are_named() -> None:
 @pytest.mark.parametrize(
     ("basket", "message", "known"),
     [
-        ([[70], [20], [10]], r"of the baskets, 1 of which now counts as empty: 70\.", [[], [20], [10]]),
-        ([[70], [71], []], r"of the baskets, 2 of which now count as empty: 70, 71\.", [[], [], []]),
+        ([[70], [20], [10]], r"of the baskets \(1 of them now counts as empty\): 70\.", [[], [20], [10]]),
+        ([[70], [71], []], r"of the baskets \(2 of them now count as empty\): 70, 71\.", [[], [], []]),
         ([[70, 10], [71, 20], []], r"2 unknown items left out of the baskets: 70, 71\.", [[10], [20], []]),
         ({"bob": [70]}, r"of the basket, which now counts as empty: 70\.", {}),
         ({"bob": [70, 10]}, r"left out of the basket: 70\.", {"bob": [10]}),
     ],
 )
-def test_a_basket_of_which_nothing_is_known_counts_as_empty(basket: Any, message: str, known: Any) -> None:
+def test_a_basket_without_known_items_counts_as_empty(basket: Any, message: str, known: Any) -> None:
     users = ["ann", "bob", "cat"]
     with pytest.warns(UnknownIdWarning, match=message):
         lists = shop().recommend(users, basket=basket, k=2)
@@ -205,11 +205,11 @@ def test_unknown_users_are_answered_from_their_baskets() -> None:
         (
             lambda r: r.recommend(["ann", "bob"], basket=[10, 20], k=1),
             ConfigError,
-            "basket is one list of items, and 2 people are asked about: give a list for each",
+            "basket is one list of items, and the question has 2 users: give a list for each",
         ),
-        (lambda r: r.recommend(["ann", "bob"], basket=[], k=1), ConfigError, "one list of items, and 2 people"),
-        (lambda r: r.score(histories=[[10], [20]], basket=[10]), ConfigError, "one list of items, and 2 people"),
-        (lambda r: r.recommend([], basket=[10], k=1), ConfigError, "one list of items, and 0 people"),
+        (lambda r: r.recommend(["ann", "bob"], basket=[], k=1), ConfigError, "the question has 2 users"),
+        (lambda r: r.score(histories=[[10], [20]], basket=[10]), ConfigError, "the question has 2 users"),
+        (lambda r: r.recommend([], basket=[10], k=1), ConfigError, "the question has 0 users"),
         (
             lambda r: r.recommend("ann", basket="tea", k=1),
             DataError,
@@ -219,7 +219,7 @@ def test_unknown_users_are_answered_from_their_baskets() -> None:
         (
             lambda r: r.recommend("ann", basket={"ann": 10}, k=1),
             DataError,
-            "baskets are lists of items, one per person",
+            "baskets are lists of items, one per user",
         ),
         (lambda r: r.recommend("ann", basket=[[10], 20], k=1), DataError, "basket mixes items and lists"),
         (lambda r: r.recommend(basket=[10, [20]], k=1), DataError, "basket mixes items and lists"),
@@ -227,13 +227,13 @@ def test_unknown_users_are_answered_from_their_baskets() -> None:
         (
             lambda r: r.recommend(["ann", "bob"], basket=[[10]], k=1),
             ConfigError,
-            r"1 baskets and 2 people \(each counted once\)",
+            r"1 baskets and 2 users \(each counted once\)",
         ),
-        (lambda r: r.recommend(["ann", "ann"], basket=[[10], [20]], k=1), ConfigError, "2 baskets and 1 people"),
+        (lambda r: r.recommend(["ann", "ann"], basket=[[10], [20]], k=1), ConfigError, "2 baskets and 1 users"),
         (
             lambda r: r.recommend(["ann"], basket={"ann": [10], "bob": [20], "zoe": []}, k=1),
             ConfigError,
-            "basket names people who are not asked about: 'bob', 'zoe'. Ask about them too",
+            "basket names users that are not in the question: 'bob', 'zoe'. Add them to users",
         ),
         (lambda r: r.recommend("ann", histories=[[10]], basket=[10], k=1), ConfigError, "users or histories, not both"),
         (lambda r: r.recommend("ann", basket=[10], k=7), ConfigError, "k is 7, but the catalogue has only 6 items"),
@@ -253,12 +253,12 @@ def test_impossible_baskets(ask: Any, error: type[Exception], message: str) -> N
         ask(shop())
 
 
-def test_a_longer_list_than_what_is_left() -> None:
+def test_lists_are_shorter_if_fewer_items_are_left() -> None:
     assert len(shop().recommend("ann", basket=[10, 20, 30, 40], k=6)) == 2
     assert len(shop().recommend("ann", basket=[10, 20, 30, 40, 50, 60], k=6)) == 0
 
 
-# ---- where it lies --------------------------------------------------------------------------------------------------
+# ---- flat arrays ----------------------------------------------------------------------------------------------------
 
 codes = st.integers(1, 9)
 sessions_of_users = st.lists(st.lists(st.lists(codes, min_size=1, max_size=4), max_size=4), min_size=1, max_size=6)
@@ -266,26 +266,26 @@ sessions_of_users = st.lists(st.lists(st.lists(codes, min_size=1, max_size=4), m
 
 @given(st.data(), sessions_of_users)
 @settings(max_examples=100, deadline=None)
-def test_joined_is_each_history_followed_by_its_basket(data: Any, users: list[list[list[int]]]) -> None:
-    asked = np.array(data.draw(st.lists(st.integers(0, len(users)), max_size=7)), dtype=np.int64)
-    baskets = [data.draw(st.lists(codes, max_size=3)) for _ in asked]
-    found = joined(session_dataset(users, 9).histories(asked), Histories.from_lists(baskets))
-    everyone = [[], *users]
-    assert found.baskets is not None and found.session_offsets is not None
-    offsets = found.session_offsets
+def test_each_basket_is_appended_to_its_history(data: Any, users: list[list[list[int]]]) -> None:
+    requested = np.array(data.draw(st.lists(st.integers(0, len(users)), max_size=7)), dtype=np.int64)
+    baskets = [data.draw(st.lists(codes, max_size=3)) for _ in requested]
+    histories = append_baskets(session_dataset(users, 9).histories(requested), Histories.from_lists(baskets))
+    sessions_by_code = [[], *users]
+    assert histories.baskets is not None and histories.session_offsets is not None
+    offsets = histories.session_offsets
     assert (np.diff(offsets) > 0).all()
-    for row, (user, basket) in enumerate(zip(asked, baskets, strict=True)):
-        begin, middle, end = found.starts[row], found.baskets[row], found.ends[row]
-        assert found.users[row] == user
-        assert found.items[middle:end].tolist() == basket
+    for row, (user, basket) in enumerate(zip(requested, baskets, strict=True)):
+        begin, middle, end = histories.starts[row], histories.baskets[row], histories.ends[row]
+        assert histories.users[row] == user
+        assert histories.items[middle:end].tolist() == basket
         within = offsets[(offsets >= begin) & (offsets <= middle)]
-        parts = np.split(found.items[begin:middle], within[1:-1] - begin) if middle > begin else []
-        assert [part.tolist() for part in parts] == everyone[user]
+        sessions = np.split(histories.items[begin:middle], within[1:-1] - begin) if middle > begin else []
+        assert [session.tolist() for session in sessions] == sessions_by_code[user]
 
 
 @pytest.mark.parametrize("history_sessions", [None, 1, 2])
-def test_a_basket_given_is_a_session_of_the_dataset_stopped_midway(history_sessions: int | None) -> None:
-    """The same queries, whether the session in progress stands in the Dataset or is laid behind the history."""
+def test_a_given_basket_is_like_an_unfinished_session_of_the_dataset(history_sessions: int | None) -> None:
+    """The query is the same if the session in progress is in the Dataset, or is given as a basket."""
     rng = np.random.default_rng(5)
     sessions = [[rng.permutation(12)[: rng.integers(2, 5)] + 1 for _ in range(rng.integers(1, 5))] for _ in range(30)]
     torch.manual_seed(5)
@@ -299,24 +299,24 @@ def test_a_basket_given_is_a_session_of_the_dataset_stopped_midway(history_sessi
     baskets = [user[-1][:n] for user, n in zip(sessions, taken, strict=True)]
     with torch.no_grad():
         expected = queries_of(model, inside)
-        found = queries_of(model, joined(earlier.histories(users), Histories.from_lists(baskets)))
-    assert torch.allclose(found, expected, atol=1e-6)
+        queries = queries_of(model, append_baskets(earlier.histories(users), Histories.from_lists(baskets)))
+    assert torch.allclose(queries, expected, atol=1e-6)
 
 
 @given(st.lists(st.lists(codes, max_size=4), max_size=5), st.data())
 @settings(max_examples=50, deadline=None)
-def test_spread_leaves_room_and_moves_nothing_else(lists: list[list[int]], data: Any) -> None:
+def test_reserved_slots_change_no_history(lists: list[list[int]], data: Any) -> None:
     histories = Histories.from_lists(lists)
     before = [data.draw(st.integers(0, len(each))) for each in lists]
-    room = np.array([data.draw(st.integers(0, 3)) for _ in lists], dtype=np.int64)
+    slots = np.array([data.draw(st.integers(0, 3)) for _ in lists], dtype=np.int64)
     inside = Histories(
         histories.users, histories.items, histories.starts, histories.ends, baskets=histories.starts + before
     )
-    laid = spread(inside, room)
-    assert laid.baskets is not None and laid.session_offsets is None
-    assert (laid.baskets - laid.starts).tolist() == before
-    assert [laid.items[a:b].tolist() for a, b in zip(laid.starts, laid.ends, strict=True)] == lists
-    assert laid.starts.tolist() == offsets_of(histories.lengths + room)[:-1].tolist()
-    assert len(laid.items) == histories.lengths.sum() + room.sum()
-    assert spread(histories, room).baskets is not None
-    assert spread(histories, room).baskets.tolist() == laid.ends.tolist()  # type: ignore[union-attr]
+    copy = reserve_slots(inside, slots)
+    assert copy.baskets is not None and copy.session_offsets is None
+    assert (copy.baskets - copy.starts).tolist() == before
+    assert [copy.items[a:b].tolist() for a, b in zip(copy.starts, copy.ends, strict=True)] == lists
+    assert copy.starts.tolist() == offsets_of(histories.lengths + slots)[:-1].tolist()
+    assert len(copy.items) == histories.lengths.sum() + slots.sum()
+    assert reserve_slots(histories, slots).baskets is not None
+    assert reserve_slots(histories, slots).baskets.tolist() == copy.ends.tolist()  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from segue.data.splits.by_user import leave_last_out
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.report.examples import examples_of
 from segue.evaluation.tasks.next_items import evaluate
-from segue.inference.asking.users import UnknownIdWarning, UnratedItemWarning
+from segue.inference.asking.ids import UnknownIdWarning, UnratedItemWarning
 from segue.inference.explaining import neighbours
 from segue.inference.recommender import Recommender
 from segue.models import registry
@@ -38,7 +38,7 @@ CATALOGUE = ["jam", "milk", "oats", "tea"]
 
 @dataclass(frozen=True)
 class MeanOfOthersConfig(ModelConfig):
-    """Expects the mean of the others' ratings of the item before the moment; 3 without any."""
+    """Settings of `MeanOfOthers`."""
 
     heads: int = 2
 
@@ -49,7 +49,7 @@ class MeanOfOthersConfig(ModelConfig):
 
 
 class MeanOfOthers(RatingModel):
-    """Whose neighbours are counted one by one: the ratings of HISTORIES, oldest first."""
+    """Expected rating: mean of the earlier ratings of the item by other users in HISTORIES; 3 without any."""
 
     config: MeanOfOthersConfig
 
@@ -62,13 +62,13 @@ class MeanOfOthers(RatingModel):
             for item, time, rating in zip(HISTORIES[user], TIMES[user], RATINGS[user], strict=True)
         )
 
-    def before(self, user: int, item: int, moment: int) -> list[tuple[int, int, float, int]]:
-        """(position, neighbour, rating, time)"""
+    def before(self, user: int, item: int, as_of: int) -> list[tuple[int, int, float, int]]:
+        """Position, neighbour, rating and time of the earlier ratings of an item, oldest first."""
         rated = [(other, rating, time) for time, other, code, rating in self.log if code == item]
         return [
-            (place, other, rating, time)
-            for place, (other, rating, time) in enumerate(rated, 1)
-            if other != user and time < moment
+            (position, other, rating, time)
+            for position, (other, rating, time) in enumerate(rated, 1)
+            if other != user and time < as_of
         ]
 
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:
@@ -85,11 +85,11 @@ class MeanOfOthers(RatingModel):
     def neighbours(self, users: Tensor, items: Tensor, moments: Tensor) -> Neighbours:
         rows = []
         for row, pair in enumerate(zip(users.tolist(), items.tolist(), moments.tolist(), strict=True)):
-            found = self.before(*pair)
-            ratings = [rating for _, _, rating, _ in found]
-            for place, (position, other, rating, time) in enumerate(found):
-                less = np.mean([*ratings[:place], *ratings[place + 1 :]] or [3.0])
-                share = 1 / len(found)
+            earlier = self.before(*pair)
+            ratings = [rating for _, _, rating, _ in earlier]
+            for index, (position, other, rating, time) in enumerate(earlier):
+                less = np.mean([*ratings[:index], *ratings[index + 1 :]] or [3.0])
+                share = 1 / len(earlier)
                 rows.append((row, other, rating, position, time, share, np.mean(ratings) - less))
         table = np.array(rows, dtype=np.float64).reshape(-1, 7)
         whole = table[:, :5].astype(np.int64)
@@ -133,20 +133,20 @@ def test_lists_and_scores_are_expected_ratings() -> None:
     assert long.rows() == [("dan", "tea", pytest.approx(10 / 3), "mean-of-others")]
 
 
-def test_as_of_is_the_moment_at_which_the_model_is_asked() -> None:
+def test_as_of_is_the_time_of_the_question() -> None:
     answers = recommender()
-    # Before 35 ann and bob had rated tea; dan had done nothing then, and is answered all the same.
+    # Before 35, ann and bob had rated tea. dan had no history then, and is answered too.
     assert answers.score("dan", "tea", as_of=35)["tea"].item() == 4.0
     assert answers.score(["dan", "cy"], "tea", as_of=36, long=True)["score"].to_list() == [pytest.approx(10 / 3), 4.0]
     assert answers.score("dan", "tea", as_of=5, long=True).rows() == [("dan", "tea", 3.0, "mean-of-others")]
     assert answers.explain("dan", "tea", as_of=35)["because"].to_list() == ["bob", "ann"]
     with_basket = answers.score("dan", "tea", basket=["oats"], as_of=35)
-    assert with_basket["tea"].item() == 4.0, "the moment is kept where a basket is laid behind the history"
+    assert with_basket["tea"].item() == 4.0, "as_of is kept if a basket is appended to the history"
     steps = answers.complete("dan", 2, basket=["oats"], deny=["milk"], as_of=35)
     assert steps.select("item", "score").rows() == [("jam", 4.0), ("tea", 4.0)]
 
 
-def test_questions_of_a_holdout_are_asked_at_their_moment() -> None:
+def test_questions_of_a_holdout_have_the_time_of_their_targets() -> None:
     split = leave_last_out(data())
     histories = split.test.histories()
     scorer = recommender().scorer
@@ -155,7 +155,7 @@ def test_questions_of_a_holdout_are_asked_at_their_moment() -> None:
     assert np.isfinite(evaluate(recommender(), split.test, k=1).metrics["hr@1"])
 
 
-def test_somebody_of_whom_nothing_is_known_is_answered_by_the_model() -> None:
+def test_unknown_users_are_answered_by_the_model() -> None:
     for answers in (recommender(), biased()):
         name = answers.model.config.name
         with warnings.catch_warnings():
@@ -175,13 +175,13 @@ def test_somebody_of_whom_nothing_is_known_is_answered_by_the_model() -> None:
 @pytest.mark.parametrize("answers", [recommender(), biased(), biased(GlobalMean())], ids=["near", "bias", "mean"])
 def test_items_without_ratings_are_named(answers: Recommender, tmp_path: Path) -> None:
     message = "1 item has no ratings in training: .*'milk'"
-    asks = [
+    questions = [
         lambda: answers.score("ann", ["tea", "milk"]),
         lambda: answers.recommend("ann", k=4),
         lambda: answers.complete("ann", 4),
         lambda: answers.export(tmp_path / "lists.csv", k=4, chunk=1),
     ]
-    for ask in asks:
+    for ask in questions:
         with pytest.warns(UnratedItemWarning, match=message) as caught:
             ask()
         assert len(caught) == 1 and caught[0].filename == __file__
@@ -201,13 +201,13 @@ def test_an_explained_item_without_ratings_is_named() -> None:
 
 
 def test_reasons_by_hand() -> None:
-    found = recommender().explain("dan", ["tea", "oats"])
-    assert found.columns == [
+    reasons = recommender().explain("dan", ["tea", "oats"])
+    assert reasons.columns == [
         *("user", "item", "score", "kind", "because", "position", "time"),
         *("rating", "attention", "agreement", "decided", "effect"),
     ]
     mean, third, twice = pytest.approx(10 / 3), pytest.approx(1 / 3), pytest.approx(2 / 3)
-    assert found.rows() == [
+    assert reasons.rows() == [
         ("dan", "tea", mean, "neighbour", "ann", 1, 10, 5.0, third, twice, third, pytest.approx(10 / 3 - 2.5)),
         ("dan", "tea", mean, "neighbour", "cy", 3, 35, 2.0, third, twice, third, pytest.approx(10 / 3 - 4)),
         ("dan", "tea", mean, "neighbour", "bob", 2, 30, 3.0, third, twice, third, pytest.approx(10 / 3 - 3.5)),
@@ -216,7 +216,7 @@ def test_reasons_by_hand() -> None:
     ]
 
 
-def test_top_pairs_and_people() -> None:
+def test_top_pairs_and_unknown_users() -> None:
     answers = recommender()
     whole = answers.explain(["dan", "ann", "dan"], ["tea", "oats", "jam"])
     best = answers.explain(["dan", "ann", "dan"], ["tea", "oats", "jam"], top=1)
@@ -234,26 +234,26 @@ def test_top_pairs_and_people() -> None:
 
 
 def test_portions_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = (["dan", "ann", "dan", "cy", "bob"], ["tea", "oats", "jam", "milk", "jam"])
+    pairs = (["dan", "ann", "dan", "cy", "bob"], ["tea", "oats", "jam", "milk", "jam"])
     with pytest.warns(UnratedItemWarning):
-        whole = recommender().explain(*asked)
+        whole = recommender().explain(*pairs)
     monkeypatch.setattr(neighbours, "_PAIRS", 2)
     with pytest.warns(UnratedItemWarning):
-        assert_frame_equal(recommender().explain(*asked), whole)
+        assert_frame_equal(recommender().explain(*pairs), whole)
 
 
-def test_without_attention_it_is_null_and_without_times_there_are_none() -> None:
+def test_attention_is_null_and_time_is_left_out_if_the_model_has_none() -> None:
     assert recommender(heads=0).explain("dan", "tea")["attention"].null_count() == 3
     answers = recommender()
-    found = answers.scorer.model.neighbours  # type: ignore[operator]
-    answers.scorer.model.neighbours = lambda *asked: found(*asked)._replace(times=None)  # type: ignore[assignment]
+    neighbours_of = answers.scorer.model.neighbours  # type: ignore[operator]
+    answers.scorer.model.neighbours = lambda *question: neighbours_of(*question)._replace(times=None)  # type: ignore[assignment]
     assert "time" not in answers.explain("dan", "tea").columns
 
 
 def test_effects_that_are_not_finite_are_refused() -> None:
     answers = recommender()
-    found = answers.scorer.model.neighbours  # type: ignore[operator]
-    broken = lambda *asked: found(*asked)._replace(effects=np.full(3, np.nan, dtype=np.float32))  # noqa: E731
+    neighbours_of = answers.scorer.model.neighbours  # type: ignore[operator]
+    broken = lambda *question: neighbours_of(*question)._replace(effects=np.full(3, np.nan, dtype=np.float32))  # noqa: E731
     answers.scorer.model.neighbours = broken  # type: ignore[assignment]
     with pytest.raises(EvaluationError, match="not finite"):
         answers.explain("dan", "tea")
@@ -266,7 +266,7 @@ def test_effects_that_are_not_finite_are_refused() -> None:
         (lambda: recommender().explain("dan", "tea", by="neighbor"), 'did you mean "neighbour"'),
         (lambda: recommender().explain("dan", "tea", by=[]), "names no kind"),
         (lambda: recommender().explain("dan", "tea", measure="log-probability"), "is an expected rating"),
-        (lambda: biased().explain("dan", "tea"), "'rating-bias' looks at no single ratings"),
+        (lambda: biased().explain("dan", "tea"), "'rating-bias' predicts ratings without neighbours"),
         (lambda: recommender().attention("dan"), "has no attention"),
     ],
 )
@@ -275,14 +275,14 @@ def test_impossible_questions(ask: Any, message: str) -> None:
         ask()
 
 
-def test_a_hook_that_finds_it_has_none_says_so() -> None:
+def test_a_model_may_answer_that_it_has_no_neighbours() -> None:
     answers = recommender()
-    answers.scorer.model.neighbours = lambda *asked: None  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match="looks at no single ratings"):
+    answers.scorer.model.neighbours = lambda *question: None  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="predicts ratings without neighbours"):
         answers.explain("dan", "tea")
 
 
-def test_examples_say_who_rated_it_and_how_high() -> None:
+def test_examples_name_neighbours_and_their_ratings() -> None:
     (dan,) = examples_of(recommender(), ["dan"], k=1)
     assert dan.suggestions[0].item == "tea"
     assert dan.suggestions[0].reasons == [("ann (rated it 5)", pytest.approx(10 / 3 - 2.5))]

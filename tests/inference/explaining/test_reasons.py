@@ -11,16 +11,16 @@ from polars.testing import assert_frame_equal
 import segue
 from segue.data.histories import Histories
 from segue.errors import ConfigError, DataError, UnknownIdError
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.explaining import effects, left_out
 from segue.inference.recommender import Recommender
-from tests.inference.fakes import Dot, Looker, dataset, random_dataset, session_dataset
+from tests.inference.fakes import Attentive, Dot, dataset, random_dataset, session_dataset
 
 VECTORS = np.random.default_rng(3).normal(size=(31, 5)).astype(np.float32)
 
 
 def recommender(n_users: int = 40, longest: int = 9, max_history: int | None = 50) -> Recommender:
-    """Scores are sums over the newest items of dot products, so the effect of each is known."""
+    """A model whose scores are sums of dot products over the newest items, so every effect is known."""
     model = Dot(VECTORS)
     model.n_users, model.max_history = n_users, max_history
     return Recommender(model, random_dataset(n_users, 30, longest))
@@ -32,7 +32,7 @@ def test_effects_of_a_sum_are_its_terms() -> None:
     reasons = answers.explain(lists["user"], lists["item"])
     left, right = (VECTORS[(reasons[name] // 10).to_numpy()] for name in ("because", "item"))
     assert np.allclose(reasons["effect"], (left * right).sum(1), atol=1e-4)
-    # With a linear model the effects add up to the score.
+    # The effects of a linear model add up to the score.
     sums = reasons.group_by("user", "item").agg(total=pl.col("effect").sum())
     scores = lists.select("user", "item", "score")
     joined = scores.join(sums, on=["user", "item"], maintain_order="left")
@@ -51,7 +51,7 @@ def test_an_older_item_moves_up_when_a_newer_is_left_out() -> None:
 
 
 class Newest(Dot):
-    """Sums the newest two items only."""
+    """Model that sums the newest two items only."""
 
     max_history = 2
 
@@ -63,7 +63,7 @@ class Newest(Dot):
         return super().queries(histories.last(2))
 
 
-def test_a_lone_item_is_compared_with_popular_ones() -> None:
+def test_the_only_item_is_compared_with_popular_ones() -> None:
     answers = recommender()
     counts = answers.dataset.item_counts()
     references = np.argsort(-counts[1:], kind="stable")[: effects.REFERENCES] + 1
@@ -77,9 +77,9 @@ def test_portions_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> N
     answers = recommender()
     lists = answers.recommend(k=2).sample(fraction=1.0, shuffle=True, seed=1)
     whole = answers.explain(lists["user"], lists["item"])
-    monkeypatch.setattr(left_out, "_ITEMS", 200)
+    monkeypatch.setattr(left_out, "_MAX_ITEMS", 200)
     parts = answers.explain(lists["user"], lists["item"])
-    keys = ["user", "item", "position"]  # equal effects may change places by a rounding
+    keys = ["user", "item", "position"]  # rounding may change the order of equal effects
     assert_frame_equal(parts.sort(keys), whole.sort(keys), abs_tol=1e-4)
 
 
@@ -93,7 +93,7 @@ def test_order_and_top() -> None:
     assert_frame_equal(top, reasons.group_by("user", maintain_order=True).head(2).select(top.columns), abs_tol=1e-5)
 
 
-def test_one_with_many_and_pairs() -> None:
+def test_one_user_or_item_with_many_and_pairs() -> None:
     answers = recommender()
     assert answers.explain(1, [10, 20]).select("user", "item").unique().shape == (2, 2)
     assert answers.explain([1, 2], 10).select("user", "item").unique().shape == (2, 2)
@@ -113,7 +113,7 @@ def test_unknown_ids_and_empty_histories() -> None:
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        (lambda r: r.explain([1, 2], [10, 20, 30]), DataError, "2 people and 3 items make no pairs"),
+        (lambda r: r.explain([1, 2], [10, 20, 30]), DataError, "2 users and 3 items make no pairs"),
         (lambda r: r.explain(items=10), ConfigError, "give users, histories or a basket"),
         (lambda r: r.explain(99, 10), UnknownIdError, "unknown user: 99"),
         (lambda r: r.explain(1, 11), UnknownIdError, "unknown item: 11"),
@@ -129,11 +129,11 @@ def test_impossible_questions(ask: Any, error: type[Exception], message: str) ->
 
 
 def shopper() -> Recommender:
-    """Two users with sessions, and a model that reads who they are, their sessions and their baskets."""
-    return Recommender(Looker(2, 6), session_dataset([[[1, 2], [3]], [[4], [5, 6]]], 6))
+    """Two users with sessions, and a model that reads the user, the sessions and the basket."""
+    return Recommender(Attentive(2, 6), session_dataset([[[1, 2], [3]], [[4], [5, 6]]], 6))
 
 
-def test_with_a_basket_all_but_items_are_left_out() -> None:
+def test_with_a_basket_all_kinds_but_items_are_left_out() -> None:
     reasons = shopper().explain(1, 60, basket=[40, 50])
     assert reasons.columns == ["user", "item", "score", "kind", "because", "position", "items", "attention", "effect"]
     by_kind = reasons.sort("kind", "position")
@@ -144,7 +144,7 @@ def test_with_a_basket_all_but_items_are_left_out() -> None:
         ("session", None, 2, 1),
         ("user", None, None, 0),
     ]
-    model = Looker(2, 6)
+    model = Attentive(2, 6)
     vector = model.vectors[6]
     full = vector @ model.query(1, [[1, 2], [3]], [4, 5])
     left_out = [
@@ -163,9 +163,9 @@ def test_with_a_basket_all_but_items_are_left_out() -> None:
 def test_kinds_on_request() -> None:
     answers = shopper()
     assert answers.explain(1, 60)["kind"].unique().to_list() == ["item"]
-    found = answers.explain([1, 2], 60, by=["item", "session"])
-    assert found.filter(user=2, kind="item").sort("position")["because"].to_list() == [40, 50, 60]
-    assert found.filter(user=2, kind="session").sort("position")["items"].to_list() == [1, 2]
+    answer = answers.explain([1, 2], 60, by=["item", "session"])
+    assert answer.filter(user=2, kind="item").sort("position")["because"].to_list() == [40, 50, 60]
+    assert answer.filter(user=2, kind="session").sort("position")["items"].to_list() == [1, 2]
     items = answers.explain(1, 60, basket=[40], by="item")
     assert items.sort("position")["because"].to_list() == [10, 20, 30]
     many = answers.explain([2, 1, 2], [10, 20, 30], basket={1: [40], 2: [10, 20]}, by="basket")
@@ -173,58 +173,58 @@ def test_kinds_on_request() -> None:
     assert many.filter(user=2)["because"].unique().sort().to_list() == [10, 20]
 
 
-def test_somebody_new_has_no_user_effect_and_an_only_item_is_compared() -> None:
+def test_an_unknown_user_has_no_user_effect_and_the_only_item_is_compared() -> None:
     answers = shopper()
-    found = answers.explain(items=60, basket=[40])
-    assert found.select("kind", "because").rows() == [("basket", 40)]
+    answer = answers.explain(items=60, basket=[40])
+    assert answer.select("kind", "because").rows() == [("basket", 40)]
     counts = answers.dataset.item_counts()
     references = np.argsort(-counts[1:], kind="stable")[: effects.REFERENCES] + 1
-    model = Looker(2, 6)
+    model = Attentive(2, 6)
     others = [model.vectors[6] @ model.query(0, [], [int(code)]) for code in references]
     expected = model.vectors[6] @ model.query(0, [], [4]) - np.mean(others)
-    assert found["effect"].item() == pytest.approx(expected, abs=1e-4)
+    assert answer["effect"].item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_log_probabilities_do_not_move_with_all_scores() -> None:
+def test_log_probabilities_have_no_common_shift() -> None:
     answers = shopper()
-    found = answers.explain(1, [10, 60], basket=[40, 50], by="basket", measure="log-probability")
-    model = Looker(2, 6)
+    answer = answers.explain(1, [10, 60], basket=[40, 50], by="basket", measure="log-probability")
+    model = Attentive(2, 6)
 
     def logs(basket: list[int]) -> np.ndarray:
         scores = (model.vectors @ model.query(1, [[1, 2], [3]], basket))[1:]
         return np.asarray(scores - np.log(np.exp(scores).sum()))
 
-    assert found.filter(item=60)["score"][0] == pytest.approx(logs([4, 5])[5], abs=1e-4)
+    assert answer.filter(item=60)["score"][0] == pytest.approx(logs([4, 5])[5], abs=1e-4)
     for item, code in ((10, 0), (60, 5)):
-        effect = found.filter(item=item, because=40)["effect"].item()
+        effect = answer.filter(item=item, because=40)["effect"].item()
         assert effect == pytest.approx(logs([4, 5])[code] - logs([5])[code], abs=1e-4)
 
 
 def test_attention_by_block_and_head() -> None:
-    found = shopper().attention([1, 2], basket=[[40, 50], []])
-    assert found.columns == ["user", "block", "head", "kind", "because", "position", "weight"]
-    assert found.drop("weight").rows() == [
+    answer = shopper().attention([1, 2], basket=[[40, 50], []])
+    assert answer.columns == ["user", "block", "head", "kind", "because", "position", "weight"]
+    assert answer.drop("weight").rows() == [
         (1, 1, 1, "basket", 40, 1),
         (1, 1, 1, "basket", 50, 2),
         (1, 1, 2, "basket", 40, 1),
         (1, 1, 2, "basket", 50, 2),
     ]
-    assert found["weight"].to_list() == pytest.approx([1 / 2, 1 / 2, 4 / 9, 5 / 9])
+    assert answer["weight"].to_list() == pytest.approx([1 / 2, 1 / 2, 4 / 9, 5 / 9])
 
 
-def test_attention_of_a_transformer_is_over_what_it_reads() -> None:
+def test_attention_of_a_transformer_covers_the_items_that_it_reads() -> None:
     dataset = random_dataset(5, 30, 9)
     answers = Recommender(segue.SASRec(width=8, heads=2, max_length=4).build(5, 30), dataset)
-    found = answers.attention([1, 2], basket=[[10], [20, 30]])
-    sums = found.group_by("user", "block", "head").agg(pl.col("weight").sum(), pl.len())
+    answer = answers.attention([1, 2], basket=[[10], [20, 30]])
+    sums = answer.group_by("user", "block", "head").agg(pl.col("weight").sum(), pl.len())
     assert len(sums) == 2 * 2 * 2
     assert sums["weight"].to_list() == pytest.approx([1] * 8, abs=1e-5)
     assert set(sums["len"]) == {4}
-    assert found.filter(user=2, block=1, head=1)["kind"].to_list() == ["item", "item", "basket", "basket"]
+    assert answer.filter(user=2, block=1, head=1)["kind"].to_list() == ["item", "item", "basket", "basket"]
     newest = int(dataset.lengths[2])
-    assert found.filter(user=2, block=1, head=1)["position"].to_list() == [newest - 1, newest, 1, 2]
+    assert answer.filter(user=2, block=1, head=1)["position"].to_list() == [newest - 1, newest, 1, 2]
     reasons = answers.explain(2, 50, basket=[20, 30], by=["item", "basket"])
-    mean = found.filter(user=2).group_by("kind", "position").agg(pl.col("weight").mean())
+    mean = answer.filter(user=2).group_by("kind", "position").agg(pl.col("weight").mean())
     joined = reasons.join(mean, on=["kind", "position"])
     assert len(joined) == 4
     assert joined["attention"].to_list() == pytest.approx(joined["weight"].to_list(), abs=1e-5)

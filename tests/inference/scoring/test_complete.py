@@ -1,4 +1,4 @@
-"""The rest of a basket, and lists within a session, against a plain writing of both."""
+"""Completion of baskets, and lists within a session, compared with a plain Python version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from segue.errors import UnknownIdError
-from segue.inference.asking.users import UnknownIdWarning
+from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
 from tests.inference.fakes import Shopper, random_dataset, session_dataset, shopper_scores
@@ -40,7 +40,7 @@ def test_each_step_reads_what_the_last_one_added() -> None:
     assert steps.schema["step"] == pl.Int32
 
 
-def test_it_ends_where_nothing_is_left() -> None:
+def test_completion_ends_if_no_item_is_left() -> None:
     steps = shop().complete(["ann", "bob"], 50, basket=[[40, 50], [10]])
     assert steps["user"].to_list() == ["ann"] * 4 + ["bob"] * 5
     assert steps["step"].to_list() == [1, 2, 3, 4, 1, 2, 3, 4, 5]
@@ -50,7 +50,7 @@ def test_it_ends_where_nothing_is_left() -> None:
     assert sorted(unseen["item"]) == [30, 50, 60]
 
 
-def test_popularity_begins_where_nothing_is_known_and_the_model_goes_on() -> None:
+def test_popularity_gives_the_first_step_without_a_history_and_the_model_the_others() -> None:
     steps = shop().complete("cat", 3)
     assert steps.rows() == [
         ("cat", 10, pytest.approx(1 / 3), 1, "popularity"),
@@ -61,16 +61,16 @@ def test_popularity_begins_where_nothing_is_known_and_the_model_goes_on() -> Non
     assert shop().complete(n=2, basket=[40])["model"].to_list() == ["shopper", "shopper"]
 
 
-def test_the_first_step_is_what_is_recommended() -> None:
+def test_the_first_step_is_the_recommended_item() -> None:
     answers = shop()
-    for asked in ({"users": USERS}, {"histories": [[10], []]}, {"basket": [[40], []]}):
-        within = asked if "basket" in asked else {**asked, "basket": {}}
-        listed = answers.recommend(**within, k=1).drop("rank")  # type: ignore[arg-type]
-        stepped = answers.complete(**asked, n=1).drop("step")  # type: ignore[arg-type]
+    for question in ({"users": USERS}, {"histories": [[10], []]}, {"basket": [[40], []]}):
+        in_session = question if "basket" in question else {**question, "basket": {}}
+        listed = answers.recommend(**in_session, k=1).drop("rank")  # type: ignore[arg-type]
+        stepped = answers.complete(**question, n=1).drop("step")  # type: ignore[arg-type]
         assert_frame_equal(stepped, listed)
 
 
-def test_models_that_know_no_baskets_read_on() -> None:
+def test_models_without_baskets_read_history_and_basket_alike() -> None:
     data = random_dataset(12, 9, 6)
     model = Markov().build(data.n_users, data.n_items)
     model.count(data)
@@ -86,16 +86,16 @@ def test_models_that_know_no_baskets_read_on() -> None:
         grown[user].append(item)
 
 
-# ---- against a plain writing ----------------------------------------------------------------------------------------
+# ---- compared with plain Python -------------------------------------------------------------------------------------
 
 
 class Plain:
-    """The same answers, person by person and item by item, from lists alone."""
+    """The same answers in plain Python, one user and one item at a time."""
 
     def __init__(self, sessions: list[list[list[int]]]) -> None:
         self.sessions = dict(zip(USERS, sessions, strict=True))
-        every = [item for user in sessions for session in user for item in session]
-        self.shares = [every.count(item) / max(1, len(every)) for item in range(N_ITEMS + 1)]
+        all_items = [item for user in sessions for session in user for item in session]
+        self.shares = [all_items.count(item) / max(1, len(all_items)) for item in range(N_ITEMS + 1)]
 
     def scores(self, user: str, basket: list[int]) -> tuple[list[float], str]:
         sessions = self.sessions.get(user, [])
@@ -118,23 +118,23 @@ class Plain:
     def rest(self, user: str, basket: list[int], n: int, hidden: set[int]) -> list[tuple[int, float, str]]:
         basket, steps = list(basket), []
         for _ in range(n):
-            found = self.best(user, basket, 1, hidden)
-            if not found:
+            best = self.best(user, basket, 1, hidden)
+            if not best:
                 break
-            steps += found
-            basket.append(found[0][0])
+            steps += best
+            basket.append(best[0][0])
         return steps
 
 
 item_codes = st.integers(1, N_ITEMS)
 histories = st.lists(st.lists(item_codes, min_size=1, max_size=3), max_size=3)
-asked_baskets = st.dictionaries(
+baskets_by_user = st.dictionaries(
     st.sampled_from([*USERS, "yan", "zoe"]), st.lists(st.integers(1, N_ITEMS + 2), max_size=5), min_size=1
 )
 
 
 def known(basket: list[int]) -> list[int]:
-    """Without repeats and without items beyond the catalogue."""
+    """Items of a basket without repeats and without items beyond the catalogue."""
     return [item for item in dict.fromkeys(basket) if item <= N_ITEMS]
 
 
@@ -144,14 +144,14 @@ def raw(items: list[int]) -> list[int]:
 
 @given(
     st.tuples(histories, histories, histories).map(list),
-    asked_baskets,
+    baskets_by_user,
     st.sampled_from(["mapping", "lists", "flat"]),
     st.sampled_from([None, True, False]),
     st.sets(item_codes, max_size=3),
     st.integers(1, N_ITEMS),
 )
 @settings(max_examples=200, deadline=None)
-def test_as_a_plain_writing_has_it(
+def test_answers_equal_those_of_plain_python(
     sessions: list[list[list[int]]],
     baskets: dict[str, list[int]],
     form: str,
@@ -193,23 +193,23 @@ def test_as_a_plain_writing_has_it(
 def test_without_a_basket_the_session_has_just_begun(sessions: list[list[list[int]]], users: list[str]) -> None:
     answers = Recommender(Shopper(3, N_ITEMS), session_dataset(sessions, N_ITEMS, USERS))
     plain = Plain(sessions)
-    there = [user for user in dict.fromkeys(users) if user in USERS]
+    known_users = [user for user in dict.fromkeys(users) if user in USERS]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownIdWarning)
-        if not there:
+        if not known_users:
             with pytest.raises(UnknownIdError):
                 answers.complete(users, 2)
             return
         steps = answers.complete(users, 2)
     expected = [
         (user, 10 * item, pytest.approx(score), step, name)
-        for user in there
+        for user in known_users
         for step, (item, score, name) in enumerate(plain.rest(user, [], 2, set()), 1)
     ]
     assert steps.rows() == expected
 
 
-def test_many_people_at_once_are_answered_one_by_one() -> None:
+def test_many_users_get_the_same_answers_as_one() -> None:
     rng = np.random.default_rng(3)
     sessions = [[rng.integers(1, 31, 3).tolist() for _ in range(rng.integers(0, 4))] for _ in range(200)]
     answers = Recommender(Shopper(200, 30), session_dataset(sessions, 30))

@@ -44,21 +44,21 @@ def naive_top_k(scores: np.ndarray, k: int, hidden: Sequence[int]) -> list[int]:
 
 
 def naive_ranks(scores: np.ndarray, targets: Sequence[int], hidden: Sequence[int], among: Sequence[int]) -> list[int]:
-    asked = sorted(set(targets) - set(hidden), key=lambda item: (-scores[item], item))
+    kept = sorted(set(targets) - set(hidden), key=lambda item: (-scores[item], item))
     others = [item for item in among if item not in hidden and item not in targets]
     return [
         len(scores)
         if target in hidden
-        else 1 + asked.index(target) + sum(bool(scores[item] >= scores[target]) for item in others)
+        else 1 + kept.index(target) + sum(bool(scores[item] >= scores[target]) for item in others)
         for target in targets
     ]
 
 
 @settings(max_examples=60, deadline=None)
 @given(questions(), st.integers(1, N_ITEMS), st.booleans(), st.sampled_from([Limits(), TINY]), st.integers(1, 4))
-def test_top_k_equals_a_naive_sort(asked: tuple, k: int, exclude_seen: bool, limits: Limits, block: int) -> None:
-    table, histories, _ = asked
-    with patch.multiple(ranking, _BLOCK=block, _WORTH=1):
+def test_top_k_equals_a_naive_sort(question: tuple, k: int, exclude_seen: bool, limits: Limits, block: int) -> None:
+    table, histories, _ = question
+    with patch.multiple(ranking, _BLOCK=block, _MIN_REDUCTION=1):
         codes, scores = top_k(Table(table), lists(histories), k, exclude_seen=exclude_seen, limits=limits)
     for row, history in enumerate(histories):
         expected = naive_top_k(table[row + 1], k, history if exclude_seen else [])
@@ -70,8 +70,8 @@ def test_top_k_equals_a_naive_sort(asked: tuple, k: int, exclude_seen: bool, lim
 
 @settings(max_examples=60, deadline=None)
 @given(questions(), st.booleans(), st.sampled_from([Limits(), TINY]))
-def test_ranks_equal_a_naive_count(asked: tuple, exclude_seen: bool, limits: Limits) -> None:
-    table, histories, targets = asked
+def test_ranks_equal_a_naive_count(question: tuple, exclude_seen: bool, limits: Limits) -> None:
+    table, histories, targets = question
     ranks = target_ranks(Table(table), lists(histories), lists(targets), exclude_seen=exclude_seen, limits=limits)
     expected = [
         naive_ranks(table[row + 1], targets[row], history if exclude_seen else [], range(1, N_ITEMS + 1))
@@ -83,9 +83,9 @@ def test_ranks_equal_a_naive_count(asked: tuple, exclude_seen: bool, limits: Lim
 @settings(max_examples=60, deadline=None)
 @given(questions(), st.data(), st.booleans(), st.sampled_from([Limits(), TINY]))
 def test_ranks_among_candidates_equal_a_naive_count(
-    asked: tuple, data: st.DataObject, exclude_seen: bool, limits: Limits
+    question: tuple, data: st.DataObject, exclude_seen: bool, limits: Limits
 ) -> None:
-    table, histories, targets = asked
+    table, histories, targets = question
     drawn = st.lists(st.integers(1, N_ITEMS), min_size=4, max_size=4, unique=True)
     candidates = np.array(data.draw(st.lists(drawn, min_size=len(histories), max_size=len(histories))))
     candidates[0, 2:] = 0
@@ -107,8 +107,8 @@ def test_ranks_among_candidates_equal_a_naive_count(
 def test_lists_from_a_large_catalogue_equal_a_sort() -> None:
     table = np.random.default_rng(0).integers(0, 300, (5, 6_001)).astype(np.float32)
     codes, _ = top_k(Table(table), lists([[1], [2], [3], [4]]), 10)
-    for row, found in enumerate(codes, 1):
-        assert found.tolist() == naive_top_k(table[row], 10, [row])
+    for row, ranked in enumerate(codes, 1):
+        assert ranked.tolist() == naive_top_k(table[row], 10, [row])
 
 
 def test_chunks_and_batches_change_nothing() -> None:
@@ -132,21 +132,21 @@ def test_only_allowed_items_are_recommended() -> None:
     assert scores.tolist() == [[5.0, 2.0, -np.inf]]
 
 
-def test_other_histories_can_be_filtered_than_those_that_are_read() -> None:
+def test_items_of_other_histories_can_be_left_out() -> None:
     table = np.tile(np.arange(N_ITEMS + 1, dtype=np.float32), (2, 1))
     codes, _ = top_k(Table(table), lists([[1]]), 2, seen=lists([[9, 7]]))
     assert codes.tolist() == [[8, 6]]
-    asked = Table(table), lists([[8]]), lists([[6, 7]])
-    assert target_ranks(*asked, seen=lists([[9, 7]])).tolist() == [2, N_ITEMS + 1]
-    assert target_ranks(*asked, seen=lists([[9, 7]]), candidates=np.array([[9, 5, 8]])).tolist() == [2, N_ITEMS + 1]
-    assert target_ranks(*asked, seen=lists([[9, 7]]), exclude_seen=False).tolist() == [4, 3]
+    question = Table(table), lists([[8]]), lists([[6, 7]])
+    assert target_ranks(*question, seen=lists([[9, 7]])).tolist() == [2, N_ITEMS + 1]
+    assert target_ranks(*question, seen=lists([[9, 7]]), candidates=np.array([[9, 5, 8]])).tolist() == [2, N_ITEMS + 1]
+    assert target_ranks(*question, seen=lists([[9, 7]]), exclude_seen=False).tolist() == [4, 3]
 
 
 def test_a_seen_target_is_beyond_every_list_unless_seen_items_are_kept() -> None:
     table = np.tile(np.arange(N_ITEMS + 1, dtype=np.float32), (2, 1))
-    asked = Table(table), lists([[9, 3]]), lists([[9, 8]])
-    assert target_ranks(*asked).tolist() == [N_ITEMS + 1, 1]
-    assert target_ranks(*asked, exclude_seen=False).tolist() == [1, 2]
+    question = Table(table), lists([[9, 3]]), lists([[9, 8]])
+    assert target_ranks(*question).tolist() == [N_ITEMS + 1, 1]
+    assert target_ranks(*question, exclude_seen=False).tolist() == [1, 2]
 
 
 def test_a_constant_model_ranks_every_target_last() -> None:
@@ -181,7 +181,7 @@ def test_scores_that_are_not_finite_are_an_error(value: float, item: int, limits
         target_ranks(model, histories, targets, candidates=drawn, limits=limits)
 
 
-def test_the_column_of_nothing_may_hold_anything() -> None:
+def test_the_column_of_code_0_may_hold_any_value() -> None:
     table = np.tile(np.arange(N_ITEMS + 1, dtype=np.float32), (2, 1))
     table[:, 0] = np.nan
     assert top_k(Table(table), lists([[1]]), 1)[0].tolist() == [[9]]
@@ -206,14 +206,14 @@ def test_empty_histories_and_impossible_k_are_explained() -> None:
         target_ranks(model, lists([[1], [2]]), lists([[1]]))
 
 
-def test_the_mode_of_the_model_is_restored() -> None:
+def test_the_mode_of_the_model_stays() -> None:
     model = Dot(np.ones((N_ITEMS + 1, 4))).train()
     top_k(model, lists([[1]]), 2)
     assert model.training
     assert torch.is_grad_enabled()
 
 
-def test_distinct_keeps_each_item_once_and_says_where_it_went() -> None:
+def test_distinct_keeps_each_item_once_and_gives_its_new_position() -> None:
     once, inverse = distinct(lists([[4, 2, 4], [7], [1, 1]]))
     assert [once.items[a:b].tolist() for a, b in zip(once.starts, once.ends, strict=True)] == [[2, 4], [7], [1]]
     assert inverse.tolist() == [1, 0, 1, 2, 3, 3]

@@ -9,7 +9,7 @@ import torch
 from segue.data.histories import Histories
 from segue.inference.recommender import Recommender
 from segue.inference.scorer import Scorer
-from segue.inference.scoring.similar import Likeness, SparseLikeness, likeness_of
+from segue.inference.scoring.similar import ItemCosines, SparseItemCosines, similarity_scorer
 from segue.models.markov import Markov
 from tests.inference.fakes import random_dataset
 
@@ -23,10 +23,10 @@ def markov() -> Recommender:
 
 
 def test_sparse_vectors_score_like_dense_ones(markov: Recommender) -> None:
-    sparse = likeness_of(markov.scorer)
+    sparse = similarity_scorer(markov.scorer)
     vectors = markov.model.item_vectors()
-    assert isinstance(sparse.model, SparseLikeness) and vectors is not None
-    dense = Scorer.of(Likeness(markov.model, vectors.to_dense()))
+    assert isinstance(sparse.model, SparseItemCosines) and vectors is not None
+    dense = Scorer.of(ItemCosines(markov.model, vectors.to_dense()))
     histories = Histories.from_lists([[item] for item in range(1, 151)])
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -39,13 +39,15 @@ def test_sparse_vectors_score_like_dense_ones(markov: Recommender) -> None:
         assert torch.allclose(sparse.score_items(queries, items), dense.score_items(expected, items), atol=1e-6)
 
 
-def test_alike_items_are_the_cosines_in_order(markov: Recommender) -> None:
+def test_similar_items_are_ordered_by_cosine(markov: Recommender) -> None:
     vectors = markov.model.item_vectors()
     assert vectors is not None
     dense = vectors.to_dense().numpy()
     unit = dense / np.maximum(np.linalg.norm(dense, axis=1, keepdims=True), 1e-30)
-    alike = markov.similar([70, 30], k=5)
+    similar = markov.similar([70, 30], k=5)
     for raw in (70, 30):
         cosines = unit @ unit[raw // 10]
         cosines[[0, raw // 10]] = -1
-        assert alike.filter(item=raw)["score"].to_list() == pytest.approx(np.sort(cosines)[::-1][:5].tolist(), abs=1e-5)
+        assert similar.filter(item=raw)["score"].to_list() == pytest.approx(
+            np.sort(cosines)[::-1][:5].tolist(), abs=1e-5
+        )

@@ -79,7 +79,7 @@ class Holdout:
             self.history_ends,
             self.dataset.times,
             session_offsets=self.dataset.session_offsets,
-            moments=None if times is None else times[self.history_ends],
+            as_of=None if times is None else times[self.history_ends],
         )
 
     def targets(self) -> Histories:

@@ -22,10 +22,10 @@ from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.splits.holdouts import Holdout
 from segue.errors import DataError
 from segue.evaluation.explanations.labels import Labels
-from segue.inference.explaining.effects import looks
+from segue.inference.explaining.attention import attention_weights
 from segue.inference.explaining.left_out import Parts, Variants, parts_of
 from segue.inference.scorer import Scorer, scorer_of
-from segue.inference.scoring.batches import LIMITS, all_queries, log_sums
+from segue.inference.scoring.batches import LIMITS, all_queries, log_sum_exp
 from segue.models.base import Model
 
 Floats = npt.NDArray[np.float64]
@@ -149,7 +149,7 @@ class _Sums:
         changes = np.subtract(full, without, out=np.zeros_like(full), where=valid)
         _add(self.effects, keys, changes, known)
         _add(self.counts, keys, valid, known)
-        seen = looks(self.scorer, histories) if self.looks else None
+        seen = attention_weights(self.scorer, histories) if self.looks else None
         if seen is None:
             self.looks = False
             return
@@ -175,7 +175,7 @@ class _Sums:
         logs = np.empty((len(variants), self.size))
         for first, last in variants.portions():
             queries = all_queries(self.scorer, variants.write(first, last), LIMITS)
-            sums = log_sums(self.scorer, queries, LIMITS, groups.to(self.scorer.device), self.size + 1).double()
+            sums = log_sum_exp(self.scorer, queries, LIMITS, groups.to(self.scorer.device), self.size + 1).double()
             logs[first:last] = (sums[:, : self.size] - sums.logsumexp(1, keepdim=True)).cpu().numpy()
         return logs[variants.offsets[parts.rows]], logs[variants.first]
 

@@ -18,11 +18,12 @@ from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, DataError
 from segue.evaluation.explanations.category_maps import steps_of
-from segue.inference.asking.baskets import in_progress
-from segue.inference.explaining.effects import Measure, effects, looks
+from segue.inference.asking.in_progress import sessions_in_progress
+from segue.inference.explaining.attention import attention_weights
+from segue.inference.explaining.effects import Measure, effects
 from segue.inference.explaining.left_out import Parts
 from segue.inference.scorer import Scorer, scorer_of
-from segue.inference.scoring.batches import LIMITS, all_queries, log_sums, to_device
+from segue.inference.scoring.batches import LIMITS, all_queries, log_sum_exp, to_device
 from segue.inference.scoring.ranking import top_k
 from segue.models.base import Model
 
@@ -87,13 +88,13 @@ def deletion(
     _, histories = steps_of(holdout, least=2)
     if not len(histories):
         raise DataError("no session has three items: two in the basket, and one to come.")
-    suggested = top_k(scorer, histories, 1, seen=in_progress(histories))[0][:, 0]
+    suggested = top_k(scorer, histories, 1, seen=sessions_in_progress(histories))[0][:, 0]
     steps = np.flatnonzero(suggested)
     histories, suggested = histories.select(steps), suggested[steps]
     references = np.ones(1, dtype=np.int64)  # never used: one item is left in each basket
     measure: Measure = "log-probability"
     explained = effects(scorer, histories, np.arange(len(steps)), suggested, references, ("basket",), measure)
-    parts, order = explained.parts, np.argsort(explained.which)
+    parts, order = explained.parts, np.argsort(explained.part_rows)
     alone = explained.effects[order].astype(np.float64)
     named = alone if method == "leave-one-out" else _attention(scorer, histories, parts)
     counts = np.bincount(parts.rows, minlength=len(steps))
@@ -110,7 +111,7 @@ def deletion(
 
 
 def _attention(scorer: Scorer, histories: Histories, parts: Parts) -> Floats:
-    seen = looks(scorer, histories)
+    seen = attention_weights(scorer, histories)
     if seen is None:
         raise ConfigError(f"the model {scorer.config.name!r} has no attention: use leave-one-out.")
     return np.nan_to_num(seen.of_parts(histories, parts))
@@ -138,7 +139,7 @@ class _Falls:
                 part = slice(first, first + 16 * LIMITS.histories)
                 queries = all_queries(self.scorer, rest.select(part), LIMITS)
                 scores = self.scorer.score_items(queries, to_device(self.suggested[part], self.scorer.device)[:, None])
-                logs: torch.Tensor = (scores - log_sums(self.scorer, queries, LIMITS))[:, 0]
+                logs: torch.Tensor = (scores - log_sum_exp(self.scorer, queries, LIMITS))[:, 0]
                 falls[part] = self.full[part] - logs.cpu().numpy()
         return falls
 

@@ -1,1 +1,1 @@
-"""From raw ids, given histories and baskets to rows of `Histories`."""
+"""From the arguments of a question (raw ids, given histories, baskets, a time) to rows of `Histories`."""

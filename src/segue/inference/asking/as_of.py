@@ -1,4 +1,4 @@
-"""Moments that histories are cut at, in the ways people write them."""
+"""`as_of`: the time at which a question is asked, in every form that a caller may write."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 from segue.data.sources import HistorySource
 from segue.errors import ConfigError, DataError
 
-Moment = datetime | date | str | int | float
+AsOf = datetime | date | str | int | float
 """A datetime (UTC if it has no zone), a date, either in ISO form, or a number in the Dataset's time unit."""
 
 
-def moment(source: HistorySource, as_of: Moment) -> int:
-    """`as_of` as a count of the Dataset's time units.
+def to_timestamp(source: HistorySource, as_of: AsOf) -> int:
+    """Time `as_of` as a number in the unit of the source.
 
     Parameters
     ----------
     source
-        Must have times.
+        A source with times.
     as_of
-        A datetime (UTC if it has no zone), a date (its first moment), either of them in ISO form, or a number in
-        the Dataset's own unit.
+        A datetime (UTC if it has no zone), a date (its first instant), either in ISO form, or a number in the unit of
+        the source.
 
     Raises
     ------
     DataError
-        The Dataset has no times.
+        The source has no times.
     ConfigError
-        `as_of` is none of these.
+        `as_of` has none of these forms.
     """
     if not source.has_times:
         raise DataError("as_of needs times, and this Dataset has none.")
@@ -53,5 +53,5 @@ def _parsed(text: str) -> datetime | int:
         return datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            f"as_of={text!r} is not a moment: expected an ISO date or time such as 2024-03-01 or 2024-03-01T12:00."
+            f"as_of={text!r} is not a time: expected an ISO date or time such as 2024-03-01 or 2024-03-01T12:00."
         ) from None

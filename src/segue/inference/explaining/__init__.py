@@ -1,1 +1,1 @@
-"""Reasons: effects of what is left out, attention, and neighbours."""
+"""Reasons: effects of the parts of a history, attention, and neighbours of expected ratings."""

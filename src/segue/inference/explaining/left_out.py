@@ -1,7 +1,7 @@
-"""Histories with a part left out: an item, an item of the basket, a whole session, or the knowledge of who it is.
+"""Histories with a part left out: an item, an item of the basket, a session, or the identity of the user.
 
 Parts are slices of histories, and variants are histories without a part; both are flat arrays. Only a portion of the
-variants is written out at a time.
+variants is in memory at a time.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 
-Kind = Literal["item", "basket", "session", "user"]
-KINDS: tuple[Kind, ...] = ("item", "basket", "session", "user")
+PartKind = Literal["item", "basket", "session", "user"]
+PART_KINDS: tuple[PartKind, ...] = ("item", "basket", "session", "user")
 """An item before the session in progress, an item of the basket, an earlier session, the user."""
 ITEM, BASKET, SESSION, USER = range(4)
 
-_ITEMS = 4_000_000
-"""History items, summed over the variants that are written out at once."""
-_LEAST = 32
-"""What a variant counts for at least, since what a model makes of it takes memory too."""
+_MAX_ITEMS = 4_000_000
+"""Maximum number of history items, summed over the variants of a portion."""
+_MIN_COST = 32
+"""Minimum number of items that a variant counts for, because its query takes memory too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +33,14 @@ class Parts:
     Attributes
     ----------
     rows
-        (m,) int64 which history, ascending.
+        (m,) int64 rows of the histories, ascending.
     kinds
-        (m,) int64 places in `KINDS`.
+        (m,) int64 positions in `PART_KINDS`.
     starts, ends
         (m,) int64: the part is `Histories.items[start:end]`, one item or a session; empty for the user.
     numbers
-        (m,) int64 from 1, oldest first: of an item in its history, of an item in the basket, of a session among those
-        of the history; 0 for the user.
+        (m,) int64 from 1, oldest first: number of the item in its history or basket, or of the session in its history;
+        0 for the user.
     """
 
     rows: Int64
@@ -54,37 +54,36 @@ class Parts:
 
     @property
     def lengths(self) -> Int64:
-        """(m,) number of items."""
+        """Number of items of each part (m,)."""
         return self.ends - self.starts
 
 
-def parts_of(histories: Histories, kinds: Sequence[Kind], max_history: int | None) -> Parts:
-    """All parts of the kinds asked for that a model reads, at least in part.
+def parts_of(histories: Histories, kinds: Sequence[PartKind], max_history: int | None) -> Parts:
+    """Parts of the given kinds, if the model reads at least one of their items.
 
     Parameters
     ----------
     histories
-        n of them. Without `baskets` all is history and there is no basket; without `session_offsets` a history is
-        one session.
+        n histories. Without `baskets` there are no basket parts; without `session_offsets` a history is one session.
     kinds
-        Some of `KINDS`.
+        Some of `PART_KINDS`.
     max_history
-        How many of the newest items the model reads; None = all.
+        Number of newest items that the model reads; None = all.
     """
     read = histories if max_history is None else histories.last(max_history)
     before = read.ends if read.baskets is None else read.baskets
-    found = [Parts(*np.zeros((5, 0), dtype=np.int64))]
+    parts = [Parts(*np.zeros((5, 0), dtype=np.int64))]
     if "item" in kinds:
-        found.append(_items(ITEM, histories.starts, read.starts, before))
+        parts.append(_items(ITEM, histories.starts, read.starts, before))
     if "basket" in kinds and histories.baskets is not None and read.baskets is not None:
-        found.append(_items(BASKET, histories.baskets, read.baskets, read.ends))
+        parts.append(_items(BASKET, histories.baskets, read.baskets, read.ends))
     if "session" in kinds:
-        found.append(_sessions(histories, read.starts))
+        parts.append(_sessions(histories, read.starts))
     if "user" in kinds:
         rows = np.flatnonzero(histories.users)
-        nowhere = histories.ends[rows]
-        found.append(Parts(rows, np.full_like(rows, USER), nowhere, nowhere, np.zeros_like(rows)))
-    columns = [np.concatenate(column) for column in zip(*map(_columns, found), strict=True)]
+        empty = histories.ends[rows]
+        parts.append(Parts(rows, np.full_like(rows, USER), empty, empty, np.zeros_like(rows)))
+    columns = [np.concatenate(column) for column in zip(*map(_columns, parts), strict=True)]
     order = np.argsort(columns[0], kind="stable")
     return Parts(*(column[order] for column in columns))
 
@@ -94,23 +93,23 @@ def _columns(parts: Parts) -> tuple[Int64, ...]:
 
 
 def _items(kind: int, origins: Int64, starts: Int64, ends: Int64) -> Parts:
-    """Each item from `starts` (n,) to before `ends`, numbered from `origins`."""
-    rows, places = rows_of(starts, ends), positions(starts, ends)
-    return Parts(rows, np.full_like(rows, kind), places, places + 1, places - origins[rows] + 1)
+    """A part for each item from `starts` (n,) to before `ends` (n,), numbered from `origins` (n,)."""
+    rows, firsts = rows_of(starts, ends), positions(starts, ends)
+    return Parts(rows, np.full_like(rows, kind), firsts, firsts + 1, firsts - origins[rows] + 1)
 
 
 def _sessions(histories: Histories, starts: Int64) -> Parts:
-    """Each session of what came before the basket that reaches beyond `starts` (n,)."""
+    """A part for each session before the basket that ends after `starts` (n,)."""
     ends = histories.ends if histories.baskets is None else histories.baskets
     rows, inner = _within(histories.session_offsets, histories.starts, ends)
-    every = np.arange(len(histories))
-    rows = np.concatenate([every, rows])
+    all_rows = np.arange(len(histories))
+    rows = np.concatenate([all_rows, rows])
     begins = np.concatenate([histories.starts, inner])
     order = np.lexsort((begins, rows))
     rows, begins = rows[order], begins[order]
     last = np.append(rows[1:] != rows[:-1], True)
     stops = np.where(last, ends[rows], np.append(begins[1:], 0))
-    first = np.searchsorted(rows, every)
+    first = np.searchsorted(rows, all_rows)
     numbers = np.arange(len(rows)) - first[rows] + 1
     kept = (stops > begins) & (stops > starts[rows])
     rows = rows[kept]
@@ -118,7 +117,7 @@ def _sessions(histories: Histories, starts: Int64) -> Parts:
 
 
 def _within(boundaries: Int64 | None, starts: Int64, ends: Int64) -> tuple[Int64, Int64]:
-    """(row, position) of the boundaries strictly between starts (n,) and ends (n,)."""
+    """Rows (m,) and positions (m,) of the boundaries strictly between starts (n,) and ends (n,)."""
     if boundaries is None:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     low = np.searchsorted(boundaries, starts, side="right")
@@ -127,44 +126,44 @@ def _within(boundaries: Int64 | None, starts: Int64, ends: Int64) -> tuple[Int64
 
 
 class Variants:
-    """All that a model is asked about n histories: each as it is, then without its first part, its second part, …
+    """Variants of n histories: each history as it is, then without its first part, without its second part, ….
 
-    A part that is all there is cannot be left out, as no model answers for nothing: in its place stands, in turn, each
-    of the references. The variants of a history stand together.
+    A part that is the whole history cannot be left out, because models need at least one item. It has a variant for
+    each of the references instead, in which the reference replaces the part.
 
     Parameters
     ----------
     histories
-        n histories, none of them empty.
+        n histories that are not empty.
     parts
-        Of these histories.
+        Parts of these histories.
     max_history
-        How many of the newest items the model reads.
+        Number of newest items that the model reads; None = all.
     references
         (r,) item codes.
 
     Attributes
     ----------
     offsets
-        (n + 1,) int64; the variants of history i are those from `offsets[i]`, which is the history itself.
+        (n + 1,) int64; the variants of history i begin at `offsets[i]`, with the whole history.
     first
-        (m,) int64 the first variant of each part.
+        (m,) int64 first variant of each part.
     copies
-        (m,) int64 how many variants each part has: one, or as many as there are references.
+        (m,) int64 number of variants of each part: one, or the number of references.
     """
 
     def __init__(self, histories: Histories, parts: Parts, max_history: int | None, references: Int64) -> None:
-        # More than the model reads: older items move up when newer ones are left out.
+        # Longer than the model reads, because older items move up when newer ones are left out.
         spare = int(parts.lengths.max(initial=0))
         self._cut = histories if max_history is None else histories.last(max_history + spare)
         self._parts, self._references = parts, references
-        self._alone = (parts.lengths == histories.lengths[parts.rows]) & (parts.lengths > 0)
-        self.copies = np.where(self._alone, len(references), 1).astype(np.int64)
+        self._is_whole = (parts.lengths == histories.lengths[parts.rows]) & (parts.lengths > 0)
+        self.copies = np.where(self._is_whole, len(references), 1).astype(np.int64)
         before = offsets_of(self.copies)
         self.first = before[:-1] + parts.rows + 1
         bounds = np.searchsorted(parts.rows, np.arange(len(histories) + 1))
         self.offsets = before[bounds] + np.arange(len(histories) + 1)
-        # (variants,) which part is left out; -1 for none.
+        # (variants,) the part that is left out; -1 for none.
         self._left_out = np.full(self.offsets[-1], -1, dtype=np.int64)
         self._left_out[positions(self.first, self.first + self.copies)] = np.repeat(np.arange(len(parts)), self.copies)
 
@@ -172,18 +171,18 @@ class Variants:
         return len(self._left_out)
 
     def portions(self) -> Iterator[tuple[int, int]]:
-        """Ranges of variants that may be written out at once."""
+        """Ranges (first, last) of variants that may be in memory at once."""
         rows = rows_of(self.offsets[:-1], self.offsets[1:])
-        cost = np.cumsum(np.maximum(self._cut.lengths[rows], _LEAST))
+        cost = np.cumsum(np.maximum(self._cut.lengths[rows], _MIN_COST))
         first = 0
         while first < len(cost):
             spent = cost[first - 1] if first else 0
-            last = max(first + 1, int(np.searchsorted(cost, spent + _ITEMS, side="right")))
+            last = max(first + 1, int(np.searchsorted(cost, spent + _MAX_ITEMS, side="right")))
             yield first, last
             first = last
 
     def write(self, first: int, last: int) -> Histories:
-        """The variants from `first` to before `last`, as histories of their own."""
+        """Variants from `first` to before `last`, as histories in new arrays."""
         cut, parts = self._cut, self._parts
         variant = np.arange(first, last)
         row = np.searchsorted(self.offsets, variant, side="right") - 1
@@ -191,32 +190,32 @@ class Variants:
         start, end = cut.starts[row], cut.ends[row]
         if not len(parts):
             return cut.select(row)
-        whole = part < 0
-        alone = self._alone[part] & ~whole
-        low = np.where(whole, end, parts.starts[part])
-        high = np.where(whole, end, parts.ends[part]) - alone  # one place stays, for the reference
+        unchanged = part < 0
+        replaced = self._is_whole[part] & ~unchanged
+        low = np.where(unchanged, end, parts.starts[part])
+        high = np.where(unchanged, end, parts.ends[part]) - replaced  # one position stays, for the reference
         offsets = offsets_of(end - start - (high - low))
-        where = positions(start, start + np.diff(offsets))
+        kept = positions(start, start + np.diff(offsets))
         gaps = np.repeat(high - low, np.diff(offsets))
-        where += gaps * (where >= np.repeat(low, np.diff(offsets)))
-        items = cut.items[where]
-        items[offsets[:-1][alone]] = self._references[(variant - self.first[part])[alone]]
+        kept += gaps * (kept >= np.repeat(low, np.diff(offsets)))
+        items = cut.items[kept]
+        items[offsets[:-1][replaced]] = self._references[(variant - self.first[part])[replaced]]
 
-        def moved(rows: Int64, places: Int64) -> Int64:
-            """Where places of the histories are in the variants `rows`."""
-            return places - start[rows] - np.clip(places - low[rows], 0, (high - low)[rows]) + offsets[rows]
+        def moved(rows: Int64, old: Int64) -> Int64:
+            """New positions in the variants `rows` of the positions `old` in the histories."""
+            return old - start[rows] - np.clip(old - low[rows], 0, (high - low)[rows]) + offsets[rows]
 
-        every = np.arange(len(variant))
+        all_rows = np.arange(len(variant))
         boundaries = None
         if cut.session_offsets is not None:
             boundaries = np.unique(np.concatenate([offsets, moved(*_within(cut.session_offsets, start, end))]))
         return Histories(
-            np.where(~whole & (parts.kinds[part] == USER), 0, cut.users[row]),
+            np.where(~unchanged & (parts.kinds[part] == USER), 0, cut.users[row]),
             items,
             offsets[:-1],
             offsets[1:],
-            None if cut.times is None else cut.times[where],
-            None if cut.baskets is None else moved(every, cut.baskets[row]),
+            None if cut.times is None else cut.times[kept],
+            None if cut.baskets is None else moved(all_rows, cut.baskets[row]),
             boundaries,
-            None if cut.moments is None else cut.moments[row],
+            None if cut.as_of is None else cut.as_of[row],
         )

@@ -1,4 +1,4 @@
-"""Reasons for an expected rating: whose earlier ratings of the item decided it, as frames with raw ids."""
+"""Reasons for expected ratings: the neighbours whose earlier ratings of the item decided it, as a frame."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from segue.data.dataset import Dataset
 from segue.data.histories import NOW
 from segue.data.ragged import Int64
 from segue.errors import ConfigError, nearest
-from segue.inference.asking.users import People
+from segue.inference.asking.users import RequestedUsers
 from segue.inference.explaining.effects import Measure
-from segue.inference.explaining.left_out import KINDS
+from segue.inference.explaining.left_out import PART_KINDS
 from segue.inference.explaining.reasons import By
 from segue.inference.scoring.batches import require_finite, to_device
 from segue.models.base import Model
@@ -23,28 +23,28 @@ from segue.models.ratings import Neighbours, RatingModel
 NEIGHBOUR = "neighbour"
 
 _PAIRS = 1024
-"""Pairs whose neighbours are asked for at once."""
+"""Pairs that are explained at once."""
 
 
 def gives_reasons(model: Model) -> bool:
-    """Whether `Recommender.explain` has reasons of this model: of ratings, one that looks at neighbours."""
+    """True if `Recommender.explain` has reasons for the model; a model of ratings needs neighbours for that."""
     return not isinstance(model, RatingModel) or type(model).neighbours is not RatingModel.neighbours
 
 
 def check_neighbours(model: RatingModel, by: By | None, measure: Measure) -> None:
-    """Refuse questions that a model of ratings has no answer to.
+    """Refuse explanations that a model of ratings cannot give.
 
     Raises
     ------
     ConfigError
-        The model looks at no neighbours, `by` names something else, or the measure is not the score.
+        The model has no neighbours, `by` names another kind of reason, or the measure is not the score.
     """
     kinds = [NEIGHBOUR] if by is None else [by] if isinstance(by, str) else list(by)
     for kind in kinds:
-        if kind in KINDS:
+        if kind in PART_KINDS:
             raise ConfigError(
                 f"by={kind!r}: the model {model.config.name!r} predicts ratings and reads no history. Its reasons are "
-                f"who rated the item before: by={NEIGHBOUR!r}, or leave it out."
+                f"users who rated the item before: give by={NEIGHBOUR!r}, or leave `by` out."
             )
         if kind != NEIGHBOUR:
             raise ConfigError(f"by={kind!r}: {nearest(kind, [NEIGHBOUR])}")
@@ -52,17 +52,17 @@ def check_neighbours(model: RatingModel, by: By | None, measure: Measure) -> Non
         raise ConfigError(f"by names no kind of reason: give {NEIGHBOUR}.")
     if measure != "score":
         raise ConfigError(
-            f"measure={measure!r}: the score of {model.config.name!r} is an expected rating, of which there is no "
-            "softmax over items: its effects are differences of the score."
+            f"measure={measure!r}: the score of {model.config.name!r} is an expected rating, which has no softmax over "
+            "items. Its effects are differences of the score: leave `measure` out."
         )
     if not gives_reasons(model):
         raise _without_neighbours(model)
 
 
 def neighbour_frame(
-    model: RatingModel, dataset: Dataset, pairs: People, items: Int64, top: int | None = None
+    model: RatingModel, dataset: Dataset, pairs: RequestedUsers, items: Int64, top: int | None = None
 ) -> pl.DataFrame:
-    """The neighbours that decided what is expected of pairs of people (p) and item codes (p,).
+    """Neighbours that decided the expected ratings of p pairs of users and item codes (p,).
 
     Columns: user, item, score, kind, because, position, time (if there are times), rating, attention, agreement,
     decided, effect; pair by pair, the strongest effect first, equal ones newest first. Pairs without neighbours have no
@@ -71,9 +71,9 @@ def neighbour_frame(
     Raises
     ------
     ConfigError
-        The model looks at no neighbours.
+        The model has no neighbours.
     EvaluationError
-        What it expects, or an effect, is not finite.
+        An expected rating or an effect is not finite.
     """
     parts = [
         _part(model, dataset, pairs.select(slice(low, low + _PAIRS)), items[low : low + _PAIRS], top)
@@ -82,52 +82,52 @@ def neighbour_frame(
     return pl.concat(parts, how="vertical")
 
 
-def _part(model: RatingModel, dataset: Dataset, pairs: People, items: Int64, top: int | None) -> pl.DataFrame:
+def _part(model: RatingModel, dataset: Dataset, pairs: RequestedUsers, items: Int64, top: int | None) -> pl.DataFrame:
     histories = pairs.histories
-    moments = np.full(len(pairs), NOW) if histories.moments is None else histories.moments
-    asked = [to_device(array, model.device) for array in (histories.users, items, moments)]
+    as_of = np.full(len(pairs), NOW) if histories.as_of is None else histories.as_of
+    question = [to_device(array, model.device) for array in (histories.users, items, as_of)]
     with torch.inference_mode():
-        expected, found = model.rate(*asked).expected, model.neighbours(*asked)
-    if found is None:
+        expected, neighbours = model.rate(*question).expected, model.neighbours(*question)
+    if neighbours is None:
         raise _without_neighbours(model)
     require_finite(expected[:, None])
-    require_finite(torch.from_numpy(found.effects)[:, None])
+    require_finite(torch.from_numpy(neighbours.effects)[:, None])
     scores = expected.cpu().numpy()
-    order = _order(found, top)
-    rows = found.rows[order]
+    order = _order(neighbours, top)
+    rows = neighbours.rows[order]
     columns: dict[str, Any] = {
         "user": pairs.ids.gather(rows),
         "item": dataset.catalogue.decode(items[rows]),
         "score": scores[rows],
         "kind": pl.repeat(NEIGHBOUR, len(order), dtype=pl.String, eager=True),
-        "because": dataset.users.decode(found.users[order]),
-        "position": found.positions[order],
+        "because": dataset.users.decode(neighbours.users[order]),
+        "position": neighbours.positions[order],
     }
-    if found.times is not None:
-        columns["time"] = found.times[order]
-    weights, agreement = found.weights, found.agreement
-    nothing = pl.repeat(None, len(order), dtype=pl.Float32, eager=True)
+    if neighbours.times is not None:
+        columns["time"] = neighbours.times[order]
+    weights, agreement = neighbours.weights, neighbours.agreement
+    nulls = pl.repeat(None, len(order), dtype=pl.Float32, eager=True)
     columns |= {
-        "rating": found.ratings[order],
-        "attention": nothing if weights is None else weights[order].mean(axis=1, dtype=np.float64).astype(np.float32),
-        "agreement": nothing if agreement is None else agreement[order],
-        "decided": found.decided[order],
-        "effect": found.effects[order],
+        "rating": neighbours.ratings[order],
+        "attention": nulls if weights is None else weights[order].mean(axis=1, dtype=np.float64).astype(np.float32),
+        "agreement": nulls if agreement is None else agreement[order],
+        "decided": neighbours.decided[order],
+        "effect": neighbours.effects[order],
     }
     return pl.DataFrame(columns)
 
 
-def _order(found: Neighbours, top: int | None) -> Int64:
-    """Places of the neighbours to be shown: pair by pair, the strongest effect first; equal ones newest first."""
-    order = np.lexsort((-found.positions, -np.abs(found.effects), found.rows))
+def _order(neighbours: Neighbours, top: int | None) -> Int64:
+    """Rows of the frame as positions in `neighbours`: pair by pair, the strongest effect first, then the newest."""
+    order = np.lexsort((-neighbours.positions, -np.abs(neighbours.effects), neighbours.rows))
     if top is None:
         return order
-    rows = found.rows[order]
+    rows = neighbours.rows[order]
     return order[np.arange(len(rows)) - np.searchsorted(rows, rows) < top]
 
 
 def _without_neighbours(model: RatingModel) -> ConfigError:
     return ConfigError(
-        f"the model {model.config.name!r} looks at no single ratings when it predicts one, so it has no reasons to "
-        "give: explain needs a model of ratings with neighbours, such as arerec."
+        f"the model {model.config.name!r} predicts ratings without neighbours, so it has no reasons to give: use a "
+        "model of ratings with neighbours, such as arerec."
     )

@@ -1,1 +1,1 @@
-"""Scores, exact top-k lists and exact ranks."""
+"""Scores of items, exact top-k lists and exact ranks."""

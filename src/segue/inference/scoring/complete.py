@@ -1,4 +1,4 @@
-"""The rest of a basket, step by step: the best item joins it, then the model is asked again."""
+"""Completion of a basket, step by step: the best item joins the basket, then the model is asked again."""
 
 from __future__ import annotations
 
@@ -9,61 +9,63 @@ import polars as pl
 
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
-from segue.inference.asking.baskets import spread
-from segue.inference.asking.users import People, warn_unrated
+from segue.inference.asking.ids import warn_unrated
+from segue.inference.asking.in_progress import reserve_slots
+from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame
 
 
-def completed(
-    scorer: Scorer, people: People, n: int, rules: Rules, shares: Scores, catalogue: Vocabulary
+def complete_baskets(
+    scorer: Scorer, users: RequestedUsers, n: int, rules: Rules, shares: Scores, catalogue: Vocabulary
 ) -> pl.DataFrame:
-    """What n steps add to the baskets of people, all of whom are answered together at each step.
+    """Add up to n items to the basket of each user; every step answers all users together.
 
     Parameters
     ----------
     scorer
-        Answers from the moment on at which there is a history or an item in the basket.
-    people
-        Whose sessions are completed; who is not in the middle of one begins it.
+        Answers as soon as a user has a history or an item in the basket.
+    users
+        Users, with or without a session in progress; without one, a session begins.
     n
-        How many steps; who has nothing left to be recommended takes fewer.
+        Number of steps. A user takes fewer if no item is left.
     rules
-        What may be added, but for their k.
+        Rules for the items; their k is not used.
     shares
-        (n_items + 1,) popularity, which answers where there is neither history nor basket.
+        (n_items + 1,) popularity, which answers for users without history and basket.
     catalogue
-        The raw ids of the items.
+        Raw ids of the items.
 
     Returns
     -------
     DataFrame
-        user, item, score, step (from 1) and model, in the order of the people.
+        user, item, score, step (from 1) and model, in the order of the users.
 
     Raises
     ------
     ConfigError
-        n below 1.
+        n is below 1.
     """
     if n < 1:
         raise ConfigError(f"n={n} is a number of steps: expected 1 or more.")
     n = min(n, scorer.n_items)
-    best = replace(rules, k=1)
-    histories = spread(people.histories, np.full(len(people), n, dtype=np.int64))
-    codes = np.zeros((len(people), n), dtype=np.int64)
-    scores = np.zeros((len(people), n), dtype=np.float32)
-    met = np.zeros((len(people), n), dtype=np.bool_)
-    asked = np.arange(len(people))
+    single = replace(rules, k=1)
+    histories = reserve_slots(users.histories, np.full(len(users), n, dtype=np.int64))
+    codes = np.zeros((len(users), n), dtype=np.int64)
+    scores = np.zeros((len(users), n), dtype=np.float32)
+    by_model = np.zeros((len(users), n), dtype=np.bool_)
+    rows = np.arange(len(users))
     for step in range(n):
-        some = replace(people, histories=histories).select(asked)
-        found, found_scores = best_lists(scorer, some, best, shares)
-        codes[asked, step], scores[asked, step], met[asked, step] = found[:, 0], found_scores[:, 0], some.met_by(scorer)
-        asked = asked[found[:, 0] > 0]
-        if not len(asked):
+        current = replace(users, histories=histories).select(rows)
+        best, best_scores = best_lists(scorer, current, single, shares)
+        codes[rows, step], scores[rows, step] = best[:, 0], best_scores[:, 0]
+        by_model[rows, step] = current.served_by(scorer)
+        rows = rows[best[:, 0] > 0]
+        if not len(rows):
             break
         ends = histories.ends.copy()
-        histories.items[ends[asked]] = codes[asked, step]
-        ends[asked] += 1
+        histories.items[ends[rows]] = codes[rows, step]
+        ends[rows] += 1
         histories = replace(histories, ends=ends)
     warn_unrated(scorer, catalogue, codes)
-    return list_frame(scorer, people, catalogue, codes, scores, "step", met)
+    return list_frame(scorer, users, catalogue, codes, scores, "step", by_model)

@@ -1,7 +1,7 @@
 """Exact top-k lists and exact ranks of targets, for any model, over the whole catalogue or over given candidates.
 
-Ties are decided the same way everywhere. In a top-k list equal scores stand by item code, ascending. As a target, an
-item ranks behind every other candidate with the same score, so that no model gains from giving equal scores.
+Ties have fixed rules. A top-k list orders equal scores by item code, ascending. A target ranks behind every other
+candidate with the same score, so no model gains from equal scores.
 """
 
 from __future__ import annotations
@@ -15,16 +15,28 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions
 from segue.errors import ConfigError, DataError
 from segue.inference.scorer import Scorer, scorer_of
-from segue.inference.scoring.batches import LIMITS, Chunk, Limits, Sweep, batches, require_finite, to_device
+from segue.inference.scoring.batches import (
+    LIMITS,
+    Chunk,
+    Limits,
+    Sweep,
+    batches,
+    require_finite,
+    require_histories,
+    to_device,
+)
 from segue.models.base import Model
 
 _ROWS_COMPARED = 64
 """Rows compared at once: few enough for the flags to stay in the cache, many enough to keep the cores busy."""
 
 _BLOCK = 64
-"""Scores that are looked at as one, by their highest, before the best of a row are chosen."""
-_WORTH = 8
-"""How many times as many scores there must be as would be left to choose from, for blocks to be faster."""
+"""Scores in a block. The maximum of a block decides if its scores are searched for the best of a row."""
+_MIN_REDUCTION = 8
+"""Blocks are used if they reduce the number of scores to search by at least this factor."""
+
+_MIN_BLOCKED = 50_000
+"""Scores of a single row from which blocks are faster."""
 
 
 def top_k(
@@ -37,31 +49,31 @@ def top_k(
     allowed: npt.NDArray[np.bool_] | None = None,
     limits: Limits = LIMITS,
 ) -> tuple[Int64, npt.NDArray[np.float32]]:
-    """The k best items for each history, exactly; equal scores by item code.
+    """Find the k best items for each history, exactly; equal scores are ordered by item code.
 
     Parameters
     ----------
     model
         A Scorer, or a fitted model.
     histories
-        n histories, none of them empty.
+        n histories that are not empty.
     k
-        How many items, from 1 to the size of the catalogue.
+        Number of items, from 1 to the size of the catalogue.
     exclude_seen
         Leave out the items of `seen`.
     seen
-        n full histories whose items are left out; `histories` themselves when None.
+        n full histories whose items are left out; None means `histories` themselves.
     allowed
-        (n_items + 1,) which item codes may be recommended; all when None.
+        Mask (n_items + 1,) of the item codes that may be recommended; None means all.
     limits
-        How much is held at once.
+        Sizes of batches and buffers.
 
     Returns
     -------
     codes
-        (n, k) int64 item codes, best first; 0 where fewer than k are left.
+        (n, k) int64 item codes, best first; 0 if fewer than k items are left.
     scores
-        (n, k) float32; −inf where the code is 0.
+        (n, k) float32; −inf for code 0.
 
     Raises
     ------
@@ -75,6 +87,8 @@ def top_k(
     scorer = scorer_of(model)
     check_k(k, scorer.n_items)
     hidden = (histories if seen is None else seen) if exclude_seen else None
+    if len(histories) == 1 and scorer.device.type == "cpu" and 4 * (scorer.n_items + 1) <= limits.buffer_bytes:
+        return _top_k_of_one(scorer, histories, k, hidden, allowed)
     codes = np.zeros((len(histories), k), dtype=np.int64)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
     with torch.inference_mode():
@@ -87,8 +101,8 @@ def top_k(
                 chunk.hide(*pairs)
                 if denied is not None:
                     chunk.scores.masked_fill_(denied[chunk.start : chunk.stop], -torch.inf)
-                found = _best(chunk, k)
-                best = found if best is None else _merge(best, found, k)
+                chunk_best = _best(chunk, k)
+                best = chunk_best if best is None else _merge(best, chunk_best, k)
             assert best is not None
             width = best[0].shape[1]
             codes[index, :width], scores[index, :width] = best[0].cpu().numpy(), best[1].cpu().numpy()
@@ -106,28 +120,28 @@ def target_ranks(
     candidates: Int64 | None = None,
     limits: Limits = LIMITS,
 ) -> Int64:
-    """The rank of every target among the candidates of its history; 1 is best.
+    """Rank of each target among the candidates of its history; 1 is best.
 
-    A target's rank is one, plus the candidates that are no targets and score at least as high (a tie counts against
-    the target), plus the other targets of the same history that score higher (equal ones by item code).
+    The rank is one, plus the number of candidates that are not targets and score at least as high (ties count against
+    the target), plus the number of other targets of the same history that score higher (equal ones by item code).
 
     Parameters
     ----------
     model
         A Scorer, or a fitted model.
     histories
-        n histories, none of them empty.
+        n histories that are not empty.
     targets
-        What came next for each of them. A repeated target is one target, and has the same rank each time.
+        n rows of target items. A repeated target counts as one target and gets the same rank each time.
     exclude_seen
-        Items of `seen` are no candidates. A target that is among them cannot be recommended then: its rank is
-        `n_items + 1`, which no list reaches.
+        Items of `seen` are not candidates. A target among them cannot be recommended; its rank is `n_items + 1`, which
+        no list reaches.
     seen
-        n histories whose items are left out; `histories` themselves when None.
+        n histories whose items are left out; None means `histories` themselves.
     candidates
-        (n, c) int64 item codes to rank the targets among, 0 = none; the whole catalogue when None.
+        (n, c) int64 item codes of the candidates, 0 = none; None means the whole catalogue.
     limits
-        How much is held at once.
+        Sizes of batches and buffers.
 
     Returns
     -------
@@ -145,37 +159,37 @@ def target_ranks(
         raise DataError(f"{len(histories):,} histories need as many rows of targets and of candidates.")
     scorer = scorer_of(model)
     hidden = (histories if seen is None else seen) if exclude_seen else None
-    asked, inverse = distinct(targets)
-    ranks = np.zeros(len(asked.items), dtype=np.int64)
+    unique_targets, inverse = distinct(targets)
+    ranks = np.zeros(len(unique_targets.items), dtype=np.int64)
     with torch.inference_mode():
         if candidates is None:
             sweep = Sweep(scorer, limits, len(histories))
             rows = sweep.rows
         else:
-            widest = int(asked.lengths.max(initial=0)) + candidates.shape[1]
+            widest = int(unique_targets.lengths.max(initial=0)) + candidates.shape[1]
             rows = max(1, min(limits.histories, limits.pairs // max(1, widest)))
         for index, queries in batches(scorer, histories, rows, limits):
-            part = asked.select(index)
+            part = unique_targets.select(index)
             pairs = _pairs(part, slice(None), scorer.device)
-            out = _pairs(hidden, index, scorer.device)
+            hidden_pairs = _pairs(hidden, index, scorer.device)
             if candidates is None:
-                scores, above = _among_all(sweep, queries, pairs, out)
+                scores, above = _among_all(sweep, queries, pairs, hidden_pairs)
             else:
-                scores, above = _among_candidates(scorer, queries, pairs, out, candidates[index])
+                scores, above = _among_candidates(scorer, queries, pairs, hidden_pairs, candidates[index])
             worst = scorer.n_items + 1
             ranks[positions(part.starts, part.ends)] = _ranks(pairs[0].cpu().numpy(), scores, above, worst)
     return ranks[inverse]
 
 
 def distinct(targets: Histories) -> tuple[Histories, Int64]:
-    """Each row's items once, by code ascending.
+    """Rows without repeated items, ordered by item code.
 
     Returns
     -------
     items
-        As many rows, without repeats.
+        The same number of rows, without repeats.
     inverse
-        For each item of `targets`, row by row, its place among the flat items of the result.
+        Position of each item of `targets`, row by row, in the flat items of the result.
     """
     rows, items = targets.seen()
     stride = int(items.max(initial=0)) + 1
@@ -192,22 +206,47 @@ def check_k(k: int, n_items: int) -> None:
         raise ConfigError(f"k is {k:,}, but the catalogue has only {n_items:,} items: ask for {n_items:,} or fewer.")
 
 
+def _top_k_of_one(
+    scorer: Scorer, histories: Histories, k: int, hidden: Histories | None, allowed: npt.NDArray[np.bool_] | None
+) -> tuple[Int64, npt.NDArray[np.float32]]:
+    """`top_k` of one history on the CPU, in the fewest operations: a service asks for one user at a time."""
+    require_histories(scorer, histories)
+    with torch.inference_mode():
+        scores = scorer.score_all(scorer.queries(histories), 0, scorer.n_items + 1)
+        flat = scores.numpy()[0]
+        flat[0] = 0.0
+        require_finite(scores)
+        flat[0] = -np.inf
+        if hidden is not None:
+            flat[hidden.items[hidden.starts[0] : hidden.ends[0]]] = -np.inf
+        if allowed is not None:
+            flat[~allowed] = -np.inf
+        largest = scores.topk(k + 1) if len(flat) < _MIN_BLOCKED else _largest(scores, k + 1)
+        values, columns = largest[0].numpy()[0], largest[1].numpy()[0]
+        if values[k - 1] == values[k] > -np.inf:
+            columns = _best_of_tied(scores, torch.from_numpy(values[None, k - 1 : k]), k).numpy()[0]
+    best = columns[:k]
+    best = best[np.lexsort((best, -flat[best]))]
+    values = flat[best]
+    return np.where(np.isneginf(values), 0, best)[None], values[None]
+
+
 def _pairs(histories: Histories | None, index: Int64 | slice, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(row, item code) of every item of the histories at `index`, on the device; none without histories."""
+    """Rows (m,) and item codes (m,) of the histories at `index`, on the device; empty without histories."""
     if histories is None:
-        nothing = torch.zeros(0, dtype=torch.int64, device=device)
-        return nothing, nothing
+        empty = torch.zeros(0, dtype=torch.int64, device=device)
+        return empty, empty
     rows, items = histories.select(index).seen()
     return to_device(rows, device), to_device(items, device)
 
 
 def _best(chunk: Chunk, k: int) -> tuple[Tensor, Tensor]:
-    """Codes and scores (batch, ≤ k) of a chunk's best items, by (score descending, code ascending)."""
+    """Codes and scores (batch, ≤ k) of the best items of a chunk, by (score descending, code ascending)."""
     scores = chunk.scores
     width = scores.shape[1]
     values, columns = _largest(scores, min(k + 1, width))
     if width > k:
-        # topk takes any of several equal scores at the edge of the list; those rows are chosen again, by code.
+        # topk takes any of several equal scores at the end of the list; such rows are chosen again, by code.
         tied = torch.nonzero((values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)).flatten()
         if len(tied):
             columns[tied, :k] = _best_of_tied(scores[tied], values[tied, k - 1 : k], k)
@@ -218,13 +257,13 @@ def _best(chunk: Chunk, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values and columns (batch, k) as `scores.topk(k)` has them; of equal scores at the edge it may take others.
+    """Values and columns (batch, k) as of `scores.topk(k)`; equal scores at the end of the list may be other ones.
 
-    A score outside the k blocks with the highest scores has at least k others that are no lower, one in each of these.
-    On a CPU it is faster to find the blocks first.
+    On a CPU it is faster to find the k blocks with the highest maxima first. A score outside these blocks is not above
+    any of the k maxima, so it is not needed.
     """
     width = scores.shape[1]
-    if scores.device.type != "cpu" or width < _WORTH * k * _BLOCK:
+    if scores.device.type != "cpu" or width < _MIN_REDUCTION * k * _BLOCK:
         return scores.topk(k)
     whole = width - width % _BLOCK
     highest = scores[:, :whole].unflatten(1, (-1, _BLOCK)).amax(2)  # type: ignore[no-untyped-call]
@@ -236,23 +275,23 @@ def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _best_of_tied(scores: Tensor, edge: Tensor, k: int) -> Tensor:
-    """Columns (batch, k) of the scores above `edge` (batch, 1), filled up with the first ones equal to it."""
+    """Columns (batch, k) of the scores above `edge` (batch, 1), then of the first scores equal to it."""
     earlier = -torch.arange(scores.shape[1], dtype=torch.float32, device=scores.device)
     keys = torch.where(scores == edge, earlier, -torch.inf).masked_fill_(scores > edge, torch.inf)
     return keys.topk(k).indices
 
 
-def _merge(best: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """The best k of two lists; all codes of the second are higher, so a stable sort keeps equal scores by code."""
-    codes = torch.cat([best[0], found[0]], dim=1)
-    values, order = torch.cat([best[1], found[1]], dim=1).sort(dim=1, descending=True, stable=True)
+def _merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Best k of two lists. All codes of the second are higher, so a stable sort keeps equal scores by code."""
+    codes = torch.cat([first[0], second[0]], dim=1)
+    values, order = torch.cat([first[1], second[1]], dim=1).sort(dim=1, descending=True, stable=True)
     return codes.gather(1, order)[:, :k], values[:, :k]
 
 
 def _among_all(
     sweep: Sweep, queries: Tensor, targets: tuple[Tensor, Tensor], hidden: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Scores (t,) of the targets, −inf if hidden, and how many other items score at least as high (t,)."""
+    """Scores (t,) of the targets, −inf if hidden, and the number (t,) of other items that score at least as high."""
     rows, items = targets
     scores = torch.full((len(rows),), -torch.inf, device=rows.device)
     above = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
@@ -260,10 +299,10 @@ def _among_all(
         chunk.hide(*hidden)
         inside = (items >= chunk.start) & (items < chunk.stop)
         scores[inside] = chunk.scores[rows[inside], items[inside] - chunk.start]
-        if sweep.whole:
+        if sweep.single_chunk:
             chunk.hide(*targets)
             above += _count(chunk.scores, rows, scores)
-    if not sweep.whole:
+    if not sweep.single_chunk:
         for chunk in sweep.chunks(queries):
             chunk.hide(*hidden)
             chunk.hide(*targets)
@@ -272,16 +311,16 @@ def _among_all(
 
 
 def _count(scores: Tensor, rows: Tensor, thresholds: Tensor) -> Tensor:
-    """(t,) int64: how many of `scores[rows[i]]` are at least `thresholds[i]`.
+    """Number (t,) int64 of scores in `scores[rows[i]]` that are at least `thresholds[i]`.
 
-    Summing float flags is several times faster than summing booleans, and exact for fewer than 2**24 columns.
+    A sum of float flags is several times faster than a sum of booleans, and exact for fewer than 2**24 columns.
     """
     counts = torch.empty(len(rows), dtype=torch.int64, device=scores.device)
     flags = torch.empty(min(_ROWS_COMPARED, len(rows)), scores.shape[1], device=scores.device)
-    one_each = torch.equal(rows, torch.arange(len(scores), device=rows.device))
+    one_target_each = torch.equal(rows, torch.arange(len(scores), device=rows.device))
     for first in range(0, len(rows), _ROWS_COMPARED):
         part = slice(first, first + _ROWS_COMPARED)
-        block = scores[part] if one_each else scores[rows[part]]
+        block = scores[part] if one_target_each else scores[rows[part]]
         flag = torch.ge(block, thresholds[part, None], out=flags[: len(block)])
         counts[part] = flag.sum(dim=1)
     return counts
@@ -294,31 +333,31 @@ def _among_candidates(
     hidden: tuple[Tensor, Tensor],
     candidates: Int64,
 ) -> tuple[Tensor, Tensor]:
-    """Like `_among_all`, for each history's own candidates (batch, c)."""
+    """Like `_among_all`, among the candidates (batch, c) of each history."""
     rows, items = targets
     stride = scorer.n_items + 1
     first = torch.searchsorted(rows, rows)
     columns = torch.arange(len(rows), device=rows.device) - first
     width = int(columns.max()) + 1 if len(columns) else 0
-    asked = torch.zeros(len(queries), width, dtype=torch.int64, device=rows.device)
-    asked[rows, columns] = items
-    table = torch.cat([asked, to_device(candidates, rows.device)], dim=1)
+    target_table = torch.zeros(len(queries), width, dtype=torch.int64, device=rows.device)
+    target_table[rows, columns] = items
+    table = torch.cat([target_table, to_device(candidates, rows.device)], dim=1)
     scores = scorer.score_items(queries, table)
     scores = scores.masked_fill(table == 0, 0.0)
     require_finite(scores)
     keys = table + stride * torch.arange(len(table), device=rows.device)[:, None]
-    out = torch.isin(keys, hidden[0] * stride + hidden[1]) | (table == 0)
-    out[:, width:] |= torch.isin(keys[:, width:], rows * stride + items)
-    scores = scores.masked_fill(out, -torch.inf)
+    excluded = torch.isin(keys, hidden[0] * stride + hidden[1]) | (table == 0)
+    excluded[:, width:] |= torch.isin(keys[:, width:], rows * stride + items)
+    scores = scores.masked_fill(excluded, -torch.inf)
     return scores[rows, columns], _count(scores[:, width:].contiguous(), rows, scores[rows, columns])
 
 
 def _ranks(rows: Int64, scores: Tensor, above: Tensor, worst: int) -> Int64:
-    """Ranks (t,) from the targets' scores and the counts of other candidates; `worst` for targets that are hidden."""
+    """Ranks (t,) from the scores of the targets and the counts `above` (t,); `worst` for hidden targets."""
     values = scores.cpu().numpy()
     order = np.lexsort((-values, rows))
-    among = np.empty(len(rows), dtype=np.int64)
-    among[order] = np.arange(len(rows)) - np.searchsorted(rows, rows[order])
-    ranks = 1 + above.cpu().numpy() + among
+    among_targets = np.empty(len(rows), dtype=np.int64)
+    among_targets[order] = np.arange(len(rows)) - np.searchsorted(rows, rows[order])
+    ranks = 1 + above.cpu().numpy() + among_targets
     ranks[np.isneginf(values)] = worst
     return ranks

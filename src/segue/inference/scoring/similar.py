@@ -1,4 +1,4 @@
-"""Which items are alike: the cosine of the model's item vectors, ranked like any other scores."""
+"""Similar items: cosines of a model's item vectors, ranked by the same code as all other scores."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class NewestItem(NamedTuple):
     items: Tensor
 
 
-class Likeness(Model):
-    """Scores an item by its cosine with the newest item of a history.
+class ItemCosines(Model):
+    """Model that scores an item by its cosine with the newest item of a history.
 
     Parameters
     ----------
     model
-        Its config and sizes are taken over.
+        The model of the item vectors; its config and sizes are used.
     vectors
         (n_items + 1, width) item vectors.
     """
@@ -62,14 +62,15 @@ class Likeness(Model):
         return self.vectors[inputs.items]
 
     def scores(self) -> ItemScores:
-        """Cosines."""
+        """Cosines as products of unit vectors."""
         return ProductScores(self.vectors)
 
 
-class SparseLikeness(Likeness):
-    """The same for vectors that are almost all zeros, in sparse COO form: only the batch is made dense.
+class SparseItemCosines(ItemCosines):
+    """`ItemCosines` for sparse vectors in COO form; only the queries of a batch are dense.
 
-    Rows are cut out of the sorted indices by hand: torch's own selection of sparse rows fails in inference mode.
+    Rows are taken from the sorted indices directly, because torch's own selection of sparse rows fails in inference
+    mode.
     """
 
     columns: Tensor
@@ -85,28 +86,28 @@ class SparseLikeness(Likeness):
         self.register_buffer("known", norms > 0)
         self.register_buffer("columns", columns)
         self.register_buffer("values", vectors.values() * _inverse(norms)[rows])
-        every = torch.arange(len(vectors) + 1, device=vectors.device)
-        self.register_buffer("offsets", torch.searchsorted(rows, every))
+        codes = torch.arange(len(vectors) + 1, device=vectors.device)
+        self.register_buffer("offsets", torch.searchsorted(rows, codes))
 
     def encode(self, inputs: NewestItem) -> Tensor:
         """Unit vectors (n, width) of the newest items, dense."""
         newest = inputs.items
         first, lengths = self.offsets[newest], self.offsets[newest + 1] - self.offsets[newest]
         row = torch.repeat_interleave(torch.arange(len(newest), device=newest.device), lengths)
-        place = torch.arange(len(row), device=row.device) + (first - lengths.cumsum(0) + lengths)[row]
+        position = torch.arange(len(row), device=row.device) + (first - lengths.cumsum(0) + lengths)[row]
         dense = self.values.new_zeros((len(newest), self.width))
-        dense[row, self.columns[place]] = self.values[place]
+        dense[row, self.columns[position]] = self.values[position]
         return dense
 
     def scores(self) -> ItemScores:
         """Cosines, as sparse products."""
-        return SparseCosines(self)
+        return SparseCosineScores(self)
 
 
-class SparseCosines(ItemScores):
-    """Products of queries with the sparse unit vectors of a `SparseLikeness`."""
+class SparseCosineScores(ItemScores):
+    """Products of queries with the sparse unit vectors of a `SparseItemCosines`."""
 
-    def __init__(self, model: SparseLikeness) -> None:
+    def __init__(self, model: SparseItemCosines) -> None:
         self._columns, self._values, self._offsets = model.columns, model.values, model.offsets
         self._width = model.width
 
@@ -115,7 +116,7 @@ class SparseCosines(ItemScores):
         low, high = int(self._offsets[start]), int(self._offsets[stop])
         crow, size = self._offsets[start : stop + 1] - low, (stop - start, self._width)
         with warnings.catch_warnings():
-            # torch calls its CSR form a beta; its product is six times faster than that of the COO form.
+            # torch warns that its CSR form is in beta; its product is six times faster than that of the COO form.
             warnings.filterwarnings("ignore", "Sparse CSR")
             part = torch.sparse_csr_tensor(
                 crow, self._columns[low:high], self._values[low:high], size, check_invariants=False
@@ -128,8 +129,8 @@ class SparseCosines(ItemScores):
         return self.all(queries, 0, len(self._offsets) - 1).gather(1, items)
 
 
-def likeness_of(scorer: Scorer) -> Scorer:
-    """The Scorer of how alike a model's items are.
+def similarity_scorer(scorer: Scorer) -> Scorer:
+    """Scorer of the similarity of a model's items.
 
     Raises
     ------
@@ -139,29 +140,30 @@ def likeness_of(scorer: Scorer) -> Scorer:
     vectors = scorer.item_vectors()
     if vectors is None:
         raise ConfigError(
-            f"the model {scorer.config.name!r} has no item vectors, so it cannot say which items are alike: "
-            "use another, such as sasrec or markov."
+            f"the model {scorer.config.name!r} has no item vectors, so it has no similar items: use another "
+            "model, such as sasrec or markov."
         )
     with torch.inference_mode():
-        kind = SparseLikeness if vectors.is_sparse else Likeness
-        return Scorer.of(kind(scorer.model, vectors))
+        cosines = SparseItemCosines if vectors.is_sparse else ItemCosines
+        return Scorer.of(cosines(scorer.model, vectors))
 
 
-def similar_items(likeness: Scorer, catalogue: Vocabulary, items: Int64, k: int) -> pl.DataFrame:
-    """The k items most like each of the item codes `items` (n,): item, similar, score, rank.
+def similar_frame(scorer: Scorer, catalogue: Vocabulary, items: Int64, k: int) -> pl.DataFrame:
+    """Find the k items most similar to each of the item codes `items` (n,): item, similar, score, rank.
 
-    Items whose vector is zero (nothing is known of them) are like nothing: they have no rows.
+    Items with a zero vector are unknown to the model; they are similar to no item and have no rows. The Scorer is that
+    of `similarity_scorer`.
     """
-    assert isinstance(likeness.model, Likeness)
-    known = likeness.model.known.cpu().numpy()
-    asked = items[known[items]]
-    places = np.arange(len(asked), dtype=np.int64)
-    histories = Histories(np.zeros_like(asked), asked.astype(np.int32), places, places + 1)
-    codes, scores = top_k(likeness, histories, k, exclude_seen=True, allowed=known)
+    assert isinstance(scorer.model, ItemCosines)
+    known = scorer.model.known.cpu().numpy()
+    known_items = items[known[items]]
+    rows = np.arange(len(known_items), dtype=np.int64)
+    histories = Histories(np.zeros_like(known_items), known_items.astype(np.int32), rows, rows + 1)
+    codes, scores = top_k(scorer, histories, k, exclude_seen=True, allowed=known)
     rows, columns = np.nonzero(codes)
     return pl.DataFrame(
         {
-            "item": catalogue.decode(asked[rows]),
+            "item": catalogue.decode(known_items[rows]),
             "similar": catalogue.decode(codes[rows, columns]),
             "score": scores[rows, columns],
             "rank": (columns + 1).astype(np.int32),
@@ -170,4 +172,5 @@ def similar_items(likeness: Scorer, catalogue: Vocabulary, items: Int64, k: int)
 
 
 def _inverse(norms: Tensor) -> Tensor:
+    """Inverse norms; 0 for a norm of 0."""
     return torch.where(norms > 0, 1 / norms.clamp_min(1e-30), 0.0)

@@ -1,0 +1,199 @@
+"""Raw ids and their codes: unknown ids are left out with a warning, and refused if none is known."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.ragged import Int64, offsets_of
+from segue.data.vocabulary import Vocabulary, as_ids
+from segue.errors import DataError
+from segue.inference.scorer import Scorer
+from segue.models.ratings import RatingModel
+
+_MAX_LISTED = 5
+"""Ids that a message lists; it counts the others."""
+
+
+class UnknownIdWarning(UserWarning):
+    """Warning about unknown ids in a question; the known ids were answered.
+
+    Attributes
+    ----------
+    what
+        "users" or "items".
+    ids
+        The unknown raw ids.
+    """
+
+    def __init__(self, what: str, ids: list[Any], consequence: str) -> None:
+        noun = what.removesuffix("s") if len(ids) == 1 else what
+        super().__init__(f"{len(ids):,} unknown {noun} {consequence}: {format_ids(ids)}.")
+        self.what = what
+        self.ids = ids
+
+
+class UnratedItemWarning(UserWarning):
+    """Warning of a model of ratings about items without ratings in training.
+
+    Attributes
+    ----------
+    ids
+        Raw ids of these items.
+    """
+
+    def __init__(self, ids: list[Any]) -> None:
+        subject = "item has" if len(ids) == 1 else "items have"
+        super().__init__(
+            f"{len(ids):,} {subject} no ratings in training: the expected ratings depend on the user and on averages, "
+            f"not on the item: {format_ids(ids)}."
+        )
+        self.ids = ids
+
+
+def is_scalar(value: Any) -> bool:
+    """True for one raw id, text included; False for a collection of ids."""
+    return isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
+
+
+def as_list(ids: Any) -> Iterable[Any]:
+    """A list of one for a single raw id; several ids as they are."""
+    return [ids] if is_scalar(ids) else ids
+
+
+def unique_ids(ids: pl.Series) -> pl.Series:
+    """The ids without repeats, in their order."""
+    return ids if len(ids) < 2 else ids.unique(maintain_order=True)
+
+
+def item_codes(catalogue: Vocabulary, items: Any) -> Int64:
+    """Codes of known raw item ids without repeats; codes of the whole catalogue for None."""
+    if items is None:
+        return np.arange(1, len(catalogue) + 1, dtype=np.int64)
+    return known_codes(catalogue, unique_ids(as_ids(as_list(items))), "items", "left out")
+
+
+def known_codes(vocabulary: Vocabulary, ids: Iterable[Any], noun: str, consequence: str) -> Int64:
+    """Codes of the known ids, with a warning about the others.
+
+    Parameters
+    ----------
+    vocabulary
+        The known ids.
+    ids
+        Raw ids.
+    noun
+        "users" or "items", for the warning.
+    consequence
+        What happened to the unknown ids, for the warning.
+
+    Raises
+    ------
+    UnknownIdError
+        There are ids, and none is known.
+    """
+    requested = as_ids(ids)
+    codes = vocabulary.encode(requested)
+    if len(requested) and not codes.any():
+        vocabulary.require(requested, noun.removesuffix("s"))
+    if codes.all():
+        return codes
+    warn_unknown(noun, requested.filter(pl.Series(codes == 0)), consequence)
+    return codes[codes > 0]
+
+
+def allowed_items(
+    catalogue: Vocabulary, allow: Iterable[Any] | None, deny: Iterable[Any] | None
+) -> npt.NDArray[np.bool_] | None:
+    """Mask (n_items + 1,) of the item codes that may be recommended; None for all."""
+    if allow is None and deny is None:
+        return None
+    allowed = np.full(len(catalogue) + 1, allow is None)
+    if allow is not None:
+        allowed[item_codes(catalogue, allow)] = True
+    if deny is not None:
+        denied = as_ids(as_list(deny))
+        codes = catalogue.encode(denied)
+        warn_unknown("items", denied.filter(pl.Series(codes == 0)), "ignored in deny")
+        allowed[codes] = False
+    allowed[0] = False
+    return allowed
+
+
+def encode_lists(
+    catalogue: Vocabulary, lists: list[Any], argument: str
+) -> tuple[npt.NDArray[np.int32], Int64, pl.Series]:
+    """Encode lists of raw item ids as one flat array of codes, without the unknown ids.
+
+    Parameters
+    ----------
+    catalogue
+        The known items.
+    lists
+        n lists.
+    argument
+        "histories" or "baskets", for the message.
+
+    Returns
+    -------
+    items
+        (any,) int32 codes.
+    offsets
+        (n + 1,) first code of each list, and the end of the last.
+    unknown
+        Raw ids that were left out.
+
+    Raises
+    ------
+    DataError
+        One of `lists` is a single value.
+    """
+    if any(map(is_scalar, lists)):
+        raise DataError(
+            f"{argument} are lists of items, one per user: write {{'ann': ['tea', 'milk']}} or [['tea', 'milk']]."
+        )
+    offsets = offsets_of(np.fromiter(map(len, lists), dtype=np.int64, count=len(lists)))
+    raw = as_ids(list(chain.from_iterable(lists)))
+    codes = catalogue.encode(raw)
+    known = np.concatenate([[0], np.cumsum(codes > 0)])[offsets]
+    return codes[codes > 0].astype(np.int32), known, raw.filter(pl.Series(codes == 0))
+
+
+def warn_unknown(noun: str, ids: pl.Series, consequence: str) -> None:
+    """Warn about unknown ids, if there are any."""
+    if len(ids):
+        warning = UnknownIdWarning(noun, ids.unique(maintain_order=True).to_list(), consequence)
+        warnings.warn(warning, stacklevel=_stack_level())
+
+
+def warn_unrated(scorer: Scorer, catalogue: Vocabulary, items: Int64) -> None:
+    """Warn about item codes without ratings in training, if the model predicts ratings; code 0 is ignored."""
+    model = scorer.model
+    if not isinstance(model, RatingModel):
+        return
+    codes = np.unique(items)
+    unrated = codes[model.unrated().cpu().numpy()[codes] & (codes > 0)]
+    if len(unrated):
+        warning = UnratedItemWarning(catalogue.decode(unrated).to_list())
+        warnings.warn(warning, stacklevel=_stack_level())
+
+
+def format_ids(ids: list[Any]) -> str:
+    """The first few raw ids, and the number of the others."""
+    more = f" and {len(ids) - _MAX_LISTED:,} more" if len(ids) > _MAX_LISTED else ""
+    return ", ".join(map(repr, ids[:_MAX_LISTED])) + more
+
+
+def _stack_level() -> int:
+    """Find the `stacklevel` that makes a warning point at the caller outside segue."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("segue."):
+        level, frame = level + 1, frame.f_back
+    return level
