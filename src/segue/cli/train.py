@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segue.cli.main import INTERRUPTED, command_line, import_module
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
 from segue.cli.splitting import SplitOptions, split_options
-from segue.errors import ConfigError
+from segue.settings import PathText, Range, Settings, Word
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
@@ -30,13 +30,13 @@ training. Ctrl-C saves the state; the same command with --resume continues exact
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(Settings):
     """The data, and the folder of the run."""
 
-    dataset: str = field(metadata=POSITIONAL)
+    dataset: PathText = field(metadata=POSITIONAL)
     """Folder of the Dataset that `segue prepare` wrote."""
 
-    out: str
+    out: PathText
     """Folder of the run."""
 
     refit: bool = False
@@ -45,7 +45,7 @@ class TrainOptions:
     resume: bool = False
     """Continue the run in --out, exactly as if it had never stopped."""
 
-    processes: int = 1
+    processes: Annotated[int, Range(1, 1024)] = 1
     """Number of processes that share the work: one per device or, on a CPU, each with a part of the cores."""
 
     quiet: bool = False
@@ -56,10 +56,10 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Settings):
     """The model."""
 
-    name: str = "sasrec"
+    name: Word = "sasrec"
     """Name of the model, or package.module:Class of your own."""
 
 
@@ -83,8 +83,6 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options, splitting = parser.get(TrainOptions), parser.get(split_group)
     model, training = parser.get(config), parser.get(Training)
-    if options.processes < 1:
-        raise ConfigError(f"--processes: expected 1 or more, found {options.processes}")
     if options.processes > 1 and "RANK" not in os.environ:
         from segue.training.launch import launch
 

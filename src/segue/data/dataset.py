@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.arguments import check_fields, checked
 from segue.data.histories import Histories
 from segue.data.item_histories import (
     ItemHistories,
@@ -82,6 +83,7 @@ class Dataset:
     in_order: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.ends is None:
             object.__setattr__(self, "ends", self.offsets[1:])
 
@@ -122,10 +124,12 @@ class Dataset:
         """True if every interaction has a time."""
         return self.times is not None
 
+    @checked
     def until(self, ends: Int64) -> Dataset:
         """View of the same data with each user's history ending at `ends` (n_users + 1,), absolute positions."""
         return replace(self, ends=ends)
 
+    @checked
     def before(self, time: int) -> Dataset:
         """View of the same data with only the interactions before `time`, in `time_unit`s.
 
@@ -206,6 +210,7 @@ class Dataset:
             columns["session"] = np.repeat(number, sessions.lengths)
         return pl.DataFrame(columns)
 
+    @checked
     def timestamp(self, moment: int | float) -> int:
         """`moment`, in seconds since 1970, in this Dataset's `time_unit`."""
         return int(moment * UNITS_PER_SECOND[self.time_unit or "s"])
@@ -230,6 +235,7 @@ class Dataset:
             digest.update(b"sessions" + np.ascontiguousarray(self.session_offsets).tobytes())
         return digest.hexdigest()
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the visible interactions as a folder, atomically, and return its path."""
         visible = self.compact()
@@ -272,6 +278,7 @@ class Dataset:
         )
 
     @classmethod
+    @checked
     def open(cls, path: str | Path, *, verify: bool = True) -> Dataset:
         """Open a folder written by `save`; the arrays are memory-mapped, not read.
 

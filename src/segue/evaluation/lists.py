@@ -10,6 +10,7 @@ import narwhals as nw
 import numpy as np
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
 from segue.data.splits.holdouts import Holdout
@@ -19,20 +20,22 @@ from segue.evaluation.questions import lengths_of, protocol_of, require_users
 from segue.evaluation.tasks.next_items import evaluation_of
 from segue.evaluation.tasks.result import Evaluation
 from segue.inference.scoring.ranking import distinct
+from segue.settings import Count, Resamples, Seed
 
 COLUMNS = ("user", "item", "rank")
 """Columns of the lists."""
 
 
+@checked
 def evaluate_lists(
     lists: Any,
     holdout: Holdout,
     *,
-    k: int | Sequence[int] = (10,),
+    k: Count | Sequence[Count] | None = None,
     name: str = "lists",
     exclude_seen: bool = True,
-    seed: int = 0,
-    resamples: int = 1_000,
+    seed: Seed = 0,
+    resamples: Resamples = 1_000,
 ) -> Evaluation:
     """Measure given lists on a Holdout, whatever made them.
 
@@ -47,7 +50,8 @@ def evaluate_lists(
     holdout
         The questions: `split.validation` or `split.test`.
     k
-        Lengths of the lists, each from 1 to the size of the catalogue.
+        Lengths of the lists, each from 1 to the size of the catalogue. When None, 10, or all of a
+        smaller catalogue.
     name
         Name of the lists, in place of a model's.
     exclude_seen
@@ -96,9 +100,9 @@ def _read(lists: Any, holdout: Holdout) -> tuple[Int64, Int64, Int64]:
     try:
         frame = nw.from_native(lists, eager_only=True).to_polars()
     except TypeError:
-        raise EvaluationError(
-            f"lists are a frame (pandas, polars, Arrow) with the columns {', '.join(COLUMNS)}; found "
-            f"{type(lists).__name__}."
+        raise ColumnError(
+            f"lists are a {type(lists).__name__}: expected a frame (pandas, polars, Arrow) with columns "
+            f"{', '.join(COLUMNS)}, such as Recommender.recommend returns."
         ) from None
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:

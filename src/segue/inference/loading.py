@@ -6,15 +6,20 @@ from pathlib import Path
 
 import torch
 
+from segue.arguments import checked
 from segue.errors import ConfigError, StorageError
 from segue.inference.checkpoint import EPOCHS, kept_epoch, load_checkpoint
 from segue.inference.recommender import Recommender
 from segue.inference.storage import load_recommender
 from segue.models.base import Model
 from segue.models.registry import config_from_dict
+from segue.settings import Count, Word
 
 
-def load(path: str | Path, *, verify: bool = True, device: str | None = None, epoch: int | None = None) -> Recommender:
+@checked
+def load(
+    path: str | Path, *, verify: bool = True, device: Word | None = None, epoch: Count | None = None
+) -> Recommender:
     """Open a Recommender that `Recommender.save` or `segue.fit` wrote.
 
     Parameters

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.errors import ConfigError, StorageError
@@ -32,6 +33,7 @@ from segue.inference.storage import save_recommender
 from segue.models.base import Model
 from segue.models.popularity import popularity
 from segue.models.ratings import RatingModel
+from segue.settings import Count
 
 
 class Recommender:
@@ -73,6 +75,7 @@ class Recommender:
     source: HistorySource
     """Histories of known users: the Dataset, or the Dataset with newer events."""
 
+    @checked
     def __init__(self, model: Model, dataset: Dataset, metadata: Mapping[str, Any] | None = None) -> None:
         if (model.n_users, model.n_items) != (dataset.n_users, dataset.n_items):
             raise StorageError(
@@ -89,13 +92,14 @@ class Recommender:
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
+    @checked
     def recommend(
         self,
         users: Any = None,
         *,
         histories: GivenHistories | None = None,
         basket: Basket | None = None,
-        k: int = 10,
+        k: Count = 10,
         exclude_seen: bool | None = None,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
@@ -149,10 +153,11 @@ class Recommender:
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
         return list_frame(self.scorer, requested, self.dataset.catalogue, codes, scores)
 
+    @checked
     def complete(
         self,
         users: Any = None,
-        n: int = 5,
+        n: Count = 5,
         *,
         histories: GivenHistories | None = None,
         basket: Basket | None = None,
@@ -188,6 +193,7 @@ class Recommender:
         rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
+    @checked
     def score(
         self,
         users: Any = None,
@@ -225,7 +231,8 @@ class Recommender:
         codes = item_codes(self.dataset.catalogue, items)
         return score_frame(self.scorer, requested, codes, shares, self.dataset.catalogue, long)
 
-    def similar(self, items: Any = None, k: int = 10) -> pl.DataFrame:
+    @checked
+    def similar(self, items: Any = None, k: Count = 10) -> pl.DataFrame:
         """Find similar items, by the cosine of the model's item vectors.
 
         Parameters
@@ -250,6 +257,7 @@ class Recommender:
         codes = item_codes(self.dataset.catalogue, items)
         return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k)
 
+    @checked
     def explain(
         self,
         users: Any = None,
@@ -260,7 +268,7 @@ class Recommender:
         as_of: AsOf | None = None,
         by: By | None = None,
         measure: Measure = "score",
-        top: int | None = None,
+        top: Count | None = None,
     ) -> pl.DataFrame:
         """Explain scores: the effect of each part of the history on the score, measured by leaving the part out.
 
@@ -324,6 +332,7 @@ class Recommender:
         references = most_popular(shares, Rules(REFERENCES))
         return reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
 
+    @checked
     def attention(
         self,
         users: Any = None,
@@ -356,18 +365,19 @@ class Recommender:
         requested, _ = resolve_repeated_users(self.dataset, source, users, histories, basket, timestamp)
         return attention_frame(self.scorer, source.catalogue, requested)
 
+    @checked
     def export(
         self,
         path: str | Path,
         users: Any = None,
         *,
-        k: int = 10,
+        k: Count = 10,
         exclude_seen: bool = True,
         allow: Iterable[Any] | None = None,
         deny: Iterable[Any] | None = None,
         as_of: AsOf | None = None,
         unknown: Unknown = "skip",
-        chunk: int = 50_000,
+        chunk: Count = 50_000,
         progress: Progress | None = None,
     ) -> Path:
         """Write the lists of many users to one file, in parts: it needs little memory, and a killed run continues.
@@ -433,6 +443,7 @@ class Recommender:
 
     # ---- storage ------------------------------------------------------------------------------------------------
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write the Recommender to a folder that `segue.load` opens: atomic, with checksums, without pickles.
 

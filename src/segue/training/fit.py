@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.splits.by_user import Holdout, Split
 from segue.errors import ConfigError, StorageError
@@ -22,6 +24,7 @@ from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.memory import keep_buffers
 from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
+from segue.models.registry import config_class
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
@@ -32,8 +35,9 @@ from segue.training.validation import check_validation, validation_of, with_task
 _SECONDS_BETWEEN_CURVES = 30.0
 
 
+@checked
 def fit(
-    config: ModelConfig,
+    config: ModelConfig | type[ModelConfig] | str,
     data: Split | Dataset,
     validation: Holdout | None = None,
     *,
@@ -48,7 +52,8 @@ def fit(
     Parameters
     ----------
     config
-        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, ….
+        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, …. A config class, or the name of a model, stands
+        for the config with default settings.
     data
         A split: the model is fitted to its training part, and its validation part chooses the epoch. Its test part is
         not read, unless `Training.watch_test` asks for its curves. Or a Dataset, which is fitted as a whole.
@@ -79,13 +84,15 @@ def fit(
     StorageError
         `out` holds a run and `resume` is not set, or `resume` is set and `out` holds a different run.
     ConfigError
-        `resume` without `out`, `refit` without a split, or a metric that validation cannot measure.
+        An argument has a wrong type, or the model is larger than the memory. `resume` without `out`, `refit` without a
+        split, or a metric that validation cannot measure.
 
     Examples
     --------
     >>> split = segue.leave_last_out(data)                                       # doctest: +SKIP
     >>> recommender = segue.fit(segue.SASRec(), split, out="runs/first")         # doctest: +SKIP
     """
+    config = _config(config)
     settings = training or Training()
     train, validation, whole, spec = _parts(data, validation)
     watched = data.test if settings.watch_test and isinstance(data, Split) else None
@@ -212,6 +219,20 @@ class _Run:
         if self.folder is not None and state.history:
             draw_curves(self.folder / "curves.png", state.history, self.settings.metric or "", state.best_epoch)
             self.curves_drawn = time.perf_counter()
+
+
+def _config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:
+    """Config of a model; of a class or a name the one with default settings."""
+    if isinstance(config, str):
+        config = config_class(config)
+    if isinstance(config, ModelConfig):
+        return config
+    needed = [field.name for field in fields(config) if field.default is MISSING and field.default_factory is MISSING]
+    if inspect.isabstract(config) or needed:
+        raise ConfigError(
+            f"{config.__name__} has no default settings: expected {config.__name__}({', '.join(needed)})."
+        )
+    return config()
 
 
 def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:

@@ -20,6 +20,7 @@ from typing import Literal
 
 import polars as pl
 
+from segue.arguments import check_fields, checked
 from segue.data.dataset import Dataset
 from segue.data.preparing.prepare import prepare
 from segue.data.simulation.baskets import baskets, named
@@ -27,6 +28,7 @@ from segue.data.simulation.planted import BLOCK, Market, Planted, plant, root_of
 from segue.data.simulation.session_file import SessionWriter
 from segue.errors import ConfigError
 from segue.files import atomic_file, failures_name
+from segue.settings import Count
 
 Format = Literal["parquet", "csv", "session-file", "dataset"]
 Progress = Callable[[str, float], None]
@@ -47,7 +49,10 @@ class Simulation:
     """
 
     truth: Planted
-    partition: int = 1024
+    partition: Count = 1024
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def pieces(self) -> Iterator[pl.DataFrame]:
         """The log, `partition` users at a time: columns user, session and time (both from 0), item; a row per item."""
@@ -64,11 +69,13 @@ class Simulation:
         """The whole log, in memory."""
         return pl.concat(self.pieces())
 
+    @checked
     def dataset(self, out: str | Path | None = None) -> Dataset:
         """The Dataset with its sessions, in memory or in the folder `out`."""
         with tempfile.TemporaryDirectory(prefix="segue-simulate-") as folder:
             return prepare(pl.scan_parquet(self._parts(Path(folder))), out=out)
 
+    @checked
     def save(self, path: str | Path, format: Format | None = None, progress: Progress | None = None) -> Path:
         """Write the sessions, and the truth beside them (`truth_beside(path)`), in bounded memory.
 
@@ -132,6 +139,7 @@ class Simulation:
         return paths
 
 
+@checked
 def simulate(
     users: int = 100,
     sessions: int = 50,
@@ -146,7 +154,7 @@ def simulate(
     longest: int = 11,
     seed: int = 123,
     names: bool = False,
-    partition: int = 1024,
+    partition: Count = 1024,
 ) -> Simulation:
     """Simulate users whose reasons are known.
 
@@ -195,8 +203,6 @@ def simulate(
     >>> made.truth.groups
     array([0, 0, 1, 1], dtype=int8)
     """
-    if partition < 1:
-        raise ConfigError(f"partition={partition} is impossible: expected at least 1.")
     market = Market(
         users=users,
         sessions=sessions,
