@@ -119,7 +119,9 @@ def test_an_id_does_not_depend_on_its_neighbours(ids: Any) -> None:
     assert Vocabulary([1, 2]).encode(ids).tolist() == [1, 0, 2]
 
 
-@pytest.mark.parametrize("text", ["+2", " 2", "2 ", "002", "2.0", "2e0", "2_0", "\u0662", "\n2", "0x2", "-0", "true", ""])
+@pytest.mark.parametrize(
+    "text", ["+2", " 2", "2 ", "002", "2.0", "2e0", "2_0", "\u0662", "\n2", "0x2", "-0", "true", ""]
+)
 def test_integers_as_text_have_one_spelling(text: str) -> None:
     vocabulary = Vocabulary([0, 1, 2, 20, -3])
     assert vocabulary.encode([text, "2", "-3"]).tolist() == [0, 4, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -192,6 +193,11 @@ class Vocabulary:
     def load(cls, path: Path) -> Vocabulary:
         """Read a file that `save` wrote; every id keeps its code."""
         return cls.in_order(pl.read_parquet(path, memory_map=False)["id"])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the ids and their order: vocabularies with the same fingerprint give each id the same code."""
+        return hashlib.sha256(str(self.ids.dtype).encode() + self.to_bytes()).hexdigest()
 
     def to_bytes(self) -> bytes:
         """Ids as bytes for hashing, the same in every version of every library."""
