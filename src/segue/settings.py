@@ -191,7 +191,7 @@ def fit(value: Any, kind: Any) -> Any:
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of a class; of `int` and `float` only finite numbers are, and True and False never."""
+    """True if a value is of a class; `int` and `float` exclude NaN, infinities, True and False."""
     if kind is None:
         return value is None
     if kind is int:
@@ -255,7 +255,7 @@ def _complaint(name: str, value: Any, kind: Any) -> str:
 
 
 def complaint(value: Any, kind: Any, typed: bool = False) -> str:
-    """What was expected in place of a value that does not fit, and the nearest of the words that a type names.
+    """The expected value, in words, and the nearest word that the type names.
 
     Parameters
     ----------

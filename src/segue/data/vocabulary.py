@@ -181,6 +181,8 @@ class Vocabulary:
         """Raw ids (n) of codes (n); null for code 0."""
         numbers = np.asarray(codes, dtype=np.int64)
         if numbers.ndim == 1 and numbers.all():
+            if self.ids.dtype == pl.Int64:
+                return pl.Series(self._integers[numbers - 1])
             return self.ids[numbers - 1]  # many times as fast as an index that may hold nulls
         index = pl.Series(numbers - 1).set(pl.Series(numbers == 0), None)
         return self.ids.gather(index)
@@ -212,9 +214,13 @@ class Vocabulary:
         return None if self.is_sorted else self.ids.arg_sort().to_numpy().astype(np.int64)
 
     @cached_property
-    def _sorted_integers(self) -> Codes:
+    def _integers(self) -> Codes:
         integers: Codes = self.ids.to_numpy()
-        return integers if self._order is None else integers[self._order]
+        return integers
+
+    @cached_property
+    def _sorted_integers(self) -> Codes:
+        return self._integers if self._order is None else self._integers[self._order]
 
     @cached_property
     def _sorted_ids(self) -> pl.Series:

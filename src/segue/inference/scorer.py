@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -71,7 +72,7 @@ class Scorer:
         """False if the model answers even unknown users without a history."""
         return self.model.needs_history
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Device of the tensors."""
         return self.model.device

@@ -96,25 +96,30 @@ def best_lists(
         (n, k) float32.
     """
     rules.check(scorer.n_items)
-    served = np.flatnonzero(users.served_by(scorer))
-    codes = np.zeros((len(users), rules.k), dtype=np.int64)
-    scores = np.zeros((len(users), rules.k), dtype=np.float32)
-    if len(served) < len(users):
-        codes, scores = _popular_lists(users, rules, shares)
-    if len(served):
-        histories = users.histories.select(served)
+
+    def ranked(part: RequestedUsers) -> tuple[Int64, Scores]:
+        histories = part.histories
         hidden = histories if rules.exclude_seen else sessions_in_progress(histories)
-        codes[served], scores[served] = top_k(
+        return top_k(
             scorer,
             histories,
             rules.k,
             exclude_seen=hidden is not None,
             seen=hidden,
             allowed=rules.allowed,
-            own_allowed=None if users.allowed is None else users.allowed.select(served),
-            own_denied=None if users.denied is None else users.denied.select(served),
+            own_allowed=part.allowed,
+            own_denied=part.denied,
             progress=progress,
         )
+
+    served = users.served_by(scorer)
+    if len(users) and served.all():
+        return ranked(users)
+    codes = np.zeros((len(users), rules.k), dtype=np.int64)
+    scores = np.zeros((len(users), rules.k), dtype=np.float32)
+    codes[~served], scores[~served] = _popular_lists(users.select(np.flatnonzero(~served)), rules, shares)
+    if served.any():
+        codes[served], scores[served] = ranked(users.select(np.flatnonzero(served)))
     return codes, scores
 
 
@@ -188,22 +193,23 @@ def list_frame(
         Mask (n, k) of the items from the model; those of the users that it serves, if it is None.
     """
     rows, columns = np.nonzero(codes)
+    from_model = users.served_by(scorer)[rows] if by_model is None else by_model[rows, columns]
     return pl.DataFrame(
-        {
-            "user": users.ids[rows],
-            "item": catalogue.decode(codes[rows, columns]),
-            "score": scores[rows, columns],
-            rank_column: (columns + 1).astype(np.int32),
-            "model": model_names(
-                scorer, users.served_by(scorer)[rows] if by_model is None else by_model[rows, columns]
-            ),
-        }
+        [
+            (users.ids.new_from_index(0, len(rows)) if len(users) == 1 else users.ids[rows]).alias("user"),
+            catalogue.decode(codes[rows, columns]).alias("item"),
+            pl.Series("score", scores[rows, columns]),
+            pl.Series(rank_column, (columns + 1).astype(np.int32)),
+            model_names(scorer, from_model).alias("model"),
+        ]
     )
 
 
 def model_names(scorer: Scorer, by_model: npt.NDArray[np.bool_]) -> pl.Series:
     """Column `model` (n,): the name of the model where the mask `by_model` (n,) is true, else popularity."""
     names = _possible_names(scorer.config.name)
+    if by_model.all():
+        return names.new_from_index(0, len(by_model))
     return names[np.where(by_model, 0, len(names) - 1)]
 
 

@@ -18,7 +18,16 @@ from segue.data.ragged import Int64, offsets_of, positions
 from segue.errors import ConfigError, DataError
 from segue.inference.asking.own_items import OwnItems
 from segue.inference.scorer import Scorer, scorer_of
-from segue.inference.scoring.batches import LIMITS, Chunk, Limits, Sweep, batches, require_finite, to_device
+from segue.inference.scoring.batches import (
+    LIMITS,
+    Chunk,
+    Limits,
+    Sweep,
+    batches,
+    require_finite,
+    require_histories,
+    to_device,
+)
 from segue.models.base import Model
 
 Progress = Callable[[int], None]
@@ -31,6 +40,9 @@ _BLOCK = 64
 """Scores in a block. The maximum of a block decides if its scores are searched for the best of a row."""
 _MIN_REDUCTION = 8
 """Blocks are used if they reduce the number of scores to search by at least this factor."""
+
+_MIN_BLOCKED = 50_000
+"""Scores of a single row from which blocks are faster."""
 
 
 def top_k(
@@ -88,6 +100,8 @@ def top_k(
     scorer = scorer_of(model)
     check_k(k, scorer.n_items)
     hidden = (histories if seen is None else seen) if exclude_seen else None
+    if len(histories) == 1 and scorer.device.type == "cpu" and 4 * (scorer.n_items + 1) <= limits.buffer_bytes:
+        return _top_k_of_one(scorer, histories, k, hidden, allowed)
     codes = np.zeros((len(histories), k), dtype=np.int64)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
     with torch.inference_mode():
@@ -211,6 +225,31 @@ def check_k(k: int, n_items: int) -> None:
         raise ConfigError(f"k is the length of a list of items: expected 1 or more, found {k}.")
     if k > n_items:
         raise ConfigError(f"k is {k:,}, but the catalogue has only {n_items:,} items: ask for {n_items:,} or fewer.")
+
+
+def _top_k_of_one(
+    scorer: Scorer, histories: Histories, k: int, hidden: Histories | None, allowed: npt.NDArray[np.bool_] | None
+) -> tuple[Int64, npt.NDArray[np.float32]]:
+    """`top_k` of one history on the CPU, in the fewest operations: a service asks for one user at a time."""
+    require_histories(scorer, histories)
+    with torch.inference_mode():
+        scores = scorer.score_all(scorer.queries(histories), 0, scorer.n_items + 1)
+        flat = scores.numpy()[0]
+        flat[0] = 0.0
+        require_finite(scores)
+        flat[0] = -np.inf
+        if hidden is not None:
+            flat[hidden.items[hidden.starts[0] : hidden.ends[0]]] = -np.inf
+        if allowed is not None:
+            flat[~allowed] = -np.inf
+        largest = scores.topk(k + 1) if len(flat) < _MIN_BLOCKED else _largest(scores, k + 1)
+        values, columns = largest[0].numpy()[0], largest[1].numpy()[0]
+        if values[k - 1] == values[k] > -np.inf:
+            columns = _best_of_tied(scores, torch.from_numpy(values[None, k - 1 : k]), k).numpy()[0]
+    best = columns[:k]
+    best = best[np.lexsort((best, -flat[best]))]
+    values = flat[best]
+    return np.where(np.isneginf(values), 0, best)[None], values[None]
 
 
 def _pairs(histories: Histories | None, index: Int64 | slice, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
-"""ARERec: ratings predicted from the item's own history (Padungkiatwattana, Sae-Diae, Maneeroj & Takasu, IEEE Access
+"""ARERec: ratings predicted from the history of the item (Padungkiatwattana, Sae-Diae, Maneeroj & Takasu, IEEE Access
 10, 2022).
 
-Those who rated the item before are its neighbours. Each is weighed for the user who is asked about; what they say is
-read region by region, and in each region the strongest decides.
+The neighbours are users who rated the item before. Attention weights each neighbour for the user of the prediction. The
+neighbours are compared region by region, and in each region the strongest one decides.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from segue.models.arerec.settings import ARERecSettings
 
 @dataclass(frozen=True)
 class ARERec(ARERecSettings):
-    """Probabilities of the levels of a user's rating of an item, from the ratings of the item's earlier users.
+    """Probabilities of the levels of a user's rating of an item, from earlier ratings of the item.
 
     With `biases=False`, `neighbour_ratings=False` and `contexts="interaction"` it is the published model.
 
@@ -30,5 +30,5 @@ class ARERec(ARERecSettings):
     task: ClassVar[str] = "ratings"
 
     def build(self, n_users: int, n_items: int) -> ARERecModel:
-        """A new module with random weights; the settings must be `resolved`."""
+        """Return a new module with random weights; the settings must be `resolved`."""
         return ARERecModel(self, n_users, n_items)
