@@ -79,6 +79,18 @@ class Attention(NamedTuple):
     places: npt.NDArray[np.int64]
 
 
+class Vocabularies(NamedTuple):
+    """Fingerprints of the vocabularies of users and items."""
+
+    users: str
+    items: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Vocabularies:
+        """The fingerprints of a Dataset."""
+        return cls(dataset.users.fingerprint, dataset.catalogue.fingerprint)
+
+
 class Model(nn.Module, ABC):
     """Interface between a model and the Recommender or the evaluation. It uses codes, never raw ids.
 
@@ -98,6 +110,9 @@ class Model(nn.Module, ABC):
 
     needs_history: ClassVar[bool] = True
     """True if the model needs a history. False if it has scores even for an unknown user without history."""
+
+    vocabularies: Vocabularies | None = None
+    """Fingerprints of the vocabularies that the model was fitted with; None until a Recommender is made of it."""
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
         super().__init__()
@@ -151,6 +166,13 @@ class Model(nn.Module, ABC):
                 if settle is not None:
                     settle()
         return twin
+
+    def other_vocabularies(self, dataset: Dataset) -> list[str]:
+        """Vocabularies of a Dataset, "users" or "items", other than those of the fit; none if that is not known."""
+        if self.vocabularies is None:
+            return []
+        pairs = zip(Vocabularies._fields, self.vocabularies, Vocabularies.of(dataset), strict=True)
+        return [name for name, own, other in pairs if own != other]
 
     @property
     def device(self) -> torch.device:

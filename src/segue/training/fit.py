@@ -23,7 +23,7 @@ from segue.evaluation.tasks.registry import lower_is_better
 from segue.files import write_json
 from segue.inference.recommender import Recommender
 from segue.memory import keep_buffers
-from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
+from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel, Vocabularies
 from segue.models.registry import config_class
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
@@ -238,7 +238,9 @@ def _config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:
 def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:
     """Build a module whose settings are resolved for the Dataset and whose weights follow from the seed."""
     torch.manual_seed(seed)
-    return config.resolved(dataset).build(dataset.n_users, dataset.n_items)
+    model = config.resolved(dataset).build(dataset.n_users, dataset.n_items)
+    model.vocabularies = Vocabularies.of(dataset)
+    return model
 
 
 def _parts(
