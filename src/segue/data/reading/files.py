@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import itertools
 import shutil
-import tempfile
 import weakref
 import zlib
 from pathlib import Path
 
 from segue.errors import DataError
+from segue.locks import temporary_folder
 
 _COPY = 1 << 20
 
@@ -25,8 +25,9 @@ class Scratch:
     def path(self, name: str) -> Path:
         """Path in the folder for a new file; it ends in `name`."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="segue-"))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            folder = temporary_folder(None, "reading")
+            self._folder = folder.__enter__()
+            weakref.finalize(self, folder.__exit__, None, None, None)
         return self._folder / f"{next(self._count):06d}-{name}"
 
 
