@@ -475,15 +475,22 @@ class Recommender:
     # ---- storage ------------------------------------------------------------------------------------------------
 
     @checked
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool | None = None) -> Path:
         """Write the Recommender to a folder that `segue.load` opens: atomic, with checksums, without pickles.
+
+        Parameters
+        ----------
+        path
+            The folder. A Recommender that is there already is replaced.
+        overwrite
+            False refuses to replace a Recommender too.
 
         Raises
         ------
         StorageError
-            `path` exists and was not written by segue.
+            `path` holds something that is no Recommender, or other files beside one: nothing foreign is ever deleted.
         """
-        save_recommender(Path(path), self.model, self.dataset, self.metadata)
+        save_recommender(Path(path), self.model, self.dataset, self.metadata, overwrite)
         return Path(path)
 
     # ---- helpers ------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,7 +27,8 @@ from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_or
 from segue.data.spool import Spool
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError
-from segue.files import failures_name
+from segue.files import check_folder, failures_name, real
+from segue.locks import temporary_folder
 
 _PASSING = ("user", "session")  # columns that become offsets
 
@@ -58,6 +58,7 @@ def prepare(
     sessions: Literal["column", "day", "none"] | None = None,
     session_gap: float | None = None,
     out: str | Path | None = None,
+    overwrite: bool | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Make a Dataset of a log: filter, encode, sort.
@@ -98,7 +99,9 @@ def prepare(
         Pause in seconds that ends a session (1800 is usual), instead of `sessions`.
     out
         Folder to write the Dataset to, atomically. The Dataset returned is then that folder, memory-mapped. Needed if
-        the result is larger than memory.
+        the result is larger than memory. A Dataset that is there already is replaced; anything else is refused.
+    overwrite
+        False refuses to replace a Dataset in `out` too.
     progress
         Called with the name of the step and the share that is done, from 0 to 1.
 
@@ -113,6 +116,8 @@ def prepare(
         The log cannot be read, or the filters leave nothing.
     ConfigError
         An option has an impossible value, or needs ratings, times or sessions that the log lacks.
+    StorageError
+        `out` holds something that may not be replaced.
 
     Examples
     --------
@@ -122,6 +127,8 @@ def prepare(
     >>> prepare(log).to_frame().rows()
     [('a', 7, 1), ('b', 9, 1), ('b', 7, 2)]
     """
+    if out is not None:
+        check_folder(Path(out), "dataset", overwrite)
     reading = ReadOptions(user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows)
     if isinstance(source, Log) and reading.given:
         raise ConfigError(f"the source is a Log, which is read already: pass {', '.join(reading.given)} to segue.read.")
@@ -137,25 +144,27 @@ def prepare(
         rule_of(sessions, session_gap, opened.columns, opened.time_unit),
     )
     options.check(opened.columns)
-    return _prepare(opened, options, out, progress or (lambda step, share: None))
+    return _prepare(opened, options, out, overwrite, progress or (lambda step, share: None))
 
 
-def _prepare(opened: Log | Opened, options: Preparation, out: str | Path | None, report: Progress) -> Dataset:
-    parent = None if out is None else Path(out).absolute().parent
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
+def _prepare(
+    opened: Log | Opened, options: Preparation, out: str | Path | None, overwrite: bool | None, report: Progress
+) -> Dataset:
+    target = None if out is None else real(Path(out))
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=parent) as folder,
+        temporary_folder(target and target.parent, "prepare" if target is None else target.name) as folder,
         failures_name(Path(folder if out is None else out)),
     ):
-        log, encoded = _encoded(opened, options, Path(folder), report)
-        dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
+        log, encoded = _encoded(opened, options, folder, report)
+        dataset = _build(log, encoded, options, folder, report, in_memory=out is None)
         for note in dataset.metadata["notes"]:
             warnings.warn(f"{log.source}: {note}", stacklevel=3)
         if out is None:
             return dataset
         report("writing", 0.0)
-        dataset.save(out)
+        dataset.save(out, overwrite=overwrite)
         report("writing", 1.0)
     return Dataset.open(out, verify=False)
 

@@ -6,13 +6,13 @@ import codecs
 import gzip
 import itertools
 import shutil
-import tempfile
 import weakref
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 from segue.errors import DataError
+from segue.locks import temporary_folder
 
 _COPY = 1 << 20
 _LONGEST = 200  # characters of a path in a message
@@ -28,8 +28,9 @@ class Scratch:
     def path(self, name: str) -> Path:
         """Path in the folder for a new file; it ends in `name`."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="segue-"))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            folder = temporary_folder(None, "reading")
+            self._folder = folder.__enter__()
+            weakref.finalize(self, folder.__exit__, None, None, None)
         return self._folder / f"{next(self._count):06d}-{name}"
 
 
