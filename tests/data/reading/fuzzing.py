@@ -34,7 +34,7 @@ from segue.errors import SegueError
 LONGEST = 10.0
 """Seconds after which reading counts as hanging."""
 
-_BLANKS = re.compile(r"[ \t\f\v]+")
+_BLANKS = re.compile(r"[^\S\x1c-\x1f]+")  # as polars counts them
 _T = 1_577_836_800
 _HEADER = ["user_id", "item_id", "rating", "timestamp", "title"]
 _WORDS = ("tea", "Mad Max", 'The "Best"', "a, b", '12" vinyl', "x;y", "", "ünï", "it's", "two\nlines", "NULL")
@@ -174,7 +174,11 @@ def _sessions(rng: random.Random) -> bytes:
 
 def _count_words(content: bytes) -> int | None:
     text = _text(content)
-    return None if text is None else sum(max(0, len(_BLANKS.split(line.strip(" \t"))) - 1) for line in text.split("\n"))
+    return (
+        None
+        if text is None
+        else sum(max(0, len([word for word in _BLANKS.split(line) if word]) - 1) for line in text.split("\n"))
+    )
 
 
 def _count_items(content: bytes) -> int | None:

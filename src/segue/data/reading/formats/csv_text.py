@@ -121,9 +121,15 @@ class Csv(FileFormat):
 
     @classmethod
     def check_guess(cls, head: Head) -> None:
-        """Raise a DataError for blocks of lines below a line such as `1:`, as in the Netflix prize."""
+        """Raise a DataError for a comment, and for blocks of lines below a line such as `1:`."""
+        first = head.lines[0]
         if any(re.fullmatch(r"\w+:", line.strip()) for line in head.lines):
             refuse_blocks(head)
+        if first.startswith(("#", "%", "//")) and not any(map(known_role, re.split(r"[\s,;|]+|::", first))):
+            raise DataError(
+                f"{head.name}, line {head.blank_lines + 1}: {quote(first)} looks like a comment. Remove such lines, or "
+                f"pass format= and header= if it belongs to the log."
+            )
 
     def roles(self, given: Mapping[str, Column], name: str, sample: Callable[[], pl.DataFrame]) -> dict[str, str]:
         """Role → column: by the names of the header, or without one by content."""

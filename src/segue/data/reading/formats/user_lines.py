@@ -37,13 +37,15 @@ class UserLines(FileFormat):
         """True if a file with this beginning has this format: no separator fits, and lines differ in length."""
         if head.separator is not None or find_separator(head.lines, mark_of(head.quote)) is not None:
             return False
-        rows = [_words(line, _item_separator(head.lines)) for line in head.lines]
+        separator = _item_separator(head.lines)
+        rows = [_words(line, separator) for line in head.lines]
         return len(set(map(len, rows))) > 1 and not any(known_role(word) for word in rows[0])
 
     @classmethod
     def check_guess(cls, head: Head) -> None:
         """Raise a DataError if the lines may be something else: dates, pairs, ratings, baskets, comments or blocks."""
-        rows = [_words(line, _item_separator(head.lines)) for line in head.lines]
+        separator = _item_separator(head.lines)
+        rows = [_words(line, separator) for line in head.lines]
         users = Counter(row[0] for row in rows if len(row) > 1)
         items = [word.strip() for row in rows for word in row[1:] if word.strip()]
         if any(re.fullmatch(r"\w+:", line.strip()) for line in head.lines):
