@@ -10,6 +10,7 @@ import numpy.typing as npt
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
+from segue.display import pairs_as_html
 from segue.errors import DataError
 
 
@@ -45,6 +46,11 @@ class Holdout:
 
     def __repr__(self) -> str:
         return f"Holdout({self.name}: {len(self):,} users, {int(self.n_targets.sum()):,} targets)"
+
+    def _repr_html_(self) -> str:
+        return pairs_as_html(
+            f"Holdout: {self.name}", {"users": f"{len(self):,}", "targets": f"{int(self.n_targets.sum()):,}"}
+        )
 
     @property
     def n_targets(self) -> Int64:
@@ -106,7 +112,7 @@ class Holdout:
         return self.dataset.until(ends)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """A training view with the Holdouts that choose and judge the model.
 
@@ -129,6 +135,20 @@ class Split:
     validation: Holdout
     test: Holdout
     spec: dict[str, object]
+
+    def __repr__(self) -> str:
+        return f"Split({self.spec['name']}: train {self.train!r}, {self.validation!r}, {self.test!r})"
+
+    def _repr_html_(self) -> str:
+        settings = {name: value for name, value in self.spec.items() if name != "name"}
+        parts = {
+            "train": f"{self.train.n_interactions:,} interactions",
+            **{
+                part.name: f"{len(part):,} users, {int(part.n_targets.sum()):,} targets"
+                for part in (self.validation, self.test)
+            },
+        }
+        return pairs_as_html(f"Split: {self.spec['name']}", parts | settings)
 
     @property
     def refit(self) -> Dataset:
