@@ -52,15 +52,18 @@ class Bar:
         self._delay = delay
         self._shown: _Notebook | _Terminal | None = None
         self._possible = can_show()
+        self._started = self._updated = time.perf_counter()
 
     def __enter__(self) -> Bar:
-        self._started = time.perf_counter()
-        self._updated = self._started
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar."""
         if self._shown is not None:
             self._shown.close()
             self._shown = None

@@ -36,6 +36,7 @@ from segue.data.stored import (
     map_array,
 )
 from segue.data.vocabulary import Vocabulary
+from segue.display import pairs_as_html
 from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
 
@@ -125,6 +126,20 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({self.n_users:,} users, {self.n_items:,} items, {self.n_interactions:,} interactions)"
+
+    def _repr_html_(self) -> str:
+        sessions = None if self.session_offsets is None else f"{len(self.session_offsets) - 1:,}"
+        present = {"times": self.times is not None, "ratings": self.ratings is not None}
+        return pairs_as_html(
+            "Dataset",
+            {
+                "users": f"{self.n_users:,}",
+                "items": f"{self.n_items:,}",
+                "interactions": f"{self.n_interactions:,}",
+                **({"sessions": sessions} if sessions else {}),
+                **{name: "yes" if there else "no" for name, there in present.items()},
+            },
+        )
 
     # ---- views --------------------------------------------------------------------------------------------------
 

@@ -284,4 +284,6 @@ def given_histories(dataset: Dataset, source: HistorySource, frame: Any) -> tupl
 
 def is_frame(value: Any) -> bool:
     """True for a frame of any library or a log, False for mappings and sequences of lists."""
-    return not isinstance(value, Mapping) and (hasattr(value, "columns") or type(value).__name__ == "Log")
+    if isinstance(value, pl.LazyFrame) or type(value).__name__ == "Log":  # columns of a lazy frame cost a warning
+        return True
+    return not isinstance(value, Mapping) and hasattr(value, "columns")

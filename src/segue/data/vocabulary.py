@@ -343,7 +343,8 @@ def as_array(values: Any) -> npt.NDArray[Any] | None:
     if library == "torch" and hasattr(values, "detach"):
         return np.asarray(values.detach().cpu().numpy())
     if library == "pandas" and hasattr(values, "to_numpy") and not hasattr(values, "columns"):
-        return np.asarray(values.to_numpy())
+        extension = not isinstance(values.dtype, np.dtype)  # a nullable column of integers would become floats
+        return np.asarray(values.to_numpy(dtype=object) if extension else values.to_numpy())
     if library in ("jax", "jaxlib", "tensorflow", "cupy") and hasattr(values, "shape"):
         return np.asarray(values)
     return None

@@ -13,6 +13,7 @@ import polars as pl
 from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
+from segue.data.statistics.sessions import per_second_of
 from segue.display import pairs_as_html
 from segue.errors import ConfigError, StorageError
 from segue.inference.asking.as_of import AsOf, to_timestamp
@@ -257,7 +258,8 @@ class Recommender:
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown)
         codes = item_codes(self.dataset.catalogue, items)
-        return score_frame(self.scorer, requested, codes, shares, self.dataset.catalogue, long)
+        with Bar("users", len(requested)) as bar:
+            return score_frame(self.scorer, requested, codes, shares, self.dataset.catalogue, long, bar.advance)
 
     @checked
     def similar(self, items: Any = None, k: Count = 10) -> pl.DataFrame:
@@ -283,7 +285,8 @@ class Recommender:
             None of the items is known.
         """
         codes = item_codes(self.dataset.catalogue, items)
-        return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k)
+        with Bar("items", len(codes)) as bar:
+            return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k, bar.advance)
 
     @checked
     def explain(
@@ -331,7 +334,8 @@ class Recommender:
             attention (if the model has it: weight of the part, mean over blocks and heads; null if the model does not
             attend to it) and effect (score minus the score without the part); strongest first. Only parts that the
             model reads have rows. A part that is the whole history, such as a history of one item, is compared with
-            popular items in its place. Users without history and basket have no rows.
+            popular items in its place. Users without history and basket have no rows. Times are datetimes in UTC, or
+            numbers if the Dataset's times only count.
 
             For a model of ratings: columns user, item, score (the expected rating), kind ("neighbour"), because (the
             user who rated the item), position (1 = the oldest rating of the item), time (if there are times), rating
@@ -355,10 +359,11 @@ class Recommender:
             check_neighbours(model, by, measure)
             pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
             warn_unrated(self.scorer, self.dataset.catalogue, codes)
-            return neighbour_frame(model, self.dataset, pairs, codes, top)
+            return self._dated(neighbour_frame(model, self.dataset, pairs, codes, top))
         pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
         references = most_popular(shares, Rules(REFERENCES))
-        return reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
+        reasons = reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
+        return self._dated(reasons)
 
     @checked
     def attention(
@@ -521,6 +526,18 @@ class Recommender:
             return self.source, self._shares, None
         timestamp = to_timestamp(self.source, as_of)
         return self.source.before(timestamp), popularity(self.dataset.before(timestamp)), timestamp
+
+    def _dated(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The same frame with the column `time` as dates and times, if the Dataset's times are dates."""
+        if "time" not in frame.columns or not self._has_dates:
+            return frame
+        unit = self.dataset.time_unit
+        number = pl.col("time") * (1_000 if unit == "s" else 1)
+        return frame.with_columns(number.cast(pl.Datetime("ms" if unit == "s" else unit)))  # type: ignore[arg-type]
+
+    @cached_property
+    def _has_dates(self) -> bool:
+        return per_second_of(self.dataset) is not None
 
     @cached_property
     def _similarity_scorer(self) -> Scorer:

@@ -28,6 +28,7 @@ from segue.data.reading.values import (
     read_stated_id,
     read_time,
 )
+from segue.display import pairs_as_html
 from segue.errors import ConfigError, SegueError
 
 SUSPECT = f"{MARK}suspect"  # true for a row that is bad, or shows that the first rows were misleading
@@ -78,6 +79,11 @@ class Log:
         dropped = f", {self.dropped:,} bad rows dropped" if self.dropped else ""
         columns = ", ".join(f"{role}={column}" for role, column in self.columns.items())
         return f"Log({self.source}: {self.format}, {self.rows:,} interactions, {columns}{dropped})"
+
+    def _repr_html_(self) -> str:
+        facts = {"source": self.source, "format": self.format, "interactions": f"{self.rows:,}"}
+        facts |= {"bad rows dropped": f"{self.dropped:,}"} if self.dropped else {}
+        return pairs_as_html("Log", facts | {f"column of {role}": column for role, column in self.columns.items()})
 
 
 def read(

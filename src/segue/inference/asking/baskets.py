@@ -12,7 +12,6 @@ import polars as pl
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, rows_of
-from segue.data.sources import is_frame
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError
 from segue.inference.asking.ids import encode_lists, format_ids, is_scalar, requested_ids, warn_unknown
@@ -80,8 +79,6 @@ def _match(basket: Basket, ids: pl.Series) -> tuple[Int64, list[Any]]:
         raise DataError(f"basket={basket!r} is one value: a basket is a list of items, such as [{basket!r}].")
     if isinstance(basket, Mapping):
         return _rows_by_id(requested_ids(list(basket), "the users of basket"), ids), list(basket.values())
-    if is_frame(basket):
-        raise DataError("basket is a frame: expected a list of items, such as frame['item'], or lists by user.")
     lists = list(basket)
     if is_single(lists) and (lists or len(ids)):
         if len(ids) != 1:

@@ -91,9 +91,8 @@ def requested_ids(ids: Any, argument: str) -> pl.Series:
     if isinstance(ids, Mapping):
         raise DataError(f"{argument} is a mapping: expected raw ids. Its keys are not read as ids: give list(…).")
     if is_frame(ids):
-        columns = ", ".join(map(str, list(getattr(ids, "columns", []))[:_MAX_LISTED]))
         raise DataError(
-            f"{argument} is a frame ({columns}): expected raw ids. Give one of its columns, such as frame['user'], or "
+            f"{argument} is a frame: expected raw ids. Give one of its columns, such as frame['user'], or "
             "histories=frame for a frame of histories."
         )
     if isinstance(ids, (bytes, bytearray)):
@@ -106,16 +105,27 @@ def requested_ids(ids: Any, argument: str) -> pl.Series:
         plain = as_ids(series)
     except DataError as error:
         raise DataError(f"{argument}: {error}") from None
-    if series.dtype.is_float() and plain.dtype == pl.Int64 and len(plain) > plain.null_count():
-        example = plain.drop_nulls()[0]
+    example = _first_whole_float(ids, series)
+    if example is not None:
         warnings.warn(
             FloatIdWarning(
-                f"{argument} holds floats: {float(example)!r} was read as the id {example}, and so on. "
+                f"{argument} holds floats: {example!r} was read as the id {example:.0f}, and so on. "
                 'Give integers; in pandas, the type "Int64" holds integers beside missing values.'
             ),
             stacklevel=_stack_level(),
         )
     return plain
+
+
+def _first_whole_float(ids: Any, series: pl.Series) -> float | None:
+    """First of the ids that is a float and a whole number; `series` holds them in their own type."""
+    if series.dtype.is_float():
+        floats = series.drop_nulls().drop_nans()
+        whole = floats.filter(floats == floats.floor()).head(1)
+        return float(whole[0]) if len(whole) else None
+    if type(ids) in (list, tuple) and float in set(map(type, ids)):
+        return next((one for one in ids if type(one) is float and one.is_integer()), None)
+    return None
 
 
 def unique_ids(ids: pl.Series) -> pl.Series:

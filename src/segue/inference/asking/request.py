@@ -11,7 +11,7 @@ import numpy as np
 
 from segue.data.dataset import Dataset
 from segue.data.ragged import Int64
-from segue.data.sources import HistorySource
+from segue.data.sources import HistorySource, is_frame
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError
 from segue.inference.asking.baskets import Basket, add_baskets, is_single
@@ -69,6 +69,8 @@ def resolve_users(
             users = EVERYONE if users is None else users
             return handle_unknown(source, users_by_id(source, users), unknown).at(as_of)
         return users_by_history(dataset, source, histories, as_of)
+    if is_frame(basket):
+        raise DataError("basket is a frame: expected a list of items, such as frame['item'], or lists by user.")
     if not isinstance(basket, Mapping) and not is_scalar(basket):
         basket = list(basket)
     if users is None and histories is None:

@@ -101,7 +101,7 @@ def top_k(
     check_k(k, scorer.n_items)
     hidden = (histories if seen is None else seen) if exclude_seen else None
     if len(histories) == 1 and scorer.device.type == "cpu" and 4 * (scorer.n_items + 1) <= limits.buffer_bytes:
-        return _top_k_of_one(scorer, histories, k, hidden, allowed)
+        return _top_k_of_one(scorer, histories, k, hidden, _allowed_to_one(allowed, own_allowed, own_denied, scorer))
     codes = np.zeros((len(histories), k), dtype=np.int64)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
     with torch.inference_mode():
@@ -250,6 +250,20 @@ def _top_k_of_one(
     best = best[np.lexsort((best, -flat[best]))]
     values = flat[best]
     return np.where(np.isneginf(values), 0, best)[None], values[None]
+
+
+def _allowed_to_one(
+    allowed: npt.NDArray[np.bool_] | None, own_allowed: OwnItems | None, own_denied: OwnItems | None, scorer: Scorer
+) -> npt.NDArray[np.bool_] | None:
+    """Mask (n_items + 1,) of the items that the only user may have; None for all."""
+    if own_allowed is not None and own_allowed.named[0]:
+        mask = np.zeros(scorer.n_items + 1, dtype=np.bool_)
+        mask[own_allowed.pairs()[1]] = True
+        allowed = mask if allowed is None else mask & allowed
+    if own_denied is not None and own_denied.named[0]:
+        allowed = np.ones(scorer.n_items + 1, dtype=np.bool_) if allowed is None else allowed.copy()
+        allowed[own_denied.pairs()[1]] = False
+    return allowed
 
 
 def _pairs(histories: Histories | None, index: Int64 | slice, device: torch.device) -> tuple[Tensor, Tensor]:
