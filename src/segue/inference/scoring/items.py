@@ -81,7 +81,7 @@ def score_matrix(scorer: Scorer, users: RequestedUsers, items: Int64, shares: Sc
 
 def _by_pair(scorer: Scorer, histories: Histories, items: Int64) -> Scores:
     scores = np.empty((len(histories), len(items)), dtype=np.float32)
-    rows = max(1, min(LIMITS.histories, LIMITS.pairs // len(items)))
+    rows = max(1, min(LIMITS.histories, LIMITS.pairs // max(1, len(items))))
     with torch.inference_mode():
         codes = to_device(items, scorer.device)
         for index, queries in batches(scorer, histories, rows, LIMITS):
