@@ -55,10 +55,10 @@ def check_size(config: ModelConfig, dataset: Dataset) -> None:
             config.build(dataset.n_users, dataset.n_items)
     except _TooLarge:
         pass
-    except (RuntimeError, OverflowError, MemoryError) as error:
+    except (RuntimeError, OverflowError, MemoryError, TypeError) as error:
         if "overflow" not in str(error).lower() and "memory" not in str(error).lower():
             return  # a model of one's own that cannot be built without memory
-        raise ConfigError(f"the model {config.name} is larger than any memory ({error}): {_WAY_OUT}.") from None
+        raise ConfigError(f"the model {config.name} is larger than any memory: {_WAY_OUT}.") from None
     if size.tensors > _MOST_TENSORS:
         raise ConfigError(f"the model {config.name} has more than {_MOST_TENSORS:,} tensors of weights: {_WAY_OUT}.")
     require_memory(size.bytes * _COPIES, f"training the model {config.name}", _WAY_OUT)
