@@ -135,6 +135,8 @@ PathText = Annotated[str, NotEmpty("a path")]
 """Path of a file or folder."""
 Word = Annotated[str, NotEmpty("a text that is not empty")]
 """A text that is not empty."""
+Negatives = Annotated[int, Range(1, 1_000_000)]
+"""Number of negatives that are drawn at a time."""
 Resamples = Annotated[int, Range(0, 1_000_000)]
 """Number of resamples; a million is more than any interval needs."""
 

@@ -29,6 +29,7 @@ from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
 from segue.training.run_manifest import run_manifest
+from segue.training.size import check_size, memory_errors
 from segue.training.trainer import State, Trainer
 from segue.training.validation import check_validation, validation_of, with_task_defaults
 
@@ -104,7 +105,8 @@ def fit(
     keep_buffers()
     started = time.perf_counter()
     settings = with_task_defaults(settings, config, validation, folder if resume else None)
-    with torch.random.fork_rng(devices=[]):
+    check_size(config.resolved(train), train)
+    with torch.random.fork_rng(devices=[]), memory_errors():
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
