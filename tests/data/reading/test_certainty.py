@@ -267,7 +267,7 @@ def test_all_rows_whatever_the_quotes(write_file, titles, many):
     assert log.dropped == 0
 
 
-@settings(max_examples=80)
+@settings(max_examples=100)
 @given(st.lists(st.text("ab,\"\n'; \t", max_size=6), min_size=1, max_size=8), st.sampled_from(",;\t|"))
 def test_what_the_csv_module_writes_is_read_as_it_reads_it(tmp_path_factory, titles, separator):
     import csv
