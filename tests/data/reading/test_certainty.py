@@ -173,7 +173,7 @@ def test_the_finer_of_two_times_is_taken(write_file):
 )
 def test_a_line_says_that_no_time_is_read(write_file, name, text):
     path = write_file(name, text)
-    with pytest.warns(UserWarning, match="no times are read.*time=False") as caught:
+    with pytest.warns(UserWarning, match="no times are read.*the option time") as caught:
         read(path)
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="no times are read"):
