@@ -266,7 +266,7 @@ def open_source(source: Any, options: ReadOptions | None = None, *, quiet: bool 
     if "time" not in roles and given["time"] is None and not quiet:
         warn(
             f"{name}: no times are read, since no column looks like one. The order of the log counts as the order in "
-            f"time. Name the column with time=, or pass time=False to accept this."
+            f"time. Name the column with the option time, or set it to false to accept this."
         )
     table = Table(name, parts, layout, {}, sample, scratch)
     readings, unit = _readings(table, roles, options.time_unit, stated)

@@ -425,7 +425,11 @@ def _rows(lines: Sequence[str], separator: str, mark: str, *, asserted: bool = F
     if len(set(map(len, plain))) == 1:
         other = is_kept and len(quoted) == len(lines) and {len(row) for row in quoted} not in ({len(plain[0])}, {1})
         return (quoted, "text") if other and len(set(map(len, quoted))) == 1 else (unquoted, "fields")
-    of_plain, of_quoted = (max(Counter(map(len, rows)).values()) for rows in (plain, quoted))
+    # Rows as they most often are; lines within a field have one field of their own.
+    of_plain, of_quoted = (
+        max((count for size, count in Counter(map(len, rows)).items() if size > 1), default=0)
+        for rows in (plain, quoted)
+    )
     is_text = of_quoted > of_plain or (is_kept and of_quoted == of_plain)
     return (quoted, "text") if is_text else (unquoted, "fields")
 
