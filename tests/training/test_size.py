@@ -49,7 +49,9 @@ def test_a_size_beyond_the_memory_ends_at_once(name: str, setting: str, value: i
         config = MODELS[name](**{setting: value}).resolved(DATA)
         check_size(config, DATA)
     except ConfigError as error:
-        assert any(word in str(error) for word in ("memory", "tensors of weights", "expected", "split evenly", "divide"))
+        assert any(
+            word in str(error) for word in ("memory", "tensors of weights", "expected", "split evenly", "divide")
+        )
     else:
         assert setting in {"max_length", "steps", "history_length", "group", "sweeps", "heads"}, setting
     assert time.process_time() - started < 10
