@@ -139,10 +139,10 @@ USUAL_LENGTH = 10
 def lengths_of(k: int | Sequence[int] | None, n_items: int, sampled: bool = False) -> list[int]:
     """Distinct lengths of lists, ascending, each checked against the number of ranked items.
 
-    When None, 10, or as many as there are.
+    When None, 10, or all items of a smaller catalogue.
     """
     if k is None:
-        return [max(1, min(USUAL_LENGTH, n_items - sampled))]
+        k = USUAL_LENGTH if sampled else max(1, min(USUAL_LENGTH, n_items))
     ks = sorted({k} if isinstance(k, int) else set(k))
     if not ks:
         raise ConfigError("no length of list was given: expected one k or more, such as k=(5, 10).")
