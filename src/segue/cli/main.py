@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import NamedTuple, TextIO
 
 from segue.errors import ConfigError, SegueError, nearest
@@ -74,13 +78,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0: done. 1: an error in the data, a file or the training. 2: an error in the command line or the configuration.
-        130: interrupted.
+        130: interrupted, by Ctrl-C or SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _imported_first.clear()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _terminable():
         warnings.showwarning = _show_warning
         return _guarded(words)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Treat SIGTERM, with which schedulers end a job, like Ctrl-C, unless the program treats it already."""
+    outside = threading.current_thread() is not threading.main_thread()
+    if outside or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would disturb the tidying up
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _guarded(words: list[str]) -> int:
@@ -195,7 +218,7 @@ def _help() -> str:
         "  0    done",
         "  1    an error in the data, a file or the training: the message says what to do",
         "  2    an error in the command line or the configuration: the message names the option",
-        "  130  interrupted by Ctrl-C",
+        "  130  interrupted by Ctrl-C or SIGTERM",
         "",
     ]
     return "\n".join(lines)
