@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -200,6 +201,34 @@ class FileKind:
         return not size or any(all(sign in content for sign in signs) for signs in self._signs)
 
 
+PICTURE = FileKind("a picture", (b"Made by segue",))
+_PNG, _PNG_HEADER = b"\x89PNG\r\n\x1a\n", 33
+
+
+def marked_picture(content: bytes, suffix: str) -> bytes:
+    """A picture that says that segue made it, so that it can be replaced later.
+
+    Parameters
+    ----------
+    content
+        A file in the format of the suffix.
+    suffix
+        ".png", ".svg", ".pdf" or ".dot"; pictures of other formats stay as they are.
+    """
+    if suffix == ".png" and content.startswith(_PNG):
+        text = b"tEXtSoftware\0Made by segue"
+        chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
+        return content[:_PNG_HEADER] + chunk + content[_PNG_HEADER:]
+    notes = {".svg": b"<!-- Made by segue -->\n", ".pdf": b"% Made by segue\n", ".dot": b"// Made by segue\n"}
+    return content.rstrip(b"\n") + b"\n" + notes[suffix] if suffix in notes else content
+
+
+def write_picture(path: Path, content: bytes) -> None:
+    """Write a picture atomically; only a picture that segue made is replaced."""
+    with atomic_file(path, PICTURE) as temporary:
+        temporary.write_bytes(marked_picture(content, path.suffix.lower()))
+
+
 def check_file(path: Path, kind: FileKind | None, overwrite: bool | None = None) -> None:
     """Raise a StorageError if writing a file of this kind to `path` would delete something else."""
     target = real(path)
@@ -232,10 +261,7 @@ def check_folder(path: Path, kind: str | None, overwrite: bool | None = None) ->
         False refuses a folder of the same kind too.
     """
     target = real(path)
-    if _holds_us(target):
-        raise StorageError(
-            f"{path or '.'} is the current folder or holds it, and cannot be written as a whole: name a folder in it."
-        )
+    check_not_inside(path)
     collect(target.parent)
     if not target.exists():
         return
@@ -288,13 +314,16 @@ def _is_manifest(file: Path) -> bool:
     return isinstance(content, dict) and {"kind", "format_version", "files"} <= content.keys()
 
 
-def _holds_us(folder: Path) -> bool:
-    """Return whether the current folder is this one or lies within it."""
+def check_not_inside(path: Path) -> None:
+    """Raise a StorageError if the current folder is `path` or lies in it: it cannot be replaced as a whole."""
     try:
         here = Path.cwd()
     except FileNotFoundError:
-        return False
-    return folder in (here, *here.parents)
+        return
+    if real(path) in (here, *here.parents):
+        raise StorageError(
+            f"{path} is the current folder or holds it, so it cannot be replaced as a whole: name a folder in it."
+        )
 
 
 def _is_run(folder: Path) -> bool:

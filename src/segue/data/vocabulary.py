@@ -275,6 +275,11 @@ def as_ids(ids: Iterable[Any]) -> pl.Series:
         The ids have several types, such as numbers and strings; they are no ids, such as lists; or they are floats of
         2⁵³ and more, which have lost digits.
     """
+    if isinstance(ids, list) and len(ids) == 1:  # a service asks for one user at a time
+        if type(ids[0]) is str:
+            return pl.Series(ids, dtype=pl.String)
+        if type(ids[0]) is int and abs(ids[0]) < _EXACT:
+            return pl.Series(ids, dtype=pl.Int64)
     series = raw_series(ids)
     if series.dtype in (pl.Int64, pl.String):
         return series

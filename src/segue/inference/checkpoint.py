@@ -22,7 +22,8 @@ from segue.locks import put
 FORMAT_VERSION = 1
 LAST, BEST = "last.safetensors", "best.safetensors"
 """Files in a run with its state and with the weights of its best epoch so far."""
-_NEXT_BEST = "best.next.safetensors"
+NEXT_BEST = "best.next.safetensors"
+"""File in a run with the weights of a new best epoch, until the state that names the epoch is saved."""
 EPOCHS = "epochs"
 """Folder in a run with the kept weights of single epochs."""
 
@@ -74,12 +75,12 @@ def save_best(run: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any])
     Call `confirm_best` after that state is saved. A process that is killed in between leaves the former best weights
     with the former state, or the new ones with the new state.
     """
-    save_checkpoint(run / _NEXT_BEST, tensors, note)
+    save_checkpoint(run / NEXT_BEST, tensors, note)
 
 
 def confirm_best(run: Path) -> None:
     """Put the weights of `save_best` in the place of the former ones if the saved state names their epoch."""
-    file = run / _NEXT_BEST
+    file = run / NEXT_BEST
     if not file.is_file():
         return
     if (run / LAST).is_file() and _best_epoch(read_note(file)) == _best_epoch(read_note(run / LAST)):

@@ -411,6 +411,7 @@ class Recommender:
         as_of: AsOf | None = None,
         unknown: Unknown = "skip",
         chunk: Count = 50_000,
+        overwrite: bool | None = None,
         progress: Progress | None = None,
     ) -> Path:
         """Write the lists of many users to one file, in parts: it needs little memory, and a killed run continues.
@@ -419,11 +420,13 @@ class Recommender:
         ----------
         path
             A path that ends in .parquet, .csv or .jsonl. The folder `<path>.parts` holds finished parts; the file is
-            written at the end and replaces an existing one.
+            written at the end and replaces earlier lists. Anything else that is there is refused.
         users, k, exclude_seen, allow, deny, as_of, unknown
             As in `recommend`.
         chunk
             Number of users in a part.
+        overwrite
+            False refuses to replace lists too.
         progress
             Called with the number of users done and the number of all users. None shows a bar on a terminal and in a
             notebook.
@@ -432,8 +435,13 @@ class Recommender:
         -------
         Path
             `path`.
+
+        Raises
+        ------
+        StorageError
+            `path` holds something that is no lists of segue, or another process is writing there.
         """
-        target = Export(Path(path), chunk)
+        target = Export(Path(path), chunk, overwrite)
         rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny)
         rules.check(self.scorer.n_items)
         requested, shares = self._resolve(users, UNSET, None, as_of, unknown, allow, deny)

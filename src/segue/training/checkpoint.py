@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segue.errors import StorageError
 from segue.inference.checkpoint import load_checkpoint, save_checkpoint
-from segue.training.deferred import PERIOD
+from segue.training import deferred
 
 __all__ = ["load_checkpoint", "optimizer_tensors", "restore_optimizer", "save_checkpoint"]
 
@@ -64,7 +64,7 @@ _NUMBER = re.compile("[0-9]{1,9}")
 def _fits(tensor: Tensor, name: str, parameter: Tensor) -> bool:
     """Return whether a part of the state is a number, or one per weight or per row of its parameter."""
     if name == "waits":
-        return tensor.shape == (PERIOD + 1,)
+        return tensor.shape == (deferred.PERIOD + 1,)
     if tensor.ndim == 0:
         return True
     sizes = zip(tensor.shape[1:], parameter.shape[1:], strict=False)
