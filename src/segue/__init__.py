@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from segue.evaluation.tasks.next_items import evaluate
     from segue.evaluation.tasks.ratings import evaluate_ratings
     from segue.evaluation.tasks.sessions import evaluate_sessions
+    from segue.inference.asking.everyone import EVERYONE
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
     from segue.models.arerec.arerec import ARERec
@@ -58,6 +59,7 @@ _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
     "CountingModel": "segue.models.base",
     "Dataset": "segue.data.dataset",
+    "EVERYONE": "segue.inference.asking.everyone",
     "GRU4Rec": "segue.models.gru4rec",
     "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits.by_user",
@@ -104,6 +106,7 @@ _HOMES = {
 
 # Written out for type checkers and editors; a test holds it equal to _HOMES.
 __all__ = [
+    "EVERYONE",
     "SSEPT",
     "ARERec",
     "CountingModel",

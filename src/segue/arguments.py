@@ -107,7 +107,7 @@ def check_fields(instance: Any) -> None:
     ConfigError
         A field has the wrong type.
     """
-    for field in _fields(type(instance)):
+    for field in _fields(type(instance)):  # type: ignore[arg-type]
         field.fitted(getattr(instance, field.name))
 
 

@@ -299,5 +299,5 @@ def test_scores_that_are_not_finite() -> None:
 
 def test_no_users() -> None:
     assert recommender().recommend([], k=1).shape == (0, 5)
-    assert recommender().recommend(histories={}, k=1).shape == (0, 5)
+    assert recommender().recommend(histories=[], k=1).shape == (0, 5)
     assert recommender().score([], 10).shape == (0, 2)

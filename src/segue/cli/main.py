@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0: done. 1: an error in the data, a file or the training. 2: an error in the command line or the configuration.
-        130: interrupted.
+        130: interrupted, by Ctrl-C or SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _imported_first.clear()
@@ -125,7 +125,10 @@ def _guarded(words: list[str], interrupts: threading.Event) -> int:
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Yield an event that is set by Ctrl-C, which still raises KeyboardInterrupt; tracebacks of it are not shown."""
+    """Yield an event that is set by Ctrl-C, which still raises KeyboardInterrupt; tracebacks of it are not shown.
+
+    SIGTERM, by which schedulers end a job, is treated like Ctrl-C, unless the program treats it already.
+    """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted
@@ -135,18 +138,28 @@ def _interrupts() -> Iterator[threading.Event]:
         interrupted.set()
         signal.default_int_handler(number, frame)
 
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would disturb the tidying up
+        interrupted.set()
+        raise KeyboardInterrupt
+
     def show(unraisable: sys.UnraisableHookArgs) -> None:
         if not issubclass(unraisable.exc_type, KeyboardInterrupt):
             before_hook(unraisable)
 
     before, before_hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     own = before is signal.default_int_handler
+    terminable = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     sys.unraisablehook = show
     if own:
         signal.signal(signal.SIGINT, interrupt)
+    if terminable:
+        signal.signal(signal.SIGTERM, terminate)
     try:
         yield interrupted
     finally:
+        if terminable:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.unraisablehook = before_hook
         if own:
             signal.signal(signal.SIGINT, before)
@@ -258,7 +271,7 @@ def _help() -> str:
         "  0    done",
         "  1    an error in the data, a file or the training: the message says what to do",
         "  2    an error in the command line or the configuration: the message names the option",
-        "  130  interrupted by Ctrl-C",
+        "  130  interrupted by Ctrl-C or SIGTERM",
         "",
     ]
     return "\n".join(lines)

@@ -70,6 +70,9 @@ class ReadingOptions(Settings):
     header: bool | None = None
     """Read the first line as names of columns."""
 
+    quote: str | None = None
+    """Quote mark around fields, or "none" if quote marks are ordinary characters."""
+
     time_unit: str | None = None
     """Unit of times that are numbers: s, ms, us or ns."""
 
@@ -187,6 +190,7 @@ def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
         format=reading.format,
         separator={r"\t": "\t", "tab": "\t"}.get(reading.separator or "", reading.separator),
         header=reading.header,
+        quote=reading.quote,
         time_unit=reading.time_unit,
         bad_rows=reading.bad_rows,
     )

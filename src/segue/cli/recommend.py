@@ -95,11 +95,12 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--basket goes with neither --all nor --out: it is that of one user.")
     users = ids_of(options.users, options.users_file)
 
+    from segue.inference.asking.everyone import EVERYONE
     from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
     if options.out is not None:
-        _export(recommender, options, users)
+        _export(recommender, options, EVERYONE if options.all else users)
         return 0
     lists = recommender.recommend(
         users,
@@ -116,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _export(recommender: Recommender, options: RecommendOptions, users: list[str] | None) -> None:
+def _export(recommender: Recommender, options: RecommendOptions, users: object) -> None:
     assert options.out is not None
     with _bar() as progress:
         path = recommender.export(

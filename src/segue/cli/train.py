@@ -26,7 +26,7 @@ _ALIASES = {"model": "model.name"}
 _NOTES = """\
 Each model has its own options: `segue train --model ssept --help`.
 A run is a folder. The other commands use its `recommender`; `metrics.csv` and `curves.png` show the course of the
-training. Ctrl-C saves the state; the same command with --resume continues exactly there."""
+training. Ctrl-C and SIGTERM save the state; the same command with --resume continues exactly there."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class TrainOptions(Settings):
 
     resume: bool = False
     """Continue the run in --out, exactly as if it had never stopped."""
+
+    overwrite: bool = False
+    """Replace a run in --out. Anything else that is there is refused, and nothing foreign is deleted."""
 
     processes: Annotated[int, Range(1, 1024)] = 1
     """Number of processes that share the work: one per device or, on a CPU, each with a part of the cores."""
@@ -107,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
             out=options.out,
             resume=options.resume,
             refit=options.refit,
+            overwrite=options.overwrite or None,
             quiet=options.quiet or not is_main,
         )
     if is_main:
@@ -121,13 +125,11 @@ def _usual_split(
     if splitting.split is not None:
         return {}
     from segue.evaluation.tasks.task import task_named
-    from segue.files import read_json
+    from segue.training.run_manifest import read_run
 
-    former = Path(options.out) / "run.json"
-    if options.resume and former.is_file():
-        split = read_json(former).get("split")
-        if isinstance(split, dict):
-            return split
+    split = read_run(Path(options.out)).get("split") if options.resume else None
+    if split is not None:
+        return dict(split)
     return task_named(config.task).suitable_split(dataset)
 
 
@@ -151,15 +153,16 @@ def _report(recommender: Recommender, options: TrainOptions) -> None:
 
 @contextmanager
 def _resume_hint(argv: Sequence[str]) -> Iterator[None]:
-    """Add to a Ctrl-C within the command that continues the run."""
+    """Add to a Ctrl-C or SIGTERM within the command that continues the run."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         if "RANK" in os.environ:
             # One of several processes: the launcher prints the hint once, and passes the signal on.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED) from None
-        words = [word for word in argv if word != "--resume"]
+        words = [word for word in argv if word not in ("--resume", "--overwrite")]
         command = shlex.join(command_line("train", [*words, "--resume"]))
         interrupt.add_note(f"Go on where it stopped with\n  {command}")
         raise

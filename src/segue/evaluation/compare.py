@@ -11,12 +11,13 @@ import numpy.typing as npt
 from rich.table import Table
 
 from segue.arguments import checked
+from segue.display import as_html, as_text
 from segue.errors import ConfigError, EvaluationError, nearest
 from segue.evaluation.metrics import Floats
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval, sign_flip_p_value
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.registry import lower_is_better
-from segue.evaluation.tasks.result import Evaluation, as_text
+from segue.evaluation.tasks.result import Evaluation
 from segue.settings import Range, Seed
 
 
@@ -58,9 +59,9 @@ class Difference:
     """The better model, if the interval excludes 0; for an error the one with less of it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Two models on the same questions.
+    """Two models on the same questions. Printed and in a notebook it is a table.
 
     Attributes
     ----------
@@ -98,6 +99,13 @@ class Comparison:
 
     def __str__(self) -> str:
         return as_text(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        parts = [as_html(self.table())]
+        parts += [as_html(other.table(), caption=way) for way, other in self.sessions.items()]
+        return "".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

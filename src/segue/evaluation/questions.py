@@ -168,3 +168,14 @@ def _check(scorer: Scorer, holdout: Holdout) -> None:
             f"the model knows {scorer.n_items:,} items and the Holdout's Dataset has {holdout.dataset.n_items:,}: the "
             "model was fitted on another Dataset."
         )
+    require_same_ids(scorer.model, holdout, users=scorer.model.personal and holdout.known)
+
+
+def require_same_ids(model: Model, holdout: Holdout, users: bool) -> None:
+    """Raise an EvaluationError if the model was fitted with other items than the Holdout's, or with other users."""
+    others = [name for name in model.other_vocabularies(holdout.dataset) if name == "items" or users]
+    if others:
+        raise EvaluationError(
+            f"the model was fitted with other {' and '.join(others)} than those of the Holdout's Dataset, even if "
+            "their number is the same: split the Dataset that the model was fitted on, or fit the model again."
+        )

@@ -79,6 +79,18 @@ class Attention(NamedTuple):
     places: npt.NDArray[np.int64]
 
 
+class Vocabularies(NamedTuple):
+    """Fingerprints of the vocabularies of users and items."""
+
+    users: str
+    items: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Vocabularies:
+        """The fingerprints of a Dataset."""
+        return cls(dataset.users.fingerprint, dataset.catalogue.fingerprint)
+
+
 class Model(nn.Module, ABC):
     """Interface between a model and the Recommender or the evaluation. It uses codes, never raw ids.
 
@@ -98,6 +110,9 @@ class Model(nn.Module, ABC):
 
     needs_history: ClassVar[bool] = True
     """True if the model needs a history. False if it has scores even for an unknown user without history."""
+
+    vocabularies: Vocabularies | None = None
+    """Fingerprints of the vocabularies that the model was fitted with; None until a Recommender is made of it."""
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
         super().__init__()
@@ -138,6 +153,20 @@ class Model(nn.Module, ABC):
         It is called once, before `examples`. Apart from it, only the trainer and `count` change the model.
         """
 
+    def fault(self) -> str | None:
+        """Fault of the present tensors that would make answers wrong or impossible, in words; None if there is none.
+
+        Called after tensors were loaded from a file, which may have been edited. Names, shapes and types fit by then,
+        and floating-point numbers are finite. A model, or a part of one with a method of this name, checks its own
+        tables here, such as ranges of codes.
+        """
+        for part in self.modules():
+            check = None if part is self else getattr(part, "fault", None)
+            fault: str | None = None if check is None else check()
+            if fault is not None:
+                return fault
+        return None
+
     def frozen(self) -> Self:
         """Return a twin in evaluation mode that shares the tensors of the model, whatever mode the model is in.
 
@@ -151,6 +180,13 @@ class Model(nn.Module, ABC):
                 if settle is not None:
                     settle()
         return twin
+
+    def other_vocabularies(self, dataset: Dataset) -> list[str]:
+        """Vocabularies of a Dataset, "users" or "items", other than those of the fit; none if that is not known."""
+        if self.vocabularies is None:
+            return []
+        pairs = zip(Vocabularies._fields, self.vocabularies, Vocabularies.of(dataset), strict=True)
+        return [name for name, own, other in pairs if own != other]
 
     @property
     def device(self) -> torch.device:

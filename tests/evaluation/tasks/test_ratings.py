@@ -22,11 +22,12 @@ from segue.data.splits.by_user import (
     random_rows,
     time_cut,
 )
+from segue.display import as_text
 from segue.errors import ConfigError, DataError, EvaluationError, SegueError
 from segue.evaluation.compare import compare
 from segue.evaluation.tasks.next_items import evaluate
 from segue.evaluation.tasks.ratings import evaluate_ratings
-from segue.evaluation.tasks.result import Evaluation, as_text, side_by_side
+from segue.evaluation.tasks.result import Evaluation, side_by_side
 from segue.models.arerec.arerec import ARERec
 from segue.models.base import Model
 from segue.models.ratings import Rated

@@ -17,12 +17,15 @@ import numpy.typing as npt
 from segue.arguments import check_fields, checked
 from segue.data.ragged import Int64
 from segue.errors import ConfigError, StorageError
-from segue.files import atomic_file
+from segue.files import FileKind, atomic_file
+from segue.locks import collect
 from segue.memory import require_memory
 from segue.settings import Count, Penalty, Seed, Settings, between
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
+
+TRUTH = FileKind("the truth of a simulation", (b"omega.npy", b"prices.npy"))
 
 FIRST_ITEM = 2
 """Raw id of the first item: 0 and 1 are the begin and end of a basket in the session file."""
@@ -179,7 +182,7 @@ class Planted:
     @checked
     def save(self, path: str | Path) -> Path:
         """Write one .npz file (arrays, and the settings as JSON), and return its path."""
-        with atomic_file(Path(path)) as temporary, temporary.open("wb") as stream:
+        with atomic_file(Path(path), TRUTH) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(
                 stream,
                 settings=np.array(json.dumps(asdict(self.market))),
@@ -200,6 +203,7 @@ class Planted:
         StorageError
             The file is missing, damaged or of another kind.
         """
+        collect(Path(path).parent)  # a simulation that was killed may have left its last step to us
         try:
             with np.load(Path(path), allow_pickle=False) as archive:
                 content: dict[str, Any] = {name: archive[name] for name in archive.files}

@@ -11,6 +11,7 @@ from segue.arguments import check_fields, checked
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
+from segue.display import pairs_as_html
 from segue.errors import DataError
 from segue.settings import Count, Seed
 
@@ -50,6 +51,11 @@ class Holdout:
 
     def __repr__(self) -> str:
         return f"Holdout({self.name}: {len(self):,} users, {int(self.n_targets.sum()):,} targets)"
+
+    def _repr_html_(self) -> str:
+        return pairs_as_html(
+            f"Holdout: {self.name}", {"users": f"{len(self):,}", "targets": f"{int(self.n_targets.sum()):,}"}
+        )
 
     @property
     def n_targets(self) -> Int64:
@@ -112,7 +118,7 @@ class Holdout:
         return self.dataset.until(ends)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """A training view with the Holdouts that choose and judge the model.
 
@@ -138,6 +144,20 @@ class Split:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+    def __repr__(self) -> str:
+        return f"Split({self.spec['name']}: train {self.train!r}, {self.validation!r}, {self.test!r})"
+
+    def _repr_html_(self) -> str:
+        settings = {name: value for name, value in self.spec.items() if name != "name"}
+        parts = {
+            "train": f"{self.train.n_interactions:,} interactions",
+            **{
+                part.name: f"{len(part):,} users, {int(part.n_targets.sum()):,} targets"
+                for part in (self.validation, self.test)
+            },
+        }
+        return pairs_as_html(f"Split: {self.spec['name']}", parts | settings)
 
     @property
     def refit(self) -> Dataset:

@@ -29,7 +29,7 @@ _PERIODS = 60
 _POINTS = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Description(Figures):
     """The figures of a Dataset, with the ways to show them.
 
@@ -56,6 +56,14 @@ class Description(Figures):
         from segue.data.statistics.views import text
 
         return text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from segue.data.statistics.views import tables
+        from segue.display import as_html
+
+        return as_html(*tables(self))
 
     def picture(self, path: str | Path) -> Path:
         """Draw the distributions into a file (.png, .svg or .pdf) and return its path."""

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segue.display import as_text
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,25 +23,27 @@ _BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
-def table(description: Figures) -> RenderableType:
+def tables(description: Figures) -> list[Table]:
     """Tables of counts, distributions and preparation steps."""
-    from rich.console import Group
-
-    parts: list[RenderableType] = [_table(("", ""), list(facts(description).items())), _distribution_table(description)]
+    parts = [_table(("", ""), list(facts(description).items())), _distribution_table(description)]
     if description.ratings is not None:
         parts.append(_rating_table(description.ratings))
     if description.steps:
         parts.append(_step_table(description))
-    return Group(*parts)
+    return parts
+
+
+def table(description: Figures) -> RenderableType:
+    """The same tables as one for the terminal."""
+    from rich.console import Group
+
+    return Group(*tables(description))
 
 
 def text(description: Figures) -> str:
-    """The same tables as plain text, 100 columns wide."""
-    from rich.console import Console
-
-    written = io.StringIO()
-    Console(file=written, width=100, color_system=None).print(table(description))
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).rstrip()
+    """The same tables as plain text, 100 columns wide or as wide as they need."""
+    lines = as_text(table(description), width=100).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def facts(description: Figures) -> dict[str, str]:
@@ -147,7 +150,7 @@ def picture(description: Figures, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from segue.files import atomic_file
+    from segue.files import write_picture
 
     panels = 2 + sum(part is not None for part in (description.sessions, description.times, description.ratings))
     rows, columns = (1, panels) if panels < 4 else (2, -(-panels // 2))
@@ -169,8 +172,9 @@ def picture(description: Figures, path: Path) -> Path:
         _draw_times(next(axes), description.times)
     if description.ratings is not None:
         _draw_ratings(next(axes), description.ratings)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower()[1:])
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix.lower()[1:])
+    write_picture(path, drawn.getvalue())
     return path
 
 

@@ -61,6 +61,14 @@ class Chunk:
         inside = (items >= self.start) & (items < self.stop)
         self.scores[rows[inside], items[inside] - self.start] = -torch.inf
 
+    def keep_only(self, limited: Tensor, rows: Tensor, items: Tensor) -> None:
+        """Set all scores of the rows `limited` (r,) to −inf, except those of the pairs (rows (m,), items (m,))."""
+        inside = (items >= self.start) & (items < self.stop)
+        rows, columns = rows[inside], items[inside] - self.start
+        kept = self.scores[rows, columns]
+        self.scores[limited] = -torch.inf
+        self.scores[rows, columns] = kept
+
 
 class Sweep:
     """Scores of histories for the whole catalogue, chunk by chunk, in one buffer that every chunk uses again.
