@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -77,7 +76,6 @@ class Demo:
         out = self.out
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / _MARK).is_file())):
             raise ConfigError(f"{out} exists and was not made by segue demo: choose another folder with --out.")
-        shutil.rmtree(out / "runs", ignore_errors=True)
         write_json(out / _MARK, {**asdict(self), "out": str(out)})
         made = simulate(
             self.users,
@@ -108,7 +106,14 @@ class Demo:
         configs = (Popularity(), RecentPopularity(), Markov(), SASRec(dropout=0.2))
         with _one_thread():
             return {
-                config.name: fit(config, split, training=training, out=self.out / "runs" / config.name, quiet=quiet)
+                config.name: fit(
+                    config,
+                    split,
+                    training=training,
+                    out=self.out / "runs" / config.name,
+                    overwrite=True,
+                    quiet=quiet,
+                )
                 for config in configs
             }
 

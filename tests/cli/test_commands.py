@@ -109,7 +109,9 @@ def test_simulate(tmp_path: Path, answer: Ask, complaint: Ask, capsys: pytest.Ca
     said = capsys.readouterr()
     assert "made.truth.npz" in said.out
     assert f"segue prepare {tmp_path / 'made.txt'}" in said.err
-    assert "--categories=21 is impossible" in complaint(2, "simulate", "--out", tmp_path / "x", "--categories", 21)
+    assert "--categories=21: expected a whole number from 1 to 20" in complaint(
+        2, "simulate", "--out", tmp_path / "x", "--categories", 21
+    )
     assert "ends in .parquet" in complaint(2, "simulate", "--out", tmp_path / "x.doc")
 
 

@@ -318,7 +318,7 @@ def test_help_and_yaml(package: Path, log: Path, tmp_path: Path) -> None:
     help_page = command("train", "--model", "shop.models:LastItem", "--help", paths=(package,))
     page = " ".join(help_page.stdout.split())
     assert "Settings of last-item: --model.width INT Width of the item vectors. (default: 8)" in page
-    assert "--model.start {small,large} Size of the first weights." in page
+    assert "--model.start {small,large} Size of the initial weights." in page
     (tmp_path / "run.yaml").write_text("model: {name: 'shop.models:LastItem', width: 0}\n")
     wrong = command("train", log, "--out", tmp_path / "run", "--config", tmp_path / "run.yaml", paths=(package,))
     assert wrong.returncode == 2 and "run.yaml: --model.width=0: expected 1 or more." in wrong.stderr

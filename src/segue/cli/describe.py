@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_json
+from segue.settings import PathText, Settings
 
 
 @dataclass(frozen=True)
-class DescribeOptions:
+class DescribeOptions(Settings):
     """Dataset and output."""
 
-    dataset: str = field(metadata=POSITIONAL)
+    dataset: PathText = field(metadata=POSITIONAL)
     """Folder of the Dataset that `segue prepare` wrote."""
 
-    picture: str | None = None
+    picture: PathText | None = None
     """File for a picture of the distributions (.png, .svg or .pdf)."""
 
     json: bool = False

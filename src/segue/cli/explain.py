@@ -11,7 +11,7 @@ from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame, write_json
 from segue.cli.protocol import questions
 from segue.errors import ConfigError
-from segue.settings import Count, Settings
+from segue.settings import Count, PathText, Settings, Word
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +32,7 @@ _OF_RATINGS = "\neffect: the expected rating minus the one without that neighbou
 class ExplainOptions(Settings):
     """Scores to explain."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     item: tuple[str, ...] | None = None
@@ -64,28 +64,28 @@ class ExplainOptions(Settings):
     attention: bool = False
     """Show attention weights in place of effects, by block and head."""
 
-    picture: str | None = None
+    picture: PathText | None = None
     """PNG file for a heat map of effects, from basket to suggestions."""
 
     k: Count = 8
     """Number of suggestions that --picture explains."""
 
-    map: str | None = None
+    map: PathText | None = None
     """PNG file for a heat map of mean effects in the test sessions, by category and group."""
 
     users: Count | None = None
     """Number of users for --map, drawn once; all when not given."""
 
-    categories: str | None = None
+    categories: PathText | None = None
     """CSV file with a header for --map: items and their categories."""
 
-    groups: str | None = None
+    groups: PathText | None = None
     """CSV file with a header for --map: users and their groups; one group when not given."""
 
-    truth: str | None = None
+    truth: PathText | None = None
     """File .truth.npz that `segue simulate` wrote, with categories and groups for --map."""
 
-    device: str | None = None
+    device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False

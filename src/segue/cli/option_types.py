@@ -101,12 +101,20 @@ def _bool(value: str | None, words: deque[str]) -> str:
 
 
 def _list(inner: type, value: str | None, words: deque[str]) -> str | None:
-    """Values as a JSON list, given as `a b c`, `[a, b, c]` or, if they are not texts, `1,2,3`."""
+    """Values as a JSON list, given as `a b c`, `["a", "b"]` or, if they are not texts, `1,2,3`."""
     given = [value] if value is not None else []
     while value is None and words and not words[0].startswith("--"):
         given.append(words.popleft())
     if not given:
         return None
-    if len(given) == 1 and given[0].startswith("["):
+    if len(given) == 1 and given[0].startswith("[") and (inner is not str or _is_json_list(given[0])):
         return given[0]
     return json.dumps(given) if inner is str else "[" + ",".join(given) + "]"
+
+
+def _is_json_list(text: str) -> bool:
+    """Return whether a text is a list in JSON; a text such as "[deleted]" is an id."""
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False

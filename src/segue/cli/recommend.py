@@ -11,7 +11,7 @@ from segue.cli.asking import ids_of, items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame
 from segue.errors import ConfigError
-from segue.settings import Count, Settings
+from segue.settings import Count, PathText, Settings, Word
 
 if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
@@ -28,13 +28,13 @@ With --out, a command that was stopped goes on from there when it is given again
 class RecommendOptions(Settings):
     """Users and items."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     users: tuple[str, ...] | None = None
     """Raw ids of users."""
 
-    users_file: str | None = None
+    users_file: PathText | None = None
     """File with raw ids of users, one per line."""
 
     all: bool = False
@@ -49,16 +49,16 @@ class RecommendOptions(Settings):
     k: Count = 10
     """Length of the lists."""
 
-    out: str | None = None
+    out: PathText | None = None
     """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
 
     include_seen: bool | None = None
     """Recommend items of the history too; when not given, only with --basket. Items of the basket never are."""
 
-    allow_file: str | None = None
+    allow_file: PathText | None = None
     """File with raw ids of the only items that may be recommended, one per line."""
 
-    deny_file: str | None = None
+    deny_file: PathText | None = None
     """File with raw ids of items that may not be recommended, one per line."""
 
     as_of: str | None = None
@@ -67,7 +67,7 @@ class RecommendOptions(Settings):
     unknown: Literal["skip", "popular", "error"] = "skip"
     """Unknown users: leave them out with a warning, answer them with popular items, or stop."""
 
-    device: str | None = None
+    device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False

@@ -8,21 +8,22 @@ from dataclasses import dataclass, field
 from segue.cli.asking import ids_of, items_of, only_one, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
+from segue.settings import PathText, Settings, Word
 
 _NOTES = "  segue score runs/first --user 42 --basket 50 172 --items 1 2"
 
 
 @dataclass(frozen=True)
-class ScoreOptions:
+class ScoreOptions(Settings):
     """Users and items."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     users: tuple[str, ...] | None = None
     """Raw ids of users."""
 
-    users_file: str | None = None
+    users_file: PathText | None = None
     """File with raw ids of users, one per line."""
 
     history: tuple[str, ...] | None = None
@@ -34,7 +35,7 @@ class ScoreOptions:
     items: tuple[str, ...] | None = None
     """Raw ids of items."""
 
-    items_file: str | None = None
+    items_file: PathText | None = None
     """File with raw ids of items, one per line."""
 
     as_of: str | None = None
@@ -43,7 +44,7 @@ class ScoreOptions:
     long: bool = False
     """Write a row per user and item, instead of a column per item."""
 
-    device: str | None = None
+    device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segue.cli.main import INTERRUPTED, command_line, import_module
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
 from segue.cli.splitting import SplitOptions, split_options
-from segue.errors import ConfigError
+from segue.settings import PathText, Range, Settings, Word
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
@@ -26,17 +26,17 @@ _ALIASES = {"model": "model.name"}
 _NOTES = """\
 Each model has its own options: `segue train --model ssept --help`.
 A run is a folder. The other commands use its `recommender`; `metrics.csv` and `curves.png` show the course of the
-training. Ctrl-C saves the state; the same command with --resume continues exactly there."""
+training. Ctrl-C and SIGTERM save the state; the same command with --resume continues exactly there."""
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(Settings):
     """The data, and the folder of the run."""
 
-    dataset: str = field(metadata=POSITIONAL)
+    dataset: PathText = field(metadata=POSITIONAL)
     """Folder of the Dataset that `segue prepare` wrote."""
 
-    out: str
+    out: PathText
     """Folder of the run."""
 
     refit: bool = False
@@ -45,7 +45,10 @@ class TrainOptions:
     resume: bool = False
     """Continue the run in --out, exactly as if it had never stopped."""
 
-    processes: int = 1
+    overwrite: bool = False
+    """Replace a run in --out. Anything else that is there is refused, and nothing foreign is deleted."""
+
+    processes: Annotated[int, Range(1, 1024)] = 1
     """Number of processes that share the work: one per device or, on a CPU, each with a part of the cores."""
 
     quiet: bool = False
@@ -56,10 +59,10 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Settings):
     """The model."""
 
-    name: str = "sasrec"
+    name: Word = "sasrec"
     """Name of the model, or package.module:Class of your own."""
 
 
@@ -83,8 +86,6 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options, splitting = parser.get(TrainOptions), parser.get(split_group)
     model, training = parser.get(config), parser.get(Training)
-    if options.processes < 1:
-        raise ConfigError(f"--processes: expected 1 or more, found {options.processes}")
     if options.processes > 1 and "RANK" not in os.environ:
         from segue.training.launch import launch
 
@@ -109,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
             out=options.out,
             resume=options.resume,
             refit=options.refit,
+            overwrite=options.overwrite or None,
             quiet=options.quiet or not is_main,
         )
     if is_main:
@@ -123,13 +125,11 @@ def _usual_split(
     if splitting.split is not None:
         return {}
     from segue.evaluation.tasks.task import task_named
-    from segue.files import read_json
+    from segue.training.run_manifest import read_run
 
-    former = Path(options.out) / "run.json"
-    if options.resume and former.is_file():
-        split = read_json(former).get("split")
-        if isinstance(split, dict):
-            return split
+    split = read_run(Path(options.out)).get("split") if options.resume else None
+    if split is not None:
+        return dict(split)
     return task_named(config.task).suitable_split(dataset)
 
 
@@ -153,15 +153,16 @@ def _report(recommender: Recommender, options: TrainOptions) -> None:
 
 @contextmanager
 def _resume_hint(argv: Sequence[str]) -> Iterator[None]:
-    """Add to a Ctrl-C within the command that continues the run."""
+    """Add to a Ctrl-C or SIGTERM within the command that continues the run."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         if "RANK" in os.environ:
             # One of several processes: the launcher prints the hint once, and passes the signal on.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED) from None
-        words = [word for word in argv if word != "--resume"]
+        words = [word for word in argv if word not in ("--resume", "--overwrite")]
         command = shlex.join(command_line("train", [*words, "--resume"]))
         interrupt.add_note(f"Go on where it stopped with\n  {command}")
         raise

@@ -13,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.arguments import check_fields, checked
 from segue.data.histories import Histories
 from segue.data.item_histories import (
     ItemHistories,
     Positions,
+    is_item_order,
     item_order,
     item_order_within,
     position_type,
@@ -24,6 +26,15 @@ from segue.data.item_histories import (
 )
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.sessions import UNITS_PER_SECOND, Sessions, visible_sessions
+from segue.data.stored import (
+    DTYPES,
+    check_manifest,
+    check_offsets,
+    check_sizes,
+    check_values,
+    is_in_order,
+    map_array,
+)
 from segue.data.vocabulary import Vocabulary
 from segue.display import pairs_as_html
 from segue.errors import DataError, StorageError
@@ -35,7 +46,6 @@ FORMAT_VERSION = 2
 _DAY = 86_400_000_000
 """Microseconds of a day."""
 _MANIFEST = "dataset.json"
-_ARRAYS = ("items", "offsets", "times", "ratings", "session_offsets", "by_item")
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
 
 
@@ -85,6 +95,7 @@ class Dataset:
     in_order: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.ends is None:
             object.__setattr__(self, "ends", self.offsets[1:])
 
@@ -139,10 +150,12 @@ class Dataset:
         """True if every interaction has a time."""
         return self.times is not None
 
+    @checked
     def until(self, ends: Int64) -> Dataset:
         """View of the same data with each user's history ending at `ends` (n_users + 1,), absolute positions."""
         return replace(self, ends=ends)
 
+    @checked
     def before(self, time: int) -> Dataset:
         """View of the same data with only the interactions before `time`, in `time_unit`s.
 
@@ -188,6 +201,7 @@ class Dataset:
         """
         whole = self.n_interactions == len(self.items)
         if self.by_item is not None:
+            self._check_by_item()
             order = self.by_item if whole else self.by_item[self._visible()[self.by_item]]
         elif whole:
             order = item_order(self.items, self.times)
@@ -195,6 +209,17 @@ class Dataset:
             visible = positions(self.starts, self.ends).astype(position_type(len(self.items)), copy=False)
             order = visible[item_order(self.items[visible], None if self.times is None else self.times[visible])]
         return ItemHistories(order, offsets_of(self.item_counts()), self.offsets, self.times, self.ratings)
+
+    def _check_by_item(self) -> None:
+        """Raise a StorageError if the order of the items' histories was read from a file and is not theirs."""
+        if self.by_item is None or not isinstance(self.by_item.base, np.memmap):
+            return
+        counts = np.bincount(self.items, minlength=self.n_items + 1)
+        if not is_item_order(self.by_item, self.items, self.times, counts):
+            raise StorageError(
+                f"{self.by_item.base.filename} is not the order of the items and times of this Dataset: it was damaged "
+                "or edited. Prepare the Dataset again, or delete the file and its entry in dataset.json."
+            )
 
     def item_counts(self) -> Int64:
         """(n_items + 1,) number of visible interactions of each item; 0 for item 0."""
@@ -237,6 +262,7 @@ class Dataset:
             return False
         return int(self.times.max()) >= _DAY
 
+    @checked
     def timestamp(self, moment: int | float) -> int:
         """`moment`, in seconds since 1970, in this Dataset's `time_unit`."""
         return int(moment * UNITS_PER_SECOND[self.time_unit or "s"])
@@ -261,14 +287,29 @@ class Dataset:
             digest.update(b"sessions" + np.ascontiguousarray(self.session_offsets).tobytes())
         return digest.hexdigest()
 
-    def save(self, path: str | Path) -> Path:
-        """Write the visible interactions as a folder, atomically, and return its path."""
+    @checked
+    def save(self, path: str | Path, *, overwrite: bool | None = None) -> Path:
+        """Write the visible interactions as a folder, atomically, and return its path.
+
+        Parameters
+        ----------
+        path
+            The folder. A Dataset that is there already is replaced.
+        overwrite
+            False refuses to replace a Dataset too.
+
+        Raises
+        ------
+        StorageError
+            `path` holds something that is no Dataset, or other files beside one: nothing foreign is ever deleted.
+        """
         visible = self.compact()
-        with atomic_folder(Path(path)) as folder:
-            for name in _ARRAYS:
+        with atomic_folder(Path(path), "dataset", overwrite) as folder:
+            for name, dtypes in DTYPES.items():
                 array = getattr(visible, name)
                 if array is not None:
-                    np.save(folder / f"{name}.npy", array, allow_pickle=False)
+                    dtype = position_type(len(visible.items)) if name == "by_item" else dtypes[0]
+                    np.save(folder / f"{name}.npy", np.asarray(array, dtype=dtype), allow_pickle=False)
             if visible.ratings is not None and visible.by_item is None:
                 save_item_order(folder / "by_item.npy", visible.items, visible.times, visible.item_counts())
             self.users.save(folder / "users.parquet")
@@ -279,6 +320,7 @@ class Dataset:
                 "interactions": self.n_interactions,
                 "sessions": None if visible.session_offsets is None else len(visible.session_offsets) - 1,
                 "time_unit": self.time_unit,
+                "in_order": self.in_order,
                 "metadata": dict(self.metadata),
             }
             version = 1 if self.users.is_sorted and self.catalogue.is_sorted else 2
@@ -303,6 +345,7 @@ class Dataset:
         )
 
     @classmethod
+    @checked
     def open(cls, path: str | Path, *, verify: bool = True) -> Dataset:
         """Open a folder written by `save`; the arrays are memory-mapped, not read.
 
@@ -311,33 +354,47 @@ class Dataset:
         path
             The folder.
         verify
-            Compare checksums first (about a second per gigabyte).
+            Compare checksums and values first (about a second per gigabyte). Sizes are always compared.
 
         Raises
         ------
         StorageError
-            A file is missing, truncated or altered, or the format is newer than this segue.
+            A file is missing, truncated or altered, its values are impossible or do not fit those of the others, or
+            the format is newer than this segue.
         """
-        folder = Path(path)
-        manifest = read_manifest(folder, _MANIFEST, "dataset", FORMAT_VERSION, verify=verify)
+        return cls._open(Path(path), sums=verify, values=verify)
+
+    @classmethod
+    def _open(cls, folder: Path, *, sums: bool, values: bool) -> Dataset:
+        """Open a folder. `sums` compares checksums, `values` the values of the arrays."""
+        manifest = read_manifest(folder, _MANIFEST, "dataset", FORMAT_VERSION, verify=sums)
         missing = [name for name in _FILES if name not in manifest["files"]]
         missing += [key for key in ("time_unit", "metadata") if key not in manifest]
         if missing:
             raise StorageError(f"{folder / _MANIFEST} says nothing of {', '.join(missing)}: it was damaged or edited.")
-        arrays = {
-            name: _map(folder / f"{name}.npy") if f"{name}.npy" in manifest["files"] else None for name in _ARRAYS
+        check_manifest(manifest, folder / _MANIFEST)
+        listed = {name: f"{name}.npy" in manifest["files"] for name in DTYPES}
+        arrays: dict[str, Any] = {
+            name: map_array(folder / f"{name}.npy", dtypes) if listed[name] else None for name, dtypes in DTYPES.items()
         }
+        check_sizes(folder, arrays, manifest)
+        check_offsets(folder, arrays, manifest["interactions"])
+        in_order = manifest.get("in_order", True)
+        if values:
+            check_values(folder, arrays, manifest["items"])
+            in_order = in_order and is_in_order(arrays["times"], arrays["offsets"])
+            if not in_order and manifest.get("in_order"):  # older folders do not say it
+                raise StorageError(f"{folder / 'times.npy'} is not in the order of time: it was damaged or edited.")
         return cls(
-            **arrays,  # type: ignore[arg-type]
-            users=Vocabulary.load(folder / "users.parquet"),
-            catalogue=Vocabulary.load(folder / "items.parquet"),
+            **arrays,
+            users=Vocabulary.load(folder / "users.parquet", manifest["users"]),
+            catalogue=Vocabulary.load(folder / "items.parquet", manifest["items"]),
             time_unit=manifest["time_unit"],
             metadata=manifest["metadata"],
+            in_order=in_order,
         )
 
 
-def _map(path: Path) -> npt.NDArray[Any]:
-    """Memory-map an array file as a plain array. An empty one cannot be mapped and is read."""
-    if path.stat().st_size <= 128:
-        return np.asarray(np.load(path, allow_pickle=False))
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def open_within(folder: Path, *, values: bool) -> Dataset:
+    """Open a Dataset in a folder whose own manifest has listed all its files, so that they are compared only once."""
+    return Dataset._open(folder, sums=False, values=values)

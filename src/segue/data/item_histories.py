@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from segue.data.order import time_order
 from segue.data.ragged import Int64
 from segue.data.spool import Columns, Spool, chunks, scatter
+from segue.locks import temporary_folder
 
 Positions = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
@@ -111,11 +111,11 @@ def save_item_order(
     dtype = position_type(len(items))
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": items.shape}
     with (
-        tempfile.TemporaryDirectory(prefix=".segue-by-item-", dir=file.parent.parent) as folder,
+        temporary_folder(file.parent.parent, "by-item") as folder,
         file.open("wb") as out,
     ):
         np.lib.format.write_array_header_1_0(out, header)
-        for columns in _ranges(items, times, item_counts, dtype, Path(folder)):
+        for columns in _ranges(items, times, item_counts, dtype, folder):
             order = time_order(columns["item"], columns.get("time"))
             out.write(np.ascontiguousarray(columns["position"] if order is None else columns["position"][order]).data)
 
@@ -144,6 +144,37 @@ def _ranges(
         loaded = spool.load()
         spool.remove()
         yield loaded
+
+
+def is_item_order(
+    order: Positions,
+    items: npt.NDArray[np.int32],
+    times: npt.NDArray[np.int64] | None,
+    item_counts: Int64,
+) -> bool:
+    """Return whether `order` (n,), with values from 0 to n - 1, is `item_order(items, times)`.
+
+    >>> items, times = np.array([2, 1, 2], dtype=np.int32), np.array([8, 7, 6])
+    >>> is_item_order(np.array([1, 2, 0]), items, times, np.array([0, 1, 2]))
+    True
+    >>> is_item_order(np.array([1, 0, 2]), items, times, np.array([0, 1, 2]))
+    False
+    """
+    ends = np.cumsum(item_counts)
+    for part in chunks(len(order), _RANGE):
+        places = order[max(part.start - 1, 0) : part.stop]
+        numbers = np.arange(max(part.start - 1, 0), part.stop)
+        item = np.take(items, places)
+        # As many places as the item has, each before the next: then they are all its places.
+        if not (np.all(numbers < ends[item]) and np.all(numbers >= ends[item] - item_counts[item])):
+            return False
+        later = places[1:] > places[:-1]
+        if times is not None:
+            time = np.take(times, places)
+            later = np.where(time[1:] == time[:-1], later, time[1:] > time[:-1])
+        if not np.all(later | (item[1:] != item[:-1])):
+            return False
+    return True
 
 
 def position_type(n: int) -> np.dtype[Any]:

@@ -20,6 +20,7 @@ from segue.data.histories import Histories
 from segue.data.order import time_order
 from segue.data.preparing.prepare import prepare
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.data.reading.read import Log, open_source
 from segue.data.sessions import UNITS_PER_SECOND
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
@@ -121,7 +122,9 @@ def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Event
     DataError
         The frame cannot be read, or it lacks the times that the Dataset has.
     """
-    arrived = prepare(frame, duplicates="keep", **_session_options(dataset, frame))
+    # A frame without times is either in order or an error: no warning is needed.
+    opened = frame if isinstance(frame, Log) else open_source(frame, quiet=True)
+    arrived = prepare(opened, duplicates="keep", **_session_options(dataset, frame))
     if need_times and dataset.times is not None and arrived.times is None:
         raise DataError(
             "the events have no times, and the Dataset has: add a column of times, such as 'timestamp', so that the "

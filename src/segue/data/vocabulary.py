@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.errors import DataError, UnknownIdError
+from segue.errors import DataError, StorageError, UnknownIdError
 
 Codes = npt.NDArray[np.int64]
 
@@ -192,9 +192,33 @@ class Vocabulary:
         self.ids.to_frame().write_parquet(path)
 
     @classmethod
-    def load(cls, path: Path) -> Vocabulary:
-        """Read a file that `save` wrote; every id keeps its code."""
-        return cls.in_order(pl.read_parquet(path, memory_map=False)["id"])
+    def load(cls, path: Path, size: int | None = None) -> Vocabulary:
+        """Read a file that `save` wrote; every id keeps its code.
+
+        Parameters
+        ----------
+        path
+            The file.
+        size
+            Number of ids that it must hold; None for any.
+
+        Raises
+        ------
+        StorageError
+            The file is no Parquet file, has other columns or types, or an id is missing or occurs twice.
+        """
+        try:
+            frame = pl.scan_parquet(path)
+            schema, rows = frame.collect_schema(), frame.select(pl.len()).collect().item()
+            if list(schema) != ["id"] or schema["id"] not in (pl.Int64, pl.String):
+                raise StorageError(f"{path} has the columns {dict(schema)}: expected id, of integers or texts.")
+            if size is not None and rows != size:
+                raise StorageError(f"{path} holds {rows:,} ids, expected {size:,}: it belongs to another folder.")
+            return cls.in_order(pl.read_parquet(path, memory_map=False)["id"])
+        except DataError as error:
+            raise StorageError(f"{path}: {error}") from None
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            raise StorageError(f"{path} is not a readable Parquet file: {error}") from None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -251,6 +275,11 @@ def as_ids(ids: Iterable[Any]) -> pl.Series:
         The ids have several types, such as numbers and strings; they are no ids, such as lists; or they are floats of
         2⁵³ and more, which have lost digits.
     """
+    if isinstance(ids, list) and len(ids) == 1:  # a service asks for one user at a time
+        if type(ids[0]) is str:
+            return pl.Series(ids, dtype=pl.String)
+        if type(ids[0]) is int and abs(ids[0]) < _EXACT:
+            return pl.Series(ids, dtype=pl.Int64)
     series = raw_series(ids)
     if series.dtype in (pl.Int64, pl.String):
         return series

@@ -17,7 +17,9 @@ import numpy.typing as npt
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError
-from segue.files import atomic_file
+from segue.files import FileKind, atomic_file
+
+_FILE = FileKind("a file of candidates", (b"users.npy", b"codes.npy", b"seed.npy"))
 
 Law = Literal["uniform", "popularity"]
 
@@ -73,7 +75,7 @@ class Candidates:
 
     def save(self, path: str | Path) -> Path:
         """Write an .npz file, atomically, and return its path."""
-        with atomic_file(Path(path)) as temporary, temporary.open("wb") as stream:
+        with atomic_file(Path(path), _FILE) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(
                 stream,
                 users=self.users,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from segue.arguments import checked
 from segue.display import as_html, as_text
 from segue.errors import ConfigError, EvaluationError, nearest
 from segue.evaluation.metrics import Floats
@@ -17,6 +18,7 @@ from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval, si
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.registry import lower_is_better
 from segue.evaluation.tasks.result import Evaluation
+from segue.settings import Range, Seed
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,15 @@ class Comparison:
         return table
 
 
+@checked
 def compare(
     a: Evaluation,
     b: Evaluation,
     *,
     metric: str | Sequence[str] | None = None,
     names: tuple[str, str] | None = None,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resamples: Annotated[int, Range(1, 1_000_000)] = 10_000,
+    seed: Seed = 0,
 ) -> Comparison:
     """Test whether two models differ on the same users.
 
@@ -180,12 +183,10 @@ def compare(
     Raises
     ------
     ConfigError
-        One of the evaluations lacks a metric, or `resamples` is not positive.
+        One of the evaluations lacks a metric, or an argument has a wrong type or is out of range.
     EvaluationError
         The users or the settings differ.
     """
-    if resamples < 1:
-        raise ConfigError(f"resamples is {resamples}: expected 1 or more.")
     ways = [way for way in a.sessions if way in b.sessions]
     known = dict.fromkeys(_common(a, b) + [name for way in ways for name in _common(a.sessions[way], b.sessions[way])])
     wanted = list(known) if metric is None else [metric] if isinstance(metric, str) else list(metric)

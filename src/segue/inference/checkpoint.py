@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from segue.errors import StorageError
-from segue.files import atomic_file
+from segue.files import atomic_file, parse_json
+from segue.locks import put
 
 FORMAT_VERSION = 1
+LAST, BEST = "last.safetensors", "best.safetensors"
+"""Files in a run with its state and with the weights of its best epoch so far."""
+NEXT_BEST = "best.next.safetensors"
+"""File in a run with the weights of a new best epoch, until the state that names the epoch is saved."""
 EPOCHS = "epochs"
 """Folder in a run with the kept weights of single epochs."""
 
@@ -42,27 +49,167 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     StorageError
         The file is missing, not a safetensors file (a pickle, for example), of a future version, or altered.
     """
+    with _opened(path) as stored:
+        header = dict(stored.metadata() or {})
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    note = _note(path, header)
+    if header.pop("sha256", None) != _digest(tensors, header):
+        raise StorageError(f"{path} does not match its checksum: it was altered after it was written.")
+    return tensors, note
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Read the note of a checkpoint without its tensors, so without comparing its checksum.
+
+    Raises
+    ------
+    StorageError
+        The file is missing, not a checkpoint, or of a future version.
+    """
+    return _note(path, _header(path))
+
+
+def save_best(run: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
+    """Write the weights of a new best epoch. They become the best ones with the state that names this epoch.
+
+    Call `confirm_best` after that state is saved. A process that is killed in between leaves the former best weights
+    with the former state, or the new ones with the new state.
+    """
+    save_checkpoint(run / NEXT_BEST, tensors, note)
+
+
+def confirm_best(run: Path) -> None:
+    """Put the weights of `save_best` in the place of the former ones if the saved state names their epoch."""
+    file = run / NEXT_BEST
+    if not file.is_file():
+        return
+    if (run / LAST).is_file() and _best_epoch(read_note(file)) == _best_epoch(read_note(run / LAST)):
+        put(file, run / BEST)
+    else:
+        file.unlink()
+
+
+def load_best(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights of the best epoch so far, and their note.
+
+    Raises
+    ------
+    StorageError
+        There are none, or they are of another run or of another moment than the state beside them.
+    """
+    confirm_best(run)
+    tensors, note = load_checkpoint(run / BEST)
+    if (run / LAST).is_file():
+        check_same_run(run / BEST, note, run / LAST, read_note(run / LAST))
+        mine, theirs = (history_of(one, run / name) for one, name in ((note, BEST), (read_note(run / LAST), LAST)))
+        shorter = min(len(mine), len(theirs))
+        # Of runs of an earlier segue the best weights may be one save ahead of the state.
+        if mine[:shorter] != theirs[:shorter]:
+            raise StorageError(f"{run / BEST} is not of the same moment as {run / LAST}: {_ANOTHER}")
+        if len(mine) <= len(theirs) and _best_epoch(note) != _best_epoch(read_note(run / LAST)):
+            raise StorageError(
+                f"{run / BEST} holds the weights of epoch {_best_epoch(note)}, and the best epoch of {run / LAST} is "
+                f"{_best_epoch(read_note(run / LAST))}: {_ANOTHER}"
+            )
+    return tensors, note
+
+
+def load_epoch(run: Path, epoch: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the kept weights of an epoch, and their note.
+
+    Raises
+    ------
+    StorageError
+        The epoch was not kept, or the file is of another epoch or of another run.
+    """
+    file = run / kept_epoch(epoch)
+    if not file.is_file():
+        kept = ", ".join(str(int(file.stem)) for file in sorted((run / EPOCHS).glob("[0-9]*.safetensors"))) or "none"
+        raise StorageError(
+            f"{run} did not keep the weights of epoch {epoch}; kept: {kept}. Train with --training.keep-every N to "
+            "keep the weights of every N-th epoch."
+        )
+    tensors, note = load_checkpoint(file)
+    state = note.get("state")
+    found = state.get("epoch") if isinstance(state, dict) else None
+    if found != epoch:
+        raise StorageError(f"{file} holds the weights of epoch {found}, not of epoch {epoch}: {_ANOTHER}")
+    if (run / LAST).is_file():
+        check_same_run(file, note, run / LAST, read_note(run / LAST))
+    return tensors, note
+
+
+def check_same_run(file: Path, note: Mapping[str, Any], other: Path, other_note: Mapping[str, Any]) -> None:
+    """Raise a StorageError unless two checkpoints are of one model, one Dataset and one seed."""
+    for name in ("model", "dataset", "seed"):
+        mine, theirs = (_identity(one).get(name) for one in (note, other_note))
+        if isinstance(mine, dict) and isinstance(theirs, dict):  # one may be older than a setting of the other
+            mine, theirs = ({key: one[key] for key in mine.keys() & theirs.keys()} for one in (mine, theirs))
+        if mine != theirs:
+            raise StorageError(f"{file} is of another run than {other} (another {name}): {_ANOTHER}")
+
+
+def history_of(note: Mapping[str, Any], place: Path) -> list[dict[str, float]]:
+    """The rows of the completed epochs in a note, or a StorageError if it has none."""
+    state = note.get("state")
+    history = state.get("history") if isinstance(state, dict) else None
+    if not isinstance(history, list) or not all(isinstance(row, dict) for row in history):
+        raise StorageError(f"{place} has no history of its epochs: it was damaged or edited.")
+    return history
+
+
+_ANOTHER = "it was put there from elsewhere. Restore the file of this run, or train into a new folder."
+
+
+def _identity(note: Mapping[str, Any]) -> dict[str, Any]:
+    """Model, Dataset and seed of a checkpoint."""
+    identity = note.get("identity")
+    if not isinstance(identity, dict):
+        return {}
+    training = identity.get("training")
+    seed = training.get("seed") if isinstance(training, dict) else None
+    return {"model": identity.get("model"), "dataset": identity.get("dataset"), "seed": seed}
+
+
+def _best_epoch(note: Mapping[str, Any]) -> Any:
+    state = note.get("state")
+    return state.get("best_epoch") if isinstance(state, dict) else None
+
+
+def _header(path: Path) -> dict[str, str]:
+    """The texts that a safetensors file holds beside its tensors."""
+    with _opened(path) as stored:
+        return dict(stored.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file; one that is missing or no such file is a StorageError."""
     if not path.is_file():
         raise StorageError(f"{path} is missing.")
     try:
         with safe_open(path, framework="pt") as stored:
-            header = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+            yield stored
     except (SafetensorError, OSError) as error:
         raise StorageError(
             f"{path} is not a readable safetensors file ({error}). segue opens no other format: pickles can run code."
         ) from None
+
+
+def _note(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
+    """The note in a header, if the file is a checkpoint of a version that this segue reads."""
     if header.get("kind") != "segue-checkpoint":
         raise StorageError(f"{path} is a safetensors file, but not a checkpoint written by segue.")
     version = header.get("format_version", "")
-    if not version.isdecimal() or int(version) > FORMAT_VERSION:
+    if not re.fullmatch("[0-9]{1,9}", version) or int(version) > FORMAT_VERSION:
         raise StorageError(
-            f"{path} has format version {version or 'none'}; this segue reads up to {FORMAT_VERSION}. "
+            f"{path} has format version {version[:20] or 'none'}; this segue reads up to {FORMAT_VERSION}. "
             "Upgrade segue to open it."
         )
-    if header.pop("sha256", None) != _digest(tensors, header):
-        raise StorageError(f"{path} does not match its checksum: it was altered after it was written.")
-    return tensors, json.loads(header["note"])
+    note = parse_json(header.get("note", ""), f"the note in {path}")
+    if not isinstance(note, dict):
+        raise StorageError(f"the note in {path} is no object: it was damaged or edited.")
+    return note
 
 
 def _digest(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:

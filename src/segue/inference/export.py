@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,27 @@ import polars as pl
 
 from segue.data.sources import HistorySource
 from segue.errors import ConfigError, StorageError
-from segue.files import atomic_file, read_json, write_json
+from segue.files import FileKind, atomic_file, check_file, contents, exclusive, read_json, real, write_json
 from segue.inference.asking.as_of import AsOf, to_timestamp
 from segue.inference.asking.ids import warn_unrated
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame
+from segue.locks import collect, is_temporary, put, temporary_folder
 from segue.models.base import Model
 
 Progress = Callable[[int, int], None]
 """Function of the number of users done and the number of all users."""
 
 _NOTE = "export.json"
+_PART = re.compile(r"export\.json|part-\d{6,}\.parquet")
+_COLUMNS = ["user", "item", "score", "rank", "model"]
+LISTS = FileKind(
+    "a file of lists",
+    (",".join(_COLUMNS).encode(),),
+    (b"PAR1", *(name.encode() for name in _COLUMNS)),
+    tuple(f'"{name}":'.encode() for name in _COLUMNS),
+)
 _SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 
@@ -40,6 +49,8 @@ class Export:
         A path that ends in .parquet, .csv or .jsonl. An existing file is replaced at the end, in one step.
     chunk
         Number of users in a part.
+    overwrite
+        False refuses to replace lists that are there already.
 
     Raises
     ------
@@ -49,6 +60,7 @@ class Export:
 
     path: Path
     chunk: int
+    overwrite: bool | None = None
 
     def __post_init__(self) -> None:
         if self.path.suffix not in _SUFFIXES:
@@ -84,22 +96,26 @@ class Export:
         Raises
         ------
         StorageError
-            `<path>.parts` exists and holds something else.
+            The path or `<path>.parts` holds something that segue did not write for an export, or another process is
+            writing there.
         """
-        folder = self.path.with_name(f"{self.path.name}.parts")
-        _open_parts(folder, {**identity, "n": n_users, "chunk": self.chunk})
-        starts = range(0, max(n_users, 1), self.chunk)
-        files = [folder / f"part-{number:06d}.parquet" for number in range(len(starts))]
-        for start, file in zip(starts, files, strict=True):
-            if progress:
-                progress(start, n_users)
-            if not file.is_file():
-                frame = lists(slice(start, min(start + self.chunk, n_users)))
-                with atomic_file(file) as temporary:
-                    frame.write_parquet(temporary)
-        with atomic_file(self.path) as temporary:
-            _join(files, temporary, self.path.suffix)
-        shutil.rmtree(folder)
+        check_file(self.path, LISTS, self.overwrite)
+        target = real(self.path)
+        folder = target.with_name(f"{target.name}.parts")
+        with exclusive(self.path):
+            _open_parts(folder, {**identity, "n": n_users, "chunk": self.chunk})
+            starts = range(0, max(n_users, 1), self.chunk)
+            files = [folder / f"part-{number:06d}.parquet" for number in range(len(starts))]
+            for start, file in zip(starts, files, strict=True):
+                if progress:
+                    progress(start, n_users)
+                if not _is_part(file):
+                    frame = lists(slice(start, min(start + self.chunk, n_users)))
+                    with atomic_file(file) as temporary:
+                        frame.write_parquet(temporary)
+            with atomic_file(self.path, LISTS, self.overwrite) as temporary:
+                _join(files, temporary, self.path.suffix)
+            _remove_parts(folder)
         if progress:
             progress(n_users, n_users)
         return self.path
@@ -176,13 +192,53 @@ def digest(array: npt.NDArray[Any]) -> str:
 
 
 def _open_parts(folder: Path, identity: dict[str, Any]) -> None:
-    """Create `folder` with a note of `identity`; delete parts of another identity."""
+    """Make `folder` with a note of `identity`; parts of another identity are deleted."""
     note = folder / _NOTE
-    if folder.exists() and not note.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    collect(folder.parent)
+    if folder.is_dir():
+        collect(folder)
+    if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder} exists and was not written by segue: remove it, or choose another path.")
-    if note.is_file() and read_json(note) != identity:
-        shutil.rmtree(folder)
-    write_json(note, identity)
+    if folder.is_dir() and any(folder.iterdir()):
+        foreign = [name for name in sorted(contents(folder)) if not (_PART.fullmatch(name) or is_temporary(name))]
+        if foreign or not note.is_file():
+            name = (foreign or [next(folder.iterdir()).name])[0]
+            raise StorageError(
+                f"{folder} holds {name}, which was not written by segue for an export: remove it, or choose another "
+                "path."
+            )
+        if _is_note_of(note, identity):
+            return
+        _remove_parts(folder)
+    # The folder and its note appear in one step.
+    with temporary_folder(folder.parent, folder.name) as made:
+        write_json(made / _NOTE, identity)
+        made.chmod(0o755)
+        put(made, folder)
+
+
+def _is_note_of(note: Path, identity: dict[str, Any]) -> bool:
+    """Return whether the parts beside a note are of the same lists; parts of a damaged note are not."""
+    try:
+        return bool(read_json(note) == identity)
+    except StorageError:
+        return False
+
+
+def _is_part(file: Path) -> bool:
+    """Return whether a file is a whole part."""
+    if not file.is_file():
+        return False
+    try:
+        return list(pl.read_parquet_schema(file)) == _COLUMNS
+    except (pl.exceptions.PolarsError, OSError):
+        return False
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove the folder of parts in one step: a process that is killed in between leaves it whole or hidden."""
+    with temporary_folder(folder.parent, folder.name) as empty:
+        folder.replace(empty)
 
 
 def _join(files: list[Path], target: Path, suffix: str) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
+from segue.arguments import checked
 from segue.errors import ConfigError, StorageError
-from segue.inference.checkpoint import EPOCHS, kept_epoch, load_checkpoint
+from segue.inference.checkpoint import kept_epoch, load_epoch
 from segue.inference.recommender import Recommender
-from segue.inference.storage import load_recommender
+from segue.inference.storage import build_for, load_recommender, load_weights
 from segue.models.base import Model
 from segue.models.registry import config_from_dict
+from segue.settings import Count, Word
 
 
-def load(path: str | Path, *, verify: bool = True, device: str | None = None, epoch: int | None = None) -> Recommender:
+@checked
+def load(
+    path: str | Path, *, verify: bool = True, device: Word | None = None, epoch: Count | None = None
+) -> Recommender:
     """Open a Recommender that `Recommender.save` or `segue.fit` wrote.
 
     Parameters
@@ -50,14 +53,16 @@ def load(path: str | Path, *, verify: bool = True, device: str | None = None, ep
 
 def _model_of_epoch(run: Path, epoch: int, best: Model) -> Model:
     """Model with the weights of an epoch; `best` gives the numbers of users and items."""
-    if not (run / kept_epoch(epoch)).is_file():
-        kept = ", ".join(str(int(file.stem)) for file in sorted((run / EPOCHS).glob("*.safetensors"))) or "none"
-        raise StorageError(
-            f"{run} did not keep the weights of epoch {epoch}; kept: {kept}. Train with --training.keep-every N to "
-            "keep the weights of every N-th epoch."
-        )
-    tensors, note = load_checkpoint(run / kept_epoch(epoch))
-    with torch.random.fork_rng(devices=[]):
-        model = config_from_dict(note["identity"]["model"]).build(best.n_users, best.n_items)
-    model.load_state_dict(tensors)
+    tensors, note = load_epoch(run, epoch)
+    file = run / kept_epoch(epoch)
+    identity = note.get("identity")
+    settings = identity.get("model") if isinstance(identity, dict) else None
+    if not isinstance(settings, dict) or settings.get("name") != best.config.name:
+        raise StorageError(f"{file} does not hold weights of the model {best.config.name!r} of this run.")
+    try:
+        config = config_from_dict(settings)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise StorageError(f"{file} does not describe a model that segue knows here: {error}") from None
+    model = build_for(config, best.n_users, best.n_items, tensors, file)
+    load_weights(model, tensors, file)
     return model.eval()

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.display import pairs_as_html
@@ -35,6 +36,7 @@ from segue.models.base import Model, Vocabularies
 from segue.models.popularity import popularity
 from segue.models.ratings import RatingModel
 from segue.progress import Bar
+from segue.settings import Count
 
 Items = Iterable[Any] | Mapping[Any, Iterable[Any]]
 """Raw ids of items for all users, or lists of them by user id."""
@@ -84,6 +86,7 @@ class Recommender:
     source: HistorySource
     """Histories of known users: the Dataset, or the Dataset with newer events."""
 
+    @checked
     def __init__(self, model: Model, dataset: Dataset, metadata: Mapping[str, Any] | None = None) -> None:
         if (model.n_users, model.n_items) != (dataset.n_users, dataset.n_items):
             raise StorageError(
@@ -116,13 +119,14 @@ class Recommender:
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
+    @checked
     def recommend(
         self,
         users: Any = UNSET,
         *,
         histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
-        k: int = 10,
+        k: Count = 10,
         exclude_seen: bool | None = None,
         allow: Items | None = None,
         deny: Items | None = None,
@@ -177,10 +181,11 @@ class Recommender:
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
         return list_frame(self.scorer, requested, self.dataset.catalogue, codes, scores)
 
+    @checked
     def complete(
         self,
         users: Any = UNSET,
-        n: int = 5,
+        n: Count = 5,
         *,
         histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
@@ -216,6 +221,7 @@ class Recommender:
         rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
+    @checked
     def score(
         self,
         users: Any = UNSET,
@@ -254,7 +260,8 @@ class Recommender:
         with Bar("users", len(requested)) as bar:
             return score_frame(self.scorer, requested, codes, shares, self.dataset.catalogue, long, bar.advance)
 
-    def similar(self, items: Any = None, k: int = 10) -> pl.DataFrame:
+    @checked
+    def similar(self, items: Any = None, k: Count = 10) -> pl.DataFrame:
         """Find similar items, by the cosine of the model's item vectors.
 
         Parameters
@@ -280,6 +287,7 @@ class Recommender:
         with Bar("items", len(codes)) as bar:
             return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k, bar.advance)
 
+    @checked
     def explain(
         self,
         users: Any = UNSET,
@@ -290,7 +298,7 @@ class Recommender:
         as_of: AsOf | None = None,
         by: By | None = None,
         measure: Measure = "score",
-        top: int | None = None,
+        top: Count | None = None,
     ) -> pl.DataFrame:
         """Explain scores: the effect of each part of the history on the score, measured by leaving the part out.
 
@@ -356,6 +364,7 @@ class Recommender:
         reasons = reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
         return self._dated(reasons)
 
+    @checked
     def attention(
         self,
         users: Any = UNSET,
@@ -388,18 +397,20 @@ class Recommender:
         requested, _ = resolve_repeated_users(self.dataset, source, users, histories, basket, timestamp)
         return attention_frame(self.scorer, source.catalogue, requested)
 
+    @checked
     def export(
         self,
         path: str | Path,
         users: Any = UNSET,
         *,
-        k: int = 10,
+        k: Count = 10,
         exclude_seen: bool = True,
         allow: Items | None = None,
         deny: Items | None = None,
         as_of: AsOf | None = None,
         unknown: Unknown = "skip",
-        chunk: int = 50_000,
+        chunk: Count = 50_000,
+        overwrite: bool | None = None,
         progress: Progress | None = None,
     ) -> Path:
         """Write the lists of many users to one file, in parts: it needs little memory, and a killed run continues.
@@ -408,11 +419,13 @@ class Recommender:
         ----------
         path
             A path that ends in .parquet, .csv or .jsonl. The folder `<path>.parts` holds finished parts; the file is
-            written at the end and replaces an existing one.
+            written at the end and replaces earlier lists. Anything else that is there is refused.
         users, k, exclude_seen, allow, deny, as_of, unknown
             As in `recommend`.
         chunk
             Number of users in a part.
+        overwrite
+            False refuses to replace lists too.
         progress
             Called with the number of users done and the number of all users. None shows a bar on a terminal and in a
             notebook.
@@ -421,8 +434,13 @@ class Recommender:
         -------
         Path
             `path`.
+
+        Raises
+        ------
+        StorageError
+            `path` holds something that is no lists of segue, or another process is writing there.
         """
-        target = Export(Path(path), chunk)
+        target = Export(Path(path), chunk, overwrite)
         rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny)
         rules.check(self.scorer.n_items)
         requested, shares = self._resolve(users, UNSET, None, as_of, unknown, allow, deny)
@@ -468,15 +486,23 @@ class Recommender:
 
     # ---- storage ------------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> Path:
+    @checked
+    def save(self, path: str | Path, *, overwrite: bool | None = None) -> Path:
         """Write the Recommender to a folder that `segue.load` opens: atomic, with checksums, without pickles.
+
+        Parameters
+        ----------
+        path
+            The folder. A Recommender that is there already is replaced.
+        overwrite
+            False refuses to replace a Recommender too.
 
         Raises
         ------
         StorageError
-            `path` exists and was not written by segue.
+            `path` holds something that is no Recommender, or other files beside one: nothing foreign is ever deleted.
         """
-        save_recommender(Path(path), self.model, self.dataset, self.metadata)
+        save_recommender(Path(path), self.model, self.dataset, self.metadata, overwrite)
         return Path(path)
 
     # ---- helpers ------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from segue.models.base import Attention, Model, ModelConfig
 from segue.models.scores import ItemScores
 
 
+@runtime_checkable
 class HasScorer(Protocol):
     """Object with a Scorer, such as a Recommender."""
 

@@ -16,11 +16,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
-from segue.data.dataset import Dataset
+from segue.data.dataset import Dataset, open_within
 from segue.errors import ConfigError, StorageError
-from segue.files import atomic_folder, read_manifest, write_manifest
-from segue.models.base import Model
+from segue.files import atomic_folder, read_manifest, whole_number, write_manifest
+from segue.models.base import Model, ModelConfig
 from segue.models.registry import config_from_dict
 
 FORMAT_VERSION = 1
@@ -31,10 +36,36 @@ _DATA = "data"
 _PICKLES = (b"\x80", b"PK\x03\x04")
 """First bytes of pickles and of the archives of torch.save."""
 
+_ENTRIES: Mapping[str, tuple[type, ...]] = {
+    "split": (dict, type(None)),
+    "options": (dict, type(None)),
+    "training": (dict, type(None)),
+    "refit": (bool, type(None)),
+}
+"""Entries of the metadata that segue reads, and their types; all others are the user's."""
 
-def save_recommender(path: Path, model: Model, dataset: Dataset, metadata: Mapping[str, Any]) -> None:
-    """Write the folder atomically; the folder of a Recommender saved before is replaced."""
-    with atomic_folder(path) as folder:
+_SLACK = 4
+"""Multiple of the tensors in a file that building its model may register."""
+_SMALL = 1 << 24
+"""Number of elements that any model may have."""
+
+
+class _TooLarge(Exception):
+    """Raised while a model is built that is many times as large as its file. Never leaves `build_for`."""
+
+
+def save_recommender(
+    path: Path, model: Model, dataset: Dataset, metadata: Mapping[str, Any], overwrite: bool | None = None
+) -> None:
+    """Write the folder atomically; the folder of a Recommender saved before is replaced, unless `overwrite` is False.
+
+    Raises
+    ------
+    StorageError
+        `path` holds something that may not be replaced, or the metadata cannot be stored.
+    """
+    _check_metadata(metadata, "the metadata")
+    with atomic_folder(path, _KIND, overwrite) as folder:
         save_model(model, str(folder / _WEIGHTS))
         dataset.save(folder / _DATA)
         content = {
@@ -68,25 +99,103 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
     folder = _find(path)
     _refuse_pickle(folder / _WEIGHTS)
     manifest = read_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
+    place = folder / _MANIFEST
     if _WEIGHTS not in manifest["files"]:
-        raise StorageError(f"{folder / _MANIFEST} does not list {_WEIGHTS}: it was damaged or edited.")
-    try:
-        settings, n_users, n_items = dict(manifest["model"]), int(manifest["users"]), int(manifest["items"])
-        metadata = dict(manifest["metadata"])
-        config = config_from_dict(settings)
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise StorageError(f"{folder / _MANIFEST} does not describe a model that segue knows here: {error}") from None
+        raise StorageError(f"{place} does not list {_WEIGHTS}: it was damaged or edited.")
+    config = _config_of(manifest, place)
+    n_users, n_items = whole_number(manifest, "users", place), whole_number(manifest, "items", place)
+    _check_metadata(manifest.get("metadata"), str(place))
     # The manifest was compared with every file already, including those of the Dataset.
-    dataset = Dataset.open(folder / _DATA, verify=False)
+    dataset = open_within(folder / _DATA, values=verify)
     if (dataset.n_users, dataset.n_items) != (n_users, n_items):
         raise StorageError(
             f"{folder} holds a model of {n_users:,} users and {n_items:,} items with a Dataset of "
             f"{dataset.n_users:,} and {dataset.n_items:,}: the two do not belong together."
         )
-    with torch.random.fork_rng(devices=[]):
-        model = config.build(n_users, n_items)
-    _load_weights(model, folder / _WEIGHTS)
-    return model.eval(), dataset, metadata
+    tensors = _read_weights(folder / _WEIGHTS)
+    model = build_for(config, n_users, n_items, tensors, folder / _WEIGHTS)
+    load_weights(model, tensors, folder / _WEIGHTS)
+    return model.eval(), dataset, dict(manifest["metadata"])
+
+
+def build_for(config: ModelConfig, n_users: int, n_items: int, tensors: Mapping[str, Tensor], file: Path) -> Model:
+    """Build a module for the tensors of a file.
+
+    It is built without memory first, and given up as soon as it needs more than the file holds: a folder that asks for
+    an immense model is refused before any work.
+
+    Parameters
+    ----------
+    config, n_users, n_items
+        The model, and its numbers of users and items.
+    tensors
+        The tensors that will be loaded.
+    file
+        The file that they are from, for errors.
+    """
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    count, elements = 0, 0
+
+    def registered(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal count, elements
+        count, elements = count + 1, elements + (0 if tensor is None else tensor.numel())
+        if count > _SLACK * (len(tensors) + _SLACK) or elements > _SLACK * stored + _SMALL:
+            raise _TooLarge
+
+    hooks = [register_module_parameter_registration_hook(registered)]
+    hooks.append(register_module_buffer_registration_hook(registered))
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            config.build(n_users, n_items)
+    except _TooLarge:
+        raise StorageError(
+            f"{file} does not fit the model {config.name!r}: its settings ask for many times as many weights."
+        ) from None
+    except Exception:  # a model of one's own may not be able to do without memory
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return config.build(n_users, n_items)
+    except (RuntimeError, ValueError, MemoryError, OverflowError) as error:
+        raise StorageError(f"the model {config.name!r} of {file} cannot be built: {error}") from None
+
+
+def load_weights(model: Model, tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Load tensors into a model that they must fit: in their names, shapes, types and ranges.
+
+    Raises
+    ------
+    StorageError
+        They do not. The message names the file.
+    """
+    name = model.config.name
+    own = model.state_dict()
+    for key, tensor in tensors.items():
+        both_float = key in own and tensor.is_floating_point() and own[key].is_floating_point()
+        if key in own and tensor.dtype != own[key].dtype and not both_float:
+            raise StorageError(
+                f"{file} does not fit the model {name!r}: {key} has the type {tensor.dtype}, expected {own[key].dtype}."
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise StorageError(f"{file} holds numbers in {key} that are not finite: it was damaged or edited.")
+    try:
+        # load_model of safetensors would refuse buffers of another size before the model can resize them.
+        missing, unexpected = model.load_state_dict(dict(tensors), strict=False)
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise StorageError(f"{file} does not fit the model {name!r}: {reason}") from None
+    shared = {key for key in missing if _is_shared(model, key)}
+    if unexpected or set(missing) - shared:
+        raise StorageError(
+            f"{file} does not fit the model {name!r}: "
+            f"missing {sorted(set(missing) - shared)}, unexpected {sorted(unexpected)}."
+        )
+    fault = model.fault()
+    if fault is not None:
+        raise StorageError(f"{file} does not fit the model {name!r}: {fault}. It was damaged or edited.")
 
 
 def _find(path: Path) -> Path:
@@ -113,22 +222,32 @@ def _refuse_pickle(file: Path) -> None:
             )
 
 
-def _load_weights(model: Model, file: Path) -> None:
-    """Load the tensors of a file into the model; they must fit it."""
+def _config_of(manifest: Mapping[str, Any], place: Path) -> ModelConfig:
+    """The settings that a manifest states, as strictly as in Python."""
+    settings = manifest.get("model")
+    if not isinstance(settings, dict):
+        raise StorageError(f"{place} does not describe a model: it was damaged or edited.")
     try:
-        # load_model of safetensors would refuse buffers of another size before the model can resize them.
-        missing, unexpected = model.load_state_dict(load_file(file), strict=False)
-    except SafetensorError as error:
+        return config_from_dict(settings)
+    except (ConfigError, TypeError, ValueError) as error:
+        raise StorageError(f"{place} does not describe a model that segue knows here: {error}") from None
+
+
+def _check_metadata(metadata: Any, place: str) -> None:
+    """Raise a StorageError unless the entries of the metadata that segue reads have their types."""
+    if not isinstance(metadata, Mapping):
+        raise StorageError(f"{place} has metadata that is no object: it was damaged or edited.")
+    for key, types in _ENTRIES.items():
+        if not isinstance(metadata.get(key), types):
+            expected = "true or false" if bool in types else "an object of named values"
+            raise StorageError(f"{place} has {key}={metadata[key]!r}: expected {expected}.")
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
         raise StorageError(f"{file} is not a readable safetensors file: {error}") from None
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise StorageError(f"{file} does not fit the model {model.config.name!r}: {reason}") from None
-    shared = {name for name in missing if _is_shared(model, name)}
-    if unexpected or set(missing) - shared:
-        raise StorageError(
-            f"{file} does not fit the model {model.config.name!r}: "
-            f"missing {sorted(set(missing) - shared)}, unexpected {sorted(unexpected)}."
-        )
 
 
 def _is_shared(model: Model, name: str) -> bool:

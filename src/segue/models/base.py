@@ -153,6 +153,20 @@ class Model(nn.Module, ABC):
         It is called once, before `examples`. Apart from it, only the trainer and `count` change the model.
         """
 
+    def fault(self) -> str | None:
+        """Fault of the present tensors that would make answers wrong or impossible, in words; None if there is none.
+
+        Called after tensors were loaded from a file, which may have been edited. Names, shapes and types fit by then,
+        and floating-point numbers are finite. A model, or a part of one with a method of this name, checks its own
+        tables here, such as ranges of codes.
+        """
+        for part in self.modules():
+            check = None if part is self else getattr(part, "fault", None)
+            fault: str | None = None if check is None else check()
+            if fault is not None:
+                return fault
+        return None
+
     def frozen(self) -> Self:
         """Return a twin in evaluation mode that shares the tensors of the model, whatever mode the model is in.
 

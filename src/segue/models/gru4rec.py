@@ -34,7 +34,7 @@ from segue.models.similarity import Similarity
 from segue.nn import losses
 from segue.nn.dropout import Dropout
 from segue.nn.recurrence import GRU
-from segue.settings import Count, Penalty, Share, ShareBelowOne
+from segue.settings import Count, Negatives, Penalty, Share, ShareBelowOne
 
 TopKLoss = Literal["cross-entropy", "bpr-max", "top1-max", "bpr", "top1"]
 
@@ -71,7 +71,7 @@ class GRU4Rec(ModelConfig):
     """Dropout of the hidden states before scoring and between layers."""
     loss: TopKLoss = "cross-entropy"
     """Loss of the next item: cross-entropy, bpr-max, top1-max, bpr or top1."""
-    negatives: Count = 512
+    negatives: Negatives = 512
     """Number of negatives, which all positions of a batch share."""
     in_batch: Share = 0.5
     """Share of the negatives drawn from the batch's targets; the others are uniform."""

@@ -132,6 +132,17 @@ class MarkovModel(CountingModel):
         index = torch.stack([rows, columns])
         return torch.sparse_coo_tensor(index, values, (side, side), is_coalesced=True, check_invariants=False)
 
+    def fault(self) -> str | None:
+        """Pairs that are not in ascending order or not of items, and counts below 0."""
+        side = self.n_items + 1
+        if len(self.pairs) and (int(self.pairs.min()) < 0 or int(self.pairs.max()) >= side * side):
+            return "pairs holds items that do not exist"
+        if bool((self.pairs[1:] <= self.pairs[:-1]).any()):
+            return "pairs does not rise"
+        if any(bool((numbers < 0).any()) for numbers in (self.counts, self.totals, self.shares)):
+            return "it holds numbers of interactions below 0"
+        return None
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of pairs depends on the data: make buffers of the size to load.
         saved = state_dict.get(f"{prefix}pairs"), state_dict.get(f"{prefix}counts")

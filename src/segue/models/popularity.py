@@ -77,6 +77,10 @@ class PopularityModel(CountingModel):
         self.half_life = config.half_life if isinstance(config, RecentPopularity) else None
         self.register_buffer("shares", torch.zeros(n_items + 1))
 
+    def fault(self) -> str | None:
+        """Shares below 0."""
+        return "shares holds numbers below 0" if bool((self.shares < 0).any()) else None
+
     def count(self, dataset: Dataset) -> None:
         """Count the visible interactions, weighted by age if the config says so."""
         if self.half_life is None:

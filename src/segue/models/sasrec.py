@@ -42,7 +42,7 @@ from segue.models.scores import ProductScores
 from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
-from segue.settings import Count, Penalty, Positive, Share, ShareBelowOne
+from segue.settings import Count, Negatives, Penalty, Positive, Share, ShareBelowOne
 
 _SMALL_CATALOGUE = 5_000
 """Number of items up to which the full softmax costs little more than a sampled one."""
@@ -75,7 +75,7 @@ class SASRec(ModelConfig):
     """Dropout of inputs, attention weights and feed-forward layers."""
     loss: LossName | None = None
     """Loss of the next item. When not given, softmax for up to 5,000 items, and sampled-softmax for more."""
-    negatives: Count = 512
+    negatives: Negatives = 512
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
     calibration: Share = 0.75
     """Calibration t of gBCE: 0 is plain BCE, 1 is fully calibrated."""

@@ -36,7 +36,7 @@ from segue.models.similarity import Similarity
 from segue.models.users import UserVectors
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
-from segue.settings import Count, Probability, Share, ShareBelowOne
+from segue.settings import Count, Negatives, Probability, Share, ShareBelowOne
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SSEPT(ModelConfig):
     """SSE-PT++: probability that training reads a random stretch of a long history instead of its newest part."""
     loss: LossName = "bce"
     """Loss of the next item."""
-    negatives: Count = 1
+    negatives: Negatives = 1
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
     calibration: Share = 0.75
     """Calibration t of gBCE: 0 is plain BCE, 1 is fully calibrated."""

@@ -271,6 +271,11 @@ class Encoder(nn.Module):
         if time_bias:
             self.register_buffer("gap", torch.ones((), dtype=torch.int64))
 
+    def fault(self) -> str | None:
+        """A usual gap that is no time, in words; None if there is no fault."""
+        wrong = self.time_bias and int(self.gap) < 1
+        return f"the usual gap between interactions is {int(self.gap)}" if wrong else None
+
     def forward(self, x: Tensor, position_rows: Tensor, ages: Tensor | None = None) -> Tensor:
         """Hidden states of the same shape as x.
 

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from segue.errors import StorageError
+
 _PREFIX = "average."
 _WARM_UP = 9
 """Epochs of warm-up: in epoch n the decay is at most n / (n + 9), so the mean soon forgets the first weights."""
@@ -62,7 +64,17 @@ class Average:
         return {_PREFIX + name: tensor for name, tensor in self._mean.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore the mean from the result of `tensors()`; other tensors may be among them."""
+        """Restore the mean from the result of `tensors()`; other tensors may be among them.
+
+        Raises
+        ------
+        StorageError
+            A mean has another shape than its parameter.
+        """
+        for name, weight in self._model.named_parameters():
+            mean = tensors.get(_PREFIX + name, weight)
+            if mean.shape != weight.shape or mean.dtype != weight.dtype:
+                raise StorageError(f"the mean of {name} has the shape {list(mean.shape)}: it is of another model.")
         self._mean = {
             name: tensors[_PREFIX + name].to(weight.device)
             for name, weight in self._model.named_parameters()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,31 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.splits.by_user import Holdout, Split
-from segue.errors import ConfigError, StorageError
+from segue.errors import ConfigError
 from segue.evaluation.tasks.registry import lower_is_better
 from segue.files import write_json
+from segue.inference.checkpoint import LAST, read_note
 from segue.inference.recommender import Recommender
 from segue.memory import keep_buffers
 from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel, Vocabularies
+from segue.models.registry import config_class
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
-from segue.training.run_manifest import run_manifest
+from segue.training.run_manifest import RUN, begin_run, run_folder, run_manifest
+from segue.training.size import check_size, memory_errors
 from segue.training.trainer import State, Trainer
 from segue.training.validation import check_validation, validation_of, with_task_defaults
 
 _SECONDS_BETWEEN_CURVES = 30.0
 
 
+@checked
 def fit(
-    config: ModelConfig,
+    config: ModelConfig | type[ModelConfig] | str,
     data: Split | Dataset,
     validation: Holdout | None = None,
     *,
@@ -41,6 +47,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     refit: bool = False,
+    overwrite: bool | None = None,
     quiet: bool = False,
 ) -> Recommender:
     """Fit a model and return it as a Recommender, with the weights of the best epoch.
@@ -48,7 +55,8 @@ def fit(
     Parameters
     ----------
     config
-        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, ….
+        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, …. A config class, or the name of a model, stands
+        for the config with default settings.
     data
         A split: the model is fitted to its training part, and its validation part chooses the epoch. Its test part is
         not read, unless `Training.watch_test` asks for its curves. Or a Dataset, which is fitted as a whole.
@@ -63,6 +71,9 @@ def fit(
     refit
         After the fit, train again from the start on everything but the test part, for as many epochs as validation
         chose. Published results are made this way.
+    overwrite
+        True replaces a run in `out` when the training begins, so a notebook cell can be run again. Everything else in
+        `out` is refused, and nothing foreign is deleted.
     quiet
         Show no progress.
 
@@ -77,27 +88,50 @@ def fit(
     TrainingError
         The loss is not finite, or the data have nothing to learn from.
     StorageError
-        `out` holds a run and `resume` is not set, or `resume` is set and `out` holds a different run.
+        `out` holds a run and neither `resume` nor `overwrite` is set; or `resume` is set and `out` holds a different
+        run; or `out` holds something else, or is in use by another process.
     ConfigError
-        `resume` without `out`, `refit` without a split, or a metric that validation cannot measure.
+        An argument has a wrong type, or the model is larger than the memory. `resume` without `out`, or with
+        `overwrite`; `refit` without a split; or a metric that validation cannot measure.
 
     Examples
     --------
     >>> split = segue.leave_last_out(data)                                       # doctest: +SKIP
     >>> recommender = segue.fit(segue.SASRec(), split, out="runs/first")         # doctest: +SKIP
     """
+    config = _config(config)
     settings = training or Training()
     train, validation, whole, spec = _parts(data, validation)
     watched = data.test if settings.watch_test and isinstance(data, Split) else None
     if refit and not isinstance(data, Split):
         raise ConfigError("refit=True needs a split: it trains again on everything but the test part.")
     folder = None if out is None else Path(out)
-    if _is_main():
-        _check_folder(folder, resume)
+    if folder is None and resume:
+        raise ConfigError("resume=True needs the folder of the run: pass out=.")
+    with run_folder(folder if _is_main() else None, resume, overwrite):
+        return _fitted(config, data, train, validation, whole, spec, watched, settings, folder, resume, refit, quiet)
+
+
+def _fitted(
+    config: ModelConfig,
+    data: Split | Dataset,
+    train: Dataset,
+    validation: Holdout | None,
+    whole: Dataset,
+    spec: dict[str, object] | None,
+    watched: Holdout | None,
+    settings: Training,
+    folder: Path | None,
+    resume: bool,
+    refit: bool,
+    quiet: bool,
+) -> Recommender:
+    """Fit after the folder is checked and locked; the arguments are those of `fit`, and the parts of the data."""
     keep_buffers()
     started = time.perf_counter()
     settings = with_task_defaults(settings, config, validation, folder if resume else None)
-    with torch.random.fork_rng(devices=[]):
+    check_size(config.resolved(train), train)
+    with torch.random.fork_rng(devices=[]), memory_errors():
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
@@ -114,7 +148,8 @@ def fit(
                 model = refitted
         elif isinstance(model, CountingModel):
             if folder is not None and _is_main():
-                write_json(folder / "run.json", manifest)
+                begin_run(folder, resume)
+                write_json(folder / RUN, manifest)
             model.count(data.refit if refit and isinstance(data, Split) else train)
     _leave_together()
     metadata: dict[str, Any] = {
@@ -162,24 +197,36 @@ class _Run:
         settings, config = self.settings, model.config.to_dict()
         model.prepare(train)
         examples = model.examples(train)
+        resume = resume and self.folder is not None and (self.folder / LAST).is_file() and not self._is_beyond()
+        if self.folder is not None and _is_main():
+            begin_run(self.folder, resume)
         accelerator = self._accelerator(config)
         identity = {"model": config, "dataset": train.fingerprint}
         validate = None if validation is None else validation_of(model, settings, validation, watched)
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator, self.until)
         self.settings = trainer.settings
-        if resume and self.folder is not None and (self.folder / "last.safetensors").is_file():
+        if resume:
             trainer.resume()
         if self.folder is not None and accelerator.is_main_process:
-            write_json(self.folder / "run.json", {**self.manifest, "training": self.settings.to_dict()})
+            write_json(self.folder / RUN, {**self.manifest, "training": self.settings.to_dict()})
         try:
             state = trainer.run(self.progress, self._record(trainer))
         finally:
             self.progress.close()
         if accelerator.is_main_process:
+            if self.folder is not None and state.history:  # also after a kill between the last state and its table
+                write_metrics(self.folder / "metrics.csv", state.history)
             self._draw(state)
         for tracker in accelerator.trackers:
             tracker.finish()
         return _notes(state)
+
+    def _is_beyond(self) -> bool:
+        """Return whether a refit has taken more epochs than it should now, so that it must begin anew."""
+        assert self.folder is not None
+        state = read_note(self.folder / LAST).get("state")
+        done = state.get("epoch") if isinstance(state, dict) else None
+        return self.until is not None and isinstance(done, int) and done > self.until
 
     def _accelerator(self, config: dict[str, Any]) -> Accelerator:
         trackers = list(self.settings.trackers)
@@ -214,6 +261,20 @@ class _Run:
             self.curves_drawn = time.perf_counter()
 
 
+def _config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:
+    """Config of a model; of a class or a name the one with default settings."""
+    if isinstance(config, str):
+        config = config_class(config)
+    if isinstance(config, ModelConfig):
+        return config
+    needed = [field.name for field in fields(config) if field.default is MISSING and field.default_factory is MISSING]
+    if inspect.isabstract(config) or needed:
+        raise ConfigError(
+            f"{config.__name__} has no default settings: expected {config.__name__}({', '.join(needed)})."
+        )
+    return config()
+
+
 def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:
     """Build a module whose settings are resolved for the Dataset and whose weights follow from the seed."""
     torch.manual_seed(seed)
@@ -241,15 +302,6 @@ def _check_trackers(trackers: Sequence[str]) -> None:
         if tracker not in installed:
             names = ", ".join(installed) or "none"
             raise ConfigError(f"trackers: {tracker!r} is unknown or not installed; installed: {names}.")
-
-
-def _check_folder(folder: Path | None, resume: bool) -> None:
-    if folder is None:
-        if resume:
-            raise ConfigError("resume=True needs the folder of the run: pass out=.")
-        return
-    if not resume and ((folder / "last.safetensors").exists() or (folder / "recommender").exists()):
-        raise StorageError(f"{folder} already holds a run: resume it, or choose another folder.")
 
 
 def _notes(state: State) -> dict[str, Any]:

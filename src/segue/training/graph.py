@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from segue.errors import ConfigError
-from segue.files import atomic_file
+from segue.files import write_picture
 from segue.inference.recommender import Recommender
 from segue.models.base import TrainableModel
 
@@ -63,8 +63,7 @@ def draw_graph(recommender: Recommender, path: str | Path) -> Path:
         )
     graph = _graph(model, recommender)
     content = graph.source.encode() if target.suffix == ".dot" else _rendered(graph, target)
-    with atomic_file(target) as temporary:
-        temporary.write_bytes(content)
+    write_picture(target, content)
     return target
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 _SECONDS_TO_STOP = 600
-"""Longest time that a step or a validation in progress may continue after Ctrl-C."""
+"""Longest time that a step or a validation in progress may continue after Ctrl-C or SIGTERM."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -31,7 +31,8 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     Raises
     ------
     KeyboardInterrupt
-        Ctrl-C was pressed, and the processes have saved and ended. A second Ctrl-C while they save ends them at once.
+        Ctrl-C or SIGTERM came, and the processes have saved and ended. A second Ctrl-C while they save ends them at
+        once.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -54,7 +55,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 1
     except SignalException as stopped:
-        if stopped.sigval == signal.SIGINT:
+        if stopped.sigval in (signal.SIGINT, signal.SIGTERM):
             raise KeyboardInterrupt from None
         return 128 + stopped.sigval
     return 0

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,8 +25,10 @@ from torch import Tensor
 
 from segue.errors import StorageError, TrainingError
 from segue.evaluation.tasks.registry import lower_is_better
-from segue.inference.checkpoint import kept_epoch
+from segue.inference.checkpoint import BEST, LAST, confirm_best, kept_epoch, load_best, save_best
+from segue.inference.storage import load_weights
 from segue.models.base import Examples, TrainableModel
+from segue.settings import MISFIT, fit
 from segue.training.averaging import Average
 from segue.training.batches import n_batches, plan_epoch
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
@@ -37,7 +39,7 @@ from segue.training.validation import Validate
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during training: the state was saved after the step in flight."""
+    """Ctrl-C or SIGTERM during training: the state was saved after the step in flight."""
 
 
 @dataclass
@@ -249,14 +251,31 @@ class Trainer:
             The file is missing, or belongs to a run with other settings or another Dataset.
         """
         assert self.folder is not None
-        tensors, note = load_checkpoint(self.folder / "last.safetensors")
-        self._check_same_run(note["identity"])
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        restore_optimizer(self.optimizer, tensors)
+        if self.accelerator.is_main_process:
+            confirm_best(self.folder)
+        self.accelerator.wait_for_everyone()
+        file = self.folder / LAST
+        tensors, note = load_checkpoint(file)
+        self._check_same_run(_part(note, "identity", file))
+        state = _state(_part(note, "state", file), file)
+        load_weights(self.model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, file)
+        restore_optimizer(self.optimizer, tensors, file)
         self.average.restore(tensors)
-        self.state = State(**note["state"])
-        if self.state.best_epoch:
-            self.best, _ = load_checkpoint(self.folder / "best.safetensors")
+        self.state = state
+        if state.best_epoch:
+            best, _ = load_best(self.folder)
+            self._check_best(best)
+            self.best = best
+
+    def _check_best(self, best: Mapping[str, Tensor]) -> None:
+        """Raise a StorageError unless tensors are weights of this model."""
+        assert self.folder is not None
+        own = self.model.state_dict()
+        for name in sorted(own.keys() | best.keys()):
+            if name not in own or name not in best or own[name].shape != best[name].shape:
+                raise StorageError(
+                    f"{self.folder / BEST} does not fit this model: {name} is missing or of another shape."
+                )
 
     def _check_same_run(self, other: dict[str, Any]) -> None:
         formerly = {"model": dict(self.model.config.formerly), "training": FORMERLY}
@@ -270,16 +289,27 @@ class Trainer:
                 )
 
     def _save_last(self) -> None:
-        """Save the best weights, if they are new, and then the state, which refers to them."""
-        if not self._best_saved:
-            self._save("best.safetensors", self.best)
-            self._best_saved = True
+        """Save the best weights, if they are new, and then the state, which refers to them.
+
+        A process that is killed anywhere in between leaves two files that belong together (see `save_best`).
+        """
+        writes = self.folder is not None and self.accelerator.is_main_process
+        if not self._best_saved and writes:
+            assert self.folder is not None
+            save_best(self.folder, self.best, self._note())
         weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        self._save("last.safetensors", {**weights, **self.average.tensors(), **optimizer_tensors(self.optimizer)})
+        self._save(LAST, {**weights, **self.average.tensors(), **optimizer_tensors(self.optimizer)})
+        if not self._best_saved and writes:
+            assert self.folder is not None
+            confirm_best(self.folder)
+        self._best_saved = True
 
     def _save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         if self.folder is not None and self.accelerator.is_main_process:
-            save_checkpoint(self.folder / name, tensors, {"state": asdict(self.state), "identity": self.identity})
+            save_checkpoint(self.folder / name, tensors, self._note())
+
+    def _note(self) -> dict[str, Any]:
+        return {"state": asdict(self.state), "identity": self.identity}
 
     # ---- failures and interruptions -----------------------------------------------------------------------------
 
@@ -291,7 +321,7 @@ class Trainer:
         )
 
     def _stopping(self) -> bool:
-        """Check that Ctrl-C reached any process. All stop after the same step, or some would wait forever."""
+        """Check that Ctrl-C or SIGTERM reached any process. All stop after the same step: none waits forever."""
         if self.accelerator.num_processes == 1:
             return self._stop.is_set()
         stops = torch.tensor(float(self._stop.is_set()), device=self.accelerator.device)
@@ -299,7 +329,7 @@ class Trainer:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Make the first Ctrl-C finish the step in flight and save; the second one acts at once.
+        """Make the first Ctrl-C or SIGTERM finish the step in flight and save; a second Ctrl-C acts at once.
 
         With several processes each may receive the signal twice: from the terminal and from the launching process. So
         only the launching process ends them early.
@@ -309,15 +339,16 @@ class Trainer:
             return
 
         def stop(number: int, frame: FrameType | None) -> None:
-            if self._stop.is_set() and self.accelerator.num_processes == 1:
+            if self._stop.is_set() and self.accelerator.num_processes == 1 and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self._stop.set()
 
-        before = signal.signal(signal.SIGINT, stop)
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _generator(*key: int) -> np.random.Generator:
@@ -330,6 +361,35 @@ def _seed(device: torch.device, seed: int) -> None:
     `torch.manual_seed` also notes a stack trace for every other kind of device, which takes longer than a small step.
     """
     (torch.default_generator.manual_seed if device.type == "cpu" else torch.manual_seed)(seed)
+
+
+def _part(note: Mapping[str, Any], name: str, file: Path) -> dict[str, Any]:
+    """A part of the note of a checkpoint, or a StorageError if it is not there."""
+    part = note.get(name)
+    if not isinstance(part, dict):
+        raise StorageError(f"{file} does not tell its {name}: it was damaged or edited.")
+    return part
+
+
+def _state(content: dict[str, Any], file: Path) -> State:
+    """The state that a checkpoint tells, if it is a possible one."""
+    counts = [fit(content.get(name), int) for name in ("epoch", "step", "best_epoch")]
+    whole = all(count is not MISFIT and count >= 0 for count in counts)
+    numbers = all(fit(content.get(name), float) is not MISFIT for name in ("loss_sum", "seconds"))
+    history = content.get("history")
+    rows = isinstance(history, list) and all(
+        isinstance(row, dict) and "epoch" in row and all(fit(value, float) is not MISFIT for value in row.values())
+        for row in history
+    )
+    metric = content.get("best_metric")
+    if not (whole and numbers and rows and isinstance(metric, int | float) and content.keys() == _STATE):
+        raise StorageError(f"{file} tells an impossible state of the run: it was damaged or edited.")
+    if len(history or ()) != content["epoch"] or content["best_epoch"] > content["epoch"]:
+        raise StorageError(f"{file} tells of {content['epoch']} epochs and lists others: it was damaged or edited.")
+    return State(**content)
+
+
+_STATE = {field.name for field in fields(State)}
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import Any
 from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.tasks.task import Measure, Task, ValidationPlan, task_of, task_of_metric
-from segue.files import read_json
 from segue.models.base import Model, ModelConfig
 from segue.training.config import Training
 from segue.training.curves import TEST
+from segue.training.run_manifest import read_run
 
 Validate = Measure
 """Function that measures the model in training, and returns metrics by name."""
@@ -118,7 +118,4 @@ def _sampled(settings: Training, holdout: Holdout) -> Holdout:
 
 def _former_options(folder: Path | None) -> Mapping[str, Any]:
     """Options of the run in a folder; empty if it has not begun."""
-    if folder is None or not (folder / "run.json").is_file():
-        return {}
-    options = read_json(folder / "run.json").get("training")
-    return options if isinstance(options, dict) else {}
+    return {} if folder is None else read_run(folder).get("training") or {}

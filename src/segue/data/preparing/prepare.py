@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,12 +18,17 @@ from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import OLDEST, Encoded, Progress, SuspectRow, encode
 from segue.data.preparing.steps import Steps
 from segue.data.ragged import Int64, offsets_of
-from segue.data.reading.read import Log, Opened, open_source
+from segue.data.reading.checking import doubtful_id, warn_of_words
+from segue.data.reading.columns import Column
+from segue.data.reading.layout import UNREADABLE
+from segue.data.reading.read import Log, Opened, ReadOptions, open_source
+from segue.data.reading.values import MISSING
 from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_order, rule_of
 from segue.data.spool import Spool
 from segue.data.vocabulary import Vocabulary
-from segue.errors import DataError
-from segue.files import failures_name
+from segue.errors import ConfigError, DataError
+from segue.files import check_folder, failures_name, real
+from segue.locks import temporary_folder
 
 _PASSING = ("user", "session")  # columns that become offsets
 
@@ -32,6 +36,17 @@ _PASSING = ("user", "session")  # columns that become offsets
 def prepare(
     source: Any,
     *,
+    user: Column = None,
+    item: Column = None,
+    time: Column = None,
+    rating: Column = None,
+    session: Column = None,
+    format: str | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
+    quote: str | None = None,
+    time_unit: str | None = None,
+    bad_rows: Literal["error", "drop"] = "error",
     oldest: float | None = None,
     k_core: int = 0,
     min_per_user: int | None = None,
@@ -43,6 +58,7 @@ def prepare(
     sessions: Literal["column", "day", "none"] | None = None,
     session_gap: float | None = None,
     out: str | Path | None = None,
+    overwrite: bool | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Make a Dataset of a log: filter, encode, sort.
@@ -54,7 +70,9 @@ def prepare(
     Parameters
     ----------
     source
-        A `Log`, or anything that `read` takes without options.
+        A `Log`, or anything that `read` takes.
+    user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows
+        As in `read`, for a source that is not a `Log`.
     oldest
         Share of the rows to keep, the oldest: round(n · oldest) of n, at least one. Of rows with the same time at the
         cut, the first in the log stay.
@@ -81,7 +99,9 @@ def prepare(
         Pause in seconds that ends a session (1800 is usual), instead of `sessions`.
     out
         Folder to write the Dataset to, atomically. The Dataset returned is then that folder, memory-mapped. Needed if
-        the result is larger than memory.
+        the result is larger than memory. A Dataset that is there already is replaced; anything else is refused.
+    overwrite
+        False refuses to replace a Dataset in `out` too.
     progress
         Called with the name of the step and the share that is done, from 0 to 1.
 
@@ -96,6 +116,8 @@ def prepare(
         The log cannot be read, or the filters leave nothing.
     ConfigError
         An option has an impossible value, or needs ratings, times or sessions that the log lacks.
+    StorageError
+        `out` holds something that may not be replaced.
 
     Examples
     --------
@@ -105,7 +127,12 @@ def prepare(
     >>> prepare(log).to_frame().rows()
     [('a', 7, 1), ('b', 9, 1), ('b', 7, 2)]
     """
-    opened = source if isinstance(source, Log) else open_source(source)
+    if out is not None:
+        check_folder(Path(out), "dataset", overwrite)
+    reading = ReadOptions(user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows)
+    if isinstance(source, Log) and reading.given:
+        raise ConfigError(f"the source is a Log, which is read already: pass {', '.join(reading.given)} to segue.read.")
+    opened = source if isinstance(source, Log | Opened) else open_source(source, reading)
     options = Preparation(
         oldest,
         k_core if min_per_user is None else min_per_user,
@@ -117,25 +144,27 @@ def prepare(
         rule_of(sessions, session_gap, opened.columns, opened.time_unit),
     )
     options.check(opened.columns)
-    return _prepare(opened, options, out, progress or (lambda step, share: None))
+    return _prepare(opened, options, out, overwrite, progress or (lambda step, share: None))
 
 
-def _prepare(opened: Log | Opened, options: Preparation, out: str | Path | None, report: Progress) -> Dataset:
-    parent = None if out is None else Path(out).absolute().parent
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
+def _prepare(
+    opened: Log | Opened, options: Preparation, out: str | Path | None, overwrite: bool | None, report: Progress
+) -> Dataset:
+    target = None if out is None else real(Path(out))
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix=".segue-prepare-", dir=parent) as folder,
+        temporary_folder(target and target.parent, "prepare" if target is None else target.name) as folder,
         failures_name(Path(folder if out is None else out)),
     ):
-        log, encoded = _encoded(opened, options, Path(folder), report)
-        dataset = _build(log, encoded, options, Path(folder), report, in_memory=out is None)
+        log, encoded = _encoded(opened, options, folder, report)
+        dataset = _build(log, encoded, options, folder, report, in_memory=out is None)
         for note in dataset.metadata["notes"]:
             warnings.warn(f"{log.source}: {note}", stacklevel=3)
         if out is None:
             return dataset
         report("writing", 0.0)
-        dataset.save(out)
+        dataset.save(out, overwrite=overwrite)
         report("writing", 1.0)
     return Dataset.open(out, verify=False)
 
@@ -148,10 +177,25 @@ def _encoded(opened: Log | Opened, options: Preparation, folder: Path, report: P
         return log, encode(log, folder, report, oldest)
     log = _narrowed(opened.unchecked(), rule)
     try:
-        return log, encode(log, folder, report, oldest)
-    except (SuspectRow, pl.exceptions.PolarsError, OSError):
+        encoded = encode(log, folder, report, oldest)
+        _check_ids(log, encoded)
+        return log, encoded
+    except (SuspectRow, *UNREADABLE):
         log = _narrowed(opened.check(), rule)
     return log, encode(log, folder / "again", report, oldest)
+
+
+def _check_ids(log: Log, encoded: Encoded) -> None:
+    """Raise `SuspectRow` if an id may be written in two ways; warn of ids that may stand for missing values."""
+    for role, vocabulary in (("user", encoded.users), ("item", encoded.catalogue)):
+        ids = vocabulary.ids
+        if ids.dtype != pl.String:
+            continue
+        if ids.to_frame().select(doubtful_id(pl.col(ids.name)).any()).item():
+            raise SuspectRow
+        words = ids.filter(ids.is_in(MISSING))
+        if len(words):
+            warn_of_words(log.source, role, log.columns[role], repr(words[0]))
 
 
 def _narrowed(log: Log, rule: SessionRule | None) -> Log:

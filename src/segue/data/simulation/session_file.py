@@ -10,13 +10,16 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.ragged import positions
 from segue.data.reading.formats.session_file import SESSION_HEADER, types_beside
 from segue.errors import ConfigError, DataError
-from segue.files import atomic_file, write_json
+from segue.files import FileKind, atomic_file, write_json
 
 _SESSIONS = 1 << 18  # sessions written at a time
+_SESSION_FILE = FileKind("a session file", (SESSION_HEADER.encode(),))
+TYPES = FileKind("the types of a session file", (b'"session_items"', b'"user_id"'))
 _SMALLEST_ID = 2  # 0 and 1 mark the begin and end of a basket
 
 
@@ -36,7 +39,7 @@ class SessionWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = atomic_file(path)
+        self._file = atomic_file(path, _SESSION_FILE)
         self._bytes = 0
         self._largest = 0
 
@@ -68,9 +71,10 @@ class SessionWriter:
                 "time": "int64",
                 "user_id": "int32" if self._largest < 1 << 31 else "int64",
             }
-            write_json(types_beside(self._path), types)
+            write_json(types_beside(self._path), types, TYPES)
 
 
+@checked
 def write_session_file(dataset: Dataset, path: str | Path, ids: Literal["raw", "codes"] = "raw") -> Path:
     """Write the visible sessions of a Dataset as PARSRec reads them, and `<name>_columns_dtype.json` beside the file.
 

@@ -12,7 +12,6 @@ Gholami, Motamedi & Aravindakshan (2022), PARSRec, section on simulated data. In
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +19,38 @@ from typing import Literal
 
 import polars as pl
 
+from segue.arguments import check_fields, checked
 from segue.data.dataset import Dataset
 from segue.data.preparing.prepare import prepare
+from segue.data.reading.formats.session_file import SESSION_HEADER, types_beside
 from segue.data.simulation.baskets import baskets, named
-from segue.data.simulation.planted import BLOCK, Market, Planted, plant, root_of
-from segue.data.simulation.session_file import SessionWriter
+from segue.data.simulation.planted import BLOCK, TRUTH, Market, Planted, plant, root_of
+from segue.data.simulation.session_file import TYPES, SessionWriter
 from segue.errors import ConfigError
-from segue.files import atomic_file, failures_name
+from segue.files import (
+    FileKind,
+    atomic_file,
+    atomic_set,
+    check_file,
+    check_folder,
+    exclusive,
+    failures_name,
+    real,
+)
+from segue.locks import collect, temporary_folder
+from segue.settings import Count
 
 Format = Literal["parquet", "csv", "session-file", "dataset"]
 Progress = Callable[[str, float], None]
 
 _SUFFIXES: dict[str, Format] = {".parquet": "parquet", ".csv": "csv", ".txt": "session-file", "": "dataset"}
+
+_LOG = FileKind(
+    "a simulated log",
+    (b"user,session,time,item",),
+    (b"PAR1", b"user", b"session", b"time", b"item"),
+    (SESSION_HEADER.encode(),),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +66,10 @@ class Simulation:
     """
 
     truth: Planted
-    partition: int = 1024
+    partition: Count = 1024
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def pieces(self) -> Iterator[pl.DataFrame]:
         """The log, `partition` users at a time: columns user, session and time (both from 0), item; a row per item."""
@@ -64,12 +86,20 @@ class Simulation:
         """The whole log, in memory."""
         return pl.concat(self.pieces())
 
+    @checked
     def dataset(self, out: str | Path | None = None) -> Dataset:
         """The Dataset with its sessions, in memory or in the folder `out`."""
-        with tempfile.TemporaryDirectory(prefix="segue-simulate-") as folder:
-            return prepare(pl.scan_parquet(self._parts(Path(folder))), out=out)
+        with temporary_folder(None, "simulate") as folder:
+            return prepare(pl.scan_parquet(self._parts(folder)), out=out)
 
-    def save(self, path: str | Path, format: Format | None = None, progress: Progress | None = None) -> Path:
+    @checked
+    def save(
+        self,
+        path: str | Path,
+        format: Format | None = None,
+        progress: Progress | None = None,
+        overwrite: bool | None = None,
+    ) -> Path:
         """Write the sessions, and the truth beside them (`truth_beside(path)`), in bounded memory.
 
         Parameters
@@ -81,6 +111,8 @@ class Simulation:
             If None, the ending of `path` decides: .parquet, .csv, .txt, or no ending for a Dataset.
         progress
             Called with the name of the step and the share that is done.
+        overwrite
+            False refuses to replace an earlier simulation; everything else is refused in any case.
 
         Returns
         -------
@@ -90,32 +122,41 @@ class Simulation:
         ------
         ConfigError
             The format is unknown, or cannot hold names.
+        StorageError
+            `path` holds something that may not be replaced, or another process is writing there.
         """
         target, report = Path(path), progress or (lambda step, share: None)
         chosen = format_of(target, format)
         if chosen == "session-file" and self.truth.market.names:
             raise ConfigError("the session file holds integers: leave out names.")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        place = real(target)
+        _check_target(target, chosen, overwrite)
         with (
-            tempfile.TemporaryDirectory(prefix=".segue-simulate-", dir=target.parent) as folder,
+            exclusive(target),
+            atomic_set(target) as staged,
+            temporary_folder(place.parent, place.name) as folder,
             failures_name(target),
         ):
-            if chosen == "dataset":
-                prepare(pl.scan_parquet(self._parts(Path(folder), report)), out=target, progress=report)
-            elif chosen == "parquet":
-                parts = pl.scan_parquet(self._parts(Path(folder), report))
-                with atomic_file(target) as temporary:
-                    parts.sink_parquet(temporary)
-            elif chosen == "csv":
-                with atomic_file(target) as temporary, temporary.open("wb") as stream:
-                    for number, piece in enumerate(self._reported(report)):
-                        piece.write_csv(stream, include_header=not number)
-            else:
-                with SessionWriter(target) as writer:
-                    for piece in self._reported(report):
-                        writer.write(piece)
-        self.truth.save(truth_beside(target))
+            self._write(staged / place.name, chosen, folder, report)
+            self.truth.save(truth_beside(staged / place.name))
         return target
+
+    def _write(self, target: Path, chosen: Format, folder: Path, report: Progress) -> None:
+        """Write the sessions in a format; `folder` is for temporary files."""
+        if chosen == "dataset":
+            prepare(pl.scan_parquet(self._parts(folder, report)), out=target, progress=report)
+        elif chosen == "parquet":
+            parts = pl.scan_parquet(self._parts(folder, report))
+            with atomic_file(target) as temporary:
+                parts.sink_parquet(temporary)
+        elif chosen == "csv":
+            with atomic_file(target) as temporary, temporary.open("wb") as stream:
+                for number, piece in enumerate(self._reported(report)):
+                    piece.write_csv(stream, include_header=not number)
+        else:
+            with SessionWriter(target) as writer:
+                for piece in self._reported(report):
+                    writer.write(piece)
 
     def _reported(self, report: Progress) -> Iterator[pl.DataFrame]:
         """The pieces; after each, the share that is done is reported."""
@@ -132,6 +173,7 @@ class Simulation:
         return paths
 
 
+@checked
 def simulate(
     users: int = 100,
     sessions: int = 50,
@@ -146,7 +188,7 @@ def simulate(
     longest: int = 11,
     seed: int = 123,
     names: bool = False,
-    partition: int = 1024,
+    partition: Count = 1024,
 ) -> Simulation:
     """Simulate users whose reasons are known.
 
@@ -195,8 +237,6 @@ def simulate(
     >>> made.truth.groups
     array([0, 0, 1, 1], dtype=int8)
     """
-    if partition < 1:
-        raise ConfigError(f"partition={partition} is impossible: expected at least 1.")
     market = Market(
         users=users,
         sessions=sessions,
@@ -227,6 +267,21 @@ def format_of(path: str | Path, format: Format | None = None) -> Format:
         known = ", ".join(_SUFFIXES.values())
         raise ConfigError(f"{path}: give a path that ends in .parquet, .csv, .txt or nothing, or a format of {known}.")
     return chosen
+
+
+def _check_target(target: Path, chosen: Format, overwrite: bool | None) -> None:
+    """Raise a StorageError if the simulation, its truth or its types would replace something else."""
+    place = real(target)
+    collect(place.parent)
+    if chosen == "dataset":
+        check_folder(target, "dataset", overwrite)
+    else:
+        # The columns alone may be those of a log of one's own; its truth stands only beside a simulated one.
+        kind = _LOG if not place.exists() or truth_beside(place).is_file() else FileKind(_LOG.name)
+        check_file(target, kind, overwrite)
+    check_file(truth_beside(place), TRUTH)
+    if chosen == "session-file":
+        check_file(types_beside(place), TYPES)
 
 
 def truth_beside(path: str | Path) -> Path:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from segue.arguments import check_fields, checked
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.display import pairs_as_html
 from segue.errors import DataError
+from segue.settings import Count, Seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,9 @@ class Holdout:
     target_ends: Int64
     name: str
     known: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -96,7 +101,8 @@ class Holdout:
             target_ends=self.target_ends[index],
         )
 
-    def sample(self, n: int, seed: int = 0) -> Holdout:
+    @checked
+    def sample(self, n: Count, seed: Seed = 0) -> Holdout:
         """Random sample of `n` users, in ascending order; all if there are no more than `n`."""
         if n >= len(self):
             return self
@@ -135,6 +141,9 @@ class Split:
     validation: Holdout
     test: Holdout
     spec: dict[str, object]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __repr__(self) -> str:
         return f"Split({self.spec['name']}: train {self.train!r}, {self.validation!r}, {self.test!r})"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from segue.arguments import checked
+from segue.data.dataset import Dataset
 from segue.data.statistics.distributions import Histogram, histogram_of, spread_of
 from segue.data.statistics.figures import Figures, Popularity, Ratings, Times
 from segue.data.statistics.sessions import describe_sessions, per_second_of
@@ -19,7 +21,6 @@ from segue.data.statistics.sessions import describe_sessions, per_second_of
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from segue.data.dataset import Dataset
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,6 +72,7 @@ class Description(Figures):
         return picture(self, Path(path))
 
 
+@checked
 def describe(dataset: Dataset) -> Description:
     """Describe the visible interactions of a Dataset.
 

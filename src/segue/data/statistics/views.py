@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,7 @@ def picture(description: Figures, path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from segue.files import atomic_file
+    from segue.files import write_picture
 
     panels = 2 + sum(part is not None for part in (description.sessions, description.times, description.ratings))
     rows, columns = (1, panels) if panels < 4 else (2, -(-panels // 2))
@@ -171,8 +172,9 @@ def picture(description: Figures, path: Path) -> Path:
         _draw_times(next(axes), description.times)
     if description.ratings is not None:
         _draw_ratings(next(axes), description.ratings)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format=path.suffix.lower()[1:])
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=path.suffix.lower()[1:])
+    write_picture(path, drawn.getvalue())
     return path
 
 

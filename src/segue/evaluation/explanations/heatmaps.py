@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import polars as pl
 
 from segue.errors import ConfigError
 from segue.evaluation.explanations.category_maps import CategoryMaps
-from segue.files import atomic_file
+from segue.files import write_picture
 
 Floats = npt.NDArray[np.float64]
 
@@ -197,7 +198,7 @@ def _ticks(axis: Any, columns: Sequence[Any] | pl.Series, rows: Sequence[Any] | 
 def _save(figure: Any, path: str | Path) -> None:
     from matplotlib import pyplot
 
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(Path(path)) as temporary:
-        figure.savefig(temporary, dpi=140, format="png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=140, format="png")
     pyplot.close(figure)
+    write_picture(Path(path), drawn.getvalue())

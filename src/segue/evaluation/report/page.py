@@ -16,8 +16,9 @@ from segue.evaluation.report.examples import Example
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.registry import lower_is_better
 from segue.evaluation.tasks.result import Evaluation
-from segue.files import atomic_file
+from segue.files import FileKind, atomic_file
 
+_FILE = FileKind("a report", (b'<meta name="generator" content="segue">',))
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LONGEST_LIST = 8
 
@@ -100,7 +101,7 @@ def write_report(
         settings={name: list(_facts(values)) for name, values in (settings or {}).items()},
         versions=versions or {},
     )
-    with atomic_file(Path(path)) as temporary:
+    with atomic_file(Path(path), _FILE) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return Path(path)
 

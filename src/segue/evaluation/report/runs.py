@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ from segue.evaluation.report.examples import Example
 from segue.evaluation.report.page import write_report
 from segue.evaluation.tasks.result import Evaluation
 from segue.inference.recommender import Recommender
+from segue.locks import temporary_folder
 
 
 def report_runs(
@@ -53,14 +53,14 @@ def report_runs(
     """
     description = describe(next(iter(runs.values())).dataset)
     pictures = {name: Path(folder) / "curves.png" for name, folder in (folders or {}).items()}
-    with tempfile.TemporaryDirectory(prefix="segue-") as scratch:
+    with temporary_folder(None, "report") as scratch:
         return write_report(
             path,
             title=title,
             evaluations=evaluations,
             comparisons=comparisons,
             data=description.facts(),
-            data_picture=description.picture(Path(scratch) / "data.png"),
+            data_picture=description.picture(scratch / "data.png"),
             curves={name: picture for name, picture in pictures.items() if picture.is_file()},
             examples=examples,
             settings={name: _settings(recommender) for name, recommender in runs.items()},

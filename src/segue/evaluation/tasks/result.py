@@ -17,10 +17,11 @@ from segue.errors import EvaluationError, StorageError, nearest
 from segue.evaluation.metrics import Floats
 from segue.evaluation.tasks.description import TaskDescription
 from segue.evaluation.tasks.registry import description_of
-from segue.files import atomic_file, read_json
+from segue.files import FileKind, atomic_file, read_json
 
 FORMAT_VERSION = 1
 _KIND = "evaluation"
+_FILE = FileKind("an evaluation", (b'"kind": "evaluation"',))
 _PART = "by_"
 LEAK = "looked back as published: histories held the test ratings"
 """Warning about a model whose setting `look_back` is "reference"."""
@@ -162,7 +163,7 @@ class Evaluation:
 
     def save(self, path: str | Path) -> Path:
         """Write a JSON file with everything, atomically, and return its path. Each column of `per_user` is one line."""
-        with atomic_file(Path(path)) as temporary:
+        with atomic_file(Path(path), _FILE) as temporary:
             temporary.write_text(self._json() + "\n", encoding="utf-8")
         return Path(path)
 

@@ -92,7 +92,7 @@ def score_matrix(
 
 def _by_pair(scorer: Scorer, histories: Histories, items: Int64, progress: Progress | None) -> Scores:
     scores = np.empty((len(histories), len(items)), dtype=np.float32)
-    rows = max(1, min(LIMITS.histories, LIMITS.pairs // len(items)))
+    rows = max(1, min(LIMITS.histories, LIMITS.pairs // max(1, len(items))))
     with torch.inference_mode():
         codes = to_device(items, scorer.device)
         for index, queries in batches(scorer, histories, rows, LIMITS):

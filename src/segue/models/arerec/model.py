@@ -370,6 +370,31 @@ class ARERecModel(RatingModel, TrainableModel):
             effects=(expected[:, :1] - expected).cpu()[cells].numpy(),
         )
 
+    def fault(self) -> str | None:
+        """Histories of items that do not fit each other, and codes or levels that do not exist."""
+        n, offsets = len(self.raters), self.item_offsets
+        times = len(self.rated_at)
+        rises = bool((offsets[1:] >= offsets[:-1]).all())
+        if not rises or int(offsets[0]) != 0 or int(offsets[1]) != 0 or int(offsets[-1]) != n:
+            return f"item_offsets does not rise from 0, 0 to the {n:,} ratings"
+        if self.rated.shape != (n,) or self.rated_at.shape not in ((0,), (n,)) or self.raters.shape != (n,):
+            return f"there are {n:,} raters, {len(self.rated):,} ratings and {times:,} times"
+        if n and (int(self.raters.min()) < 1 or int(self.raters.max()) > self.n_users):
+            return "raters holds users that do not exist"
+        if n and int(self.rated.max()) >= len(self.levels):
+            return "rated holds levels that do not exist"
+        if times > 1:
+            begins = torch.zeros(n + 1, dtype=torch.bool)
+            begins[offsets.cpu()] = True
+            falls = (self.rated_at[1:] < self.rated_at[:-1]).cpu()
+            if bool((falls & ~begins[1:n]).any()):
+                return "rated_at is not in the order of time"
+        if self.config.contexts == "interaction" and self.regions.sizes != (n + 1, n + 1):
+            return f"its context units are not those of {n:,} ratings"
+        if self.scale.tolist() != torch.tensor(self.config.levels).tolist():
+            return f"scale holds other levels than the settings, {self.config.levels}"
+        return None
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of ratings depends on the data: make buffers of the size to load.
         for name in ("raters", "rated", "rated_at"):

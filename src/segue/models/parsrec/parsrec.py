@@ -101,7 +101,7 @@ class PARSRecModel(TrainableModel):
         self.users = UserVectors(n_users, config.user_width)
         self.attention_blocks = nn.ModuleList(
             BasketAttention(width, item_width, item_width if last else width, config.heads)
-            for last in [False] * (config.blocks - 1) + [True]
+            for last in (block == config.blocks for block in range(1, config.blocks + 1))
         )
         self.hidden = nn.Linear(width + item_width, item_width)
         self.output = nn.Linear(width + item_width, item_width)
