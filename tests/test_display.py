@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import types
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -242,24 +243,39 @@ def test_training_in_a_notebook_has_a_bar(cell: Cell) -> None:
 # ---- dates ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("unit", "scale"), [("s", 1), ("ms", 10**3), ("us", 10**6), ("ns", 10**9)])
-def test_times_of_reasons_are_dates(unit: str, scale: int) -> None:
-    start = 1_577_836_800  # 2020-01-01
-    log = pl.DataFrame(
-        {
-            "user": np.repeat([1, 2, 3], 4),
-            "item": [1, 2, 3, 4, 2, 3, 4, 1, 3, 4, 1, 2],
-            "time": (start + 86_400 * np.arange(12)) * scale,
-        }
-    )
-    recommender = segue.fit(segue.Markov(), segue.prepare(segue.read(log, time_unit=unit)))
-    reasons = recommender.explain(1, 1)
-    assert isinstance(reasons.schema["time"], pl.Datetime)
-    assert {f"{time:%Y-%m-%d}" for time in reasons["time"]} <= {f"2020-01-0{day}" for day in range(1, 5)}
-    assert len(reasons)
+def log(times: Any) -> pl.DataFrame:
+    items = [1, 2, 3, 4, 2, 3, 4, 1, 3, 4, 1, 2]
+    return pl.DataFrame({"user": np.repeat([1, 2, 3], 4), "item": items, "time": times})
+
+
+@pytest.mark.parametrize("form", ["datetime", "zone", "date", "text"])
+def test_dates_come_back_as_dates(form: str, tmp_path: Path) -> None:
+    days = [datetime(2020, 1, day) for day in range(1, 13)]
+    frame = log(days)
+    given = {
+        "datetime": frame,
+        "zone": frame.with_columns(pl.col("time").dt.replace_time_zone("UTC")),
+        "date": frame.with_columns(pl.col("time").dt.date()),
+        "text": frame.with_columns(pl.col("time").dt.to_string("%Y-%m-%d %H:%M:%S")),
+    }[form]
+    data = segue.prepare(given)
+    assert data.to_frame()["time"].to_list() == days
+    again = segue.prepare(data.to_frame())
+    assert again.fingerprint == data.fingerprint
+    recommender = segue.load(segue.fit(segue.Markov(), data).save(tmp_path / "saved"))
+    reasons = recommender.explain(1, 3)
+    assert set(reasons["time"]) <= set(days[:4]) and len(reasons)
+
+
+@pytest.mark.parametrize("scale", [1, 10**3, 10**9])
+def test_numbers_come_back_as_numbers(scale: int) -> None:
+    times = (1_577_836_800 + 86_400 * np.arange(12)) * scale
+    data = segue.prepare(log(times))
+    assert data.to_frame()["time"].to_list() == times.tolist()
+    assert set(segue.fit(segue.Markov(), data).explain(1, 3)["time"]) <= set(times[:4].tolist())
 
 
 def test_counted_times_stay_numbers() -> None:
-    log = pl.DataFrame({"user": [1, 1, 2, 2], "item": [1, 2, 2, 1], "time": [0, 1, 2, 3]})
-    recommender = segue.fit(segue.Markov(), segue.prepare(log))
-    assert recommender.explain(1, 1).schema["time"] == pl.Int64
+    data = segue.prepare(segue.read(log(range(12)), time_unit="us"))
+    assert data.to_frame().schema["time"] == pl.Int64
+    assert segue.fit(segue.Markov(), data).explain(1, 3).schema["time"] == pl.Int64

@@ -111,11 +111,12 @@ def main(argv: Sequence[str]) -> int:
         return _map(options, recommender)
     if options.picture is not None:
         return _picture(options, recommender)
+    unit = recommender.dataset.time_unit
     if options.attention:
-        return _write(options, recommender.attention(**_asking(options)))
+        return _write(options, recommender.attention(**_asking(options)), unit)
     reasons = _reasons(options, recommender, options.item, options.measure or "score")
     caption = _OF_RATINGS if of_ratings else _OF_SCORES
-    return _write(options, reasons, caption)
+    return _write(options, reasons, unit, caption)
 
 
 def _check(options: ExplainOptions) -> None:
@@ -153,11 +154,11 @@ def _reasons(
     return recommender.explain(items=list(items), by=options.by, measure=measure, top=options.top, **_asking(options))
 
 
-def _write(options: ExplainOptions, frame: pl.DataFrame, caption: str | None = None) -> int:
+def _write(options: ExplainOptions, frame: pl.DataFrame, time_unit: str | None, caption: str | None = None) -> int:
     if options.json:
         write_json(frame.to_dicts())
         return 0
-    write_frame(_dated(frame), as_json=False)
+    write_frame(_dated(frame, time_unit), as_json=False)
     if caption:
         note(caption)
     return 0
@@ -204,8 +205,11 @@ def _labels(options: ExplainOptions, dataset: Dataset) -> tuple[Labels, Labels |
     return Labels.of(dataset.catalogue, options.categories, "items"), groups
 
 
-def _dated(reasons: pl.DataFrame) -> pl.DataFrame:
+def _dated(reasons: pl.DataFrame, time_unit: str | None) -> pl.DataFrame:
     """The same reasons with short texts for dates and times."""
     import polars as pl
 
+    scale = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(time_unit or "")
+    if scale is not None and reasons.schema.get("time") == pl.Int64:
+        reasons = reasons.with_columns((pl.col("time") * scale).cast(pl.Datetime("us")))
     return reasons.with_columns(pl.col(pl.Datetime).dt.to_string("%Y-%m-%d %H:%M"))

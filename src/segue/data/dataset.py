@@ -43,6 +43,8 @@ from segue.files import atomic_folder, read_manifest, write_manifest
 FORMAT_VERSION = 2
 """The newest format. Version 2 is written only if ids stand in order of arrival: version 1 expects them sorted."""
 
+_DAY = 86_400_000_000
+"""Microseconds of a day."""
 _MANIFEST = "dataset.json"
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
 
@@ -229,7 +231,7 @@ class Dataset:
     def to_frame(self) -> pl.DataFrame:
         """The visible interactions with raw ids: columns user, item and, if there are any, time, rating and session.
 
-        Sessions are numbered from 1 for each user.
+        Sessions are numbered from 1 for each user. Times are datetimes in UTC if the log had dates, else its numbers.
         """
         visible = positions(self.starts, self.ends)
         columns: dict[str, Any] = {
@@ -237,7 +239,7 @@ class Dataset:
             "item": self.catalogue.decode(self.items[visible]),
         }
         if self.times is not None:
-            columns["time"] = self.times[visible]
+            columns["time"] = self.times_as_given(pl.Series(self.times[visible]))
         if self.ratings is not None:
             columns["rating"] = self.ratings[visible]
         if self.session_offsets is not None:
@@ -245,6 +247,20 @@ class Dataset:
             number = np.arange(len(sessions)) - sessions.offsets[sessions.users] + 1
             columns["session"] = np.repeat(number, sessions.lengths)
         return pl.DataFrame(columns)
+
+    def times_as_given(self, times: pl.Series) -> pl.Series:
+        """Times in `time_unit`s in the form of the log: datetimes in UTC if it had dates, else numbers.
+
+        Dates are kept in microseconds, and integers in their own unit, so the unit tells them apart.
+        """
+        return times.cast(pl.Datetime("us")) if self._has_dates else times
+
+    @cached_property
+    def _has_dates(self) -> bool:
+        """True for microseconds since 1970; counts of other steps end long before the second day."""
+        if self.times is None or self.time_unit != "us" or not len(self.times):
+            return False
+        return int(self.times.max()) >= _DAY
 
     @checked
     def timestamp(self, moment: int | float) -> int:

@@ -13,7 +13,6 @@ import polars as pl
 from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
-from segue.data.statistics.sessions import per_second_of
 from segue.display import pairs_as_html
 from segue.errors import ConfigError, StorageError
 from segue.inference.asking.as_of import AsOf, to_timestamp
@@ -334,8 +333,8 @@ class Recommender:
             attention (if the model has it: weight of the part, mean over blocks and heads; null if the model does not
             attend to it) and effect (score minus the score without the part); strongest first. Only parts that the
             model reads have rows. A part that is the whole history, such as a history of one item, is compared with
-            popular items in its place. Users without history and basket have no rows. Times are datetimes in UTC, or
-            numbers if the Dataset's times only count.
+            popular items in its place. Users without history and basket have no rows. Times are datetimes in UTC if
+            the log had dates, else its numbers.
 
             For a model of ratings: columns user, item, score (the expected rating), kind ("neighbour"), because (the
             user who rated the item), position (1 = the oldest rating of the item), time (if there are times), rating
@@ -536,16 +535,8 @@ class Recommender:
         return self.source.before(timestamp), popularity(self.dataset.before(timestamp)), timestamp
 
     def _dated(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """The same frame with the column `time` as dates and times, if the Dataset's times are dates."""
-        if "time" not in frame.columns or not self._has_dates:
-            return frame
-        unit = self.dataset.time_unit
-        number = pl.col("time") * (1_000 if unit == "s" else 1)
-        return frame.with_columns(number.cast(pl.Datetime("ms" if unit == "s" else unit)))  # type: ignore[arg-type]
-
-    @cached_property
-    def _has_dates(self) -> bool:
-        return per_second_of(self.dataset) is not None
+        """The same frame with the column `time`, if there is one, in the form of the log."""
+        return frame if "time" not in frame.columns else frame.with_columns(self.dataset.times_as_given(frame["time"]))
 
     @cached_property
     def _similarity_scorer(self) -> Scorer:
