@@ -237,7 +237,8 @@ def full(*_: object, **__: object) -> None:
 def test_a_disk_that_is_full(data: Path, run: Path, tmp_path: Path, complaint: Ask, monkeypatch: Any) -> None:
     """The old state remains, and the message names the file."""
     copy, lists = shutil.copytree(data, tmp_path / "data"), tmp_path / "lists.csv"
-    lists.write_text("old")
+    main(["recommend", str(run), "--all", "--out", str(lists), "--k", "2"])
+    old = lists.read_text()
     monkeypatch.setattr("os.fsync", full)
     frame = tmp_path / "shop.csv"
     frame.write_text("user,item\n1,2\n1,3\n")
@@ -251,7 +252,7 @@ def test_a_disk_that_is_full(data: Path, run: Path, tmp_path: Path, complaint: A
     for words, named in asked:
         said = complaint(1, *words)
         assert said.splitlines()[-1] == f"segue: {named}: No space left on device."
-    assert lists.read_text() == "old"
+    assert lists.read_text() == old
     monkeypatch.undo()
     assert Dataset.open(copy).fingerprint == Dataset.open(data).fingerprint
 
