@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,42 @@ def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) 
     answer(*words, "--training.epochs", 1)
     assert "resume" in complaint(1, *words, "--training.epochs", 2)
     assert answer(*words, "--training.epochs", 2, "--resume")["training"]["epochs"] == 2
+    longer = answer("train", "--resume", tmp_path / "run", "--training.epochs", 3, "--quiet")
+    assert (longer["training"]["epochs"], longer["model"]["width"]) == (3, 8)
+    assert longer["options"]["cpu"] is True
+    again = answer("train", data, "--out", tmp_path / "run", "--resume", "--training.epochs", 4, "--quiet")
+    assert again["training"]["epochs"] == 4
+    assert "another model.width" in complaint(1, "train", "--resume", tmp_path / "run", "--model.width", 16)
+    assert "did not keep its state" in complaint(1, "train", "--resume", tmp_path / "run", "--from-epoch", 2)
+    assert "is not a run that can be resumed" in complaint(1, "train", "--resume", data)
+    assert "needs --out" in complaint(2, "train", data)
+    assert "goes with --resume" in complaint(2, "train", data, "--out", tmp_path / "new", "--from-epoch", 1)
+
+
+def test_a_resumed_training_takes_all_options_from_the_run(data: Path, tmp_path: Path, answer: Ask) -> None:
+    """Whatever the model, its settings and the split."""
+    words = ["train", data, "--out", tmp_path / "run", "--model", "gru4rec", "--model.width", 4, "--training.cpu"]
+    words += ["--split", "leave-last-n", "--split-n", 1, "--refit", "--quiet", "--training.keep-every", 1]
+    answer(*words, "--training.epochs", 2, "--training.batch-size", 16, "--training.averaging", 0.5)
+    found = answer("train", "--resume", tmp_path / "run", "--from-epoch", 1, "--training.epochs", 3, "--quiet")
+    assert found["model"]["name"] == "gru4rec"
+    assert (found["refit"], found["split"]) == (True, {"name": "leave-last-n", "n": 1})
+    assert (found["options"]["batch_size"], found["options"]["averaging"]) == (16, 0.5)
+    assert found["training"]["epochs"] == 3
+
+
+def test_commands_use_the_best_weights_of_a_run_that_was_stopped(
+    data: Path, tmp_path: Path, answer: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    answer("train", data, "--out", run, "--model.width", 8, "--training.cpu", "--training.epochs", 2, "--quiet")
+    (run / "recommender" / "data").rename(run / "unfinished")
+    shutil.rmtree(run / "recommender")
+    for words in (["evaluate", run], ["recommend", run, "--users", "user-0001"]):
+        assert main([*map(str, words)]) == 0
+        shown = capsys.readouterr()
+        assert shown.out
+        assert f"warning: {run} was not finished: these are its best weights so far, of epoch" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -172,7 +209,7 @@ def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) 
         (["--model.widht", "8"], 'no option "--model.widht": did you mean "--model.width"?'),
         (["--model", "markov", "--model.width", "8"], 'no option "--model.width"'),
         (["--training.epochs", "0"], "epochs=0: expected 1 or more"),
-        (["--processes", "0"], "--processes: expected 1 or more, found 0"),
+        (["--processes", "0"], "--processes=0: expected a whole number from 1 to 1,024"),
         (["--split-n", "2"], "--split-n means nothing to --split leave-last-out"),
         (["--split", "leave-last-n"], "needs --split-n"),
         (
@@ -193,7 +230,7 @@ def test_an_interrupted_training_says_how_to_go_on(
 
     monkeypatch.setattr("segue.training.fit.fit", interrupted)
     said = complaint(130, "train", data, "--out", tmp_path / "my run")
-    assert f"segue train {data} --out '{tmp_path / 'my run'}' --resume" in said
+    assert f"segue train --resume '{tmp_path / 'my run'}'" in said
 
 
 @pytest.mark.slow

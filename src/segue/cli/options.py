@@ -101,6 +101,7 @@ class OptionParser:
         self._positionals: list[str] = []
         self._sources: list[tuple[type, str]] = []
         self._in_file: dict[str, str] = {}
+        self._former: dict[str, Any] = {}
         self._values: Any = None
         self._parser.add_argument(
             "--config", action="config", metavar="FILE", help="YAML file of options; flags win over it."
@@ -142,14 +143,22 @@ class OptionParser:
             group.add_argument(f"--{_spelt(key)}", type=kind, help=short + (text or ""), **extra)
         self._sources.append((options, under))
 
-    def read(self, argv: Sequence[str]) -> None:
+    def read(self, argv: Sequence[str], former: Mapping[str, Any] | None = None) -> None:
         """Read the command line and its configuration files; `get` then returns the options.
+
+        Parameters
+        ----------
+        argv
+            The command line.
+        former
+            Values of options, nested as in YAML, that take the place of their defaults.
 
         Raises
         ------
         ConfigError
             An option is unknown, lacks its value, or has an impossible one.
         """
+        self._former = dict(former or {})
         self._parser.usage = " ".join([self._prog, *self._positionals, "[options]"])
         try:
             self._values = self._parser.parse_args(self._tidy(argv))
@@ -202,7 +211,7 @@ class OptionParser:
     def _tidy(self, argv: Sequence[str]) -> list[str]:
         """The same command line with options as `--name=value`, names checked, and configuration files in front."""
         words = deque(argv)
-        files: list[str] = []
+        files = ["--config=" + json.dumps(self._former)] if self._former else []
         rest: list[str] = []
         for word in _drain(words):
             if word == "--":

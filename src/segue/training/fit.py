@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, replace
@@ -21,10 +22,13 @@ from segue.data.splits.by_user import Holdout, Split
 from segue.errors import ConfigError, StorageError
 from segue.evaluation.tasks.registry import lower_is_better
 from segue.files import write_json
+from segue.inference.checkpoint import LAST
 from segue.inference.recommender import Recommender
+from segue.inference.unfinished import drop_dataset, keep_dataset
 from segue.memory import keep_buffers
 from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel, Vocabularies
 from segue.models.registry import config_class
+from segue.settings import Count
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
@@ -44,6 +48,7 @@ def fit(
     training: Training | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    from_epoch: Count | None = None,
     refit: bool = False,
     quiet: bool = False,
 ) -> Recommender:
@@ -64,7 +69,10 @@ def fit(
     out
         Folder of the run: checkpoints, `metrics.csv`, `curves.png`, `run.json` and, at the end, the `recommender`.
     resume
-        Continue the run in `out`, exactly as if it had never stopped.
+        Continue the run in `out`, exactly as if it had never stopped. `segue.resume(run)` does it with the settings and
+        the Dataset of the run.
+    from_epoch
+        With `resume`: go back to the state after this epoch, if `Training.keep_every` kept it.
     refit
         After the fit, train again from the start on everything but the test part, for as many epochs as validation
         chose. Published results are made this way.
@@ -101,6 +109,8 @@ def fit(
     folder = None if out is None else Path(out)
     if _is_main():
         _check_folder(folder, resume)
+        if from_epoch is not None and not resume:
+            raise ConfigError(f"from_epoch={from_epoch} goes with resume=True.")
     keep_buffers()
     started = time.perf_counter()
     settings = with_task_defaults(settings, config, validation, folder if resume else None)
@@ -110,9 +120,11 @@ def fit(
         if isinstance(model, TrainableModel):
             check_validation(model, settings, validation, watched)
         manifest = {} if folder is None else run_manifest(config.resolved(train), whole, spec, refit)
+        if folder is not None and _is_main():
+            keep_dataset(folder, whole)
         if isinstance(model, TrainableModel):
             run = _Run(settings, folder, Progress(quiet), manifest)
-            notes = run.fit(model, train, validation, resume, watched)
+            notes = run.fit(model, train, validation, resume, watched, from_epoch)
             settings = run.settings
             if refit and isinstance(data, Split):
                 refitted = _new(config, data.refit, settings.seed)
@@ -133,6 +145,7 @@ def fit(
     recommender = Recommender(model, whole, metadata)
     if folder is not None and _is_main():
         recommender.save(folder / "recommender")
+        drop_dataset(folder)
     return recommender
 
 
@@ -164,6 +177,7 @@ class _Run:
         validation: Holdout | None,
         resume: bool,
         watched: Holdout | None = None,
+        from_epoch: int | None = None,
     ) -> dict[str, Any]:
         """Train the model, and return the notes on its training for the metadata."""
         settings, config = self.settings, model.config.to_dict()
@@ -174,8 +188,11 @@ class _Run:
         validate = None if validation is None else validation_of(model, settings, validation, watched)
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator, self.until)
         self.settings = trainer.settings
-        if resume and self.folder is not None and (self.folder / "last.safetensors").is_file():
-            trainer.resume()
+        if resume and self.folder is not None and (from_epoch or (self.folder / LAST).is_file()):
+            trainer.resume(from_epoch)
+            if from_epoch and accelerator.is_main_process:
+                # Its training again begins anew: it may be for another number of epochs now.
+                shutil.rmtree(self.folder / "refit", ignore_errors=True)
         if self.folder is not None and accelerator.is_main_process:
             write_json(self.folder / "run.json", {**self.manifest, "training": self.settings.to_dict()})
         try:

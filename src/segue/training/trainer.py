@@ -25,7 +25,16 @@ from torch import Tensor
 
 from segue.errors import StorageError, TrainingError
 from segue.evaluation.tasks.registry import lower_is_better
-from segue.inference.checkpoint import BEST, LAST, confirm_best, kept_epoch, load_best, save_best
+from segue.inference.checkpoint import (
+    BEST,
+    LAST,
+    confirm_best,
+    kept_epoch,
+    kept_state,
+    load_best,
+    load_epoch,
+    save_best,
+)
 from segue.inference.storage import load_weights
 from segue.models.base import Examples, TrainableModel
 from segue.settings import MISFIT, fit
@@ -211,6 +220,8 @@ class Trainer:
                 self._best_saved = False
             if self.settings.keep_every and state.epoch % self.settings.keep_every == 0:
                 self._save(kept_epoch(state.epoch), self.model.state_dict())
+        if self.settings.keep_every and state.epoch % self.settings.keep_every == 0:
+            self._keep_state()
         if last or state.epoch % self.settings.save_every == 0 or self._out_of_patience():
             self._save_last()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
@@ -242,8 +253,8 @@ class Trainer:
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Continue from `last.safetensors`.
+    def resume(self, epoch: int | None = None) -> None:
+        """Continue from `last.safetensors`, or from the state after a kept epoch, which becomes the last state.
 
         Raises
         ------
@@ -254,18 +265,56 @@ class Trainer:
         if self.accelerator.is_main_process:
             confirm_best(self.folder)
         self.accelerator.wait_for_everyone()
-        file = self.folder / LAST
+        file = self.folder / LAST if epoch is None else self._state_file(epoch)
         tensors, note = load_checkpoint(file)
         self._check_same_run(_part(note, "identity", file))
         state = _state(_part(note, "state", file), file)
+        if epoch is not None and (state.epoch, state.step) != (epoch, 0):
+            raise StorageError(f"{file} holds the state of epoch {state.epoch}, not of epoch {epoch}: it was replaced.")
         load_weights(self.model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, file)
         restore_optimizer(self.optimizer, tensors, file)
         self.average.restore(tensors)
         self.state = state
         if state.best_epoch:
-            best, _ = load_best(self.folder)
+            best = self._best_of(state, tensors, epoch)
             self._check_best(best)
             self.best = best
+        if epoch is not None:
+            self._best_saved = not state.best_epoch
+            self._save_last()
+
+    def _state_file(self, epoch: int) -> Path:
+        """File with the state after a kept epoch."""
+        assert self.folder is not None
+        file = self.folder / kept_state(epoch)
+        if not file.is_file():
+            files = sorted(file.parent.glob("state-[0-9]*.safetensors"))
+            kept = ", ".join(one.stem.removeprefix("state-").lstrip("0") for one in files) or "none"
+            raise StorageError(
+                f"{self.folder} did not keep its state after epoch {epoch}; kept: {kept}."
+                " Train with keep_every=N to keep the state of every N-th epoch."
+            )
+        return file
+
+    def _best_of(self, state: State, tensors: Mapping[str, Tensor], epoch: int | None) -> dict[str, Tensor]:
+        """Best weights of a state: those of the run or, after a kept epoch, of that time."""
+        assert self.folder is not None
+        if epoch is None:
+            return load_best(self.folder)[0]
+        inner = {name.removeprefix("best."): one for name, one in tensors.items() if name.startswith("best.")}
+        return inner or load_epoch(self.folder, state.best_epoch)[0]
+
+    def _keep_state(self) -> None:
+        """Keep the whole state; with the best weights, unless they are those of a kept epoch."""
+        state, every = self.state, self.settings.keep_every or 1
+        apart = state.best_epoch and state.best_epoch % every
+        best = {f"best.{name}": tensor for name, tensor in self.best.items()} if apart else {}
+        self._save(kept_state(state.epoch), {**self._tensors(), **best})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Weights, their mean over epochs, and the state of the optimizer."""
+        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        return {**weights, **self.average.tensors(), **optimizer_tensors(self.optimizer)}
 
     def _check_best(self, best: Mapping[str, Tensor]) -> None:
         """Raise a StorageError unless tensors are weights of this model."""
@@ -297,8 +346,7 @@ class Trainer:
         if not self._best_saved and writes:
             assert self.folder is not None
             save_best(self.folder, self.best, self._note())
-        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        self._save(LAST, {**weights, **self.average.tensors(), **optimizer_tensors(self.optimizer)})
+        self._save(LAST, self._tensors())
         if not self._best_saved and writes:
             assert self.folder is not None
             confirm_best(self.folder)
