@@ -113,7 +113,8 @@ def fit(
             raise ConfigError(f"from_epoch={from_epoch} goes with resume=True.")
     keep_buffers()
     started = time.perf_counter()
-    settings = with_task_defaults(settings, config, validation, folder if resume else None)
+    part = watched if validation is None else validation
+    settings = with_task_defaults(settings, config, part, folder if resume else None)
     with torch.random.fork_rng(devices=[]):
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
@@ -185,8 +186,10 @@ class _Run:
         examples = model.examples(train)
         accelerator = self._accelerator(config)
         identity = {"model": config, "dataset": train.fingerprint}
-        validate = None if validation is None else validation_of(model, settings, validation, watched)
+        measured = validation is not None or watched is not None
+        validate = validation_of(model, settings, validation, watched) if measured else None
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator, self.until)
+        trainer.chooses = validation is not None
         self.settings = trainer.settings
         if resume and self.folder is not None and (from_epoch or (self.folder / LAST).is_file()):
             trainer.resume(from_epoch)
@@ -269,7 +272,7 @@ def _parts(
             raise ConfigError(
                 "a split has its own validation part: pass either a split, or a Dataset with validation=."
             )
-        return data.train, data.validation, data.dataset, data.spec
+        return data.train, data.validation if len(data.validation) else None, data.dataset, data.spec
     return data, validation, data if validation is None else validation.dataset, None
 
 

@@ -111,6 +111,8 @@ class Trainer:
         averaging = examples.usual_averaging if settings.averaging is None else settings.averaging
         self.settings = replace(settings, batch_size=self.batch_size, averaging=averaging)
         self.validate = validate
+        self.chooses = validate is not None
+        """True if a metric of `validate` chooses the best epoch; else the last one is the best."""
         self.folder = folder
         # In the form that JSON reads back: a tuple becomes a list.
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
@@ -168,7 +170,7 @@ class Trainer:
         row = {"epoch": state.epoch + 1.0, "loss": state.loss_sum / len(batches), "seconds": state.seconds}
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         self._end_epoch(row)
-        progress.end_epoch(row, best=bool(self.validate) and state.best_epoch == state.epoch)
+        progress.end_epoch(row, best=self.chooses and state.best_epoch == state.epoch)
 
     def _step(self, index: np.ndarray[Any, np.dtype[np.int64]], step: int) -> float:
         """Take one optimizer step; return the mean loss per term of this process's part of the batch."""
@@ -228,7 +230,7 @@ class Trainer:
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
         """Check that no earlier epoch was as good; without validation the last epoch is the best."""
-        if not self.validate:
+        if not self.chooses:
             return True
         metric, best = self.settings.metric or "", self.state.best_metric
         if metric not in metrics:
@@ -247,7 +249,7 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience
-        if patience is None or not self.validate or not self.state.best_epoch:
+        if patience is None or not self.chooses or not self.state.best_epoch:
             return False
         return (self.state.epoch - self.state.best_epoch) // self.settings.validate_every >= patience
 
