@@ -9,9 +9,12 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
 from segue.cli.main import main
 from segue.data.dataset import Dataset
+from segue.models.registry import MODELS
+from segue.training.config import Training
 
 Ask = Callable[..., Any]
 
@@ -509,3 +512,35 @@ def test_explain_draws_a_map(data: Path, answer: Ask, complaint: Ask, tmp_path: 
 )
 def test_explain_refuses(run: Path, words: list[str], message: str, complaint: Ask) -> None:
     assert message in complaint(2, "explain", run, *words)
+
+
+# ---- published settings --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sasrec", "ssept", "parsrec", "arerec", "gru4rec"])
+def test_a_published_setting_is_a_preset(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Model and training are those of `as_published`; options that are given win, before and behind the switch."""
+    config = MODELS[name]
+    words = ["train", "data", "--out", "run", "--training.seed", "7", "--as-published", "--training.epochs", "3"]
+    assert main([*words, "--model", name, "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert config.from_dict(printed["model"]) == config.as_published()
+    expected = {**Training().to_dict(), **config.published_training, "seed": 7, "epochs": 3}
+    assert Training.from_dict(printed["training"]).to_dict() == expected
+
+
+def test_a_model_without_a_published_setting_says_so(data: Path, complaint: Ask) -> None:
+    words = ["train", data, "--out", "run", "--model", "markov", "--as-published"]
+    assert "markov has no published setting" in complaint(2, *words)
+
+
+def test_the_help_of_train_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert [name for name in MODELS if name not in page] == []
+
+
+def test_the_help_of_a_model_shows_its_published_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model", "parsrec", "--help"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "--training.epochs 50 --training.batch-size 256 --training.beta2 0.999" in page

@@ -19,6 +19,7 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 import typing
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -284,7 +285,10 @@ class OptionParser:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help with the default of each option, and examples on lines of their own."""
+    """Help with the default of each option, and examples on lines of their own. Names are not broken at hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.dest == "print_config":

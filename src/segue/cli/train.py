@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from segue.cli.main import INTERRUPTED, command_line, import_module
+from segue.cli.option_types import as_typed
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
 from segue.cli.splitting import SplitOptions, split_options
@@ -42,6 +43,10 @@ class TrainOptions(Settings):
 
     out: PathText | None = None
     """Folder of the run; needed, except with --resume."""
+
+    as_published: bool = False
+    """Take the published setting of the model and of its training, for sasrec, ssept, parsrec, arerec and gru4rec.
+    Options that are given win."""
 
     refit: bool = False
     """After validation has chosen the number of epochs, train again on everything but the test part."""
@@ -82,13 +87,14 @@ def main(argv: Sequence[str]) -> int:
     former = None if run is None else former_run(run)
     config = _config_class(argv, former)
     parser = OptionParser("train", _NOTES, _ALIASES)
-    parser.add_options(TrainOptions)
+    parser.add_options(TrainOptions, texts=_published_help(config))
     parser.add_options(split_group)
     names = f"Name of the model; {model_names()}. Or a model of your own, as package.module:Class."
     parser.add_options(ModelOptions, under="model", texts={"name": names})
     parser.add_options(config, under="model", title=f"Settings of {config.name}")
     parser.add_options(Training, under="training", title="Training")
-    parser.read(argv, None if former is None else _as_options(former, config))
+    as_published = _is_on(argv, "as_published") and former is None
+    parser.read(argv, _published(config) if as_published else _as_options(former, config))
     options, splitting = parser.get(TrainOptions), parser.get(split_group)
     model, training = parser.get(config), parser.get(Training)
     if options.out is None and not options.resume:
@@ -133,7 +139,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run_to_resume(argv: Sequence[str]) -> Path | None:
     """Folder of the run to resume; None if there is none to resume, or if it was not begun."""
-    if peek(argv, "resume", "false") not in _YES and not any(word in ("--resume", "--resume=true") for word in argv):
+    if not _is_on(argv, "resume"):
         return None
     out = peek(argv, "out", "")
     folders = [out] if out else [*(word for word in argv if not word.startswith("--")), peek(argv, "dataset", "")]
@@ -153,8 +159,39 @@ def _config_class(argv: Sequence[str], former: FormerRun | None) -> type[ModelCo
     return config_class(name)
 
 
-def _as_options(former: FormerRun, config: type[ModelConfig]) -> dict[str, Any]:
-    """Settings of the run to resume, as options."""
+def _is_on(argv: Sequence[str], name: str) -> bool:
+    """Check that a switch is on, on the command line or in a configuration file."""
+    typed = f"--{name.replace('_', '-')}"
+    return any(word.replace("_", "-") in (typed, f"{typed}=true") for word in argv) or peek(argv, name, "") in _YES
+
+
+def _published_help(config: type[ModelConfig]) -> dict[str, str]:
+    """Help of --as-published, with the options that it stands for."""
+    try:
+        published = config.as_published()
+    except ConfigError:
+        return {"as_published": f"Take the published setting of a model. {config.name} has none."}
+    usual = config()
+    model = {f"model.{name}": value for name, value in published.to_dict().items() if value != usual.to_dict()[name]}
+    flags = model | {f"training.{name}": value for name, value in config.published_training.items()}
+    listed = " ".join(f"--{name.replace('_', '-')} {as_typed(value)}" for name, value in flags.items())
+    return {
+        "as_published": "Take the published setting of the model and of its training; options that are given win. "
+        f"For {config.name}: {listed}."
+    }
+
+
+def _published(config: type[ModelConfig]) -> dict[str, Any]:
+    """Published setting of a model and of its training, as options."""
+    model = config.as_published().to_dict()
+    model.pop("class", None)
+    return {"model": model, "training": dict(config.published_training)}
+
+
+def _as_options(former: FormerRun | None, config: type[ModelConfig]) -> dict[str, Any]:
+    """Settings of the run to resume, as options; none without one."""
+    if former is None:
+        return {}
     model = former.config.to_dict() if type(former.config) is config else {}
     model.pop("class", None)
     common = {"refit": former.refit, "processes": former.processes, "training": former.training.to_dict()}
