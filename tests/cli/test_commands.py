@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import yaml
 
+import segue
 from segue.cli.main import main
 from segue.data.dataset import Dataset
 from segue.models.registry import MODELS
@@ -368,7 +369,7 @@ def test_recommend_answers_the_known_and_lists_the_unknown(run: Path, capsys: py
         (2, [], "give one of --users, --users-file, --all, --history, --basket: found none."),
         (2, ["--users", "a", "--all"], "found --users and --all."),
         (2, ["--all"], "--all needs --out FILE"),
-        (2, ["--history", "a", "--out", "x.csv"], "--history goes with neither --out nor --as-of"),
+        (2, ["--history", "a", "--out", "x.csv"], "--history goes with none of --out, --as-of and --on"),
         (2, ["--users", "user-0001", "--k", "-1"], "k"),
         (1, ["--users", "nobody"], "unknown user"),
         (1, ["--users-file", "nowhere.txt"], "nowhere.txt: there is no such file"),
@@ -544,3 +545,34 @@ def test_the_help_of_a_model_shows_its_published_setting(capsys: pytest.CaptureF
     assert main(["train", "--model", "parsrec", "--help"]) == 0
     page = " ".join(capsys.readouterr().out.split())
     assert "--training.epochs 50 --training.batch-size 256 --training.beta2 0.999" in page
+
+
+# ---- parts of the split --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_lists_on_a_part_are_those_of_its_evaluation(part: str, run: Path, tmp_path: Path, answer: Ask) -> None:
+    """As often as `segue evaluate` says, the held-out item is in the list."""
+    out = tmp_path / "lists.parquet"
+    assert main(["recommend", str(run), "--all", "--out", str(out), "--k", "5", "--on", part]) == 0
+    recommender = segue.load(run)
+    holdout = getattr(segue.leave_last_out(recommender.dataset), part)
+    targets = dict(zip(holdout.users, recommender.dataset.items[holdout.history_ends], strict=True))
+    lists = pl.read_parquet(out)
+    users = recommender.dataset.users.encode(lists["user"])
+    items = recommender.dataset.catalogue.encode(lists["item"])
+    hits = sum(targets.get(user) == item for user, item in zip(users, items, strict=True))
+    measured = answer("evaluate", run, "--on", part, "--k", 5)["metrics"]["hr@5"]
+    assert hits / len(holdout) == pytest.approx(measured)
+    user = str(lists["user"][0])
+    scores = answer("score", run, "--user", user, "--items", lists["item"][0], "--on", part, "--long")
+    assert scores[0]["score"] == pytest.approx(lists["score"][0], abs=1e-5)
+    assert answer("recommend", run, "--user", user) != answer("recommend", run, "--user", user, "--on", part)
+
+
+def test_a_split_is_described(data: Path, answer: Ask, complaint: Ask) -> None:
+    whole, found = answer("describe", data), answer("describe", data, "--split", "leave-last-n", "--split-n", 2)
+    assert found["split"] == {"name": "leave-last-n", "n": 2}
+    assert found["test"] == found["validation"] == {"users": 60, "targets": 120}
+    assert found["interactions"] == whole["interactions"] - 240
+    assert "--split-n needs --split" in complaint(2, "describe", data, "--split-n", 2)
