@@ -32,6 +32,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     recommender = segue.fit(segue.Markov(), split)
     folder = tmp_path_factory.mktemp("world")
     recommender.save(folder / "markov")
+    frame.write_csv(folder / "log.csv")
     return {
         "frame": frame,
         "data": data,
@@ -64,7 +65,7 @@ def wrong_values(world: dict[str, Any]) -> Iterator[Any]:
 
 def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     """Calls of every public name, each with valid arguments to start from."""
-    data, split, recommender = (world[name] for name in ("data", "split", "recommender"))
+    data, split, recommender, frame = (world[name] for name in ("data", "split", "recommender", "frame"))
     evaluation, simulation, holdout = world["evaluation"], world["simulation"], split.test
     training = segue.Training(epochs=1, cpu=True)
     lists = recommender.recommend(k=3)
@@ -126,6 +127,8 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         "leave_last_n": [(segue.leave_last_n, {"dataset": data, "n": 1})],
         "leave_last_out": [(segue.leave_last_out, {"dataset": data})],
         "load": [(segue.load, {"path": world["folder"] / "markov"})],
+        "prepare": [(segue.prepare, {"source": frame}), (segue.prepare, {"source": frame, "out": out / "prepared"})],
+        "read": [(segue.read, {"source": frame}), (segue.read, {"source": world["folder"] / "log.csv"})],
         "random_rows": [(segue.random_rows, {"dataset": data})],
         "register": [(segue.register, {"config": segue.Markov})],
         "simulate": [(segue.simulate, {"users": 2, "sessions": 2})],
@@ -135,14 +138,10 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
 
 
 ELSEWHERE = {
-    "CountingModel", "ItemHistories", "Log", "ModelConfig", "SegueError", "Sessions", "TrainableModel",
-    "Vocabulary", "__version__", "prepare", "read",
+    "CountingModel", "EVERYONE", "ItemHistories", "Log", "ModelConfig", "SegueError", "Sessions", "TrainableModel",
+    "Vocabulary", "__version__",
 }  # fmt: skip
 """Bases to extend, values that calls return, and calls that have such a test of their own."""
-
-
-REQUESTS = {"users", "items", "histories", "basket", "allow", "deny", "events"}
-"""Arguments of raw ids, whose rules have tests of their own in tests/inference/asking."""
 
 
 def fields(instance: Any) -> dict[str, Any]:
@@ -158,8 +157,6 @@ def faults(call: Callable[..., Any], given: dict[str, Any], world: dict[str, Any
     """Everything that a call raises for wrong values and that is not meant for users."""
     found = []
     for name in inspect.signature(call).parameters:
-        if name in REQUESTS and isinstance(getattr(call, "__self__", None), segue.Recommender):
-            continue
         for value in wrong_values(world):
             if name == "progress" and callable(value):
                 continue  # errors of a function of the user's are the user's

@@ -71,7 +71,8 @@ class Range:
         low = "" if self.low == -math.inf else f"{'above' if self.open_low else 'from'} {self.low:g}"
         if self.high == math.inf:
             return low
-        high = f"{'below ' if self.open_high else ''}{self.high:,g}"
+        written = f"{self.high:,.0f}" if float(self.high).is_integer() else f"{self.high:g}"
+        high = f"{'below ' if self.open_high else ''}{written}"
         return f"{low} to {high}" if low else f"up to {high}"
 
 

@@ -172,7 +172,7 @@ def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) 
         (["--model.widht", "8"], 'no option "--model.widht": did you mean "--model.width"?'),
         (["--model", "markov", "--model.width", "8"], 'no option "--model.width"'),
         (["--training.epochs", "0"], "epochs=0: expected 1 or more"),
-        (["--processes", "0"], "--processes: expected 1 or more, found 0"),
+        (["--processes", "0"], "--processes=0: expected a whole number from 1 to 1,024"),
         (["--split-n", "2"], "--split-n means nothing to --split leave-last-out"),
         (["--split", "leave-last-n"], "needs --split-n"),
         (

@@ -141,5 +141,5 @@ def test_users_of_nobody_are_an_error_and_single_ones_a_warning() -> None:
         evaluate_lists(frame((7, 4, 1), (8, 4, 1)), TEST)
     with pytest.warns(UserWarning, match="not in the Dataset do not count: 1, such as 77"):
         evaluate_lists(frame((1, 4, 1), (77, 9, 1)), TEST)
-    with pytest.raises(EvaluationError, match="lists are a frame"):
+    with pytest.raises(ColumnError, match="expected a frame"):
         evaluate_lists({"user": [1]}, TEST)

@@ -181,7 +181,8 @@ def _words(error: SegueError | OSError) -> str:
         named = error.filename if isinstance(error.filename, str | bytes) else None
         where = "" if named is None else f"{os.fsdecode(named)}: "
         way = ""
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and (named is None or os.fsdecode(named).startswith(scratch)):
+        is_scratch = named is None or os.fsdecode(named).startswith(str(Path(scratch, "segue-")))
+        if is_scratch and error.errno in (errno.ENOSPC, errno.EDQUOT):
             way = f" Temporary files are in {scratch}; TMPDIR names another folder."
         return f"{where}{error.strerror}.{way}"
     return str(error)

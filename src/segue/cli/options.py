@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
-import json
 import re
 import typing
 from collections import deque
@@ -252,7 +251,7 @@ class OptionParser:
                 raise ConfigError(f'{path}: unknown option "{key}": {nearest(key, self._types)}')
             self._in_file[key] = path
         content = replaced(content, lambda key, value: option_types.from_yaml(self._types[key], value))
-        return json.dumps(content, default=str)
+        return option_types.as_json(content)
 
     def _fail(self, message: str) -> NoReturn:
         """Raise an error of jsonargparse in the words of the command line."""

@@ -337,7 +337,10 @@ def raw_series(ids: Iterable[Any]) -> pl.Series:
             values = [value.item() if isinstance(value, np.generic) else value for value in values]
     if families <= {"number", "bool"}:
         return _numbers(values)
-    return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
+    try:
+        return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
+    except UnicodeEncodeError as error:
+        raise DataError(f"the id {error.object!r} holds half a character: expected Unicode text.") from None
 
 
 def as_array(values: Any) -> npt.NDArray[Any] | None:

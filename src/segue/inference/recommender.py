@@ -38,7 +38,7 @@ from segue.models.ratings import RatingModel
 from segue.progress import Bar
 from segue.settings import Count
 
-Items = Iterable[Any] | Mapping[Any, Iterable[Any]]
+Items = Iterable[Any] | Mapping[Any, Iterable[Any]] | Any
 """Raw ids of items for all users, or lists of them by user id."""
 
 

@@ -115,7 +115,7 @@ def test_an_unknown_spelling_keeps_its_name_in_the_answer() -> None:
         {2: "a"}.keys(),
         {2},
     ],
-    ids=repr,
+    ids=lambda users: type(users).__name__,
 )
 def test_forms_of_one_user(users: Any) -> None:
     with warnings.catch_warnings():

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.order import time_order
 from segue.data.preparing.filters import k_core, without_duplicates
@@ -33,6 +34,7 @@ from segue.locks import temporary_folder
 _PASSING = ("user", "session")  # columns that become offsets
 
 
+@checked
 def prepare(
     source: Any,
     *,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.reading.checking import Table, check, sample_of
 from segue.data.reading.columns import ROLES, Column
 from segue.data.reading.files import Scratch, decompressed, find_files, plainly_named, with_line_ends
@@ -86,6 +87,7 @@ class Log:
         return pairs_as_html("Log", facts | {f"column of {role}": column for role, column in self.columns.items()})
 
 
+@checked
 def read(
     source: Any,
     *,

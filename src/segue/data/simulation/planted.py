@@ -99,9 +99,13 @@ class Market(Settings):
     def check(self) -> None:
         """Raise a ConfigError if the lengths do not go together, or if the memory cannot hold the market."""
         if self.shortest > self.categories:
-            raise ConfigError(f"shortest={self.shortest}: expected from 1 to the {self.categories} categories.")
+            raise ConfigError(
+                f"shortest={self.shortest} is more than the {self.categories} categories: expected as many or fewer."
+            )
         if self.longest < self.shortest:
-            raise ConfigError(f"longest={self.longest}: expected at least the shortest, {self.shortest}.")
+            raise ConfigError(
+                f"longest={self.longest} is less than shortest={self.shortest}: expected as many or more."
+            )
         cells = self.categories * self.products
         tastes = 16 * cells * self.products  # the correlations within each category, drawn and factored
         block = min(BLOCK, self.users) * self.sessions * 16 * 2 * self.categories

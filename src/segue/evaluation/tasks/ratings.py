@@ -141,7 +141,7 @@ class Ratings(Task):
         evaluation = evaluate_ratings(
             recommender,
             holdout,
-            k=options.k or KS,
+            k=KS if options.k is None else options.k,
             cutoff=options.cutoff,
             arg_max=options.arg_max,
             users=options.users,

@@ -18,7 +18,7 @@ from segue.inference.asking.ids import encode_lists, format_ids, is_scalar, requ
 from segue.inference.asking.in_progress import append_baskets
 from segue.inference.asking.users import RequestedUsers
 
-Basket = Sequence[Any] | Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]]
+Basket = Sequence[Any] | Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | Any
 """Raw item ids in the order of adding: a list for one user, a list per user, or lists by user id."""
 
 
