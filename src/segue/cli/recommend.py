@@ -52,6 +52,9 @@ class RecommendOptions(Settings):
     out: str | None = None
     """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
 
+    overwrite: bool | None = None
+    """Replace earlier lists in --out; when not given, true. Anything else that is there is never replaced."""
+
     include_seen: bool | None = None
     """Recommend items of the history too; when not given, only with --basket. Items of the basket never are."""
 
@@ -128,6 +131,7 @@ def _export(recommender: Recommender, options: RecommendOptions, users: list[str
             deny=ids_of(None, options.deny_file),
             as_of=options.as_of,
             unknown=options.unknown,
+            overwrite=options.overwrite,
             progress=progress,
         )
     note(f"wrote {path}")
