@@ -53,6 +53,9 @@ class RecommendOptions(Settings):
     out: PathText | None = None
     """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
 
+    overwrite: bool | None = None
+    """Replace earlier lists in --out; when not given, true. Anything else that is there is never replaced."""
+
     include_seen: bool | None = None
     """Recommend items of the history too; when not given, only with --basket. Items of the basket never are."""
 
@@ -135,6 +138,7 @@ def _export(recommender: Recommender, options: RecommendOptions, users: object) 
             deny=ids_of(None, options.deny_file),
             as_of=options.as_of,
             unknown=options.unknown,
+            overwrite=options.overwrite,
             progress=progress,
         )
     note(f"wrote {path}")
