@@ -15,7 +15,17 @@ import polars as pl
 
 from segue.data.sources import HistorySource
 from segue.errors import ConfigError, StorageError
-from segue.files import FileKind, atomic_file, check_file, contents, exclusive, read_json, real, write_json
+from segue.files import (
+    FileKind,
+    atomic_file,
+    check_file,
+    contents,
+    exclusive,
+    failures_name,
+    read_json,
+    real,
+    write_json,
+)
 from segue.inference.asking.as_of import AsOf, to_timestamp
 from segue.inference.asking.ids import warn_unrated
 from segue.inference.asking.users import RequestedUsers
@@ -211,7 +221,7 @@ def _open_parts(folder: Path, identity: dict[str, Any]) -> None:
             return
         _remove_parts(folder)
     # The folder and its note appear in one step.
-    with temporary_folder(folder.parent, folder.name) as made:
+    with failures_name(folder), temporary_folder(folder.parent, folder.name) as made:
         write_json(made / _NOTE, identity)
         made.chmod(0o755)
         put(made, folder)

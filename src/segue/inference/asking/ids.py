@@ -88,7 +88,9 @@ def requested_ids(ids: Any, argument: str) -> pl.Series:
     DataError
         They are no ids: a frame, a mapping, lists of lists, an array of two dimensions, or a mixture of types.
     """
-    if type(ids) is str or (type(ids) is int and abs(ids) < 2**63):  # a service asks for one user at a time
+    if (type(ids) is str and ids.isascii()) or (
+        type(ids) is int and abs(ids) < 2**63
+    ):  # a service asks for one user at a time
         return pl.Series([ids], dtype=pl.String if type(ids) is str else pl.Int64)
     if isinstance(ids, Mapping):
         raise DataError(f"{argument} is a mapping: expected raw ids. Its keys are not read as ids: give list(…).")
