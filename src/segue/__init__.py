@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from segue.models.ssept import SSEPT
     from segue.training.config import Training
     from segue.training.fit import fit
+    from segue.training.resuming import resume
 
     __version__: str
 
@@ -99,6 +100,7 @@ _HOMES = {
     "random_rows": "segue.data.splits.by_user",
     "read": "segue.data.reading.read",
     "register": "segue.models.registry",
+    "resume": "segue.training.resuming",
     "simulate": "segue.data.simulation.simulate",
     "time_cut": "segue.data.splits.by_user",
     "write_session_file": "segue.data.simulation.session_file",
@@ -150,6 +152,7 @@ __all__ = [
     "random_rows",
     "read",
     "register",
+    "resume",
     "simulate",
     "time_cut",
     "write_session_file",

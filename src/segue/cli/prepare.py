@@ -35,6 +35,9 @@ class PrepareOptions(Settings):
     out: PathText
     """Folder of the Dataset."""
 
+    overwrite: bool | None = None
+    """Replace a Dataset in --out; when not given, true. Anything else that is there is never replaced."""
+
     quiet: bool = False
     """Show no progress."""
 
@@ -160,6 +163,7 @@ def main(argv: Sequence[str]) -> int:
             sessions=sessions.sessions,
             session_gap=sessions.session_gap,
             out=options.out,
+            overwrite=options.overwrite,
             progress=progress,
         )
     _report(dataset, options)

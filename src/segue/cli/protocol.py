@@ -75,6 +75,8 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
     split = split_by(recommender.dataset, spec)
     if part == "test":
         return split.test
+    if not len(split.validation):
+        raise ConfigError(f"{run} was trained without a validation part: there is nothing to evaluate it on there.")
     if recommender.metadata.get("refit"):
         note(f"warning: {run} was trained again on its validation part (--refit), so these figures flatter it.")
     return split.validation

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from segue.cli.asking import ids_of, items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame
+from segue.cli.protocol import Part, questions
 from segue.errors import ConfigError
 from segue.settings import Count, PathText, Settings, Word
 
@@ -52,6 +53,9 @@ class RecommendOptions(Settings):
     out: PathText | None = None
     """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
 
+    overwrite: bool | None = None
+    """Replace earlier lists in --out; when not given, true. Anything else that is there is never replaced."""
+
     include_seen: bool | None = None
     """Recommend items of the history too; when not given, only with --basket. Items of the basket never are."""
 
@@ -60,6 +64,9 @@ class RecommendOptions(Settings):
 
     deny_file: PathText | None = None
     """File with raw ids of items that may not be recommended, one per line."""
+
+    on: Part | None = None
+    """Answer as in the evaluation of this part of the split: from each user's history before the held-out items."""
 
     as_of: str | None = None
     """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
@@ -89,8 +96,8 @@ def main(argv: Sequence[str]) -> int:
     )
     if options.all and options.out is None:
         raise ConfigError("--all needs --out FILE: lists of all users do not fit a terminal.")
-    if options.history and (options.out is not None or options.as_of is not None):
-        raise ConfigError("--history goes with neither --out nor --as-of.")
+    if options.history and (options.out is not None or options.as_of is not None or options.on is not None):
+        raise ConfigError("--history goes with none of --out, --as-of and --on.")
     if options.basket is not None and (options.all or options.out is not None):
         raise ConfigError("--basket goes with neither --all nor --out: it is that of one user.")
     users = ids_of(options.users, options.users_file)
@@ -99,6 +106,8 @@ def main(argv: Sequence[str]) -> int:
     from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
+    if options.on is not None:
+        recommender = recommender.without(questions(recommender, options.run, options.on))
     if options.out is not None:
         _export(recommender, options, EVERYONE if options.all else users)
         return 0
@@ -129,6 +138,7 @@ def _export(recommender: Recommender, options: RecommendOptions, users: object) 
             deny=ids_of(None, options.deny_file),
             as_of=options.as_of,
             unknown=options.unknown,
+            overwrite=options.overwrite,
             progress=progress,
         )
     note(f"wrote {path}")

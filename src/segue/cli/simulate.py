@@ -31,6 +31,9 @@ class SimulateOptions(Settings):
     format: Literal["parquet", "csv", "session-file", "dataset"] | None = None
     """Format to write; by the ending of --out when not given."""
 
+    overwrite: bool | None = None
+    """Replace an earlier simulation in --out; when not given, true. Anything else that is there is never replaced."""
+
     partition: Count = 1024
     """Users held in memory at a time; the result does not depend on it."""
 
@@ -53,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
     with parser.errors_as_typed(), progress_bar(options.quiet) as progress:
         simulation = simulate(**asdict(market), partition=options.partition)
-        simulation.save(options.out, options.format, progress)
+        simulation.save(options.out, options.format, progress, options.overwrite)
     summary: dict[str, object] = {
         "wrote": options.out,
         "truth": str(truth_beside(options.out)),

@@ -374,6 +374,9 @@ class Dataset:
             raise StorageError(f"{folder / _MANIFEST} says nothing of {', '.join(missing)}: it was damaged or edited.")
         check_manifest(manifest, folder / _MANIFEST)
         listed = {name: f"{name}.npy" in manifest["files"] for name in DTYPES}
+        unlisted = [f"{name}.npy" for name in DTYPES if not listed[name] and (folder / f"{name}.npy").exists()]
+        if unlisted:
+            raise StorageError(f"{folder / _MANIFEST} does not list {', '.join(unlisted)}: it was damaged or edited.")
         arrays: dict[str, Any] = {
             name: map_array(folder / f"{name}.npy", dtypes) if listed[name] else None for name, dtypes in DTYPES.items()
         }

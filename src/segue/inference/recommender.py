@@ -13,6 +13,7 @@ import polars as pl
 from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
+from segue.data.splits.holdouts import Holdout
 from segue.display import pairs_as_html
 from segue.errors import ConfigError, StorageError
 from segue.inference.asking.as_of import AsOf, to_timestamp
@@ -483,6 +484,31 @@ class Recommender:
         live.source = RecentEvents(self.source, arrived)
         _ = live.source.users  # refuses ids of another type now
         return live
+
+    @checked
+    def without(self, holdout: Holdout) -> Recommender:
+        """The same Recommender with histories that end before the targets of a Holdout, as in an evaluation.
+
+        `recommender.without(split.test).recommend()` gives the lists that `segue.evaluate` measures. Users without
+        targets keep their histories.
+
+        Parameters
+        ----------
+        holdout
+            `split.test` or `split.validation` of a split of the Recommender's Dataset.
+
+        Raises
+        ------
+        StorageError
+            The Holdout has other users or items than the model.
+        """
+        bind(self.model, holdout.dataset)
+        ends = holdout.dataset.ends.copy()
+        ends[holdout.users] = holdout.history_ends
+        earlier = copy.copy(self)
+        earlier.__dict__.pop("_shares", None)
+        earlier.dataset = earlier.source = holdout.dataset.until(ends)
+        return earlier
 
     # ---- storage ------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_model
-from torch import Tensor, nn
-from torch.nn.modules.module import (
-    register_module_buffer_registration_hook,
-    register_module_parameter_registration_hook,
-)
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from segue.data.dataset import Dataset, open_within
 from segue.errors import ConfigError, StorageError
@@ -30,7 +28,7 @@ from segue.models.registry import config_from_dict
 
 FORMAT_VERSION = 1
 _KIND = "recommender"
-_MANIFEST = "recommender.json"
+MANIFEST = "recommender.json"
 _WEIGHTS = "weights.safetensors"
 _DATA = "data"
 _PICKLES = (b"\x80", b"PK\x03\x04")
@@ -44,14 +42,40 @@ _ENTRIES: Mapping[str, tuple[type, ...]] = {
 }
 """Entries of the metadata that segue reads, and their types; all others are the user's."""
 
-_SLACK = 4
-"""Multiple of the tensors in a file that building its model may register."""
+_FACTORIES = frozenset(
+    {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, Tensor.new_empty, Tensor.new_zeros}
+)
+_SLACK = 8
+"""Multiple of the tensors in a file that building its model may make."""
 _SMALL = 1 << 24
 """Number of elements that any model may have."""
 
 
 class _TooLarge(Exception):
     """Raised while a model is built that is many times as large as its file. Never leaves `build_for`."""
+
+
+class _Measured(TorchFunctionMode):
+    """Within, tensors are counted before they are made; too many or too large ones are a `_TooLarge`."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._calls = _SLACK * (len(tensors) + _SLACK)
+        self._elements = _SLACK * sum(tensor.numel() for tensor in tensors.values()) + _SMALL
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function in _FACTORIES:
+            given = [
+                *(args[:1] if function is torch.full else args),
+                *([(kwargs or {})["size"]] if "size" in (kwargs or {}) else []),
+            ]
+            sizes = [one for one in given if isinstance(one, int)]
+            sizes += [size for one in given if isinstance(one, tuple | list) for size in one if isinstance(size, int)]
+            self._calls -= 1
+            self._elements -= math.prod(sizes)
+            if min(self._calls, self._elements) < 0:
+                raise _TooLarge
+        return function(*args, **(kwargs or {}))
 
 
 def save_recommender(
@@ -75,7 +99,7 @@ def save_recommender(
             "metadata": dict(metadata),
         }
         try:
-            write_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, content)
+            write_manifest(folder, MANIFEST, _KIND, FORMAT_VERSION, content)
         except TypeError as error:
             raise StorageError(f"the metadata is not plain data, so it cannot be saved as JSON: {error}.") from None
 
@@ -98,8 +122,8 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
     """
     folder = _find(path)
     _refuse_pickle(folder / _WEIGHTS)
-    manifest = read_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
-    place = folder / _MANIFEST
+    manifest = read_manifest(folder, MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
+    place = folder / MANIFEST
     if _WEIGHTS not in manifest["files"]:
         raise StorageError(f"{place} does not list {_WEIGHTS}: it was damaged or edited.")
     config = _config_of(manifest, place)
@@ -121,8 +145,8 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
 def build_for(config: ModelConfig, n_users: int, n_items: int, tensors: Mapping[str, Tensor], file: Path) -> Model:
     """Build a module for the tensors of a file.
 
-    It is built without memory first, and given up as soon as it needs more than the file holds: a folder that asks for
-    an immense model is refused before any work.
+    It is given up as soon as it asks for many times as much memory as the file holds: a folder that describes an
+    immense model is refused before any work.
 
     Parameters
     ----------
@@ -132,33 +156,19 @@ def build_for(config: ModelConfig, n_users: int, n_items: int, tensors: Mapping[
         The tensors that will be loaded.
     file
         The file that they are from, for errors.
+
+    Raises
+    ------
+    StorageError
+        The model is much larger than the file, or cannot be built.
     """
-    stored = sum(tensor.numel() for tensor in tensors.values())
-    count, elements = 0, 0
-
-    def registered(module: nn.Module, name: str, tensor: Tensor | None) -> None:
-        nonlocal count, elements
-        count, elements = count + 1, elements + (0 if tensor is None else tensor.numel())
-        if count > _SLACK * (len(tensors) + _SLACK) or elements > _SLACK * stored + _SMALL:
-            raise _TooLarge
-
-    hooks = [register_module_parameter_registration_hook(registered)]
-    hooks.append(register_module_buffer_registration_hook(registered))
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            config.build(n_users, n_items)
+        with torch.random.fork_rng(devices=[]), _Measured(tensors):
+            return config.build(n_users, n_items)
     except _TooLarge:
         raise StorageError(
             f"{file} does not fit the model {config.name!r}: its settings ask for many times as many weights."
         ) from None
-    except Exception:  # a model of one's own may not be able to do without memory
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return config.build(n_users, n_items)
     except (RuntimeError, ValueError, MemoryError, OverflowError) as error:
         raise StorageError(f"the model {config.name!r} of {file} cannot be built: {error}") from None
 
@@ -206,7 +216,7 @@ def _find(path: Path) -> Path:
             "pickles or .pt files, because they can run code."
         )
     inner = path / _KIND
-    return inner if not (path / _MANIFEST).is_file() and (inner / _MANIFEST).is_file() else path
+    return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
 
 
 def _refuse_pickle(file: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
+from segue.errors import ConfigError
 from segue.models.scores import ItemScores
 from segue.settings import Settings
 
@@ -38,6 +39,19 @@ class ModelConfig(Settings, ABC):
     """Name of the task of the model: "next-items", "sessions" or "ratings". The task has the defaults."""
     formerly: ClassVar[Mapping[str, Any]] = {}
     """Values to assume for settings missing from older saved files."""
+    published_training: ClassVar[Mapping[str, Any]] = {}
+    """Options of the training that belong to `as_published`."""
+
+    @classmethod
+    def as_published(cls) -> Self:
+        """Return the settings of the paper or of its program.
+
+        Raises
+        ------
+        ConfigError
+            The model has none.
+        """
+        raise ConfigError(f"{cls.name} has no published setting: give its options one by one.")
 
     def resolved(self, dataset: Dataset) -> Self:
         """Return the settings, with those that depend on the data filled in from the visible interactions."""

@@ -10,9 +10,9 @@ the batch. The authors draw by a power of the popularity instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,12 @@ class GRU4Rec(ModelConfig):
     """
 
     name: ClassVar[str] = "gru4rec"
+    published_training: ClassVar[Mapping[str, Any]] = {
+        "optimizer": "adagrad",
+        "learning_rate": 0.05,
+        "batch_size": 32,
+        "averaging": 0.0,
+    }
 
     width: Count = 64
     """Width of the item vectors and of the hidden states."""

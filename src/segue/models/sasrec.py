@@ -60,6 +60,7 @@ class SASRec(ModelConfig):
 
     name: ClassVar[str] = "sasrec"
     formerly: ClassVar[Mapping[str, Any]] = {**FORMERLY, "learn_temperature": False, "windows": "newest"}
+    published_training: ClassVar[Mapping[str, Any]] = {"batch_size": 128, "averaging": 0.0}
 
     width: Count = 64
     """Width of the item vectors and of the hidden states."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ class SSEPT(ModelConfig):
 
     name: ClassVar[str] = "ssept"
     formerly: ClassVar[Mapping[str, Any]] = FORMERLY
+    published_training: ClassVar[Mapping[str, Any]] = {"batch_size": 128, "averaging": 0.0}
 
     item_width: Count = 50
     """Width of the item vectors."""
@@ -96,6 +97,11 @@ class SSEPT(ModelConfig):
     def check(self) -> None:
         """Raise a ConfigError if the heads do not divide the sum of the widths."""
         check_heads(self.item_width + self.user_width, self.heads)
+
+    @classmethod
+    def as_published(cls, item_width: int = 50, user_width: int = 50, max_length: int = 50) -> Self:
+        """Return the settings of the paper, with the swaps published for MovieLens 1M."""
+        return cls(item_width=item_width, user_width=user_width, max_length=max_length)
 
     def build(self, n_users: int, n_items: int) -> SSEPTModel:
         """Return a new module with random weights."""

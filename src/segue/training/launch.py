@@ -31,8 +31,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     Raises
     ------
     KeyboardInterrupt
-        Ctrl-C or SIGTERM came, and the processes have saved and ended. A second Ctrl-C while they save ends them at
-        once.
+        Ctrl-C or SIGTERM came, and the processes have saved and ended. A second Ctrl-C ends them at once.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

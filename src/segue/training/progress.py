@@ -10,7 +10,7 @@ from rich.progress import Progress as Bar
 
 from segue.progress import Bar as CellBar
 from segue.progress import in_notebook
-from segue.training.curves import NOT_METRICS, TEST
+from segue.training.curves import NOT_METRICS
 
 
 class Progress:
@@ -54,10 +54,10 @@ class Progress:
             self._bar.update(self._task, advance=1, loss=loss, rate=rate)
 
     def end_epoch(self, row: dict[str, float], best: bool) -> None:
-        """End the epoch with a line of its loss and metrics; it omits the test part and shorter lists."""
+        """End the epoch with a line of its loss and metrics, also those of the test part; without shorter lists."""
         self.close()
         texts = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
-        metrics = {name: value for name, value in row.items() if name not in NOT_METRICS and not name.startswith(TEST)}
+        metrics = {name: value for name, value in row.items() if name not in NOT_METRICS}
         longest = {name.partition("@")[0]: name for name in metrics}  # the last one has the longest list
         texts += [f"{name} {metrics[name]:.4f}" for name in longest.values()]
         texts.append(f"{row['seconds']:.1f} s")

@@ -7,10 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from segue.data.dataset import Dataset
-from segue.data.splits.holdouts import Split
+from segue.data.ragged import Int64
+from segue.data.splits.holdouts import Holdout, Split, holdout_after
 from segue.errors import ConfigError
-from segue.settings import Settings, ShareWithin
+from segue.settings import Settings, ShareBelowOne, ShareWithin
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +72,8 @@ class SharesConfig(SplitConfig):
     test: ShareWithin = 0.1
     """Share of the interactions (or users, if users are held out) in the test part."""
 
-    validation: ShareWithin = 0.1
-    """Share of the interactions (or users) in the validation part."""
+    validation: ShareBelowOne = 0.1
+    """Share of the interactions (or users) in the validation part; 0 for none, so that the last epoch is kept."""
 
     def check(self) -> None:
         """Raise a ConfigError unless the parts leave something to train on."""
@@ -76,3 +82,10 @@ class SharesConfig(SplitConfig):
                 f"test={self.test!r} and validation={self.validation!r} are shares: together below 1, to leave "
                 "something to train on."
             )
+
+    def validation_part(self, dataset: Dataset, first: Int64, second: Int64, known: Bools | None = None) -> Holdout:
+        """Holdout of the interactions from `first` to `second`, as of `holdout_after`; empty if none is wanted."""
+        if self.validation:
+            return holdout_after(dataset, first, second, "validation", known)
+        nobody = np.empty(0, dtype=np.int64)
+        return Holdout(dataset, nobody, nobody, nobody, "validation")

@@ -15,7 +15,7 @@ from segue.data.order import time_order
 from segue.data.ragged import Int64, rows_of
 from segue.data.splits.base import SharesConfig
 from segue.data.splits.holdouts import Split, holdout_after
-from segue.settings import Seed, ShareWithin
+from segue.settings import Seed, ShareBelowOne, ShareWithin
 
 # The parts, in their order within each user. Interactions that are neither learnt nor targets stand behind their part:
 # a later part may then learn from them.
@@ -50,7 +50,7 @@ class RandomRows(SharesConfig):
         return Split(
             dataset=dataset,
             train=mixed.until(ends[_TRAINING]),
-            validation=holdout_after(mixed, ends[_TRAINING], ends[_VALIDATION], "validation", known),
+            validation=self.validation_part(mixed, ends[_TRAINING], ends[_VALIDATION], known),
             test=holdout_after(mixed, ends[_VALIDATION_DROPPED], ends[_TEST], "test", known),
             spec=self.spec,
         )
@@ -67,7 +67,11 @@ class RandomRows(SharesConfig):
 
 @checked
 def random_rows(
-    dataset: Dataset, test: ShareWithin = 0.2, validation: ShareWithin = 0.1, seed: Seed = 0, known_items: bool = False
+    dataset: Dataset,
+    test: ShareWithin = 0.2,
+    validation: ShareBelowOne = 0.1,
+    seed: Seed = 0,
+    known_items: bool = False,
 ) -> Split:
     """Draw single interactions (rows) for test and validation, from all users and all times.
 
@@ -85,7 +89,7 @@ def random_rows(
     dataset
         Any Dataset; of a view, the visible interactions count.
     test, validation
-        Shares of all interactions: round(n · test) and round(n · validation) of n are drawn.
+        Shares of all interactions: round(n · test) and round(n · validation) of n are drawn. 0 for no validation.
     seed
         Seed of the draw.
     known_items

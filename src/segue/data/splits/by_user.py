@@ -16,7 +16,7 @@ from segue.data.splits.holdouts import Holdout as Holdout
 from segue.data.splits.holdouts import Split as Split
 from segue.data.splits.holdouts import holdout_after
 from segue.errors import DataError
-from segue.settings import Count, Seed, ShareWithin
+from segue.settings import Count, Seed, ShareBelowOne, ShareWithin
 
 
 @dataclass(frozen=True)
@@ -156,14 +156,14 @@ class TimeCut(SharesConfig):
         return Split(
             dataset=dataset,
             train=dataset.until(first),
-            validation=holdout_after(dataset, first, second, "validation"),
+            validation=self.validation_part(dataset, first, second),
             test=holdout_after(dataset, second, dataset.ends, "test"),
             spec=self.spec,
         )
 
 
 @checked
-def time_cut(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareWithin = 0.1) -> Split:
+def time_cut(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareBelowOne = 0.1) -> Split:
     """Cut all users at the same two points in time: the only split without a leak from the future.
 
     Test targets are all interactions after the later point, validation targets all those between the two. Users without
@@ -175,7 +175,7 @@ def time_cut(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareWithin 
     dataset
         Must have times.
     test, validation
-        Shares of all interactions, by time, in each part.
+        Shares of all interactions, by time, in each part; 0 for no validation.
 
     Raises
     ------
@@ -201,6 +201,7 @@ class HeldOutUsers(SharesConfig):
         users = np.flatnonzero(dataset.lengths >= 2)
         drawn = np.random.default_rng(self.seed).permutation(users)
         n_test, n_validation = (max(1, round(len(users) * share)) for share in (self.test, self.validation))
+        n_validation = n_validation if self.validation else 0
         if n_test + n_validation >= len(users):
             raise DataError(f"{len(users)} users with two interactions are too few to hold any out.")
         test, validation = np.sort(drawn[:n_test]), np.sort(drawn[n_test : n_test + n_validation])
@@ -215,7 +216,7 @@ class HeldOutUsers(SharesConfig):
 
 
 @checked
-def hold_out_users(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareWithin = 0.1, seed: Seed = 0) -> Split:
+def hold_out_users(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareBelowOne = 0.1, seed: Seed = 0) -> Split:
     """Hold out some users entirely: the last interaction is the target, the rest is the given history.
 
     The figures say how well a model serves users that it has never seen.
@@ -225,7 +226,7 @@ def hold_out_users(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareW
     dataset
         Any Dataset.
     test, validation
-        Shares of the users who have at least two interactions.
+        Shares of the users who have at least two interactions; 0 for no validation.
     seed
         Seed of the draw.
 

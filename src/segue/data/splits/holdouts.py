@@ -129,7 +129,7 @@ class Split:
     train
         View to fit a model on.
     validation
-        Chooses settings and the number of epochs.
+        Chooses settings and the number of epochs. It may be empty: then the last epoch is kept.
     test
         Judges the final model, once.
     spec

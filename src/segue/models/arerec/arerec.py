@@ -7,8 +7,9 @@ neighbours are compared region by region, and in each region the strongest one d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 from segue.models.arerec.model import ARERecModel
 from segue.models.arerec.settings import ARERecSettings
@@ -28,6 +29,36 @@ class ARERec(ARERecSettings):
 
     name: ClassVar[str] = "arerec"
     task: ClassVar[str] = "ratings"
+    published_training: ClassVar[Mapping[str, Any]] = {
+        "epochs": 100,
+        "learning_rate": 1e-4,
+        "batch_size": 8,
+        "beta2": 0.999,
+        "averaging": 0.0,
+        "patience": None,
+    }
+    """A batch of 8 units of up to 16 ratings has about 128 ratings."""
+
+    @classmethod
+    def as_published(cls) -> Self:
+        """Return the settings of the program, without its leak: neighbours are ratings in training only.
+
+        `look_back="reference"` adds the leak, for comparison with published figures.
+        """
+        return cls(
+            contexts="interaction",
+            look_back="train",
+            history_length="mean",
+            keep="oldest",
+            biases=False,
+            neighbour_ratings=False,
+            dropout_user=0.0,
+            dropout_neighbour=0.0,
+            dropout_item=0.0,
+            dropout_k_ui=0.0,
+            dropout_k_iu=0.0,
+            dropout_user_rating=0.0,
+        )
 
     def build(self, n_users: int, n_items: int) -> ARERecModel:
         """Return a new module with random weights; the settings must be `resolved`."""

@@ -8,8 +8,9 @@ items that are already in the basket.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -53,6 +54,15 @@ class PARSRec(ModelConfig):
 
     name: ClassVar[str] = "parsrec"
     task: ClassVar[str] = "sessions"
+    published_training: ClassVar[Mapping[str, Any]] = {
+        "epochs": 50,
+        "batch_size": 256,
+        "beta2": 0.999,
+        "clip_norm": 30.0,
+        "patience": None,
+        "metric": "sess_prec@10",
+        "validation_candidates": 99,
+    }
 
     user_width: Count = 128
     """Width of the user vectors."""
@@ -74,6 +84,11 @@ class PARSRec(ModelConfig):
         width = self.user_width + self.item_width
         if width % self.heads:
             raise ConfigError(f"heads={self.heads} does not divide user_width + item_width = {width}.")
+
+    @classmethod
+    def as_published(cls) -> Self:
+        """Return the settings of the program, which are the defaults."""
+        return cls()
 
     def build(self, n_users: int, n_items: int) -> PARSRecModel:
         """Return a new module with random weights."""
