@@ -305,7 +305,7 @@ recommender = segue.fit(segue.Markov(), split)
 lists = recommender.recommend(pd.Series([1, 2, 3], dtype="Int64"), k=2, exclude_seen=False)
 theirs = pd.DataFrame(lists.select("user", "item", "rank").to_dict(as_series=False)).astype({"user": "Int64"})
 assert segue.evaluate_lists(theirs, split.test, k=2, exclude_seen=False).metrics
-given = recommender.recommend(histories=frames["nullable"], k=2)
+given = recommender.recommend(histories=frames["nullable"], k=2, exclude_seen=False)
 assert given["user"].unique().sort().to_list() == [1, 2, 3]
 """
 
