@@ -122,6 +122,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
             (segue.fit, fit),
             (segue.fit, {**fit, "config": segue.SASRec(width=4, blocks=1), "training": training, "out": out / "run"}),
         ],
+        "resume": [(segue.resume, {"run": out / "nowhere", "quiet": True})],
         "hold_out_users": [(segue.hold_out_users, {"dataset": data, "test": 0.2, "validation": 0.2})],
         "last_session_out": [(segue.last_session_out, {"dataset": data})],
         "leave_last_n": [(segue.leave_last_n, {"dataset": data, "n": 1})],

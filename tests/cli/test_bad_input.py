@@ -244,7 +244,7 @@ def test_a_disk_that_is_full(data: Path, run: Path, tmp_path: Path, complaint: A
     frame.write_text("user,item\n1,2\n1,3\n")
     asked = [
         (["prepare", frame, "--out", copy], copy),
-        (["train", data, "--out", tmp_path / "run", *TINY], tmp_path / "run" / "run.json"),
+        (["train", data, "--out", tmp_path / "run", *TINY], tmp_path / "run" / "unfinished"),
         (["recommend", run, "--all", "--out", lists], lists.with_name("lists.csv.parts") / "export.json"),
         (["evaluate", run, "--out", tmp_path / "found.json"], tmp_path / "found.json"),
         (["describe", data, "--picture", tmp_path / "shop.png"], tmp_path / "shop.png"),

@@ -58,7 +58,7 @@ class Options:
                     self.needed.append(f"--{key}=c")
             add(parser, options, under, *rest, **named)
 
-        def stop(parser: OptionParser, argv: Sequence[str]) -> None:
+        def stop(parser: OptionParser, argv: Sequence[str], former: Any = None) -> None:
             parsers.append(parser)
             raise Read
 

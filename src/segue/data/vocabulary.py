@@ -276,7 +276,7 @@ def as_ids(ids: Iterable[Any]) -> pl.Series:
         2⁵³ and more, which have lost digits.
     """
     if isinstance(ids, list) and len(ids) == 1:  # a service asks for one user at a time
-        if type(ids[0]) is str:
+        if type(ids[0]) is str and ids[0].isascii():
             return pl.Series(ids, dtype=pl.String)
         if type(ids[0]) is int and abs(ids[0]) < _EXACT:
             return pl.Series(ids, dtype=pl.Int64)

@@ -58,7 +58,7 @@ class GRU4Rec(ModelConfig):
     name: ClassVar[str] = "gru4rec"
     published_training: ClassVar[Mapping[str, Any]] = {
         "optimizer": "adagrad",
-        "learning_rate": 0.05,
+        "learning_rate": 0.2,
         "batch_size": 32,
         "averaging": 0.0,
     }
@@ -90,7 +90,11 @@ class GRU4Rec(ModelConfig):
 
     @classmethod
     def as_published(cls, width: int = 100, dropout: float = 0.0, max_length: int = 50) -> Self:
-        """Return the best settings of the paper: bpr-max with ELU(0.5), 2,048 negatives and constrained embedding."""
+        """Return the authors' settings of bpr-max with constrained embedding: ELU(0.5) and 2,048 negatives.
+
+        They and `published_training` are those of the authors' program for RSC15
+        (`param_samples/rsc15_bpr-max_constrained.py`). Its momentum of 0.1 is left out, since Adagrad here has none.
+        """
         return cls(
             width=width,
             max_length=max_length,
@@ -98,6 +102,7 @@ class GRU4Rec(ModelConfig):
             dropout_hidden=dropout,
             loss="bpr-max",
             negatives=2048,
+            bpr_penalty=0.5,
             elu=0.5,
         )
 

@@ -60,7 +60,7 @@ def test_the_functions_of_the_splits_keep_the_specs_of_older_runs() -> None:
 @pytest.mark.parametrize("config", [config for config in SPLITS.values() if issubclass(config, SharesConfig)])
 @pytest.mark.parametrize("shares", [{"test": 0.0}, {"test": 0.95}, {"validation": "much"}, {"test": float("nan")}])
 def test_impossible_shares_are_refused_at_once(config: type[SharesConfig], shares: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=r"expected a share above 0 to below 1|are shares: together below 1"):
+    with pytest.raises(ConfigError, match=r"expected a share (above|from) 0 to below 1|are shares: together below 1"):
         config(**shares)
 
 

@@ -108,7 +108,10 @@ def test_comparisons_obey_the_direction_of_every_metric() -> None:
 def test_early_stopping_obeys_the_direction_of_every_metric(metric: registry.Metric) -> None:
     name = metric.at(10)
     run = SimpleNamespace(
-        validate=object(), settings=Training(metric=name), state=SimpleNamespace(best_epoch=1, best_metric=0.5)
+        validate=object(),
+        chooses=True,
+        settings=Training(metric=name),
+        state=SimpleNamespace(best_epoch=1, best_metric=0.5),
     )
     assert Trainer._is_best(run, {name: 0.4}) is metric.lower_is_better  # type: ignore[arg-type]
     assert Trainer._is_best(run, {name: 0.6}) is not metric.lower_is_better  # type: ignore[arg-type]
