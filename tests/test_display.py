@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import types
 from datetime import datetime
@@ -73,7 +74,7 @@ def results() -> dict[str, Any]:
         "dataset": data,
         "split": split,
         "holdout": split.test,
-        "log": segue.read(pl.DataFrame({"user": [1, 2], "item": ["<a>", "b"]})),
+        "log": segue.read(pl.DataFrame({"user": [1, 2], "item": ["<a>", "b"]}), time=False),
     }
 
 
@@ -273,6 +274,46 @@ def test_numbers_come_back_as_numbers(scale: int) -> None:
     data = segue.prepare(log(times))
     assert data.to_frame()["time"].to_list() == times.tolist()
     assert set(segue.fit(segue.Markov(), data).explain(1, 3)["time"]) <= set(times[:4].tolist())
+
+
+WITHOUT_PYARROW = """
+import sys
+class Missing:
+    def find_spec(self, name, *rest):
+        if name.partition(".")[0] == "pyarrow":
+            raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+sys.meta_path.insert(0, Missing())
+import pandas as pd
+import polars as pl
+import segue
+
+days = pd.date_range("2020-01-01", periods=12, freq="D")
+columns = {"user": [u for u in (1, 2, 3) for _ in range(4)], "item": list("abcdbcdacdab"), "time": days.to_pydatetime()}
+expected = segue.prepare(pl.DataFrame(columns))
+plain = pd.DataFrame(columns)
+frames = {
+    "plain": plain,
+    "zone": plain.assign(time=pd.Series(days).dt.tz_localize("UTC")),
+    "nullable": plain.astype({"user": "Int64", "item": "string"}),
+    "category": plain.astype({"item": "category"}),
+    "text": plain.assign(time=pd.Series(days).astype(str)),
+}
+for name, frame in frames.items():
+    assert segue.prepare(frame).fingerprint == expected.fingerprint, name
+split = segue.leave_last_out(expected)
+recommender = segue.fit(segue.Markov(), split)
+lists = recommender.recommend(pd.Series([1, 2, 3], dtype="Int64"), k=2, exclude_seen=False)
+theirs = pd.DataFrame(lists.select("user", "item", "rank").to_dict(as_series=False)).astype({"user": "Int64"})
+assert segue.evaluate_lists(theirs, split.test, k=2, exclude_seen=False).metrics
+given = recommender.recommend(histories=frames["nullable"], k=2, exclude_seen=False)
+assert given["user"].unique().sort().to_list() == [1, 2, 3]
+"""
+
+
+def test_pandas_without_pyarrow() -> None:
+    pytest.importorskip("pandas")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_PYARROW], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_counted_times_stay_numbers() -> None:

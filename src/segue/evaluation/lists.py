@@ -13,6 +13,7 @@ import polars as pl
 from segue.arguments import checked
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
+from segue.data.reading.frames import to_polars
 from segue.data.splits.holdouts import Holdout
 from segue.data.vocabulary import as_ids
 from segue.errors import ColumnError, EvaluationError, UnknownIdError
@@ -98,7 +99,7 @@ def evaluate_lists(
 def _read(lists: Any, holdout: Holdout) -> tuple[Int64, Int64, Int64]:
     """Row in the Holdout, item code and rank (m each) of every listed item of its users, checked."""
     try:
-        frame = nw.from_native(lists, eager_only=True).to_polars()
+        frame = to_polars(nw.from_native(lists, eager_only=True))
     except TypeError:
         raise ColumnError(
             f"lists are a {type(lists).__name__}: expected a frame (pandas, polars, Arrow) with columns "
@@ -108,7 +109,7 @@ def _read(lists: Any, holdout: Holdout) -> tuple[Int64, Int64, Int64]:
     if missing:
         raise ColumnError(f'lists have no column "{missing[0]}": expected {", ".join(COLUMNS)}, found {frame.columns}.')
     ranks = frame["rank"]
-    if not ranks.dtype.is_integer() or ranks.null_count() or (len(ranks) and int(ranks.min()) < 1):
+    if not ranks.dtype.is_integer() or ranks.null_count() or bool((ranks < 1).any()):
         raise EvaluationError(f"ranks are whole numbers from 1, one in every row; found {ranks.dtype}: {ranks.head(5)}")
     users = _known_users(frame["user"], holdout)
     row_of = np.minimum(np.searchsorted(holdout.users, users), len(holdout) - 1)

@@ -12,6 +12,7 @@ import polars as pl
 from segue.data.reading.files import Scratch
 from segue.data.reading.layout import ROW, Part
 from segue.data.reading.values import EXACT
+from segue.data.vocabulary import as_array
 from segue.errors import DataError
 
 
@@ -59,9 +60,24 @@ def _eager(source: Any, frame: nw.DataFrame[Any], name: str) -> pl.DataFrame:
     if repeated:
         raise DataError(f'{name}: the column "{repeated[0]}" occurs more than once.')
     objects = [column for column, dtype in frame.schema.items() if dtype == nw.Object]
-    rest = frame.drop(objects).to_polars() if len(objects) < len(frame.columns) else pl.DataFrame()
+    rest = to_polars(frame.drop(objects)) if len(objects) < len(frame.columns) else pl.DataFrame()
     converted = [_of_objects(frame[column].to_list(), column, name) for column in objects]
     return rest.with_columns(converted) if len(rest.columns) else pl.DataFrame(converted)
+
+
+def to_polars(frame: nw.DataFrame[Any]) -> pl.DataFrame:
+    """The same frame as one of polars. Without pyarrow, columns of pandas are converted one by one."""
+    try:
+        return frame.to_polars()
+    except ImportError:
+        return pl.DataFrame({column: _without_arrow(frame[column].to_native(), column) for column in frame.columns})
+
+
+def _without_arrow(column: Any, name: str) -> pl.Series:
+    """A column of pandas as a Series of polars."""
+    array = as_array(column)
+    assert array is not None
+    return pl.Series(name, array) if array.dtype != object else _of_objects(array.tolist(), name, "pandas frame")
 
 
 def _plain(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
