@@ -248,8 +248,8 @@ def test_similar_by_hand() -> None:
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        (lambda r: r.recommend(k=-1), ConfigError, "expected 1 or more, found -1"),
-        (lambda r: r.recommend(k=0), ConfigError, "expected 1 or more, found 0"),
+        (lambda r: r.recommend(k=-1), ConfigError, "k=-1: expected 1 or more"),
+        (lambda r: r.recommend(k=0), ConfigError, "k=0: expected 1 or more"),
         (lambda r: r.recommend(k=6), ConfigError, "k is 6, but the catalogue has only 5 items"),
         (lambda r: r.recommend("zoe", k=1), UnknownIdError, "unknown user: 'zoe'. Known ones look like 'ann'"),
         (lambda r: r.recommend(["zoe", "yan"], k=1), UnknownIdError, "unknown user: 'zoe', 'yan'"),
