@@ -13,7 +13,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ParamSpec, TypeVar
 
 from segue.errors import ConfigError
@@ -71,6 +71,11 @@ _ADVICE: dict[str, dict[str, str]] = {
 """Way out by the name of the expected type, then by the name of the type that was found or of one of its bases."""
 
 
+def checked_except(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Check all arguments but these, as `checked` does: the function checks them itself."""
+    return lambda function: _checking(function, frozenset(names))
+
+
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Check the arguments of a function against its signature, ranges included, at every call.
 
@@ -82,12 +87,17 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     ConfigError
         An argument has the wrong type or is out of range.
     """
+    return _checking(function)
+
+
+def _checking(function: Callable[P, R], unchecked: frozenset[str] = frozenset()) -> Callable[P, R]:
+    """The function behind a check of its arguments."""
     parameters: list[_Parameter] = []
 
     @functools.wraps(function)
     def call(*given: Any, **named: Any) -> R:
         if not parameters:
-            parameters.extend(_parameters(function))
+            parameters.extend(replace(one, kind=Any) if one.name in unchecked else one for one in _parameters(function))
         values = list(given)
         for index, parameter in enumerate(parameters):
             if index < len(values):

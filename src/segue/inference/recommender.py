@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from segue.arguments import checked
+from segue.arguments import checked, checked_except
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.data.splits.holdouts import Holdout
@@ -41,6 +41,9 @@ from segue.settings import Count
 
 Items = Iterable[Any] | Mapping[Any, Iterable[Any]] | Any
 """Raw ids of items for all users, or lists of them by user id."""
+
+_checked = checked_except("users", "items", "histories", "basket", "allow", "deny", "as_of")
+"""Check of all arguments but ids and times, whose rules are in `asking`."""
 
 
 class Recommender:
@@ -120,7 +123,7 @@ class Recommender:
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
-    @checked
+    @_checked
     def recommend(
         self,
         users: Any = UNSET,
@@ -182,7 +185,7 @@ class Recommender:
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
         return list_frame(self.scorer, requested, self.dataset.catalogue, codes, scores)
 
-    @checked
+    @_checked
     def complete(
         self,
         users: Any = UNSET,
@@ -222,7 +225,7 @@ class Recommender:
         rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
-    @checked
+    @_checked
     def score(
         self,
         users: Any = UNSET,
@@ -288,7 +291,7 @@ class Recommender:
         with Bar("items", len(codes)) as bar:
             return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k, bar.advance)
 
-    @checked
+    @_checked
     def explain(
         self,
         users: Any = UNSET,
@@ -365,7 +368,7 @@ class Recommender:
         reasons = reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
         return self._dated(reasons)
 
-    @checked
+    @_checked
     def attention(
         self,
         users: Any = UNSET,
@@ -398,7 +401,7 @@ class Recommender:
         requested, _ = resolve_repeated_users(self.dataset, source, users, histories, basket, timestamp)
         return attention_frame(self.scorer, source.catalogue, requested)
 
-    @checked
+    @_checked
     def export(
         self,
         path: str | Path,

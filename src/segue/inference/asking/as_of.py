@@ -36,6 +36,8 @@ def to_timestamp(source: HistorySource, as_of: AsOf) -> int:
     if isinstance(as_of, str):
         as_of = _parsed(as_of)
     if isinstance(as_of, (int, float, np.integer, np.floating)) and not isinstance(as_of, bool):
+        if not np.isfinite(float(as_of)):
+            raise ConfigError(f"as_of={as_of!r} is no time: expected a finite number, a date or a datetime.")
         return int(as_of)
     if isinstance(as_of, date) and not isinstance(as_of, datetime):
         as_of = datetime.combine(as_of, time())
