@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from segue.evaluation.tasks.next_items import evaluate
     from segue.evaluation.tasks.ratings import evaluate_ratings
     from segue.evaluation.tasks.sessions import evaluate_sessions
+    from segue.inference.asking.everyone import EVERYONE
     from segue.inference.loading import load
     from segue.inference.recommender import Recommender
     from segue.models.arerec.arerec import ARERec
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from segue.models.ssept import SSEPT
     from segue.training.config import Training
     from segue.training.fit import fit
+    from segue.training.resuming import resume
 
     __version__: str
 
@@ -58,6 +60,7 @@ _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
     "CountingModel": "segue.models.base",
     "Dataset": "segue.data.dataset",
+    "EVERYONE": "segue.inference.asking.everyone",
     "GRU4Rec": "segue.models.gru4rec",
     "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits.by_user",
@@ -97,6 +100,7 @@ _HOMES = {
     "random_rows": "segue.data.splits.by_user",
     "read": "segue.data.reading.read",
     "register": "segue.models.registry",
+    "resume": "segue.training.resuming",
     "simulate": "segue.data.simulation.simulate",
     "time_cut": "segue.data.splits.by_user",
     "write_session_file": "segue.data.simulation.session_file",
@@ -104,6 +108,7 @@ _HOMES = {
 
 # Written out for type checkers and editors; a test holds it equal to _HOMES.
 __all__ = [
+    "EVERYONE",
     "SSEPT",
     "ARERec",
     "CountingModel",
@@ -147,6 +152,7 @@ __all__ = [
     "random_rows",
     "read",
     "register",
+    "resume",
     "simulate",
     "time_cut",
     "write_session_file",

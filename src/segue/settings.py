@@ -14,6 +14,7 @@ fields are written in `check`.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import math
 import sys
@@ -21,12 +22,19 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from segue.errors import ConfigError, closest, nearest
 
 _LONGEST = 60
 """Characters of a value that a message shows."""
+
+_LARGEST = 2**63 - 1
+"""Largest whole number: arrays, tensors and generators hold 64 bits."""
+
+_MANY = (collections.abc.Sequence, collections.abc.Collection)
+"""Types of several values in any order of containers: lists, tuples, sets, ranges and arrays fit them."""
 
 
 # ---- ranges ---------------------------------------------------------------------------------------------------------
@@ -63,7 +71,8 @@ class Range:
         low = "" if self.low == -math.inf else f"{'above' if self.open_low else 'from'} {self.low:g}"
         if self.high == math.inf:
             return low
-        high = f"{'below ' if self.open_high else ''}{self.high:g}"
+        written = f"{self.high:,.0f}" if float(self.high).is_integer() else f"{self.high:g}"
+        high = f"{'below ' if self.open_high else ''}{written}"
         return f"{low} to {high}" if low else f"up to {high}"
 
 
@@ -82,6 +91,27 @@ def between(low: float, high: float) -> Range:
     return Range(low, high)
 
 
+@dataclasses.dataclass(frozen=True)
+class NotEmpty:
+    """Texts that are not empty, and that a file system can hold, as the metadata of `Annotated`.
+
+    Parameters
+    ----------
+    noun
+        Name of such texts in messages.
+    """
+
+    noun: str
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and is_path(value)
+
+
+def is_path(text: str) -> bool:
+    """Return whether a text can be a path or a name: not blank, without a null character, and Unicode throughout."""
+    return bool(text.strip()) and "\0" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
+
+
 Count = Annotated[int, at_least(1)]
 """A whole number from 1."""
 Size = Annotated[int, at_least(0)]
@@ -98,8 +128,18 @@ ShareAboveZero = Annotated[float, Range(0, 1, open_low=True, noun="a share", plu
 """A share above 0, to 1."""
 ShareBelowOne = Annotated[float, Range(0, 1, open_high=True, noun="a share", plural="shares")]
 """A share from 0 to below 1, as of dropout."""
+ShareWithin = Annotated[float, Range(0, 1, open_low=True, open_high=True, noun="a share", plural="shares")]
+"""A share above 0 and below 1, as of a part of a whole."""
 Probability = Annotated[float, Range(0, 1, noun="a probability", plural="probabilities")]
 """A probability from 0 to 1."""
+PathText = Annotated[str, NotEmpty("a path")]
+"""Path of a file or folder."""
+Word = Annotated[str, NotEmpty("a text that is not empty")]
+"""A text that is not empty."""
+Negatives = Annotated[int, Range(1, 1_000_000)]
+"""Number of negatives that are drawn at a time."""
+Resamples = Annotated[int, Range(0, 1_000_000)]
+"""Number of resamples; a million is more than any interval needs."""
 
 
 # ---- settings -------------------------------------------------------------------------------------------------------
@@ -173,31 +213,39 @@ MISFIT = _Misfit()
 def fit(value: Any, kind: Any) -> Any:
     """The value as the type wants it (a list as a tuple, a NumPy number as a plain one), or `MISFIT`."""
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic):
+    if numpy is not None and isinstance(value, numpy.generic) and not isinstance(value, numpy.datetime64):
         value = value.item()
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         fitting = fit(value, arguments[0])
-        ranges = [mark for mark in arguments[1:] if isinstance(mark, Range)]
+        ranges = [mark for mark in arguments[1:] if isinstance(mark, Range | NotEmpty)]
         return fitting if fitting is None or all(_is_in(fitting, one) for one in ranges) else MISFIT
     if origin in (types.UnionType, typing.Union):
-        found = (fit(value, part) for part in arguments)
-        return next((fitting for fitting in found if fitting is not MISFIT), MISFIT)
+        if Path in arguments and isinstance(value, str | Path) and not is_path(str(value)):
+            return MISFIT
+        results = (fit(value, part) for part in arguments)
+        return next((fitting for fitting in results if fitting is not MISFIT), MISFIT)
     if origin is Literal:
         return value if any(type(value) is type(one) and value == one for one in arguments) else MISFIT
     if origin is tuple:
         return _fit_tuple(value, arguments)
+    if origin is type:
+        return value if isinstance(value, type) and issubclass(value, arguments[0]) else MISFIT
+    if origin in _MANY:
+        return _fit_many(value, arguments[0])
     return value if _is_a(value, kind if origin is None else origin) else MISFIT
 
 
 def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value is of a class; of `int` and `float` only finite numbers are, and True and False never."""
+    """True if a value is of a class; `int` and `float` exclude NaN, infinities, True and False."""
     if kind is None:
         return value is None
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and -_LARGEST - 1 <= value <= _LARGEST
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
+    if isinstance(value, type) and getattr(kind, "_is_protocol", False):
+        return False  # a class has the attributes of its instances
     try:
         return isinstance(value, kind)
     except TypeError:  # Any, and other types that Python cannot check
@@ -219,7 +267,21 @@ def _fit_tuple(value: Any, kinds: tuple[Any, ...]) -> Any:
     return value if same else fitting
 
 
-def _is_in(value: Any, limits: Range) -> bool:
+def _fit_many(value: Any, kind: Any) -> Any:
+    """A list with every element fitted, or `MISFIT`; the value itself if all elements stay as they are."""
+    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__") or not hasattr(value, "__iter__"):
+        return MISFIT
+    try:
+        elements = list(value)
+    except TypeError:  # an array without dimensions
+        return MISFIT
+    fitting = [fit(one, kind) for one in elements]
+    if any(one is MISFIT for one in fitting):
+        return MISFIT
+    return value if all(one is other for one, other in zip(elements, fitting, strict=True)) else fitting
+
+
+def _is_in(value: Any, limits: Range | NotEmpty) -> bool:
     return value is not MISFIT and value in limits
 
 
@@ -255,7 +317,7 @@ def _complaint(name: str, value: Any, kind: Any) -> str:
 
 
 def complaint(value: Any, kind: Any, typed: bool = False) -> str:
-    """What was expected in place of a value that does not fit, and the nearest of the words that a type names.
+    """The expected value, in words, and the nearest word that the type names.
 
     Parameters
     ----------
@@ -268,6 +330,8 @@ def complaint(value: Any, kind: Any, typed: bool = False) -> str:
     numbers = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(one, float) and math.isinf(one) for one in numbers):
         wanted = wanted.replace("a number", "a finite number", 1).replace("numbers", "finite numbers", 1)
+    if isinstance(value, int) and not -_LARGEST - 1 <= value <= _LARGEST and "whole number" in wanted:
+        wanted += " that 64 bits hold"
     near = closest(value, _choices(kind)) if isinstance(value, str) else None
     return f"expected {wanted}" + ("." if near is None else f'; did you mean "{near}"?')
 
@@ -310,21 +374,46 @@ def _alternatives(kind: Any, typed: bool, plural: bool = False, limits: Range | 
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         ranges = [mark for mark in arguments[1:] if isinstance(mark, Range)]
-        return _alternatives(arguments[0], typed, plural, ranges[0] if ranges else limits)
+        nouns = [mark.noun for mark in arguments[1:] if isinstance(mark, NotEmpty)]
+        return nouns[:1] or _alternatives(arguments[0], typed, plural, ranges[0] if ranges else limits)
     if origin in (types.UnionType, typing.Union):
+        if {str, Path} <= set(arguments):
+            others = [part for part in arguments if part not in (str, Path)]
+            return ["a path", *(words for part in others for words in _alternatives(part, typed, plural, limits))]
         return [words for part in arguments for words in _alternatives(part, typed, plural, limits)]
     if origin is Literal:
         return [str(one) for one in arguments]
-    if origin in (tuple, list) and arguments:
+    if origin in (tuple, list, *_MANY) and arguments:
         inner = _alternatives(arguments[0], typed, plural=True)
         fixed = origin is tuple and arguments[-1] is not ...
         return [f"{len(arguments)} {' or '.join(inner)}" if fixed else " or ".join(inner)]
+    if origin is type:
+        return [f"the class of {_noun(arguments[0])}"]
     if kind is bool:
         return ["true", "false"] if typed else ["True", "False"]
     if kind in (None, type(None)):
         return ["null" if typed else "None"]
+    kind = origin if origin is not None else kind
     names = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("a text", "texts")}
-    noun = names.get(kind, (f"a {getattr(kind, '__name__', kind)}",) * 2)[plural]
+    noun = names.get(kind, (_noun(kind),) * 2)[plural]
     if limits is None:
         return [noun]
     return [f"{(limits.plural if plural else limits.noun) or noun} {limits.limits()}"]
+
+
+_NOUNS = {
+    "HasScorer": "a Recommender",
+    "Model": "a fitted model",
+    "ModelConfig": "the config of a model, such as segue.SASRec()",
+    "ndarray": "a NumPy array",
+    "Callable": "a function",
+    "Mapping": "a dict",
+    "dict": "a dict",
+    "Iterable": "a list",
+}
+
+
+def _noun(kind: Any) -> str:
+    """A type in words: "a Dataset"."""
+    name = getattr(kind, "__name__", str(kind))
+    return _NOUNS.get(name, f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}")

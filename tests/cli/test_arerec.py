@@ -78,7 +78,7 @@ def test_bad_data(data: Path, tmp_path: Path, complaint: Ask) -> None:
     n = len(log)
     logs = {
         "none": (log.drop("rating"), "no ratings"),
-        "one": (log.with_columns(rating=pl.lit(1)), "with one single level there is nothing to predict"),
+        "one": (log.with_columns(rating=pl.lit(1)), "with a single level there is nothing to predict"),
         "many": (log.with_columns(rating=pl.Series(range(n)) % 150), "different values, from 0 to 149: too many"),
     }
     for name, (frame, message) in logs.items():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
+import segue
 from segue.cli.main import main
 from segue.data.dataset import Dataset
+from segue.models.registry import MODELS
+from segue.training.config import Training
 
 Ask = Callable[..., Any]
 
@@ -109,7 +114,9 @@ def test_simulate(tmp_path: Path, answer: Ask, complaint: Ask, capsys: pytest.Ca
     said = capsys.readouterr()
     assert "made.truth.npz" in said.out
     assert f"segue prepare {tmp_path / 'made.txt'}" in said.err
-    assert "--categories=21 is impossible" in complaint(2, "simulate", "--out", tmp_path / "x", "--categories", 21)
+    assert "--categories=21: expected a whole number from 1 to 20" in complaint(
+        2, "simulate", "--out", tmp_path / "x", "--categories", 21
+    )
     assert "ends in .parquet" in complaint(2, "simulate", "--out", tmp_path / "x.doc")
 
 
@@ -161,6 +168,42 @@ def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) 
     answer(*words, "--training.epochs", 1)
     assert "resume" in complaint(1, *words, "--training.epochs", 2)
     assert answer(*words, "--training.epochs", 2, "--resume")["training"]["epochs"] == 2
+    longer = answer("train", "--resume", tmp_path / "run", "--training.epochs", 3, "--quiet")
+    assert (longer["training"]["epochs"], longer["model"]["width"]) == (3, 8)
+    assert longer["options"]["cpu"] is True
+    again = answer("train", data, "--out", tmp_path / "run", "--resume", "--training.epochs", 4, "--quiet")
+    assert again["training"]["epochs"] == 4
+    assert "another model.width" in complaint(1, "train", "--resume", tmp_path / "run", "--model.width", 16)
+    assert "did not keep its state" in complaint(1, "train", "--resume", tmp_path / "run", "--from-epoch", 2)
+    assert "is not a run that can be resumed" in complaint(1, "train", "--resume", data)
+    assert "needs --out" in complaint(2, "train", data)
+    assert "goes with --resume" in complaint(2, "train", data, "--out", tmp_path / "new", "--from-epoch", 1)
+
+
+def test_a_resumed_training_takes_all_options_from_the_run(data: Path, tmp_path: Path, answer: Ask) -> None:
+    """Whatever the model, its settings and the split."""
+    words = ["train", data, "--out", tmp_path / "run", "--model", "gru4rec", "--model.width", 4, "--training.cpu"]
+    words += ["--split", "leave-last-n", "--split-n", 1, "--refit", "--quiet", "--training.keep-every", 1]
+    answer(*words, "--training.epochs", 2, "--training.batch-size", 16, "--training.averaging", 0.5)
+    found = answer("train", "--resume", tmp_path / "run", "--from-epoch", 1, "--training.epochs", 3, "--quiet")
+    assert found["model"]["name"] == "gru4rec"
+    assert (found["refit"], found["split"]) == (True, {"name": "leave-last-n", "n": 1})
+    assert (found["options"]["batch_size"], found["options"]["averaging"]) == (16, 0.5)
+    assert found["training"]["epochs"] == 3
+
+
+def test_commands_use_the_best_weights_of_a_run_that_was_stopped(
+    data: Path, tmp_path: Path, answer: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    answer("train", data, "--out", run, "--model.width", 8, "--training.cpu", "--training.epochs", 2, "--quiet")
+    (run / "recommender" / "data").rename(run / "unfinished")
+    shutil.rmtree(run / "recommender")
+    for words in (["evaluate", run], ["recommend", run, "--users", "user-0001"]):
+        assert main([*map(str, words)]) == 0
+        shown = capsys.readouterr()
+        assert shown.out
+        assert f"warning: {run} was not finished: these are its best weights so far, of epoch" in shown.err
 
 
 @pytest.mark.parametrize(
@@ -170,7 +213,7 @@ def test_train_resumes(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) 
         (["--model.widht", "8"], 'no option "--model.widht": did you mean "--model.width"?'),
         (["--model", "markov", "--model.width", "8"], 'no option "--model.width"'),
         (["--training.epochs", "0"], "epochs=0: expected 1 or more"),
-        (["--processes", "0"], "--processes: expected 1 or more, found 0"),
+        (["--processes", "0"], "--processes=0: expected a whole number from 1 to 1,024"),
         (["--split-n", "2"], "--split-n means nothing to --split leave-last-out"),
         (["--split", "leave-last-n"], "needs --split-n"),
         (
@@ -191,7 +234,7 @@ def test_an_interrupted_training_says_how_to_go_on(
 
     monkeypatch.setattr("segue.training.fit.fit", interrupted)
     said = complaint(130, "train", data, "--out", tmp_path / "my run")
-    assert f"segue train {data} --out '{tmp_path / 'my run'}' --resume" in said
+    assert f"segue train --resume '{tmp_path / 'my run'}'" in said
 
 
 @pytest.mark.slow
@@ -326,7 +369,7 @@ def test_recommend_answers_the_known_and_lists_the_unknown(run: Path, capsys: py
         (2, [], "give one of --users, --users-file, --all, --history, --basket: found none."),
         (2, ["--users", "a", "--all"], "found --users and --all."),
         (2, ["--all"], "--all needs --out FILE"),
-        (2, ["--history", "a", "--out", "x.csv"], "--history goes with neither --out nor --as-of"),
+        (2, ["--history", "a", "--out", "x.csv"], "--history goes with none of --out, --as-of and --on"),
         (2, ["--users", "user-0001", "--k", "-1"], "k"),
         (1, ["--users", "nobody"], "unknown user"),
         (1, ["--users-file", "nowhere.txt"], "nowhere.txt: there is no such file"),
@@ -470,3 +513,66 @@ def test_explain_draws_a_map(data: Path, answer: Ask, complaint: Ask, tmp_path: 
 )
 def test_explain_refuses(run: Path, words: list[str], message: str, complaint: Ask) -> None:
     assert message in complaint(2, "explain", run, *words)
+
+
+# ---- published settings --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sasrec", "ssept", "parsrec", "arerec", "gru4rec"])
+def test_a_published_setting_is_a_preset(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Model and training are those of `as_published`; options that are given win, before and behind the switch."""
+    config = MODELS[name]
+    words = ["train", "data", "--out", "run", "--training.seed", "7", "--as-published", "--training.epochs", "3"]
+    assert main([*words, "--model", name, "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert config.from_dict(printed["model"]) == config.as_published()
+    expected = {**Training().to_dict(), **config.published_training, "seed": 7, "epochs": 3}
+    assert Training.from_dict(printed["training"]).to_dict() == expected
+
+
+def test_a_model_without_a_published_setting_says_so(data: Path, complaint: Ask) -> None:
+    words = ["train", data, "--out", "run", "--model", "markov", "--as-published"]
+    assert "markov has no published setting" in complaint(2, *words)
+
+
+def test_the_help_of_train_names_every_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    page = capsys.readouterr().out
+    assert [name for name in MODELS if name not in page] == []
+
+
+def test_the_help_of_a_model_shows_its_published_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--model", "parsrec", "--help"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    assert "--training.epochs 50 --training.batch-size 256 --training.beta2 0.999" in page
+
+
+# ---- parts of the split --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_lists_on_a_part_are_those_of_its_evaluation(part: str, run: Path, tmp_path: Path, answer: Ask) -> None:
+    """As often as `segue evaluate` says, the held-out item is in the list."""
+    out = tmp_path / "lists.parquet"
+    assert main(["recommend", str(run), "--all", "--out", str(out), "--k", "5", "--on", part]) == 0
+    recommender = segue.load(run)
+    holdout = getattr(segue.leave_last_out(recommender.dataset), part)
+    targets = dict(zip(holdout.users, recommender.dataset.items[holdout.history_ends], strict=True))
+    lists = pl.read_parquet(out)
+    users = recommender.dataset.users.encode(lists["user"])
+    items = recommender.dataset.catalogue.encode(lists["item"])
+    hits = sum(targets.get(user) == item for user, item in zip(users, items, strict=True))
+    measured = answer("evaluate", run, "--on", part, "--k", 5)["metrics"]["hr@5"]
+    assert hits / len(holdout) == pytest.approx(measured)
+    user = str(lists["user"][0])
+    scores = answer("score", run, "--user", user, "--items", lists["item"][0], "--on", part, "--long")
+    assert scores[0]["score"] == pytest.approx(lists["score"][0], abs=1e-5)
+    assert answer("recommend", run, "--user", user) != answer("recommend", run, "--user", user, "--on", part)
+
+
+def test_a_split_is_described(data: Path, answer: Ask, complaint: Ask) -> None:
+    whole, found = answer("describe", data), answer("describe", data, "--split", "leave-last-n", "--split-n", 2)
+    assert found["split"] == {"name": "leave-last-n", "n": 2}
+    assert found["test"] == found["validation"] == {"users": 60, "targets": 120}
+    assert found["interactions"] == whole["interactions"] - 240
+    assert "--split-n needs --split" in complaint(2, "describe", data, "--split-n", 2)

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import errno
+import signal
+import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -74,8 +78,8 @@ def test_misspelt_words_are_named_with_the_nearest(
     [
         (DataError("ratings.csv is empty."), 1, "segue: ratings.csv is empty.\n"),
         (ConfigError("k must be 1 or more."), 2, "segue: k must be 1 or more.\n"),
-        (OSError(28, "No space left on device", "out"), 1, "segue: out: No space left on device.\n"),
-        (OSError(28, "No space left on device"), 1, "segue: No space left on device.\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "out"), 1, "segue: out: No space left on device.\n"),
+        (OSError(13, "Permission denied"), 1, "segue: Permission denied.\n"),
         (OSError("the pipe is odd"), 1, "segue: the pipe is odd\n"),
         (SystemExit(0), 0, ""),
         (SystemExit(2), 2, ""),
@@ -121,3 +125,72 @@ def test_the_command_gets_what_follows_its_name(describe_does: Callable[[Callabl
 def test_the_help_of_every_command_shows_its_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([name, "--help"]) == 0
     assert cli.COMMANDS[name].example in capsys.readouterr().out
+
+
+def test_a_full_memory_is_one_line(
+    describe_does: Callable[[Callable[[list[str]], int]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    describe_does(raising(MemoryError("Unable to allocate 7.28 TiB for an array")))
+    assert cli.main(["describe", "data"]) == 1
+    expected = "segue: the memory is full (Unable to allocate 7.28 TiB for an array): choose smaller sizes.\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_full_temporary_folder_is_named(
+    named: bool,
+    describe_does: Callable[[Callable[[list[str]], int]], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    where = (str(tmp_path / "segue-1" / "part"),) if named else ()
+    describe_does(raising(OSError(errno.ENOSPC, "No space left on device", *where)))
+    assert cli.main(["describe", "data"]) == 1
+    message = capsys.readouterr().err
+    assert message.endswith(f"Temporary files are in {tmp_path}; TMPDIR names another folder.\n")
+    assert ("segue-1" in message) is named
+
+
+@pytest.mark.parametrize("error", [ImportError("initialization failed"), SystemError("returned NULL"), ValueError("x")])
+def test_a_library_that_is_interrupted_while_it_loads(
+    error: Exception,
+    describe_does: Callable[[Callable[[list[str]], int]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It may turn Ctrl-C into an error of its own."""
+
+    def interrupted(argv: list[str]) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise error from None
+        return 0
+
+    before = signal.getsignal(signal.SIGINT)
+    describe_does(interrupted)
+    assert cli.main(["describe", "data"]) == 130
+    assert capsys.readouterr().err == "segue: interrupted.\n"
+    assert signal.getsignal(signal.SIGINT) is before
+    describe_does(raising(error))
+    with pytest.raises(type(error)):
+        cli.main(["describe", "data"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["torch", "polars", "segue.training.fit"])
+def test_ctrl_c_while_a_module_is_imported(module: str) -> None:
+    """A real signal to a real process that has just begun to import."""
+    code = (
+        "import os, signal, sys, threading\n"
+        "from segue.cli.main import main\n"
+        "def later():\n"
+        f"    while {module!r} not in sys.modules: pass\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=later, daemon=True).start()\n"
+        "sys.exit(main(['train', 'nowhere', '--out', 'never']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode in (130, -signal.SIGINT), done
+    assert done.stderr == "segue: interrupted.\n"

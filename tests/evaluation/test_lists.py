@@ -116,3 +116,30 @@ def test_seen_items_may_be_kept_and_k_is_checked() -> None:
     assert evaluate_lists(frame((1, 1, 1), (1, 4, 2)), TEST, k=9, exclude_seen=False)["mrr@9"] == 0.25
     with pytest.raises(ConfigError, match="10"):
         evaluate_lists(frame((1, 4, 1)), TEST, k=10_000)
+
+
+def of_text_users() -> Holdout:
+    users = {"01": [1, 2, 3, 4], "02": [5, 6, 7, 8], "10": [1, 5, 3, 8]}
+    return leave_last_out(make_dataset(users, catalogue=range(1, 13))).test
+
+
+@pytest.mark.parametrize("users", [[1, 2], [1, 10], [1.0, 2.0], ["1", "2"], ["u1", "u2"]])
+def test_users_that_are_written_in_another_way_are_an_error(users: list[object]) -> None:
+    lists = pl.DataFrame({"user": users, "item": [4, 8], "rank": [1, 1]})
+    with pytest.raises(UnknownIdError, match=r"not in the Dataset, such as .*look like '01', '02', '10'.*same way"):
+        evaluate_lists(lists, of_text_users())
+
+
+def test_users_are_matched_by_their_ids() -> None:
+    lists = pl.DataFrame({"user": ["01", "10"], "item": [4, 8], "rank": [1, 1]})
+    assert evaluate_lists(lists, of_text_users())["hr@10"] == pytest.approx(2 / 3)
+    assert evaluate_lists(frame((1, 4, 1)).with_columns(user=pl.lit("1")), TEST)["hr@10"] == 0.5
+
+
+def test_users_of_nobody_are_an_error_and_single_ones_a_warning() -> None:
+    with pytest.raises(UnknownIdError, match="2 users of the lists are not in the Dataset, such as 7, 8"):
+        evaluate_lists(frame((7, 4, 1), (8, 4, 1)), TEST)
+    with pytest.warns(UserWarning, match="not in the Dataset do not count: 1, such as 77"):
+        evaluate_lists(frame((1, 4, 1), (77, 9, 1)), TEST)
+    with pytest.raises(ColumnError, match="expected a frame"):
+        evaluate_lists({"user": [1]}, TEST)

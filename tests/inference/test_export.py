@@ -129,7 +129,7 @@ def test_no_users(tmp_path: Path) -> None:
         ("out", {}, ConfigError, "ends in 'nothing'"),
         ("out.csv", {"chunk": 0}, ConfigError, "chunk=0"),
         ("out.csv", {"k": 13}, ConfigError, "the catalogue has only 12 items"),
-        ("out.csv", {"k": -2}, ConfigError, "found -2"),
+        ("out.csv", {"k": -2}, ConfigError, "k=-2: expected 1 or more"),
         ("out.csv", {"users": [99]}, UnknownIdError, "unknown user: 99"),
     ],
 )

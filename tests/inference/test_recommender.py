@@ -248,8 +248,8 @@ def test_similar_by_hand() -> None:
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        (lambda r: r.recommend(k=-1), ConfigError, "expected 1 or more, found -1"),
-        (lambda r: r.recommend(k=0), ConfigError, "expected 1 or more, found 0"),
+        (lambda r: r.recommend(k=-1), ConfigError, "k=-1: expected 1 or more"),
+        (lambda r: r.recommend(k=0), ConfigError, "k=0: expected 1 or more"),
         (lambda r: r.recommend(k=6), ConfigError, "k is 6, but the catalogue has only 5 items"),
         (lambda r: r.recommend("zoe", k=1), UnknownIdError, "unknown user: 'zoe'. Known ones look like 'ann'"),
         (lambda r: r.recommend(["zoe", "yan"], k=1), UnknownIdError, "unknown user: 'zoe', 'yan'"),
@@ -273,7 +273,7 @@ def test_impossible_questions(ask: Any, error: type[Exception], message: str) ->
 
 @pytest.mark.parametrize("as_of", ["yesterday", "2024-13-01", True, object(), [1]])
 def test_impossible_as_of(as_of: Any) -> None:
-    with pytest.raises(ConfigError, match="as_of="):
+    with pytest.raises(ConfigError, match=r"^as_of(=| is )"):
         timed().recommend(1, k=1, as_of=as_of)
 
 
@@ -299,5 +299,5 @@ def test_scores_that_are_not_finite() -> None:
 
 def test_no_users() -> None:
     assert recommender().recommend([], k=1).shape == (0, 5)
-    assert recommender().recommend(histories={}, k=1).shape == (0, 5)
+    assert recommender().recommend(histories=[], k=1).shape == (0, 5)
     assert recommender().score([], 10).shape == (0, 2)

@@ -260,8 +260,8 @@ def test_ids_in_order_of_arrival_get_the_same_answers_before_and_after_saving(tm
     basket = {5: [ids[0], ids[3]], 2: [ids[1]]}
     for recommender in (models[1], loaded):
         assert_frame_equal(
-            recommender.score(None, ids[:4].to_list()).select(["user", *map(str, ids[:4])]),
-            models[0].score(None, ids[:4].to_list()).select(["user", *map(str, ids[:4])]),
+            recommender.score(segue.EVERYONE, ids[:4].to_list()).select(["user", *map(str, ids[:4])]),
+            models[0].score(segue.EVERYONE, ids[:4].to_list()).select(["user", *map(str, ids[:4])]),
         )
         scores = [r.recommend([5, 2], k=3, basket=basket).select("user", "score") for r in (recommender, models[0])]
         assert_frame_equal(*scores)

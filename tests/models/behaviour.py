@@ -1,9 +1,8 @@
-"""What every model must do, whatever it is: one suite, run over the whole registry on a world whose answers are known.
+"""Test suite for all models of the registry, on a small world with known results.
 
-In the small world twelve items follow each other in a circle, a → b → … → l → a, and every user walks a stretch of it
-without coming round. So the next item is certain, and popularity can be counted by hand. `Behaviour` is what all models
-have in common, `NextItemBehaviour` adds what is expected of models of the next item; for models of ratings see
-`behaviour_ratings.py`.
+In the small world twelve items follow each other in a circle, a → b → … → l → a. Every user walks a part of the circle.
+So the next item is certain, and popularity can be counted by hand. `Behaviour` has the tests of all models, and
+`NextItemBehaviour` adds those of next-item models. `behaviour_ratings.py` has those of rating models.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ N_USERS = 90
 
 
 def small_world() -> Dataset:
-    """Walks of 4 to 8 steps around the circle, one a day; user i starts at item i, a day after user i - 1.
+    """Return walks of 4 to 8 steps around the circle, one step a day. User i starts at item i, a day after user i - 1.
 
-    Each step is a session of its own.
+    Each step is a separate session.
     """
     lengths = 4 + np.arange(N_USERS) % 5
     steps = np.concatenate([np.arange(length) for length in lengths])
@@ -55,24 +54,24 @@ def small_world() -> Dataset:
 
 
 def after(item: str) -> str:
-    """What comes next in the circle."""
+    """Next item in the circle."""
     return ITEMS[(ITEMS.index(item) + 1) % len(ITEMS)]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A model of the registry, fitted on the small world.
+    """Model of the registry, fitted on the small world.
 
     Attributes
     ----------
     config
-        Its settings.
+        Settings of the model.
     split
-        The small world, last items held out.
+        Split of the small world with the last items held out.
     recommender
-        Knows the small world whole.
+        Recommender with the whole small world as its Dataset.
     sequential
-        Whether the model looks at histories at all.
+        True if the model reads histories.
     """
 
     config: ModelConfig
@@ -81,7 +80,7 @@ class Fitted:
     sequential: bool
 
     def best(self, *seen: str) -> set[str]:
-        """What may be recommended first; the popular is counted by hand."""
+        """Items that may be recommended first; the popularity is counted by hand."""
         if self.sequential:
             return {after(seen[-1])}
         age = 1 - pl.col("time").rank("max") / pl.len()
@@ -92,29 +91,29 @@ class Fitted:
         return {next(item for item in ordered["item"] if item not in seen)}
 
     def history(self, user: str) -> list[str]:
-        """All that a user did in the small world."""
+        """Items of a user in the small world."""
         return self.split.test.dataset.to_frame().filter(user=user)["item"].to_list()
 
 
 class Behaviour:
-    """The suite. `fitted` is a fixture with one `Fitted` per model; `again` makes a second one just like it."""
+    """Tests of all models. The fixture `fitted` has one `Fitted` per model; `again` fits an equal second one."""
 
-    # ---- the right answers --------------------------------------------------------------------------------------
+    # ---- known results ----------------------------------------------------------------------------------------------
 
-    def test_the_known_answer_comes_first(self, fitted: Fitted) -> None:
+    def test_the_known_item_comes_first(self, fitted: Fitted) -> None:
         lists = fitted.recommender.recommend(k=1)
         assert len(lists) == N_USERS
         for user in ("user 000", "user 017", "user 089"):
             first = lists.filter(user=user)["item"].item()
             assert first in fitted.best(*fitted.history(user))
 
-    def test_people_it_has_never_met(self, fitted: Fitted) -> None:
+    def test_histories_of_new_users(self, fitted: Fitted) -> None:
         histories = {"new": ["c", "d", "e"], "newer": ["k", "l"], "one item": ["f"], "all but one": ITEMS[:-1]}
         lists = fitted.recommender.recommend(histories=histories, k=1)
         assert lists["user"].to_list() == list(histories)
         assert all(item in fitted.best(*histories[user]) for user, item in lists.select("user", "item").iter_rows())
 
-    # ---- what a list may hold -----------------------------------------------------------------------------------
+    # ---- content of lists -------------------------------------------------------------------------------------------
 
     def test_lists_are_ranked(self, fitted: Fitted) -> None:
         lists = fitted.recommender.recommend(k=4)
@@ -123,7 +122,7 @@ class Behaviour:
         assert lists.group_by("user").agg((pl.col("score").diff() <= 0).all())["score"].all()
         assert (lists["model"] == fitted.config.name).all() and lists["score"].is_finite().all()
 
-    def test_seen_items_only_when_wanted(self, fitted: Fitted) -> None:
+    def test_seen_items_only_on_request(self, fitted: Fitted) -> None:
         seen = fitted.recommender.dataset.to_frame()
         without = fitted.recommender.recommend(k=len(ITEMS))
         assert not len(without.join(seen, on=["user", "item"]))
@@ -139,7 +138,7 @@ class Behaviour:
         second = fitted.recommender.recommend(histories=[["a"]], k=1, deny=[first])["item"].item()
         assert second == fitted.recommender.recommend(histories=[["a"]], k=2)["item"][1]
 
-    # ---- people -------------------------------------------------------------------------------------------------
+    # ---- users ------------------------------------------------------------------------------------------------------
 
     def test_one_by_one_or_together(self, fitted: Fitted) -> None:
         users = ["user 010", "user 000", "user 055"]
@@ -155,9 +154,9 @@ class Behaviour:
         with pytest.raises(UnknownIdError, match="'nobody'"):
             fitted.recommender.recommend("nobody")
 
-    # ---- a session in progress ----------------------------------------------------------------------------------
+    # ---- a session in progress --------------------------------------------------------------------------------------
 
-    def test_the_rest_of_a_basket_is_what_would_be_recommended_next(self, fitted: Fitted) -> None:
+    def test_a_basket_is_completed_by_the_next_recommendations(self, fitted: Fitted) -> None:
         name = fitted.config.name
         baskets: dict[str, list[str]] = {"user 003": ["a", "f"], "user 017": [], "nobody": ["c"], "no one": []}
         with pytest.warns(UnknownIdWarning, match="2 unknown users answered without a history"):
@@ -167,16 +166,16 @@ class Behaviour:
             steps["model"].to_list()
             == [name] * 9 + ["popularity" if fitted.recommender.scorer.model.needs_history else name] + [name] * 2
         )
-        for user, item, score, _, answered in steps.iter_rows():
-            asked = {"users": user, "basket": baskets[user], "unknown": "popular"}
-            best = fitted.recommender.recommend(**asked, k=len(ITEMS))
+        for user, item, score, _, source in steps.iter_rows():
+            arguments = {"users": user, "basket": baskets[user], "unknown": "popular"}
+            best = fitted.recommender.recommend(**arguments, k=len(ITEMS))
             assert set(best["item"]) == set(ITEMS) - set(baskets[user])
-            assert np.isclose(best["score"][0], score, atol=1e-5) and best["model"][0] == answered
+            assert np.isclose(best["score"][0], score, atol=1e-5) and best["model"][0] == source
             assert np.isclose(best.filter(item=item)["score"].item(), score, atol=1e-5)
-            assert np.isclose(fitted.recommender.score(items=item, **asked)[item].item(), score, atol=1e-5)
+            assert np.isclose(fitted.recommender.score(items=item, **arguments)[item].item(), score, atol=1e-5)
             baskets[user].append(item)
 
-    # ---- scores -------------------------------------------------------------------------------------------------
+    # ---- scores -----------------------------------------------------------------------------------------------------
 
     def test_scores_are_those_of_the_lists(self, fitted: Fitted) -> None:
         lists = fitted.recommender.recommend(k=3)
@@ -199,19 +198,19 @@ class Behaviour:
             items = torch.tensor([[3, 1, 12]]).expand(9, -1)
             assert torch.allclose(model.scores().of(queries, items), scores.gather(1, items), atol=1e-5)
 
-    def test_only_the_newest_items_matter_where_the_model_says_so(self, fitted: Fitted) -> None:
+    def test_only_the_newest_max_history_items_matter(self, fitted: Fitted) -> None:
         model = fitted.recommender.scorer.model
         if model.max_history is None:
             pytest.skip("reads whole histories")
         long = Histories.from_lists([np.arange(40) % len(ITEMS) + 1])
         with torch.inference_mode():
             full, cut = (
-                model.scores().all(queries_of(model, asked), 1, len(ITEMS) + 1)
-                for asked in (long, long.last(model.max_history))
+                model.scores().all(queries_of(model, histories), 1, len(ITEMS) + 1)
+                for histories in (long, long.last(model.max_history))
             )
         assert torch.allclose(full, cut, atol=1e-5)
 
-    # ---- alike items --------------------------------------------------------------------------------
+    # ---- similar items ----------------------------------------------------------------------------------------------
 
     def test_similar_items(self, fitted: Fitted) -> None:
         if fitted.recommender.scorer.model.item_vectors() is None:
@@ -224,9 +223,9 @@ class Behaviour:
         assert (alike["item"] != alike["similar"]).all()
         assert alike["score"].is_between(-1.0001, 1.0001).all()
 
-    # ---- sameness -----------------------------------------------------------------------------------------------
+    # ---- repeats ----------------------------------------------------------------------------------------------------
 
-    def test_the_same_again(self, fitted: Fitted, again: Fitted) -> None:
+    def test_scores_are_reproducible(self, fitted: Fitted, again: Fitted) -> None:
         first = fitted.recommender.score()
         assert_frame_equal(first, fitted.recommender.score(), check_exact=True)
         assert_frame_equal(first, again.recommender.score(), check_exact=True)
@@ -246,17 +245,17 @@ class Behaviour:
 
 
 class NextItemBehaviour(Behaviour):
-    """What is expected of models of the next item, and of popularity."""
+    """Tests of next-item models and of popularity."""
 
-    def test_evaluation_finds_what_it_learnt(self, fitted: Fitted) -> None:
+    def test_evaluation_measures_known_hits(self, fitted: Fitted) -> None:
         result = segue.evaluate(fitted.recommender, fitted.split.test, k=1)
         if fitted.sequential:
-            needed = 0.95 if fitted.config.name == "parsrec" else 1.0  # earlier sessions are a bag without an order
+            needed = 0.95 if fitted.config.name == "parsrec" else 1.0  # earlier sessions have no order
             assert result.metrics["hr@1"] >= needed
         else:
             assert result.metrics["hr@1"] < 1.0
 
-    def test_people_without_history_get_what_is_popular(self, fitted: Fitted) -> None:
+    def test_users_without_history_get_popular_items(self, fitted: Fitted) -> None:
         popular = fitted.recommender.dataset.item_counts()
         best = ITEMS[int(popular[1:].argmax())]
         lists = fitted.recommender.recommend(histories={"empty": [], "not": ["a"]}, k=1)
@@ -300,12 +299,12 @@ class NextItemBehaviour(Behaviour):
 
 
 def fit_small_world(config: ModelConfig) -> Fitted:
-    """Fit `config` in a few seconds."""
+    """Fit `config` on the small world in a few seconds."""
     split = leave_last_out(small_world())
     return Fitted(config, split, fit(config, split), sequential="popularity" not in config.name)
 
 
 def fit(config: ModelConfig, split: Split) -> Recommender:
-    """Fit `config` on a small world."""
+    """Fit `config` on a split of a small world."""
     training = segue.Training(epochs=25, batch_size=16, learning_rate=0.01, validate_every=25, cpu=True)
     return segue.fit(config, split, training=training, quiet=True)

@@ -1,7 +1,7 @@
-"""What every model of ratings must do: the suite of `behaviour.py`, on a small world in which people rate.
+"""Test suite for all rating models: that of `behaviour.py`, on a small world with ratings.
 
-They walk the same circle, and rate what they meet: an item has its own level, and every other user is strict and takes
-one off. So the best item that somebody has not met is certain, and so is what each would rate it.
+Users walk the same circle and rate each item. An item has its own level, and every other user is strict and rates one
+lower. So the best unseen item of a user is certain, and so is the rating that the user would give.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from segue.models.base import ModelConfig
 from tests.models.behaviour import ITEMS, N_USERS, Behaviour, Fitted, fit, small_world
 
 LEVELS = dict(zip(ITEMS, [3, 5, 2, 4, 2, 5, 3, 4, 3, 5, 2, 4], strict=True))
-"""What people who are not strict rate."""
+"""Ratings of users who are not strict."""
 
 
 def strict(user: str) -> bool:
-    """Whether a user of the small world rates one lower."""
+    """Check that a user of the small world rates one lower."""
     return int(user.removeprefix("user ")) % 2 == 1
 
 
 def rated_world() -> Dataset:
-    """The small world, rated from 1 to 5."""
+    """Return the small world with ratings from 1 to 5."""
     world = small_world()
     levels = np.array([0, *LEVELS.values()])[world.items]
     users = rows_of(world.starts, world.ends)
@@ -41,10 +41,10 @@ def rated_world() -> Dataset:
 
 @dataclass(frozen=True)
 class FittedRatings(Fitted):
-    """A model of ratings, fitted on the rated world."""
+    """Rating model, fitted on the rated world."""
 
     def best(self, *seen: str) -> set[str]:
-        """Of the items that are not seen, those of the highest level; the first of all for who knows no levels."""
+        """Unseen items of the highest level; the first unseen item for a model without item levels."""
         unseen = [item for item in ITEMS if item not in seen]
         if self.config.name == "global-mean":
             return {unseen[0]}
@@ -52,15 +52,15 @@ class FittedRatings(Fitted):
 
 
 def fit_rated_world(config: ModelConfig) -> FittedRatings:
-    """Fit `config` in a few seconds."""
+    """Fit `config` on the rated world in a few seconds."""
     split = leave_last_out(rated_world())
     return FittedRatings(config, split, fit(config, split), sequential=False)
 
 
 class RatingBehaviour(Behaviour):
-    """What is expected of models of ratings."""
+    """Tests of rating models."""
 
-    def test_it_expects_what_was_planted(self, fitted: FittedRatings) -> None:
+    def test_expected_ratings_are_the_true_ones(self, fitted: FittedRatings) -> None:
         frame = fitted.recommender.score(long=True)
         assert len(frame) == N_USERS * len(ITEMS)
         planted = [LEVELS[item] - strict(user) for user, item in frame.select("user", "item").iter_rows()]
@@ -70,30 +70,30 @@ class RatingBehaviour(Behaviour):
         else:
             assert np.sqrt(np.mean((frame["score"].to_numpy() - planted) ** 2)) < 0.35
 
-    def test_lists_are_answered_in_evaluation(self, fitted: FittedRatings) -> None:
+    def test_rankings_are_evaluated(self, fitted: FittedRatings) -> None:
         result = segue.evaluate(fitted.recommender, fitted.split.test, k=(1, len(ITEMS)))
         assert result.metrics[f"hr@{len(ITEMS)}"] == 1.0
         assert 0 <= result.metrics["hr@1"] < 1
 
-    def test_people_without_history_are_answered_as_someone_unknown(self, fitted: FittedRatings) -> None:
+    def test_users_without_history_are_scored_as_unknown_users(self, fitted: FittedRatings) -> None:
         lists = fitted.recommender.recommend(histories={"empty": [], "not": ["b"]}, k=2)
         assert (lists["model"] == fitted.config.name).all()
         assert lists["item"][0] in fitted.best() and lists["item"][2] in fitted.best("b")
         scores = fitted.recommender.score(["user 001", "nobody"], long=True, unknown="popular")
         assert (scores["model"] == fitted.config.name).all()
-        someone = fitted.recommender.score(histories=[[]], long=True)
-        assert scores.filter(user="nobody")["score"].to_list() == pytest.approx(someone["score"].to_list(), abs=1e-5)
-        # Somebody unknown is neither strict nor not.
+        unknown = fitted.recommender.score(histories=[[]], long=True)
+        assert scores.filter(user="nobody")["score"].to_list() == pytest.approx(unknown["score"].to_list(), abs=1e-5)
+        # An unknown user gets the mean of strict and other users.
         if fitted.config.name != "global-mean":
-            assert someone.filter(item="b")["score"].item() == pytest.approx(4.5, abs=0.4)
+            assert unknown.filter(item="b")["score"].item() == pytest.approx(4.5, abs=0.4)
 
-    def test_given_histories_say_only_what_was_seen(self, fitted: FittedRatings) -> None:
+    def test_given_histories_change_only_the_seen_items(self, fitted: FittedRatings) -> None:
         scores = fitted.recommender.score(histories={"one": ["a", "b"], "other": ["c"]})
         assert scores.row(0)[1:] == pytest.approx(scores.row(1)[1:], abs=1e-5)
         lists = fitted.recommender.recommend(histories={"one": ["a", "b"]}, k=len(ITEMS))
         assert sorted(lists["item"]) == ITEMS[2:]
 
-    def test_as_of_is_what_was_seen_until_then(self, fitted: FittedRatings) -> None:
+    def test_as_of_limits_the_seen_items(self, fitted: FittedRatings) -> None:
         day = datetime(1970, 1, 13, tzinfo=UTC)
         then = fitted.recommender.recommend("user 010", k=len(ITEMS), as_of=day)
         assert set(then["item"]) == set(ITEMS) - set(fitted.history("user 010")[:2])
@@ -116,7 +116,7 @@ class RatingBehaviour(Behaviour):
         for _, part in reasons.group_by("item"):
             assert part["effect"].abs().is_sorted(descending=True)
 
-    def test_users_who_are_unknown_and_named_in_a_basket(self, fitted: FittedRatings) -> None:
+    def test_unknown_users_with_a_basket(self, fitted: FittedRatings) -> None:
         with pytest.warns(UnknownIdWarning, match="answered without a history"):
             lists = fitted.recommender.recommend("nobody", basket=["b"], k=len(ITEMS))
         assert set(lists["item"]) == set(ITEMS) - {"b"} and lists["item"][0] in fitted.best("b")
@@ -126,12 +126,12 @@ class RatingBehaviour(Behaviour):
             segue.fit(fitted.config, leave_last_out(small_world()), quiet=True)
 
     def test_only_visible_ratings_count(self, fitted: FittedRatings) -> None:
-        # The parts held out say the opposite: nothing of it may be known.
+        # The held-out ratings are changed, which must not change the scores.
         world, train = fitted.split.dataset, fitted.split.train
         assert world.ratings is not None
         hidden = np.ones(len(world.items), dtype=bool)
         hidden[np.concatenate([np.arange(*pair) for pair in zip(train.starts, train.ends, strict=True)])] = False
-        told = replace(world, ratings=np.where(hidden, 1, world.ratings).astype(np.float32))
-        other = fit(fitted.config, replace(leave_last_out(told), validation=fitted.split.validation))
-        first, second = (answers.score(long=True)["score"] for answers in (fitted.recommender, other))
+        changed = replace(world, ratings=np.where(hidden, 1, world.ratings).astype(np.float32))
+        other = fit(fitted.config, replace(leave_last_out(changed), validation=fitted.split.validation))
+        first, second = (recommender.score(long=True)["score"] for recommender in (fitted.recommender, other))
         assert first.to_list() == pytest.approx(second.to_list(), abs=1e-5)

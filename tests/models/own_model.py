@@ -1,4 +1,4 @@
-"""A model from outside of segue, whole: the next item from the newest one. Tests copy this file into a package."""
+"""Complete model from outside of segue: the next item from the newest one. Tests copy this file into a package."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class LastItem(ModelConfig):
     dropout: ShareBelowOne = 0.0
     """Dropout of the newest item's vector."""
     start: Literal["small", "large"] = "small"
-    """Size of the first weights."""
+    """Size of the initial weights."""
 
     def build(self, n_users: int, n_items: int) -> LastItemModel:
-        """A new module with random weights."""
+        """Return a new module with random weights."""
         return LastItemModel(self, n_users, n_items)
 
 
@@ -56,7 +56,7 @@ class Transitions:
         self.lengths = self.weights = np.ones(len(before), dtype=np.int64)
 
     def batch(self, index: Any, generator: np.random.Generator) -> Steps:
-        """The units at `index`."""
+        """Return the units at `index`."""
         return Steps(torch.from_numpy(self.newest[index]), torch.from_numpy(self.targets[index]))
 
 
@@ -80,16 +80,16 @@ class LastItemModel(TrainableModel):
             nn.init.normal_(table.weight, std=0.1 if config.start == "small" else 1.0)
 
     def examples(self, dataset: Dataset) -> Transitions:
-        """One unit per visible transition."""
+        """Return one unit per visible transition."""
         return Transitions(dataset)
 
     def forward(self, batch: Steps) -> Tensor:
-        """The summed cross-entropy over the catalogue."""
+        """Summed cross-entropy over the catalogue."""
         hidden = F.dropout(self.sources(batch.newest), self.config.dropout, self.training)
         return F.cross_entropy(hidden @ self.targets.weight[1:].T, batch.targets - 1, reduction="sum")
 
     def inputs(self, histories: Histories) -> Newest:
-        """The newest item of each history."""
+        """Return the newest item of each history."""
         return Newest(torch.from_numpy(histories.items[histories.ends - 1].astype(np.int64)))
 
     def encode(self, inputs: Newest) -> Tensor:

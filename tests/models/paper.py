@@ -1,4 +1,4 @@
-"""SASRec, SSE-PT and their losses, written once more from the papers: float64 NumPy, left-padded, no tricks.
+"""Independent implementation of SASRec, SSE-PT and their losses from the papers: float64 NumPy, left-padded.
 
 `weights` are the arrays of a module's `state_dict`; sequences are (batch, max_length) with 0 before the oldest item.
 """
@@ -25,7 +25,7 @@ def left_padded(histories: Sequence[Sequence[int]], length: int) -> Array:
 def sasrec(
     weights: Weights, sequences: Array, heads: int, norm: str, feed_forward: str, times: Array | None = None
 ) -> Array:
-    """Hidden states (batch, length, width); `times` stand beside the sequences."""
+    """Hidden states (batch, length, width); `times` have the shape of the sequences."""
     table = weights["items.weight"]
     x = table[sequences] * np.sqrt(table.shape[1])
     return encoder(weights, x, sequences != 0, heads, norm, feed_forward, times)
@@ -78,7 +78,7 @@ def gate(own: Weights, name: str, x: Array, norm: str) -> Array | float:
 
 
 def relative_bias(own: Weights, shape: tuple[int, int], heads: int, times: Array | None) -> Array:
-    """(batch, heads, now, past)."""
+    """Attention bias (batch, heads, now, past)."""
     batch, length = shape
     bias = np.zeros((batch, heads, length, length))
     for row, head, now, past in np.ndindex(bias.shape):
@@ -87,8 +87,8 @@ def relative_bias(own: Weights, shape: tuple[int, int], heads: int, times: Array
         if "bias.positions" in own:
             bias[row, head, now, past] += own["bias.positions"][head, now - past]
         if "bias.times" in own and times is not None:
-            kind = time_bucket(int(times[row, now] - times[row, past]), int(own["encoder.gap"]))
-            bias[row, head, now, past] += own["bias.times"][head, kind]
+            bucket = time_bucket(int(times[row, now] - times[row, past]), int(own["encoder.gap"]))
+            bias[row, head, now, past] += own["bias.times"][head, bucket]
     return bias
 
 
@@ -172,7 +172,7 @@ def gbce(scores: Array, targets: Array, negatives: Array, t: float) -> float:
 
 
 def sampled_softmax(scores: Array, targets: Array, negatives: Array, expected: Array | None = None) -> float:
-    """`expected` (k,): how often each negative is expected to be drawn, for the logQ correction."""
+    """Sampled softmax; `expected` (k,) has the expected counts of the negatives, for the logQ correction."""
     weights = np.ones(len(negatives)) if expected is None else 1 / expected
     total = 0.0
     for row, target in enumerate(targets):

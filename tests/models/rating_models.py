@@ -1,4 +1,4 @@
-"""Two tiny models of ratings: one that counts, one that learns; each with a scale of levels or without."""
+"""Two tiny rating models for tests, a counting and a trained one, with a scale of levels or without."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class ItemLevels(ModelConfig):
     task = "ratings"
 
     levels: tuple[float, ...] | None = None
-    """The scale; that of the training ratings when not given."""
+    """Levels of the scale; those of the training ratings when not given."""
     probable: bool = True
-    """Whether the model tells the probability of each level."""
+    """Predict the probability of each level."""
     look_back: str | None = None
-    """As a model would say that it has looked where it must not."""
+    """Setting of a model that may read held-out ratings."""
 
     def resolved(self, dataset: Dataset) -> ItemLevels:
         return self if self.levels else replace(self, levels=tuple(np.unique(training_ratings(dataset).ratings)))
@@ -36,7 +36,7 @@ class ItemLevels(ModelConfig):
 
 
 class ItemLevelsModel(RatingModel, CountingModel):
-    """How often each level was given to the item, once more than it was."""
+    """Counts of the levels of each item, plus one."""
 
     config: ItemLevels
 
@@ -51,9 +51,9 @@ class ItemLevelsModel(RatingModel, CountingModel):
 
     def count(self, dataset: Dataset) -> None:
         known = training_ratings(dataset)
-        places = np.searchsorted(np.asarray(self.config.levels), known.ratings)
+        indices = np.searchsorted(np.asarray(self.config.levels), known.ratings)
         self.counts.index_put_(
-            (torch.from_numpy(known.items), torch.from_numpy(places)), torch.ones(len(places)), accumulate=True
+            (torch.from_numpy(known.items), torch.from_numpy(indices)), torch.ones(len(indices)), accumulate=True
         )
 
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:
@@ -78,9 +78,9 @@ class LevelBiases(ModelConfig):
     task = "ratings"
 
     levels: tuple[float, ...] | None = None
-    """The scale; that of the training ratings when not given."""
+    """Levels of the scale; those of the training ratings when not given."""
     look_back: str = "train"
-    """As a model would say how it has looked back."""
+    """Setting of a model that reads earlier ratings."""
 
     def resolved(self, dataset: Dataset) -> LevelBiases:
         return self if self.levels else replace(self, levels=tuple(np.unique(training_ratings(dataset).ratings)))
@@ -90,7 +90,7 @@ class LevelBiases(ModelConfig):
 
 
 class LevelBiasesModel(RatingModel, TrainableModel):
-    """A logit of each level for each item and each user, learnt with cross-entropy."""
+    """Logits of the levels for each item and each user, learnt with cross-entropy."""
 
     config: LevelBiases
 
@@ -128,15 +128,15 @@ class PairExamples:
 
 
 def rated_dataset(n_users: int = 60, n_items: int = 25, longest: int = 40, seed: int = 0) -> Dataset:
-    """Users and items of different tastes and worth, ratings 1 … 5, times that grow."""
+    """Return ratings 1 … 5 of users and items with different biases, at ascending times."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(9, longest + 1, n_users)
     offsets = offsets_of(np.array([0, *lengths]))
     n = int(offsets[-1])
     items = generator.integers(1, n_items + 1, n)
-    taste, worth = generator.normal(0, 0.6, n_users), generator.normal(0, 0.9, n_items + 1)
+    user_bias, item_bias = generator.normal(0, 0.6, n_users), generator.normal(0, 0.9, n_items + 1)
     noise = generator.normal(0, 0.6, n)
-    ratings = np.clip(np.round(3.4 + np.repeat(taste, lengths) + worth[items] + noise), 1, 5)
+    ratings = np.clip(np.round(3.4 + np.repeat(user_bias, lengths) + item_bias[items] + noise), 1, 5)
     times = np.concatenate([np.sort(generator.integers(0, 10_000, length)) for length in lengths])
     return Dataset(
         items.astype(np.int32),

@@ -46,7 +46,7 @@ def test_popularity_is_the_share_of_interactions() -> None:
     assert model.scores().of(queries, torch.tensor([[3], [2]])).tolist() == [[pytest.approx(0.2)], [pytest.approx(0.6)]]
 
 
-def test_popularity_counts_only_what_is_visible() -> None:
+def test_popularity_counts_only_the_visible_part() -> None:
     dataset = make([[1, 2, 2], [2, 3]])
     view = dataset.until(np.array([0, 1, 4]))
     assert popularity(view) == pytest.approx([0, 0.5, 0.5, 0])
@@ -54,7 +54,7 @@ def test_popularity_counts_only_what_is_visible() -> None:
 
 
 def test_recent_popularity_halves_with_the_half_life() -> None:
-    # Ages, as shares of the 4 interactions that came later: 3/4, 2/4, 1/4, 0.
+    # Ages, as shares of later interactions among the 4: 3/4, 2/4, 1/4, 0.
     dataset = make([[1, 3], [2, 4]], times=[[10, 500], [11, 900_000]])
     shares = fitted(RecentPopularity(half_life=0.25), dataset).shares.numpy()
     assert shares / shares[4] == pytest.approx([0, 1 / 8, 1 / 4, 1 / 2, 1])
@@ -63,7 +63,7 @@ def test_recent_popularity_halves_with_the_half_life() -> None:
 def test_recent_popularity_with_equal_times_and_without_times() -> None:
     same = fitted(RecentPopularity(), make([[1, 2], [3, 2]], times=[[7, 7], [7, 7]])).shares
     assert same.tolist() == pytest.approx([0, 0.25, 0.5, 0.25])
-    # Without times: of two interactions of a user, the first has half of them after it.
+    # Without times, the first of two interactions of a user has half of them after it.
     none = fitted(RecentPopularity(half_life=0.5), make([[1, 2], [1, 3]])).shares
     assert none.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
 
@@ -90,15 +90,15 @@ def naive_markov(dataset: Dataset, config: Markov, history: list[int]) -> list[f
 
 
 @pytest.mark.parametrize("config", [Markov(), Markov(steps=1), Markov(steps=4, decay=1.0, smoothing=0.1)])
-def test_markov_equals_a_plain_writing_of_its_formula(config: Markov, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markov_equals_a_plain_loop(config: Markov, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     dataset = make([rng.integers(1, 8, n).tolist() for n in (1, 2, 5, 9, 30)], n_items=9)
     dataset = dataset.until(dataset.ends - np.array([0, 0, 0, 1, 2, 3]))
-    monkeypatch.setattr("segue.models.markov._CHUNK", 7)  # so that merging is tried
+    monkeypatch.setattr("segue.models.markov._CHUNK", 7)  # to test merging
     model = fitted(config, dataset)
-    asked = [[1], [9], [3, 4], [7, 1, 2, 2, 5]]
-    expected = [naive_markov(dataset, config, history) for history in asked]
-    queries = queries_of(model, Histories.from_lists(asked))
+    histories = [[1], [9], [3, 4], [7, 1, 2, 2, 5]]
+    expected = [naive_markov(dataset, config, history) for history in histories]
+    queries = queries_of(model, Histories.from_lists(histories))
     scores = model.scores().all(queries, 0, 10)
     assert scores.numpy() == pytest.approx(np.array(expected), abs=1e-6)
     assert scores[:, 1:].sum(1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
@@ -109,7 +109,7 @@ def test_markov_equals_a_plain_writing_of_its_formula(config: Markov, monkeypatc
     assert torch.equal(out, scores[:, 3:8])
 
 
-def test_markov_falls_back_to_popularity_where_nothing_followed() -> None:
+def test_markov_falls_back_to_popularity_without_transitions() -> None:
     dataset = make([[1, 2, 3], [2, 3]])
     model = fitted(Markov(steps=1), dataset)
     scores = model.scores().all(queries_of(model, Histories.from_lists([[3]])), 0, 4)
@@ -136,7 +136,7 @@ def test_markov_buffers_load_into_an_empty_module(tmp_path: Path) -> None:
         Markov().build(dataset.n_users, dataset.n_items).load_state_dict(damaged)
 
 
-def test_markov_vectors_say_what_is_followed_by_the_same() -> None:
+def test_markov_vectors_are_equal_for_equal_successors() -> None:
     dataset = make([[1, 3, 4], [2, 3, 4], [4, 1]])
     model = fitted(Markov(steps=1), dataset)
     vectors = model.item_vectors()

@@ -32,7 +32,7 @@ def config(name: str) -> ModelConfig:
 
 
 def rates(name: str) -> bool:
-    """Whether it is a model of ratings."""
+    """Check that it is a rating model."""
     return isinstance(config(name).build(2, 3), RatingModel)
 
 

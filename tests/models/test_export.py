@@ -1,4 +1,4 @@
-"""`encode` of fitted models is exported with free batch and length, and gives the same queries."""
+"""Export of `encode` of fitted models with free batch and length, which must give the same queries."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import segue
 from segue.data.histories import Histories
 from segue.inference.scorer import Scorer
 from segue.models.base import Model, ModelConfig
-from segue.models.parsrec.parsrec import BasketInputs
+from segue.models.parsrec.inputs import BasketInputs
 from tests.helpers import make_dataset
 
 HISTORIES = [[1, 2, 3, 4, 5, 6], [7, 8, 9], [3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3]]
-TIMES = [[10 * place + row for place in range(len(history))] for row, history in enumerate(HISTORIES)]
+TIMES = [[10 * position + row for position in range(len(history))] for row, history in enumerate(HISTORIES)]
 SMALL: dict[str, Any] = {"blocks": 2, "max_length": 7}
 MODELS: dict[str, ModelConfig] = {
     "sasrec": segue.SASRec(width=8, **SMALL),
@@ -33,7 +33,7 @@ MODELS: dict[str, ModelConfig] = {
 
 
 class Encode(nn.Module):
-    """`encode` as the forward pass of a module, as `torch.export` wants it."""
+    """Module with `encode` as its forward pass, which `torch.export` needs."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def test_encode_is_exported_with_free_batch_and_length(name: str) -> None:
         data.histories(),
         Histories.from_lists([[4, 2, 9], [1, 1]]),
         data.histories().select(slice(1, 2)),
-        Histories.from_lists([[place % 9 + 1 for place in range(30)]] * 11),
+        Histories.from_lists([[position % 9 + 1 for position in range(30)]] * 11),
     ):
         inputs = model.inputs(histories)
         assert torch.allclose(program(inputs), model.encode(inputs), atol=1e-5)

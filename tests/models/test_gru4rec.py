@@ -1,4 +1,4 @@
-"""GRU4Rec against an independent writing of its equations in float64."""
+"""GRU4Rec, compared with an independent float64 implementation of its equations."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def paper_states(model: GRU4RecModel, items: list[int]) -> Array:
         width = u.shape[1]
         state, states = np.zeros(width), []
         for x in inputs:
-            given, kept = (w @ x + b).reshape(3, width), (u @ state + c).reshape(3, width)
-            reset, update = sigmoid(given[0] + kept[0]), sigmoid(given[1] + kept[1])
-            candidate = np.tanh(given[2] + reset * kept[2])
+            from_input, from_state = (w @ x + b).reshape(3, width), (u @ state + c).reshape(3, width)
+            reset, update = sigmoid(from_input[0] + from_state[0]), sigmoid(from_input[1] + from_state[1])
+            candidate = np.tanh(from_input[2] + reset * from_state[2])
             state = (1 - update) * candidate + update * state
             states.append(state)
         inputs = np.array(states)
@@ -57,7 +57,7 @@ def paper_scores(model: GRU4RecModel, state: Array) -> Array:
 
 
 def paper_loss(name: str, target: float, negatives: Array, config: GRU4Rec, log_counts: Array) -> float:
-    """The loss of one position, from the scores of its target and of the negatives that are not the target."""
+    """Loss of one position, from the scores of its target and of the negatives that are not the target."""
     if name == "cross-entropy":
         corrected = negatives - log_counts
         return float(np.log(np.exp(target) + np.exp(corrected).sum()) - target)
@@ -71,8 +71,8 @@ def paper_loss(name: str, target: float, negatives: Array, config: GRU4Rec, log_
     shares = np.exp(negatives) / np.exp(negatives).sum()
     if name == "top1-max":
         return float((shares * terms).sum())
-    chance = (shares * sigmoid(target - negatives)).sum()
-    return float(-np.log(chance) + config.bpr_penalty * (shares * negatives**2).sum())
+    probability = (shares * sigmoid(target - negatives)).sum()
+    return float(-np.log(probability) + config.bpr_penalty * (shares * negatives**2).sum())
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -108,7 +108,7 @@ def test_the_loss_is_that_of_the_equations(settings: dict[str, Any], logq: bool)
 
 
 @pytest.mark.parametrize("name", ["bpr_max", "top1_max", "top1", "bpr"])
-def test_a_position_without_negatives_costs_nothing_and_has_a_gradient(name: str) -> None:
+def test_a_position_without_negatives_has_loss_0_and_a_gradient(name: str) -> None:
     targets = torch.zeros(2, requires_grad=True)
     counted = torch.tensor([[False, False], [True, False]])
     options = (1.0,) if name == "bpr_max" else ()

@@ -31,7 +31,7 @@ def fitted(config: MatrixFactorization, dataset: Dataset, seed: int = 0) -> Matr
 def plainly_fitted(
     config: MatrixFactorization, dataset: Dataset, drawn: np.ndarray
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
-    """Mean, scale, and (bias, factors) of users and items, one regression after the other."""
+    """Mean, scale, and (bias, factors) of users and items, from one regression after the other."""
     known = training_ratings(dataset)
     mean, scale = known.ratings.mean(), known.ratings.std() or 1.0
     of_users = np.zeros((dataset.n_users + 1, 1 + config.width))
@@ -46,10 +46,10 @@ def plainly_fitted(
                 mine = np.flatnonzero(owners == code)
                 pulls = [config.bias_reg] + [config.reg * len(mine) ** config.frequency] * config.width
                 left, right = np.diag(pulls).astype(float), np.zeros(1 + config.width)
-                for place in mine:
-                    row = np.concatenate([[1], other[others[place], 1:]])
+                for index in mine:
+                    row = np.concatenate([[1], other[others[index], 1:]])
                     left += np.outer(row, row)
-                    right += row * ((known.ratings[place] - mean) / scale - other[others[place], 0])
+                    right += row * ((known.ratings[index] - mean) / scale - other[others[index], 0])
                 own[code] = np.linalg.solve(left, right)
     return mean, scale, of_users, of_items
 
@@ -63,7 +63,7 @@ def plainly_fitted(
     frequency=st.sampled_from([0.0, 0.5, 1.0]),
     held=st.sampled_from([1, 7, 1000]),
 )
-def test_sweeps_equal_a_plain_writing_of_them(
+def test_sweeps_equal_a_plain_loop(
     seed: int, n_users: int, n_items: int, width: int, frequency: float, held: int
 ) -> None:
     dataset = random_ratings(seed, n_users, n_items, 9)
@@ -72,22 +72,24 @@ def test_sweeps_equal_a_plain_writing_of_them(
     model = config.build(dataset.n_users, dataset.n_items)
     drawn = model.item_factors.numpy().astype(np.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matrix_factorization, "_RATINGS", held)  # however the regressions are grouped
+        patch.setattr(matrix_factorization, "_RATINGS", held)  # for any grouping of the regressions
         model.count(dataset)
     mean, scale, of_users, of_items = plainly_fitted(config, dataset, drawn)
     users = torch.arange(n_users + 1).repeat_interleave(n_items + 2)
     items = torch.arange(n_items + 2).repeat(n_users + 1)
     products = of_users[:, :1] + of_items[:, 0] + of_users[:, 1:] @ of_items[:, 1:].T
-    found = model.rate(users, items, torch.zeros_like(users)).expected.numpy()
-    assert found == pytest.approx((mean + scale * products).ravel(), abs=2e-4)
+    expected = model.rate(users, items, torch.zeros_like(users)).expected.numpy()
+    assert expected == pytest.approx((mean + scale * products).ravel(), abs=2e-4)
     queries = torch.stack([torch.arange(n_users + 1), torch.zeros(n_users + 1, dtype=torch.int64)], 1)
     scores = model.scores().all(model.encode(RatingInputs(queries)), 0, n_items + 2).numpy()
-    assert scores.ravel() == pytest.approx(found, abs=1e-4)
+    assert scores.ravel() == pytest.approx(expected, abs=1e-4)
 
 
 def tastes(seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Training and test ratings of two groups of people who like opposite halves of the items, and all items alike
-    on average: biases can tell nothing of it."""
+    """Training and test ratings of two groups of users, who like opposite halves of the items.
+
+    The mean rating of all users and items is the same, so biases alone cannot predict them.
+    """
     generator = np.random.default_rng(seed)
     n_users, n_items = 120, 60
     users, items = (grid.ravel() for grid in np.indices((n_users, n_items)))
@@ -122,9 +124,9 @@ def test_factors_find_tastes_that_biases_cannot() -> None:
     assert rmse(biased, test) > 1.2
     assert rmse(model, test) < 0.65, "the noise alone is about 0.55"
     vectors = torch.nn.functional.normalize(model.item_vectors()[1:], dim=1)
-    alike = vectors @ vectors.T
+    cosines = vectors @ vectors.T
     same = torch.arange(60)[:, None] % 2 == torch.arange(60) % 2
-    assert alike[same].min() > 0.2 and alike[~same].max() < -0.2
+    assert cosines[same].min() > 0.2 and cosines[~same].max() < -0.2
 
 
 def test_the_seed_decides() -> None:
@@ -146,7 +148,7 @@ def test_the_unit_of_the_ratings_does_not_matter() -> None:
     assert torch.allclose(10 * plain + 7, scaled, atol=1e-3)
 
 
-def test_unrated_items_and_unknown_users_have_nothing_of_their_own() -> None:
+def test_unrated_items_and_unknown_users_have_no_factors() -> None:
     dataset = random_ratings(5, 6, 5, 8)
     model = fitted(MatrixFactorization(), dataset)
     unrated = model.unrated()
@@ -173,7 +175,7 @@ def test_bad_settings_are_named(build: object, message: str) -> None:
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_on_movielens(real_data: Path, tmp_path: Path) -> None:
-    """A random 80/20 split of the rows: RMSE .9368 of the biases and .9053 of the factors when this was written."""
+    """Check the RMSE on a random 80/20 split of the rows: at first .9368 with biases and .9053 with factors."""
     data = segue.prepare(real_data / "ml-100k" / "u.data")
     kept = np.random.default_rng(0).random(len(data.items)) < 0.8
     users = rows_of(data.starts, data.ends)

@@ -24,7 +24,9 @@ def test_draws_are_all_the_items_outside_the_history_and_no_others(histories: li
     drawn = Negatives(dataset).draw(users, 400, np.random.default_rng(seed))
     assert drawn.shape == (len(users), 400)
     for row, history in zip(drawn, histories, strict=True):
-        assert set(row) == set(range(1, N_ITEMS + 1)) - set(history)  # missing one has a chance below 7 (6/7)^400
+        assert set(row) == set(range(1, N_ITEMS + 1)) - set(
+            history
+        )  # the probability of missing one is below 7 (6/7)^400
 
 
 def test_draws_are_uniform_and_those_of_a_row_independent() -> None:
@@ -56,10 +58,10 @@ COUNTS = np.array([0, 6, 0, 1, 3])  # of items 1 … 4
 
 
 @pytest.mark.parametrize("in_batch", [0.0, 0.5, 0.7, 1.0])
-def test_shared_draws_come_as_often_as_is_said(in_batch: float) -> None:
+def test_shared_draws_have_their_expected_counts(in_batch: float) -> None:
     shared = SharedNegatives(COUNTS, 10, in_batch)
     generator = np.random.default_rng(0)
-    targets = np.repeat(np.arange(5), COUNTS)  # a batch of everything that there is
+    targets = np.repeat(np.arange(5), COUNTS)  # a batch of all targets
     rounds = 4000
     drawn = np.concatenate([shared.draw(targets, generator) for _ in range(rounds)])
     assert len(drawn) == 10 * rounds
@@ -73,7 +75,7 @@ def test_shared_draws_come_as_often_as_is_said(in_batch: float) -> None:
             assert shared.log_counts(np.array([item]))[0] == pytest.approx(np.log(expected), abs=1e-6)
 
 
-def test_what_is_from_the_batch_is_a_target_of_the_batch() -> None:
+def test_draws_from_the_batch_are_its_targets() -> None:
     shared = SharedNegatives(COUNTS, 40, 0.5)
     drawn = shared.draw(np.array([3, 3, 4]), np.random.default_rng(0))
     assert set(drawn[:20]) == {1, 2, 3, 4} and set(drawn[20:]) == {3, 4}

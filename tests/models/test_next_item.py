@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError, TrainingError
-from segue.models.next_item import NextItemBatch, NextItemExamples, NextItemLoss, places
+from segue.models.next_item import NextItemBatch, NextItemExamples, NextItemLoss, position_rows
 from segue.models.sasrec import SASRec
 from segue.models.similarity import Similarity
 from segue.models.ssept import SSEPT
@@ -31,11 +31,11 @@ def dataset_of(histories: list[list[int]]) -> Dataset:
 
 
 def windows(batch: NextItemBatch) -> list[tuple[int, list[int], list[int]]]:
-    """User, inputs and targets of every row, after checking that `where` is the real positions in order."""
+    """User, inputs and targets of every row, after a check that `positions` are the real ones in order."""
     items, lengths = batch.items.numpy(), batch.lengths.numpy()
     real = np.arange(items.shape[1]) < lengths[:, None]
     assert items.shape[1] == lengths.max()
-    assert batch.where.tolist() == np.flatnonzero(real).tolist()
+    assert batch.positions.tolist() == np.flatnonzero(real).tolist()
     assert (items[~real] == 0).all() and (items[real] > 0).all()
     targets = np.split(batch.targets.numpy(), np.cumsum(lengths)[:-1])
     inputs = [row[:length].tolist() for row, length in zip(items, lengths, strict=True)]
@@ -61,7 +61,7 @@ def test_inputs_and_targets_are_the_newest_window_and_its_shift(
 
 @settings(deadline=None)
 @given(LISTS, st.integers(1, 6))
-def test_all_windows_together_ask_once_for_whatever_came_next(histories: list[list[int]], max_length: int) -> None:
+def test_all_windows_together_have_each_target_once(histories: list[list[int]], max_length: int) -> None:
     examples = NextItemExamples(dataset_of(histories), max_length, loss(), windows="all")
     expected = []
     for user, history in enumerate(histories, 1):
@@ -73,13 +73,13 @@ def test_all_windows_together_ask_once_for_whatever_came_next(histories: list[li
 
 
 def test_items_of_older_windows_count_as_targets_when_negatives_are_corrected() -> None:
-    wanted = NextItemLoss("sampled-softmax", 4, 0.75, N_ITEMS, Similarity("dot"), logq=True, in_batch=1.0)
-    found = []
-    for kind in ("newest", "all"):
-        examples = NextItemExamples(dataset_of([[7, 8, 8, 9, 10]]), 2, wanted, windows=kind)
+    corrected = NextItemLoss("sampled-softmax", 4, 0.75, N_ITEMS, Similarity("dot"), logq=True, in_batch=1.0)
+    shares = []
+    for windows_setting in ("newest", "all"):
+        examples = NextItemExamples(dataset_of([[7, 8, 8, 9, 10]]), 2, corrected, windows=windows_setting)
         assert examples.shared is not None
-        found.append(examples.shared.shares[7:11].tolist())
-    assert found == [[0, 0, 0.5, 0.5], [0, 0.5, 0.25, 0.25]]
+        shares.append(examples.shared.shares[7:11].tolist())
+    assert shares == [[0, 0, 0.5, 0.5], [0, 0.5, 0.25, 0.25]]
 
 
 @pytest.mark.parametrize(("users", "length", "expected"), [(100, 26, 6), (4, 2, 6), (10_000, 5, 150)])
@@ -89,13 +89,13 @@ def test_a_usual_batch_has_three_times_the_root_of_all_targets(users: int, lengt
 
 
 @pytest.mark.parametrize(("n_items", "expected"), [(5_000, "softmax"), (5_001, "sampled-softmax")])
-def test_sasrec_without_a_loss_takes_the_one_that_the_catalogue_allows(n_items: int, expected: str) -> None:
+def test_sasrec_without_a_loss_chooses_by_the_size_of_the_catalogue(n_items: int, expected: str) -> None:
     assert SASRec(width=2).build(1, n_items).config.loss == expected
     assert SASRec(width=2).resolved(make_dataset([[1]], catalogue=range(n_items))).loss == expected
     assert SASRec(width=2, loss="bce").build(1, n_items).config.loss == "bce"
 
 
-def test_windows_of_another_kind_are_refused() -> None:
+def test_unknown_windows_are_refused() -> None:
     with pytest.raises(ConfigError, match="windows='oldest'"):
         SASRec(windows="oldest")  # type: ignore[arg-type]
 
@@ -103,7 +103,7 @@ def test_windows_of_another_kind_are_refused() -> None:
 @settings(deadline=None)
 @given(LISTS, st.integers(1, 6), st.integers(0, 100))
 def test_random_windows_are_stretches_of_the_history(histories: list[list[int]], max_length: int, seed: int) -> None:
-    named = [list(range(1 + i, 1 + i + len(row))) for i, row in enumerate(histories)]  # so that a window has one place
+    named = [list(range(1 + i, 1 + i + len(row))) for i, row in enumerate(histories)]  # so that a window is unique
     examples = NextItemExamples(dataset_of(named), max_length, loss(), random_window=1.0)
     for user, inputs, targets in windows(examples.batch(np.arange(len(examples.users)), np.random.default_rng(seed))):
         history = named[user - 1]
@@ -114,15 +114,15 @@ def test_random_windows_are_stretches_of_the_history(histories: list[list[int]],
 
 
 def test_random_windows_are_uniform_and_taken_with_their_probability() -> None:
-    dataset = dataset_of([list(range(1, 11))] * 6000)  # ten items, windows of 4 + 1: six places
+    dataset = dataset_of([list(range(1, 11))] * 6000)  # ten items, windows of 4 + 1: six positions
     examples = NextItemExamples(dataset, 4, loss(), random_window=0.6)
     starts = examples.batch(np.arange(6000), np.random.default_rng(0)).items[:, 0].numpy()
     counts = np.bincount(starts, minlength=7)[1:]
-    expected = np.array([600] * 5 + [600 + 2400])  # 0.6 over all six places, the rest at the newest
+    expected = np.array([600] * 5 + [600 + 2400])  # 0.6 over all six positions, the rest at the newest
     assert np.abs(counts - expected).max() < 5 * 50
 
 
-def test_what_the_view_hides_is_no_input_and_no_target() -> None:
+def test_hidden_interactions_are_neither_inputs_nor_targets() -> None:
     dataset = dataset_of([[1, 2, 3, 4], [5, 6, 7]])
     examples = NextItemExamples(dataset.until(dataset.ends - np.array([0, 1, 2])), 9, loss())
     assert windows(examples.batch(np.array([0]), np.random.default_rng(0))) == [(1, [1, 2], [2, 3])]
@@ -144,18 +144,18 @@ def test_each_loss_gets_the_negatives_that_it_needs(name: str, shape: tuple[int,
 
 @settings(deadline=None)
 @given(LISTS, st.integers(1, 4), st.sampled_from([0.0, 0.4, 1.0]), st.booleans(), st.integers(0, 99))
-def test_shared_negatives_know_how_often_they_are_expected(
+def test_shared_negatives_have_their_expected_counts(
     histories: list[list[int]], max_length: int, in_batch: float, windowed: bool, seed: int
 ) -> None:
-    wanted = NextItemLoss("sampled-softmax", 10, 0.75, N_ITEMS, Similarity("dot"), logq=True, in_batch=in_batch)
-    examples = NextItemExamples(dataset_of(histories), max_length, wanted, random_window=0.5 * windowed)
+    corrected = NextItemLoss("sampled-softmax", 10, 0.75, N_ITEMS, Similarity("dot"), logq=True, in_batch=in_batch)
+    examples = NextItemExamples(dataset_of(histories), max_length, corrected, random_window=0.5 * windowed)
     batch = examples.batch(np.arange(len(examples.users)), np.random.default_rng(seed))
-    # What is a target in an epoch, or, where windows wander, may be one.
+    # Targets of an epoch, or possible targets with random windows.
     targets = [item for row in histories for item in (row[1:] if windowed else row[1:][-max_length:])]
     n_batch = round(10 * in_batch)
-    for item, found in zip(batch.negatives.tolist(), batch.log_counts.tolist(), strict=True):
+    for item, log_count in zip(batch.negatives.tolist(), batch.log_counts.tolist(), strict=True):
         expected = (10 - n_batch) / N_ITEMS + n_batch * targets.count(item) / len(targets)
-        assert found == pytest.approx(np.log(expected), abs=1e-5)
+        assert log_count == pytest.approx(np.log(expected), abs=1e-5)
     assert set(batch.negatives[10 - n_batch :].tolist()) <= set(batch.targets.tolist())
 
 
@@ -184,8 +184,8 @@ def test_impossible_losses_are_named(config: Any, name: str, negatives: int, mes
         config(loss=name, negatives=negatives)
 
 
-def test_places_end_at_the_last_row_of_the_table() -> None:
-    assert places(torch.tensor([4, 2, 1]), 4, 6).tolist() == [[2, 3, 4, 5], [4, 5, 5, 5], [5, 5, 5, 5]]
+def test_position_rows_end_at_the_last_row_of_the_table() -> None:
+    assert position_rows(torch.tensor([4, 2, 1]), 4, 6).tolist() == [[2, 3, 4, 5], [4, 5, 5, 5], [5, 5, 5, 5]]
 
 
 # ---- SSE: stochastic shared embeddings ------------------------------------------------------------------------------
@@ -198,21 +198,21 @@ def swapped(**probabilities: float) -> NextItemBatch:
     dataset = dataset_of(SSE_HISTORIES)
     examples = config.build(dataset.n_users, dataset.n_items).examples(dataset)
     batch = examples.batch(np.arange(3000), np.random.default_rng(0))
-    windows(batch)  # padding is padding still, inputs are items
+    windows(batch)  # checks that padding stays padding
     return batch
 
 
-def test_without_swaps_ids_are_their_own() -> None:
+def test_without_swaps_ids_stay_the_same() -> None:
     batch = swapped()
     assert batch.users.tolist() == list(range(1, 3001))
-    assert set(batch.items.flatten()[batch.where].tolist()) == {1} == set(batch.targets.tolist())
+    assert set(batch.items.flatten()[batch.positions].tolist()) == {1} == set(batch.targets.tolist())
 
 
-@pytest.mark.parametrize("what", ["swap_item", "swap_target"])
-def test_items_are_swapped_with_their_probability_for_any_item(what: str) -> None:
-    batch, plain = swapped(**{what: 0.3}), swapped()
-    inputs = batch.items.flatten()[batch.where]
-    changed, same = (inputs, batch.targets) if what == "swap_item" else (batch.targets, inputs)
+@pytest.mark.parametrize("setting", ["swap_item", "swap_target"])
+def test_items_are_swapped_with_their_probability_for_any_item(setting: str) -> None:
+    batch, plain = swapped(**{setting: 0.3}), swapped()
+    inputs = batch.items.flatten()[batch.positions]
+    changed, same = (inputs, batch.targets) if setting == "swap_item" else (batch.targets, inputs)
     assert set(same.tolist()) == {1}
     assert torch.equal(batch.users, plain.users)
     counts = np.bincount(changed, minlength=N_ITEMS + 1)[1:]

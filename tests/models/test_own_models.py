@@ -1,4 +1,4 @@
-"""Models from outside of segue: registered, installed or named by their import path; trained, saved and loaded."""
+"""Models from outside of segue: registered, installed, or given by import path; trained, saved and loaded."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SHORT = ["--training.metric", "ndcg@3", "--training.learning-rate", "0.05", "--t
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is registered before a test, and nothing remains after it."""
+    """Clear the registered models before each test, and restore them after it."""
     monkeypatch.setattr(registry, "_REGISTERED", {})
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A folder for PYTHONPATH with a package `shop` that holds the model; it writes a file when it is imported."""
+    """Make a folder for PYTHONPATH with the model in a package `shop`, whose import writes a file."""
     folder = tmp_path / "packages"
     (folder / "shop").mkdir(parents=True)
     (folder / "shop" / "__init__.py").write_text(
@@ -50,7 +50,7 @@ def package(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def install(package: Path) -> Any:
-    """Gives the package a dist-info folder with an entry point, as an installer does."""
+    """Function that adds a dist-info folder with an entry point to the package, as an installer does."""
 
     def with_name(name: str, value: str = "shop.models:LastItem") -> None:
         folder = package / "shop-1.0.dist-info"
@@ -63,13 +63,13 @@ def install(package: Path) -> Any:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """A Dataset folder of users who walk round a catalogue of 8 items."""
+    """Save a Dataset of users who walk around a catalogue of 8 items."""
     cycle_dataset(16, 8, 10).save(tmp_path / "data")
     return tmp_path / "data"
 
 
 def command(*words: object, paths: tuple[Path, ...] = (), cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """The command `segue` in a process of its own. (Not `python -m`, which adds the current folder to the path.)"""
+    """Run the command `segue` in a separate process, without `python -m`, which adds the current folder to the path."""
     code = "import sys; from segue.cli.main import main; sys.path.remove(''); sys.exit(main())"
     return run([sys.executable, "-c", code, *map(str, words)], *paths, cwd=cwd)
 
@@ -81,7 +81,7 @@ def run(words: list[str], *paths: Path, cwd: Path | None) -> subprocess.Complete
 
 
 def follows(recommender: segue.Recommender) -> list[int]:
-    """The item recommended after each single item."""
+    """Return the item recommended after each single item."""
     lists = recommender.recommend(histories=[[item] for item in range(1, 9)], k=1)
     return lists["item"].to_list()
 
@@ -89,7 +89,7 @@ def follows(recommender: segue.Recommender) -> list[int]:
 # ---- in one process -------------------------------------------------------------------------------------------------
 
 
-def test_a_model_of_ones_own_is_trained_saved_and_loaded(tmp_path: Path) -> None:
+def test_your_own_model_is_trained_saved_and_loaded(tmp_path: Path) -> None:
     fitted = segue.fit(LastItem(), cycle_dataset(), training=TRAINING, quiet=True)
     assert follows(fitted) == [2, 3, 4, 5, 6, 7, 8, 1]
     fitted.save(tmp_path / "saved")
@@ -100,7 +100,7 @@ def test_a_model_of_ones_own_is_trained_saved_and_loaded(tmp_path: Path) -> None
     assert_frame_equal(loaded.score(), fitted.score(), check_exact=True)
 
 
-def test_a_model_of_segue_says_nothing_of_its_class() -> None:
+def test_the_settings_of_a_model_of_segue_have_no_class() -> None:
     assert "class" not in segue.SASRec().to_dict()
 
 
@@ -116,7 +116,7 @@ def test_a_registered_model_is_known_by_name() -> None:
 
 
 def test_registered_again_it_is_replaced() -> None:
-    """As in a notebook whose cell is run again."""
+    """Define the class twice, as a notebook cell does that is run again."""
 
     def define(default: int) -> type[segue.ModelConfig]:
         @segue.register
@@ -158,12 +158,12 @@ class _Path(LastItem):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (_Named, "the name 'sasrec' of tests.models.test_own_models:_Named is already that of a model of segue"),
-        (_Same, "is already that of tests.models.own_model:LastItem: choose another"),
-        (_Undecorated, r"_Undecorated is no dataclass: decorate it with @dataclass\(frozen=True\)"),
+        (_Named, "the name 'sasrec' of tests.models.test_own_models:_Named is taken by a model of segue"),
+        (_Same, "is taken by tests.models.own_model:LastItem: choose another"),
+        (_Undecorated, r"_Undecorated is not a dataclass: decorate it with @dataclass\(frozen=True\)"),
         (_Path, "has name='shop:item': expected a word"),
-        (dict, "'dict'> is no config of a model: expected a class that extends ModelConfig"),
-        (LastItem(), "is no config of a model"),
+        (dict, "'dict'> is not a config of a model: expected a class that extends ModelConfig"),
+        (LastItem(), "is not a config of a model"),
     ],
 )
 def test_register_refuses(config: Any, message: str) -> None:
@@ -191,18 +191,18 @@ def test_an_import_path_names_a_model() -> None:
     assert config_class("tests.models.own_model:LastItem") is LastItem
 
 
-# ---- what a folder may import ---------------------------------------------------------------------------------------
+# ---- imports of saved folders ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A Recommender of the model, saved."""
+    """Save a Recommender of the model."""
     data = cycle_dataset()
     return segue.Recommender(LastItem().build(data.n_users, data.n_items).eval(), data).save(tmp_path / "saved")
 
 
 def names(folder: Path, **changes: object) -> Path:
-    """The folder, made to name another model, with checksums that fit."""
+    """Change the model settings of a folder, with matching checksums."""
     settings = json.loads((folder / "recommender.json").read_text())["model"]
     seal(folder, model={**settings, **changes})
     return folder
@@ -220,7 +220,7 @@ def names(folder: Path, **changes: object) -> Path:
 def test_a_folder_imports_nothing(
     saved: Path, package: Path, tmp_path: Path, changes: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the package is there, and the folder names it in whatever way."""
+    """Check that no folder imports a package, even if it is importable."""
     monkeypatch.syspath_prepend(package)
     with pytest.raises(StorageError):
         segue.load(names(saved, **changes))
@@ -232,7 +232,7 @@ def test_a_folder_imports_nothing(
     [
         ("os:system", "os:system is not the config of a model 'last-item'"),
         ("segue.models.sasrec:SASRec", "SASRec is not the config of a model 'last-item'"),
-        ("__main__:Gone", "the script or notebook that trained it holds the class; define it again"),
+        ("__main__:Gone", "the script or notebook that trained it has the class; define it again"),
         ("system", "class='system' of the model 'last-item': expected package.module:Class"),
         (3, "class=3 of the model"),
         ("shop.models:LastItem", "install its package, then `import shop.models` before loading"),
@@ -252,12 +252,12 @@ def test_the_registered_class_wins_over_a_path_that_is_gone(saved: Path) -> None
     assert segue.load(saved).model.config == LastItem()
 
 
-# ---- in processes of their own --------------------------------------------------------------------------------------
+# ---- in separate processes ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def trained(package: Path, log: Path, tmp_path: Path) -> Path:
-    """A run of the model in the package, made through the command line."""
+    """Train the model of the package on the command line."""
     made = command(
         "train", log, "--model", "shop.models:LastItem", "--model.width", 16, "--out", tmp_path / "run",
         "--training.epochs", 30, *SHORT, paths=(package,),
@@ -299,7 +299,7 @@ def test_through_the_command_line(trained: Path, package: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_resumed_and_in_several_processes(package: Path, log: Path, tmp_path: Path) -> None:
-    """The other processes, and the state of the run, know the model too."""
+    """Check that worker processes and a resumed run find the model too."""
     (package / "shop" / "registered.py").write_text(
         "import segue\nfrom shop.models import LastItem\nsegue.register(LastItem)\n"
     )
@@ -315,10 +315,10 @@ def test_resumed_and_in_several_processes(package: Path, log: Path, tmp_path: Pa
 
 @pytest.mark.slow
 def test_help_and_yaml(package: Path, log: Path, tmp_path: Path) -> None:
-    shown = command("train", "--model", "shop.models:LastItem", "--help", paths=(package,))
-    page = " ".join(shown.stdout.split())
+    help_page = command("train", "--model", "shop.models:LastItem", "--help", paths=(package,))
+    page = " ".join(help_page.stdout.split())
     assert "Settings of last-item: --model.width INT Width of the item vectors. (default: 8)" in page
-    assert "--model.start {small,large} Size of the first weights." in page
+    assert "--model.start {small,large} Size of the initial weights." in page
     (tmp_path / "run.yaml").write_text("model: {name: 'shop.models:LastItem', width: 0}\n")
     wrong = command("train", log, "--out", tmp_path / "run", "--config", tmp_path / "run.yaml", paths=(package,))
     assert wrong.returncode == 2 and "run.yaml: --model.width=0: expected 1 or more." in wrong.stderr
@@ -331,13 +331,13 @@ def test_help_and_yaml(package: Path, log: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_installed_package(install: Any, log: Path, package: Path, tmp_path: Path) -> None:
-    """Its entry point is enough, everywhere."""
+    """Check that the entry point of the package is enough for every command."""
     install("last-item")
     options = ["--training.epochs", 30, *SHORT]
     made = command("train", log, "--model", "last-item", "--out", tmp_path / "run", *options, paths=(package,))
     assert made.returncode == 0, made.stderr
-    shown = command("train", "--help", paths=(package,))
-    assert "yours: last-item" in " ".join(shown.stdout.split())
+    help_page = command("train", "--help", paths=(package,))
+    assert "yours: last-item" in " ".join(help_page.stdout.split())
     done = command("recommend", tmp_path / "run", "--history", 8, "--k", 1, "--json", paths=(package,))
     assert done.returncode == 0 and json.loads(done.stdout)[0]["item"] == 1, done.stderr
     uninstalled = command("recommend", tmp_path / "run", "--history", 8, "--k", 1)
@@ -368,7 +368,7 @@ def test_an_entry_point_is_read_when_it_is_needed(install: Any, tmp_path: Path) 
     [
         ("last", "shop.models:LastItem", "the entry point 'last' is shop.models:LastItem, whose name is 'last-item'"),
         ("gone", "shop.gone:LastItem", "the model shop.gone:LastItem cannot be imported: No module named 'shop.gone'"),
-        ("path", "shop:Path", "shop:Path is no config of a model"),
+        ("path", "shop:Path", "shop:Path is not a config of a model"),
     ],
 )
 def test_entry_points_that_lead_nowhere(install: Any, name: str, value: str, message: str) -> None:
@@ -391,10 +391,10 @@ def test_an_installed_package_cannot_take_the_name_of_a_model_of_segue(install: 
         (["--import", "--debug"], "--import needs a module"),
         (["--import", "no such"], '"no such" is no name of a module: expected package.module.'),
         (["train", "--model", ":Mine"], '"" is no name of a module'),
-        (["train", "--model", "segue.errors:Mine"], "segue.errors:Mine is no config of a model"),
+        (["train", "--model", "segue.errors:Mine"], "segue.errors:Mine is not a config of a model"),
     ],
 )
-def test_the_command_line_says_what_is_wrong(
+def test_errors_of_the_command_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])

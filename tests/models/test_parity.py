@@ -1,4 +1,4 @@
-"""The modules against the papers' equations (`paper.py`), on random weights and histories of different lengths."""
+"""Modules compared with the equations of the papers (`paper.py`), on random weights and histories."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def ssept(dtype: torch.dtype, **settings: Any) -> SSEPTModel:
 
 
 def randomised(model: Any, dtype: torch.dtype) -> Any:
-    """Weights of ordinary size everywhere, biases and norms included, so that none of them can be forgotten."""
+    """Give all parameters random values, biases and norms too, so that each of them matters."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -82,7 +82,7 @@ def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def gradients_are_the_papers(model: torch.nn.Module, loss: torch.Tensor, expected: Callable[[], float]) -> None:
-    """Of every parameter, along a random direction, against the difference quotient of the paper's loss."""
+    """Compare the gradient of every parameter, in a random direction, with a difference of the paper's loss."""
     generator = torch.Generator().manual_seed(11)
     loss.backward()
     for name, parameter in model.named_parameters():
@@ -115,10 +115,10 @@ def paper_hidden(
     times: list[list[int]] | None = None,
 ) -> np.ndarray:
     sequences = paper.left_padded(histories, MAX_LENGTH)
-    beside = None if times is None else paper.left_padded(times, MAX_LENGTH)
+    padded_times = None if times is None else paper.left_padded(times, MAX_LENGTH)
     if isinstance(model, SASRecModel):
-        return paper.sasrec(arrays(model), sequences, *shape_of(model), beside)
-    return paper.ssept(arrays(model), sequences, user_vectors, *shape_of(model), beside)
+        return paper.sasrec(arrays(model), sequences, *shape_of(model), padded_times)
+    return paper.ssept(arrays(model), sequences, user_vectors, *shape_of(model), padded_times)
 
 
 def paper_scores(model: SASRecModel | SSEPTModel, hidden: np.ndarray, user_vectors: np.ndarray) -> np.ndarray:
@@ -134,16 +134,16 @@ def paper_scores(model: SASRecModel | SSEPTModel, hidden: np.ndarray, user_vecto
     )
 
 
-def close(found: torch.Tensor, expected: Any, tolerance: float) -> None:
-    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=tolerance, atol=tolerance)
+def close(actual: torch.Tensor, expected: Any, tolerance: float) -> None:
+    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=tolerance, atol=tolerance)
 
 
-def asked(histories: list[list[int]], users: list[int] | None = None) -> Histories:
+def histories_of(histories: list[list[int]], users: list[int] | None = None) -> Histories:
     return Histories.from_lists(histories, np.array(users or range(1, len(histories) + 1)))
 
 
 def timed(histories: list[list[int]], times: list[list[int]]) -> Histories:
-    return replace(asked(histories), times=np.concatenate([np.array(row, np.int64) for row in times]))
+    return replace(histories_of(histories), times=np.concatenate([np.array(row, np.int64) for row in times]))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
@@ -161,7 +161,7 @@ def test_sasrec_scores_are_the_papers(
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=named)
 def test_ssept_scores_are_the_papers(shape: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
-    """Users 5 and 6 were not in training: theirs is the mean vector of the others."""
+    """Users 5 and 6 were not in training, so they get the mean vector of the others."""
     model = ssept(dtype, **shape)
     users = paper_user_vectors(model, np.arange(1, 7))
     newest = paper_hidden(model, HISTORIES, users, TIMES)[:, -1]
@@ -231,7 +231,7 @@ def test_the_gradients_of_ssept_are_the_papers(options: dict[str, Any]) -> None:
     gradients_are_the_papers(model, model(batch), lambda: paper_loss(model, batch))
 
 
-def test_l2_is_taken_on_the_vectors_that_a_batch_reads() -> None:
+def test_l2_counts_the_vectors_that_a_batch_reads() -> None:
     plain, penalised = sasrec(torch.float64), sasrec(torch.float64, embedding_l2=0.1)
     batch = plain.examples(make_dataset(HISTORIES)).batch(np.array([0, 3]), np.random.default_rng(0))
     table = arrays(plain)["items.weight"]
@@ -251,7 +251,7 @@ MODELS = [
 @pytest.mark.parametrize("build", MODELS)
 def test_score_all_and_score_items_agree(build: Any) -> None:
     model = build()
-    queries = queries_of(model, asked(HISTORIES))
+    queries = queries_of(model, histories_of(HISTORIES))
     everything = model.scores().all(queries, 0, N_ITEMS + 1)
     items = torch.from_numpy(np.random.default_rng(0).integers(1, N_ITEMS + 1, (len(HISTORIES), 5)))
     close(model.scores().of(queries, items), everything.gather(1, items).detach(), 1e-12)
@@ -263,32 +263,32 @@ def test_score_all_and_score_items_agree(build: Any) -> None:
 
 @pytest.mark.parametrize("build", MODELS)
 def test_scores_of_queries_are_those_of_the_forward_pass(build: Any) -> None:
-    """Under full softmax, another last target changes the loss by the difference of their two scores."""
+    """Under full softmax, another last target changes the loss by the difference of the two scores."""
     model = build(loss="softmax")
     history = [5, 3, 9, 1]
     losses = []
     for target in (2, 7):
         dataset = make_dataset([[*history, target]], catalogue=range(1, N_ITEMS + 1))
         losses.append(model(prepared(model, dataset).batch(np.array([0]), np.random.default_rng(0))))
-    scores = model.scores().all(queries_of(model, asked([history])), 0, N_ITEMS + 1)[0]
+    scores = model.scores().all(queries_of(model, histories_of([history])), 0, N_ITEMS + 1)[0]
     close(losses[1] - losses[0], (scores[2] - scores[7]).detach(), 1e-10)
 
 
 @pytest.mark.parametrize("build", MODELS)
 def test_a_users_query_does_not_depend_on_the_rest_of_the_batch(build: Any) -> None:
     model = build()
-    together = queries_of(model, asked(HISTORIES))
+    together = queries_of(model, histories_of(HISTORIES))
     for row, history in enumerate(HISTORIES):
-        close(queries_of(model, asked([history], [row + 1])), together[row : row + 1].detach(), 1e-12)
+        close(queries_of(model, histories_of([history], [row + 1])), together[row : row + 1].detach(), 1e-12)
 
 
 @pytest.mark.parametrize("build", MODELS)
 def test_only_the_newest_items_within_max_length_matter(build: Any) -> None:
     model = build()
     long, short = [9, 9, 1, 2, 3, 4, 5], [1, 2, 3, 4, 5]
-    close(queries_of(model, asked([long], [1])), queries_of(model, asked([short], [1])).detach(), 0)
-    other = queries_of(model, asked([[9, 2, 3, 4, 5]], [1]))
-    assert not torch.allclose(other, queries_of(model, asked([short], [1])))
+    close(queries_of(model, histories_of([long], [1])), queries_of(model, histories_of([short], [1])).detach(), 0)
+    other = queries_of(model, histories_of([[9, 2, 3, 4, 5]], [1]))
+    assert not torch.allclose(other, queries_of(model, histories_of([short], [1])))
 
 
 def hidden_states(model: SASRecModel | SSEPTModel, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -300,7 +300,7 @@ def hidden_states(model: SASRecModel | SSEPTModel, items: torch.Tensor, lengths:
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("build", MODELS)
 def test_a_later_item_changes_nothing_before_it(build: Any, training: bool) -> None:
-    """In training too, where the attention is another code path: the same seed drops the same weights."""
+    """Test training too, which has another code path of the attention; the same seed drops the same weights."""
     model = build().train(training)
     items = torch.tensor([[1, 2, 3, 4, 5]])
     changed = torch.tensor([[1, 2, 3, 9, 7]])
@@ -314,7 +314,7 @@ def test_a_later_item_changes_nothing_before_it(build: Any, training: bool) -> N
 
 
 @pytest.mark.parametrize("build", MODELS)
-def test_wider_padding_and_what_stands_in_it_change_nothing(build: Any) -> None:
+def test_wider_padding_and_its_content_change_nothing(build: Any) -> None:
     model = build()
     lengths = torch.tensor([2, 3])
     narrow = hidden_states(model, torch.tensor([[1, 2, 0], [4, 5, 6]]), lengths)
@@ -336,13 +336,13 @@ def test_the_training_path_without_dropout_is_the_evaluation_path(build: Any) ->
     close(trained[1, :3], evaluated[1, :3].detach(), 1e-12)
 
 
-def test_someone_unknown_to_an_untrained_ssept_still_gets_scores() -> None:
+def test_unknown_users_of_an_untrained_ssept_get_scores() -> None:
     model = ssept(torch.float64)
     model.users.known[:] = False
-    assert queries_of(model, asked([[1, 2]], [0])).isfinite().all()
+    assert queries_of(model, histories_of([[1, 2]], [0])).isfinite().all()
 
 
-def test_examples_mark_the_users_with_something_to_learn_as_known() -> None:
+def test_users_with_training_examples_are_known() -> None:
     model = SSEPT(item_width=4, user_width=4).build(3, 3)
     prepared(model, make_dataset([[1, 2], [3], [2, 1]]))
     assert model.users.known.tolist() == [False, True, False, True]

@@ -28,12 +28,12 @@ def random_ratings(seed: int, n_users: int, n_items: int, longest: int) -> Datas
     lengths = generator.integers(1, longest + 1, n_users)
     items = [generator.integers(1, n_items + 1, length).tolist() for length in lengths]
     ratings = [generator.integers(1, 6, length).tolist() for length in lengths]
-    # One more item that nobody has rated.
+    # One more item, without ratings.
     return make_dataset(items, ratings=ratings, catalogue=range(1, n_items + 2))
 
 
 def solved(dataset: Dataset, user_reg: float, item_reg: float) -> tuple[float, np.ndarray, np.ndarray]:
-    """Mean and biases from the normal equations, rating by rating."""
+    """Mean and biases from the normal equations, built rating by rating."""
     known = training_ratings(dataset)
     n = dataset.n_users + 1 + dataset.n_items + 1
     matrix = np.diag([user_reg] * (dataset.n_users + 1) + [item_reg] * (dataset.n_items + 1)).astype(float)
@@ -43,8 +43,8 @@ def solved(dataset: Dataset, user_reg: float, item_reg: float) -> tuple[float, n
         row[user] = row[dataset.n_users + 1 + item] = 1
         matrix += np.outer(row, row)
         right += row * (rating - mean)
-    found = np.linalg.solve(matrix, right)
-    return mean, found[: dataset.n_users + 1], found[dataset.n_users + 1 :]
+    biases = np.linalg.solve(matrix, right)
+    return mean, biases[: dataset.n_users + 1], biases[dataset.n_users + 1 :]
 
 
 @settings(max_examples=30, deadline=None)
@@ -77,7 +77,7 @@ def test_a_bias_by_hand() -> None:
     assert model.item_biases.tolist() == pytest.approx([0, 0.25, -0.25])
 
 
-def test_the_unknown_and_the_unrated_are_as_usual() -> None:
+def test_unknown_users_and_unrated_items_have_bias_0() -> None:
     dataset = random_ratings(3, 5, 4, 6)
     model = fitted(RatingBias(), dataset)
     last = dataset.n_items
@@ -91,13 +91,13 @@ def test_the_unknown_and_the_unrated_are_as_usual() -> None:
     assert last in model.unrated().nonzero().flatten().tolist()
 
 
-def test_the_global_mean_knows_nobody() -> None:
+def test_the_global_mean_is_the_same_for_all() -> None:
     model = fitted(GlobalMean(), make_dataset([[1, 2], [1]], ratings=[[4, 2], [5]]))
     scores = model.scores().all(queries_of(model, make_dataset([[1], [2]]).histories()), 0, 3)
     assert scores.numpy() == pytest.approx(np.full((2, 3), 11 / 3))
 
 
-def test_without_spread_all_is_the_mean() -> None:
+def test_equal_ratings_have_no_biases() -> None:
     model = fitted(RatingBias(), make_dataset([[1, 2], [1]], ratings=[[4, 4], [4]]))
     assert model.mean.item() == 4 and not model.user_biases.any() and not model.item_biases.any()
 

@@ -1,4 +1,4 @@
-"""Every field of every config refuses what it must, wherever the config is made."""
+"""Checks of the values of every field of every config."""
 
 from __future__ import annotations
 
@@ -27,34 +27,38 @@ UNBOUNDED = {"levels", "metric", "trackers"}
 """Fields that hold texts, or numbers of any size. Every other field has a range, or names its values."""
 
 
-def parts(kind: Any) -> list[Any]:
-    """The types that a union is of."""
-    return list(typing.get_args(kind)) if typing.get_origin(kind) in (UnionType, typing.Union) else [kind]
+def parts(annotation: Any) -> list[Any]:
+    """Types of a union."""
+    return (
+        list(typing.get_args(annotation))
+        if typing.get_origin(annotation) in (UnionType, typing.Union)
+        else [annotation]
+    )
 
 
-def ranges(kind: Any) -> list[tuple[type, Range]]:
-    """The kinds of numbers that a field takes, with their ranges."""
-    annotated = [typing.get_args(part) for part in parts(kind) if typing.get_origin(part) is typing.Annotated]
+def ranges(annotation: Any) -> list[tuple[type, Range]]:
+    """Number types of a field, with their ranges."""
+    annotated = [typing.get_args(part) for part in parts(annotation) if typing.get_origin(part) is typing.Annotated]
     return [(number, mark) for number, *marks in annotated for mark in marks if isinstance(mark, Range)]
 
 
 def wrong(config: type[Settings], name: str) -> Iterator[Any]:
     """Values that a field must refuse."""
-    kind = field_types(config)[name]
+    annotation = field_types(config)[name]
     yield from ({}, object(), b"1", float("nan"), float("inf"), -float("inf"), [[1]], ("a", 1))
-    plain = [part for part in parts(kind) if isinstance(part, type)]
+    plain = [part for part in parts(annotation) if isinstance(part, type)]
     if type(None) not in plain:
         yield None
     if bool not in plain:
         yield from (True, False)
     if str not in plain:
         yield from ("1", "", "nonsense")
-    for choices in (part for part in parts(kind) if typing.get_origin(part) is Literal):
+    for choices in (part for part in parts(annotation) if typing.get_origin(part) is Literal):
         yield from (str(choice)[:-1] + "_" for choice in typing.get_args(choices))
         yield from (str(choice).upper() for choice in typing.get_args(choices))
-    if not ranges(kind):
+    if not ranges(annotation):
         yield from (0, 1.5)
-    for number, limits in ranges(kind):
+    for number, limits in ranges(annotation):
         yield from outside(number, limits)
         if number is int:
             yield from (2.0, 1.5, np.float64(3))
@@ -97,29 +101,31 @@ def test_every_field_refuses_what_is_wrong(config: type[Settings], name: str) ->
 
 @pytest.mark.parametrize(("config", "name"), FIELDS)
 def test_every_number_has_a_range(config: type[Settings], name: str) -> None:
-    """A number that may be anything is a mistake: NaN and -3 widths have passed before."""
-    kind = field_types(config)[name]
-    said = [part for part in parts(kind) if part in (bool, type(None)) or typing.get_origin(part) is Literal]
-    assert name in UNBOUNDED or len(said) + len(ranges(kind)) == len(parts(kind)), kind
+    """Check that no field accepts every number, such as NaN or a width of -3."""
+    annotation = field_types(config)[name]
+    explicit = [part for part in parts(annotation) if part in (bool, type(None)) or typing.get_origin(part) is Literal]
+    assert name in UNBOUNDED or len(explicit) + len(ranges(annotation)) == len(parts(annotation)), annotation
 
 
 class Checked(Exception):
-    """All types and ranges were accepted."""
+    """Raised once all types and ranges are accepted."""
 
 
 @pytest.mark.parametrize(("config", "name"), FIELDS)
 def test_every_field_takes_what_is_right(config: type[Settings], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Up to the rules across fields, which are the config's own."""
+    """Check types and ranges, without the rules on several fields."""
 
     def accepted(self: Settings) -> None:
         raise Checked
 
     monkeypatch.setattr(config, "check", accepted)
-    kind = field_types(config)[name]
-    values = [value for number, limits in ranges(kind) for value in inside(number, limits)]
-    values += [choice for part in parts(kind) if typing.get_origin(part) is Literal for choice in typing.get_args(part)]
-    values += [None] * (type(None) in parts(kind)) + [True, False, np.bool_(True)] * (bool in parts(kind))
-    values += [np.int32(3)] * any(number is int for number, _ in ranges(kind))
+    annotation = field_types(config)[name]
+    values = [value for number, limits in ranges(annotation) for value in inside(number, limits)]
+    values += [
+        choice for part in parts(annotation) if typing.get_origin(part) is Literal for choice in typing.get_args(part)
+    ]
+    values += [None] * (type(None) in parts(annotation)) + [True, False, np.bool_(True)] * (bool in parts(annotation))
+    values += [np.int32(3)] * any(number is int for number, _ in ranges(annotation))
     for value in values or [("a",) if name == "trackers" else "x" if name == "metric" else (1.0, 2)]:
         with pytest.raises(Checked):
             config(**{name: value})
@@ -136,7 +142,7 @@ def test_defaults_pass_and_plain_data_gives_them_back(config: Any) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_field_has_help_of_its_own(config: type[Settings]) -> None:
-    """One plain text, none twice: the command line shows it."""
+    """Check the help texts of the command line: one plain text per field, none twice."""
     from segue.cli.options import attribute_docs
 
     texts = attribute_docs(config)

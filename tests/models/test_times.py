@@ -1,4 +1,4 @@
-"""Models that are told the times between items: what they read of them, what they never read, and what they learn."""
+"""Models with a bias by the times between items: the times that they read, never read, and learn from."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ def built(config: Any) -> Any:
     return model
 
 
-def answers(model: Any, histories: Histories) -> torch.Tensor:
+def scores_of(model: Any, histories: Histories) -> torch.Tensor:
     with torch.inference_mode():
         return model.scores().all(queries_of(model, histories), 1, N_ITEMS + 1)  # type: ignore[no-any-return]
 
 
-# ---- what is read ---------------------------------------------------------------------------------------------------
+# ---- reading times --------------------------------------------------------------------------------------------------
 
 
 @given(ROWS, st.integers(1, 4), st.lists(st.integers(0, 60), min_size=6, max_size=6), st.booleans())
 def test_ages_are_those_of_a_plain_loop(rows: list[list[int]], width: int, moments: list[int], known: bool) -> None:
     plain = Histories.from_lists([[1] * len(row) for row in rows])
     assert plain.ages(width) is None
-    asked = np.array(moments[: len(rows)]) if known else None
-    histories = replace(plain, times=np.array([time for row in rows for time in row], dtype=np.int64), as_of=asked)
-    found = histories.ages(width)
-    assert found is not None and found.shape == (len(rows), width)
+    as_of = np.array(moments[: len(rows)]) if known else None
+    histories = replace(plain, times=np.array([time for row in rows for time in row], dtype=np.int64), as_of=as_of)
+    ages = histories.ages(width)
+    assert ages is not None and ages.shape == (len(rows), width)
     for row, times in enumerate(rows):
         seen = [min(time, moments[row]) if known else time for time in times[-width:]]
-        assert found[row].tolist() == [seen[-1] - time for time in seen] + [0] * (width - len(seen))
+        assert ages[row].tolist() == [seen[-1] - time for time in seen] + [0] * (width - len(seen))
 
 
 @settings(deadline=None)
@@ -75,8 +75,8 @@ def test_ages_are_those_of_a_plain_loop(rows: list[list[int]], width: int, momen
 def test_the_usual_gap_is_that_of_a_plain_loop(rows: list[list[int]], hidden: int) -> None:
     whole = make_dataset([[1] * len(row) for row in rows], rows)
     view = whole.until(np.maximum(whole.ends - hidden, whole.starts))
-    shown = [row[: max(len(row) - hidden, 0)] for row in rows]
-    gaps = sorted(b - a for row in shown for a, b in pairwise(row) if b > a)
+    visible = [row[: max(len(row) - hidden, 0)] for row in rows]
+    gaps = sorted(b - a for row in visible for a, b in pairwise(row) if b > a)
     assert usual_gap(view) == (gaps[(len(gaps) - 1) // 2] if gaps else 1)
 
 
@@ -96,44 +96,44 @@ def test_without_times_training_says_what_is_missing(config: Any) -> None:
         model.examples(make_dataset(ITEMS, catalogue=range(1, N_ITEMS + 1)))
 
 
-# ---- what is not ----------------------------------------------------------------------------------------------------
+# ---- hidden times ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_the_time_of_the_target_is_not_known(config: Any) -> None:
-    """Neither in training, where it stands behind the inputs, nor in evaluation, where it is the moment asked about."""
+    """Check training, in which it follows the inputs, and evaluation, in which it is the time of the prediction."""
     model = built(config)
     later = [[*row[:-1], row[-1] + 10**6] for row in TIMES]
     changed = [[0, *row[1:]] for row in TIMES]
-    losses, answered = [], []
+    losses, scores = [], []
     for times in (TIMES, later, changed):
         split = leave_last_out(dataset(times))
         examples = prepared(model, dataset(times))
         model.encoder.gap.fill_(40)
         with torch.no_grad():
             losses.append(model(examples.batch(np.array([1, 2]), np.random.default_rng(0))).item())
-        answered.append(answers(model, split.test.histories()))
+        scores.append(scores_of(model, split.test.histories()))
     assert losses[0] == losses[1] != losses[2]
-    assert torch.equal(answered[0], answered[1]) and not torch.allclose(answered[0], answered[2])
+    assert torch.equal(scores[0], scores[1]) and not torch.allclose(scores[0], scores[2])
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_histories_without_times_are_read_without_the_bias(config: Any) -> None:
     model = built(config)
     timed = dataset().histories()
-    plain = answers(model, replace(timed, times=None))
-    assert not torch.allclose(plain, answers(model, timed))
+    plain = scores_of(model, replace(timed, times=None))
+    assert not torch.allclose(plain, scores_of(model, timed))
     for name, parameter in model.named_parameters():
         if name.endswith("bias.times"):
             torch.nn.init.zeros_(parameter)
-    assert torch.allclose(plain, answers(model, timed), atol=1e-6)
+    assert torch.allclose(plain, scores_of(model, timed), atol=1e-6)
 
 
-# ---- what is learnt -------------------------------------------------------------------------------------------------
+# ---- learning times -------------------------------------------------------------------------------------------------
 
 
-def told_by_time(unit: int = 1) -> Dataset:
-    """Two items, then what follows the second if they came soon after each other, what follows the first if not."""
+def timed_pairs(unit: int = 1) -> Dataset:
+    """Return histories of two items and a third one, which follows the second if the gap is short, else the first."""
     generator = np.random.default_rng(0)
     pairs = generator.permuted(np.tile(np.arange(1, 9), (300, 1)), axis=1)[:, :2]
     soon = generator.random(300) < 0.5
@@ -151,43 +151,43 @@ def fitted(data: Dataset, **options: Any) -> segue.Recommender:
     return segue.fit(config, data, training=training, quiet=True)
 
 
-def rightly_expected(recommender: segue.Recommender, data: Dataset) -> float:
+def hit_rate(recommender: segue.Recommender, data: Dataset) -> float:
     split = leave_last_out(data)
     return float(segue.evaluate(recommender, split.test, k=1).metrics["hr@1"])
 
 
 @pytest.fixture(scope="module")
-def told() -> segue.Recommender:
-    return fitted(told_by_time(), time_bias=True)
+def recommender() -> segue.Recommender:
+    return fitted(timed_pairs(), time_bias=True)
 
 
-def test_what_only_the_time_tells_is_learnt(told: segue.Recommender) -> None:
-    data = told_by_time()
-    assert rightly_expected(told, data) > 0.95
-    assert rightly_expected(fitted(data), data) < 0.8
+def test_patterns_of_time_alone_are_learnt(recommender: segue.Recommender) -> None:
+    data = timed_pairs()
+    assert hit_rate(recommender, data) > 0.95
+    assert hit_rate(fitted(data), data) < 0.8
 
 
-def test_a_fit_does_not_depend_on_the_unit(told: segue.Recommender) -> None:
-    assert_frame_equal(fitted(told_by_time(10**9), time_bias=True).score(), told.score(), check_exact=True)
+def test_a_fit_does_not_depend_on_the_unit(recommender: segue.Recommender) -> None:
+    assert_frame_equal(fitted(timed_pairs(10**9), time_bias=True).score(), recommender.score(), check_exact=True)
 
 
-def test_every_question_is_answered(told: segue.Recommender, tmp_path: Path) -> None:
-    assert told.recommend([1, 2], k=3)["score"].is_finite().all()
-    given = told.recommend(histories={"new": [3, 4]}, k=3)
-    assert len(given) == 3 and len(told.recommend(1, basket=[5], k=2)) == 2
-    assert len(told.similar(1, k=2)) == 2
-    looked = told.attention([1])
-    assert looked["weight"].sum() == pytest.approx(told.model.config.blocks, abs=1e-5)
-    reasons = told.explain([1], [9])
+def test_all_methods_of_the_recommender(recommender: segue.Recommender, tmp_path: Path) -> None:
+    assert recommender.recommend([1, 2], k=3)["score"].is_finite().all()
+    given = recommender.recommend(histories={"new": [3, 4]}, k=3)
+    assert len(given) == 3 and len(recommender.recommend(1, basket=[5], k=2)) == 2
+    assert len(recommender.similar(1, k=2)) == 2
+    attention = recommender.attention([1])
+    assert attention["weight"].sum() == pytest.approx(recommender.model.config.blocks, abs=1e-5)
+    reasons = recommender.explain([1], [9])
     assert len(reasons) == 2 and reasons["effect"].is_finite().all()
-    told.save(tmp_path / "kept")
+    recommender.save(tmp_path / "kept")
     kept = segue.load(tmp_path / "kept")
-    assert kept.model.encoder.gap.item() == told.model.encoder.gap.item() > 1
-    assert_frame_equal(kept.score(), told.score(), check_exact=True)
+    assert kept.model.encoder.gap.item() == recommender.model.encoder.gap.item() > 1
+    assert_frame_equal(kept.score(), recommender.score(), check_exact=True)
 
 
-def test_without_an_item_the_others_keep_their_times(told: segue.Recommender) -> None:
-    """The effect of leaving out the first of three is the difference to the question asked without it."""
+def test_without_an_item_the_others_keep_their_times(recommender: segue.Recommender) -> None:
+    """Check that the effect of the first of three items is the difference to a history without it."""
     data = make_dataset([[1, 2, 3]], [[0, 1000, 1050]], catalogue=range(1, 17))
     whole = segue.Recommender(SASRec(width=8, max_length=3, time_bias=True).build(1, 16), data)
     for name, parameter in whole.model.named_parameters():

@@ -55,7 +55,7 @@ def test_ctrl_c_stops_all_after_the_same_step_and_the_run_goes_on_from_there(sho
     _, messages = stopped.communicate(timeout=120)
     assert stopped.returncode == 130
     assert messages.count("interrupted") == 1
-    assert any(line.endswith("--training.epochs 3 --processes 2 --resume") for line in messages.splitlines()), messages
+    assert any(line.endswith(f"segue train --resume {tmp_path / 'run'}") for line in messages.splitlines()), messages
     assert "Traceback" not in messages
     _, note = load_checkpoint(tmp_path / "run" / "last.safetensors")
     assert 1 <= note["state"]["epoch"] < 3

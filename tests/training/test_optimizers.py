@@ -17,7 +17,7 @@ from segue.data.splits.by_user import random_rows
 from segue.errors import ConfigError
 from segue.models.arerec.arerec import ARERec
 from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
-from segue.training.optimizers import RowAdam, check_processes, clip_gradients
+from segue.training.optimizers import RowAdam, check_processes, clip_gradients, make_optimizer
 from tests.models.rating_models import rated_dataset
 
 from .runs import check_resumed_bits, small_training
@@ -194,3 +194,49 @@ def test_an_interrupted_run_ends_with_the_same_bits(
     per_epoch = max(1, round(len(model.examples(split.train).lengths) / training.batch_size))
     assert per_epoch > 2
     check_resumed_bits(tmp_path, monkeypatch, config, split, training, stop_at=per_epoch + 2)
+
+
+OTHERS: list[dict[str, Any]] = [
+    {"optimizer": "sgd", "momentum": 0.9},
+    {"optimizer": "sgd", "weight_decay": 0.1},
+    {"optimizer": "rmsprop", "momentum": 0.5},
+    {"optimizer": "adagrad"},
+]
+
+
+@pytest.mark.parametrize("options", OTHERS, ids=str)
+def test_other_optimizers_resume_with_the_same_bits(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a model with sparse gradients."""
+    split, config = random_rows(rated_dataset(30, 12, 14)), ARERec(width=8, group=4, contexts="interaction")
+    training = small_training(batch_size=16, epochs=2, learning_rate=0.01, **options)
+    check_resumed_bits(tmp_path, monkeypatch, config, split, training, stop_at=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("sgd", lambda weights: torch.optim.SGD(weights, lr=RATE)),
+        ("rmsprop", lambda weights: torch.optim.RMSprop(weights, lr=RATE, alpha=0.9)),
+        ("adagrad", lambda weights: torch.optim.Adagrad(weights, lr=RATE)),
+    ],
+)
+def test_other_optimizers_are_those_of_torch(name: str, same: Any) -> None:
+    """Sparse gradients move the table as dense ones do."""
+    layers = [nn.Embedding(6, 3, sparse=sparse) for sparse in (True, False)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    settings = small_training(optimizer=name, learning_rate=RATE)
+    steps = [make_optimizer(layers[0], settings), same(layers[1].parameters())]  # type: ignore[arg-type]
+    for read in ([1, 2, 2], [3], [1]):
+        for layer, optimizer in zip(layers, steps, strict=True):
+            layer(torch.tensor(read)).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(layers[0].weight, layers[1].weight)
+
+
+@pytest.mark.parametrize("options", [{"optimizer": "sgd", "row_updates": "always"}, {"momentum": 0.9}], ids=str)
+def test_options_of_another_optimizer_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"row_updates='always'|momentum=0\.9"):
+        small_training(**options)

@@ -7,12 +7,13 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from segue.data.dataset import Dataset
 from segue.data.simulation.simulate import simulate
-from segue.data.splits.by_user import last_session_out, leave_last_out
+from segue.data.splits.by_user import last_session_out, leave_last_out, time_cut
 from segue.errors import ConfigError
 from segue.evaluation.tasks.next_items import evaluate
 from segue.evaluation.tasks.sessions import evaluate_sessions
@@ -169,3 +170,23 @@ def test_the_manifest_of_a_run(tmp_path: Path, shop: Dataset) -> None:
     assert counted["model"] == {"name": "popularity"}
     assert "training" not in counted
     assert counted["dataset"]["sessions"] is None
+
+
+def test_without_validation_the_last_epoch_is_kept_and_the_test_part_can_be_watched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = time_cut(with_steps_as_times(small_split().dataset), test=0.2, validation=0)
+    training = small_training(epochs=3, watch_test=True, patience=1)
+    watched = fit(small_model(), split, training=training, out=tmp_path / "run")
+    noted = watched.metadata["training"]
+    assert (noted["epochs"], noted["best_epoch"], noted["validation"]) == (3, 3, {})
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("test ndcg@10" in line and "best" not in line for line in lines) == 3
+    plain = fit(small_model(), split, training=small_training(epochs=3), quiet=True)
+    for key, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, watched.model.state_dict()[key]), key
+
+
+def with_steps_as_times(data: Dataset) -> Dataset:
+    """The Dataset with the place in the history as time."""
+    return replace(data, times=np.arange(len(data.items)) - np.repeat(data.offsets[:-1], np.diff(data.offsets)))

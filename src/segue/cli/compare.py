@@ -10,6 +10,7 @@ from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_json
 from segue.cli.protocol import Protocol, measure, questions, task_of_run
 from segue.errors import ConfigError
+from segue.settings import PathText, Settings
 
 if TYPE_CHECKING:
     from segue.evaluation.tasks.result import Evaluation
@@ -22,10 +23,10 @@ between users, not the luck of a training: train with several seeds to compare m
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(Settings):
     """The comparison."""
 
-    runs: tuple[str, ...] = field(metadata=POSITIONAL)
+    runs: tuple[PathText, ...] = field(metadata=POSITIONAL)
     """Folders of two or more runs of `segue train`, with the same Dataset and split."""
 
     metric: tuple[str, ...] | None = None

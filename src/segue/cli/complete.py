@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from segue.cli.asking import ids_of, items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
-from segue.settings import Count, Settings
+from segue.settings import Count, PathText, Settings, Word
 
 _NOTES = """\
   segue complete runs/first --basket 50 172
@@ -21,7 +21,7 @@ The best item joins the basket; the next one is recommended for the new basket."
 class CompleteOptions(Settings):
     """User and basket."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     user: str | None = None
@@ -39,16 +39,16 @@ class CompleteOptions(Settings):
     include_seen: bool = True
     """Add items of the user's history too."""
 
-    allow_file: str | None = None
+    allow_file: PathText | None = None
     """File with raw ids of the only items that may be added, one per line."""
 
-    deny_file: str | None = None
+    deny_file: PathText | None = None
     """File with raw ids of items that may not be added, one per line."""
 
     as_of: str | None = None
     """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
 
-    device: str | None = None
+    device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from segue.cli.options import OptionParser
 from segue.cli.output import note, write_json, write_table
+from segue.settings import Settings
 
 
 @dataclass(frozen=True)
-class DatasetsOptions:
+class DatasetsOptions(Settings):
     """Output."""
 
     json: bool = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from segue.cli.options import OptionParser
 from segue.cli.output import console, write_table
+from segue.settings import Count, PathText, Seed, Settings
 
 if TYPE_CHECKING:
     from segue.evaluation.compare import Comparison
@@ -22,25 +23,25 @@ _MORE_METRICS = ("hr@10", "mrr@10", "coverage@10")
 
 
 @dataclass(frozen=True)
-class DemoOptions:
+class DemoOptions(Settings):
     """The simulated shop, and the training."""
 
-    out: str = "demo"
+    out: PathText = "demo"
     """Folder for all output of the demo."""
 
-    users: int = 600
+    users: Count = 600
     """Number of customers."""
 
-    sessions: int = 12
+    sessions: Count = 12
     """Number of visits of each, one a week."""
 
-    products: int = 15
+    products: Count = 15
     """Number of items in each of the 20 categories."""
 
-    epochs: int = 20
+    epochs: Count = 20
     """Largest number of passes of SASRec over the data."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the shop, the training and the resamples."""
 
     quiet: bool = False

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_frame, write_json
 from segue.cli.protocol import Protocol, measure, questions
+from segue.settings import Count, PathText, Settings
 
 if TYPE_CHECKING:
     from segue.data.splits.holdouts import Holdout
@@ -30,19 +31,19 @@ ratings it expects; with --ranking also by how it ranks."""
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(Settings):
     """The run, and the output."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote."""
 
-    epoch: int | None = None
+    epoch: Count | None = None
     """Evaluate the weights of this epoch instead of the best; --training.keep-every keeps them."""
 
-    out: str | None = None
+    out: PathText | None = None
     """Also write the evaluation, with the values per user, to this JSON file."""
 
-    report: str | None = None
+    report: PathText | None = None
     """Also write one HTML page to this file: figures, examples with reasons, curves, data and settings."""
 
     parts: bool = False

@@ -11,7 +11,7 @@ from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame, write_json
 from segue.cli.protocol import questions
 from segue.errors import ConfigError
-from segue.settings import Count, Settings
+from segue.settings import Count, PathText, Settings, Word
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,7 +32,7 @@ _OF_RATINGS = "\neffect: the expected rating minus the one without that neighbou
 class ExplainOptions(Settings):
     """Scores to explain."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     item: tuple[str, ...] | None = None
@@ -64,28 +64,28 @@ class ExplainOptions(Settings):
     attention: bool = False
     """Show attention weights in place of effects, by block and head."""
 
-    picture: str | None = None
+    picture: PathText | None = None
     """PNG file for a heat map of effects, from basket to suggestions."""
 
     k: Count = 8
     """Number of suggestions that --picture explains."""
 
-    map: str | None = None
+    map: PathText | None = None
     """PNG file for a heat map of mean effects in the test sessions, by category and group."""
 
     users: Count | None = None
     """Number of users for --map, drawn once; all when not given."""
 
-    categories: str | None = None
+    categories: PathText | None = None
     """CSV file with a header for --map: items and their categories."""
 
-    groups: str | None = None
+    groups: PathText | None = None
     """CSV file with a header for --map: users and their groups; one group when not given."""
 
-    truth: str | None = None
+    truth: PathText | None = None
     """File .truth.npz that `segue simulate` wrote, with categories and groups for --map."""
 
-    device: str | None = None
+    device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False
@@ -206,10 +206,10 @@ def _labels(options: ExplainOptions, dataset: Dataset) -> tuple[Labels, Labels |
 
 
 def _dated(reasons: pl.DataFrame, time_unit: str | None) -> pl.DataFrame:
-    """The same reasons with readable times."""
+    """The same reasons with short texts for dates and times."""
     import polars as pl
 
     scale = {"s": 1_000_000, "ms": 1_000, "us": 1}.get(time_unit or "")
-    if scale is None or "time" not in reasons.columns:
-        return reasons
-    return reasons.with_columns((pl.col("time") * scale).cast(pl.Datetime("us")).dt.to_string("%Y-%m-%d %H:%M"))
+    if scale is not None and reasons.schema.get("time") == pl.Int64:
+        reasons = reasons.with_columns((pl.col("time") * scale).cast(pl.Datetime("us")))
+    return reasons.with_columns(pl.col(pl.Datetime).dt.to_string("%Y-%m-%d %H:%M"))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_json, write_pairs
+from segue.settings import PathText, Settings
 
 _NOTES = """\
 Boxes are parameters (blue), operations (grey), tensors kept for gradients (orange), and the loss of a few training
@@ -14,13 +15,13 @@ examples (green). This needs torchviz (pip install torchviz) and, for all format
 
 
 @dataclass(frozen=True)
-class GraphOptions:
+class GraphOptions(Settings):
     """Model and output."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
-    out: str
+    out: PathText
     """File to draw: .svg, .pdf, .png or .dot."""
 
     json: bool = False

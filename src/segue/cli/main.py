@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, TextIO
 
+from segue.cli.printable import printable
 from segue.errors import ConfigError, SegueError, nearest
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -82,34 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     _imported_first.clear()
-    with warnings.catch_warnings(), _terminable():
+    with warnings.catch_warnings(), _interrupts() as interrupts:
         warnings.showwarning = _show_warning
-        return _guarded(words)
+        return _guarded(words, interrupts)
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Treat SIGTERM, with which schedulers end a job, like Ctrl-C, unless the program treats it already."""
-    outside = threading.current_thread() is not threading.main_thread()
-    if outside or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would disturb the tidying up
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _guarded(words: list[str]) -> int:
+def _guarded(words: list[str], interrupts: threading.Event) -> int:
     """Run the command; errors become a message and an exit code."""
     debug = words[:1] == ["--debug"]
     try:
+        _require_unicode(words)
         return _dispatch(_imported(words[debug:]))
     except SystemExit as leaving:
         return leaving.code if isinstance(leaving.code, int) else OK
@@ -125,13 +110,81 @@ def _guarded(words: list[str]) -> int:
             raise
         _complain("\n".join([_words(error), *getattr(error, "__notes__", ())]))
         return USAGE if isinstance(error, ConfigError) else FAILED
+    except MemoryError as error:
+        if debug:
+            raise
+        _complain(f"the memory is full ({str(error).rstrip('.') or 'no more can be had'}): choose smaller sizes.")
+        return FAILED
+    except Exception:
+        # A library that is interrupted while it is imported may end in an error of its own.
+        if debug or not interrupts.is_set():
+            raise
+        _complain("interrupted.")
+        return INTERRUPTED
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Yield an event that is set by Ctrl-C, which still raises KeyboardInterrupt; tracebacks of it are not shown.
+
+    SIGTERM, by which schedulers end a job, is treated like Ctrl-C, unless the program treats it already.
+    """
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        signal.default_int_handler(number, frame)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would disturb the tidying up
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    def show(unraisable: sys.UnraisableHookArgs) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            before_hook(unraisable)
+
+    before, before_hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    own = before is signal.default_int_handler
+    terminable = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    sys.unraisablehook = show
+    if own:
+        signal.signal(signal.SIGINT, interrupt)
+    if terminable:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield interrupted
+    finally:
+        if terminable:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.unraisablehook = before_hook
+        if own:
+            signal.signal(signal.SIGINT, before)
+
+
+def _require_unicode(words: Sequence[str]) -> None:
+    """Raise a ConfigError if a word is no Unicode text: files of segue are, and could not name it."""
+    for word in words:
+        if any("\ud800" <= one <= "\udfff" for one in word):
+            raise ConfigError(f'"{word}" is not UTF-8: rename the file or folder, or give it a link with another name.')
+        if "\0" in word:
+            raise ConfigError(f'"{word}" holds a null character: no path and no id does.')
 
 
 def _words(error: SegueError | OSError) -> str:
     """The error in one line; for errors of the system (no permission, a full disk), the file and the reason."""
     if isinstance(error, OSError) and error.strerror:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return f"{where}{error.strerror}."
+        scratch = tempfile.gettempdir()
+        named = error.filename if isinstance(error.filename, str | bytes) else None
+        where = "" if named is None else f"{os.fsdecode(named)}: "
+        way = ""
+        is_scratch = named is None or os.fsdecode(named).startswith(str(Path(scratch, "segue-")))
+        if is_scratch and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            way = f" Temporary files are in {scratch}; TMPDIR names another folder."
+        return f"{where}{error.strerror}.{way}"
     return str(error)
 
 
@@ -238,7 +291,7 @@ def _show_warning(
 
 def _complain(message: str) -> None:
     """Write a message to standard error, apart from results."""
-    sys.stderr.write(f"segue: {message}\n")
+    sys.stderr.write(f"segue: {printable(message)}\n")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections import deque
 from typing import Any, Literal
 
 _WORDS = {int: "INT", float: "NUMBER", str: "TEXT"}
+_BEYOND_ASCII = re.compile(r"[^\x20-\x7e]")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -101,12 +103,31 @@ def _bool(value: str | None, words: deque[str]) -> str:
 
 
 def _list(inner: type, value: str | None, words: deque[str]) -> str | None:
-    """Values as a JSON list, given as `a b c`, `[a, b, c]` or, if they are not texts, `1,2,3`."""
+    """Values as a JSON list, given as `a b c`, `["a", "b"]` or, if they are not texts, `1,2,3`."""
     given = [value] if value is not None else []
     while value is None and words and not words[0].startswith("--"):
         given.append(words.popleft())
     if not given:
         return None
-    if len(given) == 1 and given[0].startswith("["):
-        return given[0]
-    return json.dumps(given) if inner is str else "[" + ",".join(given) + "]"
+    if len(given) == 1 and given[0].startswith("[") and (inner is not str or _is_json_list(given[0])):
+        return given[0] if inner is not str else as_json(json.loads(given[0]))
+    is_text = inner is str or not all(word.strip() for word in given)
+    return as_json(given) if is_text else "[" + ",".join(given) + "]"
+
+
+def as_json(content: Any) -> str:
+    r"""Plain data as JSON in ASCII that YAML reads too: an emoji is written as \U0001f600, and not as two halves."""
+    document = json.dumps(content, default=str, ensure_ascii=False)
+    return _BEYOND_ASCII.sub(lambda match: _escape(ord(match[0])), document)
+
+
+def _escape(code: int) -> str:
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _is_json_list(text: str) -> bool:
+    """Return whether a text is a list in JSON; a text such as "[deleted]" is an id."""
+    try:
+        return isinstance(json.loads(text), list)
+    except (ValueError, RecursionError):
+        return False

@@ -19,6 +19,7 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 import typing
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +102,7 @@ class OptionParser:
         self._positionals: list[str] = []
         self._sources: list[tuple[type, str]] = []
         self._in_file: dict[str, str] = {}
+        self._former: dict[str, Any] = {}
         self._values: Any = None
         self._parser.add_argument(
             "--config", action="config", metavar="FILE", help="YAML file of options; flags win over it."
@@ -142,14 +144,22 @@ class OptionParser:
             group.add_argument(f"--{_spelt(key)}", type=kind, help=short + (text or ""), **extra)
         self._sources.append((options, under))
 
-    def read(self, argv: Sequence[str]) -> None:
+    def read(self, argv: Sequence[str], former: Mapping[str, Any] | None = None) -> None:
         """Read the command line and its configuration files; `get` then returns the options.
+
+        Parameters
+        ----------
+        argv
+            The command line.
+        former
+            Values of options, nested as in YAML, that take the place of their defaults.
 
         Raises
         ------
         ConfigError
             An option is unknown, lacks its value, or has an impossible one.
         """
+        self._former = dict(former or {})
         self._parser.usage = " ".join([self._prog, *self._positionals, "[options]"])
         try:
             self._values = self._parser.parse_args(self._tidy(argv))
@@ -202,7 +212,7 @@ class OptionParser:
     def _tidy(self, argv: Sequence[str]) -> list[str]:
         """The same command line with options as `--name=value`, names checked, and configuration files in front."""
         words = deque(argv)
-        files: list[str] = []
+        files = ["--config=" + json.dumps(self._former)] if self._former else []
         rest: list[str] = []
         for word in _drain(words):
             if word == "--":
@@ -252,7 +262,7 @@ class OptionParser:
                 raise ConfigError(f'{path}: unknown option "{key}": {nearest(key, self._types)}')
             self._in_file[key] = path
         content = replaced(content, lambda key, value: option_types.from_yaml(self._types[key], value))
-        return json.dumps(content, default=str)
+        return option_types.as_json(content)
 
     def _fail(self, message: str) -> NoReturn:
         """Raise an error of jsonargparse in the words of the command line."""
@@ -275,7 +285,10 @@ class OptionParser:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help with the default of each option, and examples on lines of their own."""
+    """Help with the default of each option, and examples on lines of their own. Names are not broken at hyphens."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.dest == "print_config":

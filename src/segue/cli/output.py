@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+
+from segue.cli.printable import json_safe, printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,7 +23,7 @@ _WIDE = 200
 
 def write_json(content: Any) -> None:
     """Write one JSON document to standard output; values that JSON does not know become texts."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(json_safe(json.dumps(content, indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
@@ -48,18 +51,18 @@ def write_frame(frame: pl.DataFrame, as_json: bool) -> None:
 def write_pairs(pairs: Mapping[str, object], title: str | None = None) -> None:
     """Write names and values in two columns."""
     width = max(map(len, pairs), default=0)
-    lines = [f"{name:<{width}}  {readable(value)}" for name, value in pairs.items()]
-    sys.stdout.write("\n".join([*([title] if title else []), *lines]) + "\n")
+    lines = [f"{printable(name, one_line=True):<{width}}  {readable(value)}" for name, value in pairs.items()]
+    sys.stdout.write("\n".join([*([printable(title)] if title else []), *lines]) + "\n")
 
 
 def note(text: str) -> None:
     """Write a message to standard error, apart from results."""
-    Console(stderr=True, soft_wrap=True).print(text, highlight=False, markup=False)
+    Console(stderr=True, soft_wrap=True).print(printable(text), highlight=False, markup=False)
 
 
 def console() -> Console:
     """Console of standard output."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
+    return _SafeConsole(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def readable(value: object) -> str:
@@ -72,7 +75,16 @@ def readable(value: object) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) >= 1000 or 0 < abs(value) < 0.001 else f"{value:.4f}"
-    return str(value)
+    return printable(str(value), one_line=True)
+
+
+class _SafeConsole(Console):
+    """A console that writes no control characters but its own."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Segments of anything that can be printed, with the control characters of its texts escaped."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 @contextmanager

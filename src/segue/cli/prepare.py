@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_table
 from segue.errors import ConfigError, DataError, nearest
-from segue.settings import Count, Positive, Settings, ShareAboveZero, Size
+from segue.settings import Count, PathText, Positive, Settings, ShareAboveZero, Size, Word
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
@@ -29,10 +29,10 @@ give. `segue datasets` lists the public datasets."""
 class PrepareOptions(Settings):
     """Source and target."""
 
-    source: str = field(metadata=POSITIONAL)
+    source: PathText = field(metadata=POSITIONAL)
     """A file, a folder, a pattern in quotes, or the name of a public dataset."""
 
-    out: str
+    out: PathText
     """Folder of the Dataset."""
 
     overwrite: bool | None = None
@@ -49,19 +49,19 @@ class PrepareOptions(Settings):
 class ReadingOptions(Settings):
     """Reading."""
 
-    user: str | None = None
+    user: Word | None = None
     """Column of the users: its name, or its position counted from 0."""
 
-    item: str | None = None
+    item: Word | None = None
     """Column of the items."""
 
-    time: str | None = None
+    time: Word | None = None
     """Column of the times; "false" reads none."""
 
-    rating: str | None = None
+    rating: Word | None = None
     """Column of the ratings; "false" reads none."""
 
-    session: str | None = None
+    session: Word | None = None
     """Column of the sessions; "false" reads none."""
 
     format: str | None = None
@@ -72,6 +72,9 @@ class ReadingOptions(Settings):
 
     header: bool | None = None
     """Read the first line as names of columns."""
+
+    quote: str | None = None
+    """Quote mark around fields, or "none" if quote marks are ordinary characters."""
 
     time_unit: str | None = None
     """Unit of times that are numbers: s, ms, us or ns."""
@@ -125,10 +128,10 @@ class SessionOptions(Settings):
 class PublicOptions(Settings):
     """Public datasets."""
 
-    archive: str | None = None
+    archive: PathText | None = None
     """Local copy of the archive, to be read in place of a download."""
 
-    cache: str | None = None
+    cache: PathText | None = None
     """Folder for downloads; the user's cache folder when not given."""
 
 
@@ -191,6 +194,7 @@ def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
         format=reading.format,
         separator={r"\t": "\t", "tab": "\t"}.get(reading.separator or "", reading.separator),
         header=reading.header,
+        quote=reading.quote,
         time_unit=reading.time_unit,
         bad_rows=reading.bad_rows,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from segue.cli.output import note
 from segue.errors import ConfigError
+from segue.settings import Count, Seed, Settings, Word
 
 if TYPE_CHECKING:
     from segue.data.splits.holdouts import Holdout
@@ -18,16 +19,16 @@ Part = Literal["test", "validation"]
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Protocol(Settings):
     """The evaluation."""
 
     on: Part = "test"
     """The part of the split."""
 
-    k: tuple[int, ...] | None = None
+    k: tuple[Count, ...] | None = None
     """Lengths of the lists: 5,10,20. When not given 10; of ratings 3,5,7,10."""
 
-    candidates: int | None = None
+    candidates: Count | None = None
     """Rank each target among this many sampled items instead of the whole catalogue. Sessions are ranked in both ways,
     the second among this many, or 99."""
 
@@ -44,17 +45,17 @@ class Protocol:
     """Of ratings: rank a user's items by their most probable level, as the published code of ARERec does, instead of by
     the expected rating."""
 
-    users: int | None = None
+    users: Count | None = None
     """Evaluate only this many users, drawn from the seed; all when not given."""
 
     include_seen: bool | None = None
     """Keep items of the history in the ranking, for data in which users take items again. When not given, true for
     parsrec and false for other models."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of users, candidates and the resamples behind the intervals."""
 
-    device: str | None = None
+    device: Word | None = None
     """cpu, cuda, …; cpu when not given."""
 
 
@@ -74,6 +75,8 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
     split = split_by(recommender.dataset, spec)
     if part == "test":
         return split.test
+    if not len(split.validation):
+        raise ConfigError(f"{run} was trained without a validation part: there is nothing to evaluate it on there.")
     if recommender.metadata.get("refit"):
         note(f"warning: {run} was trained again on its validation part (--refit), so these figures flatter it.")
     return split.validation

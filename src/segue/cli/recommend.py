@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from segue.cli.asking import ids_of, items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_frame
+from segue.cli.protocol import Part, questions
 from segue.errors import ConfigError
-from segue.settings import Count, Settings
+from segue.settings import Count, PathText, Settings, Word
 
 if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
@@ -28,13 +29,13 @@ With --out, a command that was stopped goes on from there when it is given again
 class RecommendOptions(Settings):
     """Users and items."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     users: tuple[str, ...] | None = None
     """Raw ids of users."""
 
-    users_file: str | None = None
+    users_file: PathText | None = None
     """File with raw ids of users, one per line."""
 
     all: bool = False
@@ -49,7 +50,7 @@ class RecommendOptions(Settings):
     k: Count = 10
     """Length of the lists."""
 
-    out: str | None = None
+    out: PathText | None = None
     """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
 
     overwrite: bool | None = None
@@ -58,11 +59,14 @@ class RecommendOptions(Settings):
     include_seen: bool | None = None
     """Recommend items of the history too; when not given, only with --basket. Items of the basket never are."""
 
-    allow_file: str | None = None
+    allow_file: PathText | None = None
     """File with raw ids of the only items that may be recommended, one per line."""
 
-    deny_file: str | None = None
+    deny_file: PathText | None = None
     """File with raw ids of items that may not be recommended, one per line."""
+
+    on: Part | None = None
+    """Answer as in the evaluation of this part of the split: from each user's history before the held-out items."""
 
     as_of: str | None = None
     """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
@@ -70,7 +74,7 @@ class RecommendOptions(Settings):
     unknown: Literal["skip", "popular", "error"] = "skip"
     """Unknown users: leave them out with a warning, answer them with popular items, or stop."""
 
-    device: str | None = None
+    device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False
@@ -92,17 +96,20 @@ def main(argv: Sequence[str]) -> int:
     )
     if options.all and options.out is None:
         raise ConfigError("--all needs --out FILE: lists of all users do not fit a terminal.")
-    if options.history and (options.out is not None or options.as_of is not None):
-        raise ConfigError("--history goes with neither --out nor --as-of.")
+    if options.history and (options.out is not None or options.as_of is not None or options.on is not None):
+        raise ConfigError("--history goes with none of --out, --as-of and --on.")
     if options.basket is not None and (options.all or options.out is not None):
         raise ConfigError("--basket goes with neither --all nor --out: it is that of one user.")
     users = ids_of(options.users, options.users_file)
 
+    from segue.inference.asking.everyone import EVERYONE
     from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
+    if options.on is not None:
+        recommender = recommender.without(questions(recommender, options.run, options.on))
     if options.out is not None:
-        _export(recommender, options, users)
+        _export(recommender, options, EVERYONE if options.all else users)
         return 0
     lists = recommender.recommend(
         users,
@@ -119,7 +126,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _export(recommender: Recommender, options: RecommendOptions, users: list[str] | None) -> None:
+def _export(recommender: Recommender, options: RecommendOptions, users: object) -> None:
     assert options.out is not None
     with _bar() as progress:
         path = recommender.export(

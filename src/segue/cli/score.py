@@ -8,21 +8,24 @@ from dataclasses import dataclass, field
 from segue.cli.asking import ids_of, items_of, only_one, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
+from segue.cli.protocol import Part, questions
+from segue.errors import ConfigError
+from segue.settings import PathText, Settings, Word
 
 _NOTES = "  segue score runs/first --user 42 --basket 50 172 --items 1 2"
 
 
 @dataclass(frozen=True)
-class ScoreOptions:
+class ScoreOptions(Settings):
     """Users and items."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     users: tuple[str, ...] | None = None
     """Raw ids of users."""
 
-    users_file: str | None = None
+    users_file: PathText | None = None
     """File with raw ids of users, one per line."""
 
     history: tuple[str, ...] | None = None
@@ -34,8 +37,11 @@ class ScoreOptions:
     items: tuple[str, ...] | None = None
     """Raw ids of items."""
 
-    items_file: str | None = None
+    items_file: PathText | None = None
     """File with raw ids of items, one per line."""
+
+    on: Part | None = None
+    """Answer as in the evaluation of this part of the split: from each user's history before the held-out items."""
 
     as_of: str | None = None
     """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
@@ -43,7 +49,7 @@ class ScoreOptions:
     long: bool = False
     """Write a row per user and item, instead of a column per item."""
 
-    device: str | None = None
+    device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False
@@ -62,11 +68,15 @@ def main(argv: Sequence[str]) -> int:
         users_file=options.users_file,
         history=options.history,
     )
+    if options.history and options.on is not None:
+        raise ConfigError("--history does not go with --on: it is the whole history.")
     only_one(items=options.items, items_file=options.items_file)
 
     from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
+    if options.on is not None:
+        recommender = recommender.without(questions(recommender, options.run, options.on))
     scores = recommender.score(
         ids_of(options.users, options.users_file),
         ids_of(options.items, options.items_file),

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import write_frame
-from segue.settings import Count, Settings
+from segue.settings import Count, PathText, Settings, Word
 
 
 @dataclass(frozen=True)
 class SimilarOptions(Settings):
     """Items."""
 
-    run: str = field(metadata=POSITIONAL)
+    run: PathText = field(metadata=POSITIONAL)
     """Folder of a run that `segue train` wrote, or of a saved Recommender."""
 
     items: tuple[str, ...]
@@ -23,7 +23,7 @@ class SimilarOptions(Settings):
     k: Count = 10
     """Number of similar items for each."""
 
-    device: str | None = None
+    device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
     json: bool = False

@@ -10,7 +10,7 @@ from typing import Literal
 from segue.cli.options import OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_pairs
 from segue.data.simulation.planted import Market
-from segue.settings import Count, Settings
+from segue.settings import Count, PathText, Settings
 
 _NOTES = """\
   segue simulate --out data/shop                                       a Dataset
@@ -25,7 +25,7 @@ group of each user, prices, and correlations of the tastes for products. Memory 
 class SimulateOptions(Settings):
     """Output."""
 
-    out: str
+    out: PathText
     """File (.parquet, .csv, .txt), or folder of a Dataset, to write."""
 
     format: Literal["parquet", "csv", "session-file", "dataset"] | None = None

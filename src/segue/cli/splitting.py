@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segue.cli.option_types import as_typed
 from segue.cli.options import attribute_docs
 from segue.errors import ConfigError
+from segue.settings import Settings, field_types
 
 if TYPE_CHECKING:
     from segue.data.splits.base import SplitConfig
@@ -21,7 +22,7 @@ _PREFIX = "split_"
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitOptions:
+class SplitOptions(Settings):
     """The split."""
 
     split: str | None
@@ -75,7 +76,7 @@ def split_options() -> type[SplitOptions]:
     settings = dict.fromkeys(field.name for config in SPLITS.values() for field in dataclasses.fields(config))
     for name in settings:
         owners = {split: config for split, config in SPLITS.items() if name in typing.get_type_hints(config)}
-        option_type = reduce(operator.or_, [typing.get_type_hints(config)[name] for config in owners.values()])
+        option_type = reduce(operator.or_, [field_types(config)[name] for config in owners.values()])
         field: Any = dataclasses.field(default=None, metadata={"help": _help(name, owners)})
         fields.append((_PREFIX + name, option_type | None, field))
     made = dataclasses.make_dataclass("SplitOptions", fields, bases=(SplitOptions,), frozen=True)

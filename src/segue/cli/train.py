@@ -9,46 +9,59 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segue.cli.main import INTERRUPTED, command_line, import_module
+from segue.cli.option_types import as_typed
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
 from segue.cli.splitting import SplitOptions, split_options
 from segue.errors import ConfigError
+from segue.settings import Count, PathText, Range, Settings, Word
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
     from segue.inference.recommender import Recommender
     from segue.models.base import ModelConfig
+    from segue.training.resuming import FormerRun
 
+_YES = ("True", "true")
 _ALIASES = {"model": "model.name"}
 _NOTES = """\
 Each model has its own options: `segue train --model ssept --help`.
 A run is a folder. The other commands use its `recommender`; `metrics.csv` and `curves.png` show the course of the
-training. Ctrl-C and SIGTERM save the state; the same command with --resume continues exactly there."""
+training. Ctrl-C and SIGTERM save the state, and `segue train --resume RUN` continues exactly there. A run that was not
+finished can be used too, with its best weights so far."""
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(Settings):
     """The data, and the folder of the run."""
 
-    dataset: str = field(metadata=POSITIONAL)
-    """Folder of the Dataset that `segue prepare` wrote."""
+    dataset: PathText = field(metadata=POSITIONAL)
+    """Folder of the Dataset that `segue prepare` wrote. With --resume and without --out, the run to continue."""
 
-    out: str
-    """Folder of the run."""
+    out: PathText | None = None
+    """Folder of the run; needed, except with --resume."""
+
+    as_published: bool = False
+    """Take the published setting of the model and of its training, for sasrec, ssept, parsrec, arerec and gru4rec.
+    Options that are given win."""
 
     refit: bool = False
     """After validation has chosen the number of epochs, train again on everything but the test part."""
 
     resume: bool = False
-    """Continue the run in --out, exactly as if it had never stopped."""
+    """Continue a run, exactly as if it had never stopped: `segue train --resume RUN`. Options that are not given stay
+    as they were."""
+
+    from_epoch: Count | None = None
+    """With --resume: go back to the state after this epoch; --training.keep-every keeps them."""
 
     overwrite: bool = False
     """Replace a run in --out. Anything else that is there is refused, and nothing foreign is deleted."""
 
-    processes: int = 1
+    processes: Annotated[int, Range(1, 1024)] = 1
     """Number of processes that share the work: one per device or, on a CPU, each with a part of the cores."""
 
     quiet: bool = False
@@ -59,102 +72,171 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(Settings):
     """The model."""
 
-    name: str = "sasrec"
+    name: Word = "sasrec"
     """Name of the model, or package.module:Class of your own."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    from segue.models.registry import config_class, model_names
+    from segue.models.registry import model_names
     from segue.training.config import Training
+    from segue.training.resuming import former_run
 
-    name = peek(argv, "model.name", ModelOptions.name, _ALIASES)
-    if ":" in name:
-        import_module(name.partition(":")[0])
-    config = config_class(name)
     split_group = split_options()
+    run = _run_to_resume(argv)
+    former = None if run is None else former_run(run)
+    config = _config_class(argv, former)
     parser = OptionParser("train", _NOTES, _ALIASES)
-    parser.add_options(TrainOptions)
+    parser.add_options(TrainOptions, texts=_published_help(config))
     parser.add_options(split_group)
     names = f"Name of the model; {model_names()}. Or a model of your own, as package.module:Class."
     parser.add_options(ModelOptions, under="model", texts={"name": names})
     parser.add_options(config, under="model", title=f"Settings of {config.name}")
     parser.add_options(Training, under="training", title="Training")
-    parser.read(argv)
+    as_published = _is_on(argv, "as_published") and former is None
+    parser.read(argv, _published(config) if as_published else _as_options(former, config))
     options, splitting = parser.get(TrainOptions), parser.get(split_group)
     model, training = parser.get(config), parser.get(Training)
-    if options.processes < 1:
-        raise ConfigError(f"--processes: expected 1 or more, found {options.processes}")
+    if options.out is None and not options.resume:
+        raise ConfigError("segue train needs --out, the folder of the run.\n`segue train --help` lists the options.")
+    if options.from_epoch is not None and not options.resume:
+        raise ConfigError("--from-epoch goes with --resume.")
+    folder = options.out or options.dataset
+    if options.out is None and former is None:
+        former_run(Path(folder))  # it says what is missing
     if options.processes > 1 and "RANK" not in os.environ:
         from segue.training.launch import launch
 
-        with _resume_hint(argv):
+        with _resume_hint(folder):
             return launch(command_line("train", argv), options.processes)
 
     from segue.data.dataset import Dataset
     from segue.data.splits.registry import split_by
+    from segue.inference.unfinished import dataset_of_run
     from segue.training.fit import fit
 
     is_main = int(os.environ.get("RANK", "0")) == 0
-    dataset = Dataset.open(options.dataset)
-    spec = splitting.spec(_usual_split(config, dataset, options, splitting))
-    if is_main and splitting.split is None and not options.resume:
+    dataset = dataset_of_run(Path(folder)) if options.out is None else Dataset.open(options.dataset)
+    spec = splitting.spec(_usual_split(config, dataset, former, splitting))
+    if is_main and splitting.split is None and former is None:
         note(f"split: {spec['name']} (--split names another)")
     split = split_by(dataset, spec)
-    with _resume_hint(argv), parser.errors_as_typed():
+    with _resume_hint(folder), parser.errors_as_typed():
         recommender = fit(
             model,
             split,
             training=training,
-            out=options.out,
+            out=folder,
             resume=options.resume,
+            from_epoch=options.from_epoch,
             refit=options.refit,
             overwrite=options.overwrite or None,
             quiet=options.quiet or not is_main,
         )
     if is_main:
-        _report(recommender, options)
+        _report(recommender, options, folder)
     return 0
 
 
+def _run_to_resume(argv: Sequence[str]) -> Path | None:
+    """Folder of the run to resume; None if there is none to resume, or if it was not begun."""
+    if not _is_on(argv, "resume"):
+        return None
+    out = peek(argv, "out", "")
+    folders = [out] if out else [*(word for word in argv if not word.startswith("--")), peek(argv, "dataset", "")]
+    return next((Path(one) for one in folders if one and (Path(one) / "run.json").is_file()), None)
+
+
+def _config_class(argv: Sequence[str], former: FormerRun | None) -> type[ModelConfig]:
+    """Class of the model that is named; of the run to resume if none is."""
+    from segue.models.registry import config_class
+
+    usual = ModelOptions.name if former is None else former.config.name
+    name = peek(argv, "model.name", usual, _ALIASES)
+    if former is not None and name == former.config.name:
+        return type(former.config)
+    if ":" in name:
+        import_module(name.partition(":")[0])
+    return config_class(name)
+
+
+def _is_on(argv: Sequence[str], name: str) -> bool:
+    """Check that a switch is on, on the command line or in a configuration file."""
+    typed = f"--{name.replace('_', '-')}"
+    return any(word.replace("_", "-") in (typed, f"{typed}=true") for word in argv) or peek(argv, name, "") in _YES
+
+
+def _published_help(config: type[ModelConfig]) -> dict[str, str]:
+    """Help of --as-published, with the options that it stands for."""
+    try:
+        published = config.as_published()
+    except ConfigError:
+        return {"as_published": f"Take the published setting of a model. {config.name} has none."}
+    usual = config()
+    model = {f"model.{name}": value for name, value in published.to_dict().items() if value != usual.to_dict()[name]}
+    flags = model | {f"training.{name}": value for name, value in config.published_training.items()}
+    listed = " ".join(f"--{name.replace('_', '-')} {as_typed(value)}" for name, value in flags.items())
+    return {
+        "as_published": "Take the published setting of the model and of its training; options that are given win. "
+        f"For {config.name}: {listed}."
+    }
+
+
+def _published(config: type[ModelConfig]) -> dict[str, Any]:
+    """Published setting of a model and of its training, as options."""
+    model = config.as_published().to_dict()
+    model.pop("class", None)
+    return {"model": model, "training": dict(config.published_training)}
+
+
+def _as_options(former: FormerRun | None, config: type[ModelConfig]) -> dict[str, Any]:
+    """Settings of the run to resume, as options; none without one."""
+    if former is None:
+        return {}
+    model = former.config.to_dict() if type(former.config) is config else {}
+    model.pop("class", None)
+    common = {"refit": former.refit, "processes": former.processes, "training": former.training.to_dict()}
+    return {**common, "model": model} if model else common
+
+
 def _usual_split(
-    config: type[ModelConfig], dataset: Dataset, options: TrainOptions, splitting: SplitOptions
+    config: type[ModelConfig], dataset: Dataset, former: FormerRun | None, splitting: SplitOptions
 ) -> Mapping[str, Any]:
     """The split to take if none is named: that of the run to resume, or the one that suits the model's task."""
     if splitting.split is not None:
         return {}
     from segue.evaluation.tasks.task import task_named
-    from segue.training.run_manifest import read_run
 
-    split = read_run(Path(options.out)).get("split") if options.resume else None
-    if split is not None:
-        return dict(split)
-    return task_named(config.task).suitable_split(dataset)
+    if former is None:
+        return task_named(config.task).suitable_split(dataset)
+    if former.split is None:
+        raise ConfigError("the run was trained in Python, without a split: continue it with segue.resume(run).")
+    return former.split
 
 
-def _report(recommender: Recommender, options: TrainOptions) -> None:
+def _report(recommender: Recommender, options: TrainOptions, folder: str) -> None:
     training = dict(recommender.metadata["training"])
     if options.json:
-        write_json({"run": options.out, "model": recommender.model.config.to_dict(), **recommender.metadata})
+        write_json({"run": folder, "model": recommender.model.config.to_dict(), **recommender.metadata})
         return
     metrics = {f"validation {name}": value for name, value in training.get("validation", {}).items()}
     names = [name for name in ("epochs", "best_epoch", "seconds") if name in training]
     figures = {name.replace("_", " "): training[name] for name in names}
-    write_pairs({"model": recommender.model.config.name, **figures, **metrics, "run": options.out})
+    write_pairs({"model": recommender.model.config.name, **figures, **metrics, "run": folder})
     from segue.evaluation.questions import look_back_of
     from segue.evaluation.tasks.result import warning_of
 
     warning = warning_of(look_back_of(recommender.model))
     if warning is not None:
         note(f"warning: the model {warning}, and those of validation. These figures flatter it.")
-    note(f"Next: segue evaluate {shlex.quote(options.out)}")
+    note(f"Next: segue evaluate {shlex.quote(folder)}")
 
 
 @contextmanager
-def _resume_hint(argv: Sequence[str]) -> Iterator[None]:
+def _resume_hint(folder: str) -> Iterator[None]:
     """Add to a Ctrl-C or SIGTERM within the command that continues the run."""
     try:
         yield
@@ -164,7 +246,6 @@ def _resume_hint(argv: Sequence[str]) -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             raise SystemExit(INTERRUPTED) from None
-        words = [word for word in argv if word not in ("--resume", "--overwrite")]
-        command = shlex.join(command_line("train", [*words, "--resume"]))
+        command = shlex.join(command_line("train", ["--resume", folder]))
         interrupt.add_note(f"Go on where it stopped with\n  {command}")
         raise

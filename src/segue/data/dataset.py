@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.arguments import check_fields, checked
 from segue.data.histories import Histories
 from segue.data.item_histories import (
     ItemHistories,
@@ -35,12 +36,15 @@ from segue.data.stored import (
     map_array,
 )
 from segue.data.vocabulary import Vocabulary
+from segue.display import pairs_as_html
 from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
 
 FORMAT_VERSION = 2
 """The newest format. Version 2 is written only if ids stand in order of arrival: version 1 expects them sorted."""
 
+_DAY = 86_400_000_000
+"""Microseconds of a day."""
 _MANIFEST = "dataset.json"
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
 
@@ -91,6 +95,7 @@ class Dataset:
     in_order: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.ends is None:
             object.__setattr__(self, "ends", self.offsets[1:])
 
@@ -124,6 +129,20 @@ class Dataset:
     def __repr__(self) -> str:
         return f"Dataset({self.n_users:,} users, {self.n_items:,} items, {self.n_interactions:,} interactions)"
 
+    def _repr_html_(self) -> str:
+        sessions = None if self.session_offsets is None else f"{len(self.session_offsets) - 1:,}"
+        present = {"times": self.times is not None, "ratings": self.ratings is not None}
+        return pairs_as_html(
+            "Dataset",
+            {
+                "users": f"{self.n_users:,}",
+                "items": f"{self.n_items:,}",
+                "interactions": f"{self.n_interactions:,}",
+                **({"sessions": sessions} if sessions else {}),
+                **{name: "yes" if there else "no" for name, there in present.items()},
+            },
+        )
+
     # ---- views --------------------------------------------------------------------------------------------------
 
     @property
@@ -131,10 +150,12 @@ class Dataset:
         """True if every interaction has a time."""
         return self.times is not None
 
+    @checked
     def until(self, ends: Int64) -> Dataset:
         """View of the same data with each user's history ending at `ends` (n_users + 1,), absolute positions."""
         return replace(self, ends=ends)
 
+    @checked
     def before(self, time: int) -> Dataset:
         """View of the same data with only the interactions before `time`, in `time_unit`s.
 
@@ -210,7 +231,7 @@ class Dataset:
     def to_frame(self) -> pl.DataFrame:
         """The visible interactions with raw ids: columns user, item and, if there are any, time, rating and session.
 
-        Sessions are numbered from 1 for each user.
+        Sessions are numbered from 1 for each user. Times are datetimes in UTC if the log had dates, else its numbers.
         """
         visible = positions(self.starts, self.ends)
         columns: dict[str, Any] = {
@@ -218,7 +239,7 @@ class Dataset:
             "item": self.catalogue.decode(self.items[visible]),
         }
         if self.times is not None:
-            columns["time"] = self.times[visible]
+            columns["time"] = self.times_as_given(pl.Series(self.times[visible]))
         if self.ratings is not None:
             columns["rating"] = self.ratings[visible]
         if self.session_offsets is not None:
@@ -227,6 +248,21 @@ class Dataset:
             columns["session"] = np.repeat(number, sessions.lengths)
         return pl.DataFrame(columns)
 
+    def times_as_given(self, times: pl.Series) -> pl.Series:
+        """Times in `time_unit`s in the form of the log: datetimes in UTC if it had dates, else numbers.
+
+        Dates are kept in microseconds, and integers in their own unit, so the unit tells them apart.
+        """
+        return times.cast(pl.Datetime("us")) if self._has_dates else times
+
+    @cached_property
+    def _has_dates(self) -> bool:
+        """True for microseconds since 1970; counts of other steps end long before the second day."""
+        if self.times is None or self.time_unit != "us" or not len(self.times):
+            return False
+        return int(self.times.max()) >= _DAY
+
+    @checked
     def timestamp(self, moment: int | float) -> int:
         """`moment`, in seconds since 1970, in this Dataset's `time_unit`."""
         return int(moment * UNITS_PER_SECOND[self.time_unit or "s"])
@@ -251,6 +287,7 @@ class Dataset:
             digest.update(b"sessions" + np.ascontiguousarray(self.session_offsets).tobytes())
         return digest.hexdigest()
 
+    @checked
     def save(self, path: str | Path, *, overwrite: bool | None = None) -> Path:
         """Write the visible interactions as a folder, atomically, and return its path.
 
@@ -308,6 +345,7 @@ class Dataset:
         )
 
     @classmethod
+    @checked
     def open(cls, path: str | Path, *, verify: bool = True) -> Dataset:
         """Open a folder written by `save`; the arrays are memory-mapped, not read.
 

@@ -87,6 +87,8 @@ class Histories:
 
     def padded(self, width: int) -> npt.NDArray[np.int64]:
         """Item codes (n, width) int64 of the newest `width` items, oldest first, with padding 0 behind the newest."""
+        if len(self) == 1 and self.ends[0] - self.starts[0] >= width:
+            return self.items[None, self.ends[0] - width : self.ends[0]].astype(np.int64)
         cut = self.last(width)
         rows, items = cut.seen()
         columns = positions(np.zeros(len(cut), dtype=np.int64), cut.lengths)

@@ -20,6 +20,7 @@ from segue.data.histories import Histories
 from segue.data.order import time_order
 from segue.data.preparing.prepare import prepare
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.data.reading.read import Log, open_source
 from segue.data.sessions import UNITS_PER_SECOND
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
@@ -121,7 +122,9 @@ def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Event
     DataError
         The frame cannot be read, or it lacks the times that the Dataset has.
     """
-    arrived = prepare(frame, duplicates="keep", **_session_options(dataset, frame))
+    # A frame without times is either in order or an error: no warning is needed.
+    opened = frame if isinstance(frame, Log) else open_source(frame, quiet=True)
+    arrived = prepare(opened, duplicates="keep", **_session_options(dataset, frame))
     if need_times and dataset.times is not None and arrived.times is None:
         raise DataError(
             "the events have no times, and the Dataset has: add a column of times, such as 'timestamp', so that the "
@@ -281,4 +284,6 @@ def given_histories(dataset: Dataset, source: HistorySource, frame: Any) -> tupl
 
 def is_frame(value: Any) -> bool:
     """True for a frame of any library or a log, False for mappings and sequences of lists."""
-    return not isinstance(value, Mapping) and (hasattr(value, "columns") or type(value).__name__ == "Log")
+    if isinstance(value, pl.LazyFrame) or type(value).__name__ == "Log":  # columns of a lazy frame cost a warning
+        return True
+    return not isinstance(value, Mapping) and hasattr(value, "columns")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,9 @@ _FEW = 64
 """Text ids are found by bisection if the vocabulary has so many ids for each of them, and else by a join."""
 
 _MISSING = "an id is missing (null): a vocabulary holds only real ids."
+
+_EXACT = 2.0**53
+"""Floats of this size and more have lost digits, so two ids may have become one."""
 
 
 class Vocabulary:
@@ -81,8 +85,8 @@ class Vocabulary:
     def extended(self, ids: Iterable[Any]) -> Vocabulary:
         """Vocabulary with the unknown ones of `ids` appended, in the order of their first arrival.
 
-        The codes of all other ids stay the same. Digits given as text count as integers in a vocabulary of integers,
-        and integers count as text in a vocabulary of text. An empty vocabulary takes the type of `ids`.
+        The codes of all other ids stay the same. Ids of another type are converted as by `convert`. An empty vocabulary
+        takes the type of `ids`.
 
         Parameters
         ----------
@@ -97,8 +101,8 @@ class Vocabulary:
         arrived = as_ids(ids)
         if arrived.null_count():
             raise DataError(_MISSING)
-        if len(self) and arrived.dtype != self.ids.dtype:
-            converted = arrived.cast(self.ids.dtype, strict=False)
+        if len(self):
+            converted = self.convert(arrived)
             if converted.null_count():
                 example = arrived.filter(converted.is_null())[0]
                 raise DataError(
@@ -111,11 +115,26 @@ class Vocabulary:
             return self
         return Vocabulary._of(pl.concat([self.ids, new.alias("id")], rechunk=True) if len(self) else new.alias("id"))
 
-    def encode(self, ids: Iterable[Any]) -> Codes:
-        """Codes (n,) of raw ids (n); 0 for unknown ids. Digits given as text match integer ids."""
+    def convert(self, ids: Iterable[Any]) -> pl.Series:
+        """Raw ids (n) in the type of this vocabulary; null if an id cannot be written in that type.
+
+        An integer as text must be written as segue writes it: "2" is the id 2, but "+2", " 2", "002" and "2.0" are not.
+
+        >>> Vocabulary([2, 3]).convert(["2", "+2", "002"]).to_list()
+        [2, None, None]
+        """
         series = as_ids(ids)
-        if series.dtype != self.ids.dtype:
-            series = series.cast(self.ids.dtype, strict=False)
+        if series.dtype == self.ids.dtype:
+            return series
+        converted = series.cast(self.ids.dtype, strict=False)
+        if series.dtype != pl.String:
+            return converted
+        same = converted.cast(pl.String) == series
+        return converted if same.all() else converted.set(~same.fill_null(False), None)
+
+    def encode(self, ids: Iterable[Any]) -> Codes:
+        """Codes (n,) of raw ids (n); 0 for unknown and missing ids. Ids of another type are read as by `convert`."""
+        series = self.convert(ids)
         if not len(self):
             return np.zeros(len(series), dtype=np.int64)
         if self.ids.dtype == pl.Int64:
@@ -162,6 +181,8 @@ class Vocabulary:
         """Raw ids (n) of codes (n); null for code 0."""
         numbers = np.asarray(codes, dtype=np.int64)
         if numbers.ndim == 1 and numbers.all():
+            if self.ids.dtype == pl.Int64:
+                return pl.Series(self._integers[numbers - 1])
             return self.ids[numbers - 1]  # many times as fast as an index that may hold nulls
         index = pl.Series(numbers - 1).set(pl.Series(numbers == 0), None)
         return self.ids.gather(index)
@@ -199,6 +220,11 @@ class Vocabulary:
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise StorageError(f"{path} is not a readable Parquet file: {error}") from None
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the ids and their order: vocabularies with the same fingerprint give each id the same code."""
+        return hashlib.sha256(str(self.ids.dtype).encode() + self.to_bytes()).hexdigest()
+
     def to_bytes(self) -> bytes:
         """Ids as bytes for hashing, the same in every version of every library."""
         if self.ids.dtype == pl.Int64:
@@ -212,9 +238,13 @@ class Vocabulary:
         return None if self.is_sorted else self.ids.arg_sort().to_numpy().astype(np.int64)
 
     @cached_property
-    def _sorted_integers(self) -> Codes:
+    def _integers(self) -> Codes:
         integers: Codes = self.ids.to_numpy()
-        return integers if self._order is None else integers[self._order]
+        return integers
+
+    @cached_property
+    def _sorted_integers(self) -> Codes:
+        return self._integers if self._order is None else self._integers[self._order]
 
     @cached_property
     def _sorted_ids(self) -> pl.Series:
@@ -235,40 +265,68 @@ def _checked(ids: pl.Series) -> pl.Series:
 
 
 def as_ids(ids: Iterable[Any]) -> pl.Series:
-    """Raw ids as a polars Series of Int64 (integers of any width, whole floats) or String (all else); NaN is null.
+    """Raw ids as a polars Series of Int64 (integers of any width, whole floats) or String (all else).
+
+    None, NaN, `pandas.NA` and `pandas.NaT` are null. No integer passes through a float.
 
     Raises
     ------
     DataError
-        The ids have several types, such as numbers and strings.
+        The ids have several types, such as numbers and strings; they are no ids, such as lists; or they are floats of
+        2⁵³ and more, which have lost digits.
     """
-    series = _series(ids)
+    if isinstance(ids, list) and len(ids) == 1:  # a service asks for one user at a time
+        if type(ids[0]) is str:
+            return pl.Series(ids, dtype=pl.String)
+        if type(ids[0]) is int and abs(ids[0]) < _EXACT:
+            return pl.Series(ids, dtype=pl.Int64)
+    series = raw_series(ids)
     if series.dtype in (pl.Int64, pl.String):
         return series
     if series.dtype == pl.Null:
         return series.cast(pl.Int64)
+    if series.dtype.is_nested() or series.dtype in (pl.Binary, pl.Object):
+        raise DataError(f"ids of type {series.dtype} are no ids: expected integers or text, one for each row.")
+    if series.dtype.is_integer():
+        numbers = series.cast(pl.Int64, strict=False)
+        return numbers if numbers.null_count() == series.null_count() else series.cast(pl.String)
     if series.dtype.is_float():
-        series = series.fill_nan(None)
+        return _of_floats(series)
     if series.dtype.is_numeric():
         numbers = series.cast(pl.Int64, strict=False)
-        if numbers.null_count() == series.null_count() and (series.dtype.is_integer() or _whole(series)):
+        if numbers.null_count() == series.null_count() and bool((numbers.cast(series.dtype) == series).all()):
             return numbers
-    return series if series.dtype == pl.String else series.cast(pl.String)
+    return series.cast(pl.String)
 
 
-def _whole(numbers: pl.Series) -> bool:
-    return bool((numbers == numbers.floor()).all())
+def raw_series(ids: Iterable[Any]) -> pl.Series:
+    """Ids of any library as a polars Series in their own type.
 
-
-def _series(ids: Iterable[Any]) -> pl.Series:
+    Raises
+    ------
+    DataError
+        The ids have several types, or they are no ids.
+    """
     if isinstance(ids, pl.Series):
-        return ids
-    if isinstance(ids, np.ndarray) and ids.dtype != object:
+        return ids if ids.dtype != pl.Object else raw_series(ids.to_list())
+    array = as_array(ids)
+    if array is not None:
+        if array.ndim != 1:
+            raise DataError(f"the ids are an array of shape {array.shape}: expected one dimension, with an id each.")
+        if array.dtype != object:
+            return pl.Series(array)
+        ids = array
+    elif type(ids).__module__.startswith("pyarrow"):
         return pl.Series(ids)
-    if type(ids).__module__.startswith("pyarrow"):
-        return pl.Series(ids)
-    values = list(ids)
-    types = set(map(type, values)) - {type(None)}
+    try:
+        values = list(ids)
+    except TypeError:
+        raise DataError(f"{type(ids).__name__!r} holds no ids: expected a list, an array or a column of ids.") from None
+    types = set(map(type, values))
+    if any(_may_be_missing(one) for one in types):
+        values = [None if is_missing(value) else value for value in values]
+        types = set(map(type, values))
+    types -= {type(None)}
     families = {_family(one) for one in types}
     if len(families) > 1:
         raise DataError(f"ids mix types ({', '.join(sorted(families))}): make them all of one type.")
@@ -278,16 +336,94 @@ def _series(ids: Iterable[Any]) -> pl.Series:
         else:
             values = [value.item() if isinstance(value, np.generic) else value for value in values]
     if families <= {"number", "bool"}:
+        return _numbers(values)
+    try:
+        return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
+    except UnicodeEncodeError as error:
+        raise DataError(f"the id {error.object!r} holds half a character: expected Unicode text.") from None
+
+
+def as_array(values: Any) -> npt.NDArray[Any] | None:
+    """NumPy array of an array, a tensor or a pandas column; None for everything else."""
+    if isinstance(values, np.ndarray):
+        return values
+    library = type(values).__module__.partition(".")[0]
+    if library == "torch" and hasattr(values, "detach"):
+        return np.asarray(values.detach().cpu().numpy())
+    if library == "pandas" and hasattr(values, "to_numpy") and not hasattr(values, "columns"):
+        extension = not isinstance(values.dtype, np.dtype)  # a nullable column of integers would become floats
+        return np.asarray(values.to_numpy(dtype=object) if extension else values.to_numpy())
+    if library in ("jax", "jaxlib", "tensorflow", "cupy") and hasattr(values, "shape"):
+        return np.asarray(values)
+    return None
+
+
+def is_missing(value: Any) -> bool:
+    """True for None, NaN, `pandas.NA` and `pandas.NaT`."""
+    return value is None or (_may_be_missing(type(value)) and (type(value).__name__ in _NULLS or value != value))
+
+
+def _may_be_missing(value_type: type) -> bool:
+    return value_type.__name__ in _NULLS or issubclass(value_type, float | np.floating)
+
+
+def _of_floats(numbers: pl.Series) -> pl.Series:
+    """Ids of floats (n): Int64 if all are whole, else text in which whole numbers have no point."""
+    numbers = numbers.fill_nan(None)
+    large = numbers.filter(numbers.abs() >= _EXACT)
+    if len(large):
+        raise _inexact(large[0])
+    integers = numbers.cast(pl.Int64, strict=False)
+    whole = (numbers == integers.cast(numbers.dtype)).fill_null(numbers.is_null())
+    if whole.all():
+        return integers
+    return integers.cast(pl.String).zip_with(whole, numbers.cast(pl.String))
+
+
+def _numbers(values: list[Any]) -> pl.Series:
+    """Numbers and None as a Series; as text if one of them is an integer that no type of polars holds."""
+    floats = {isinstance(value, float) for value in values if value is not None}
+    if len(floats) > 1:  # polars would make floats of the integers
+        large = [value for value in values if isinstance(value, float) and abs(value) >= _EXACT]
+        if large:
+            raise _inexact(large[0])
+        values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+        floats = {isinstance(value, float) for value in values if value is not None}
+    if len(floats) < 2:
         series = pl.Series(values, strict=False)
-        if series.null_count() == values.count(None):  # else there is an integer that no polars type holds
+        if series.null_count() == values.count(None):
             return series
     return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
 
 
+def _inexact(value: float) -> DataError:
+    return DataError(
+        f"the id {value!r} is a float of 2**53 or more, which may have lost digits: give ids as integers or as text "
+        '(in pandas, the type "Int64" holds integers beside missing values).'
+    )
+
+
+_NULLS = ("NAType", "NaTType")
+"""Names of the types of `pandas.NA` and `pandas.NaT`."""
+
+_NO_IDS = (list, tuple, dict, set, frozenset, bytes, bytearray, np.ndarray, pl.Series, pl.DataFrame)
+"""Types whose text would be no id."""
+
+
 def _family(value_type: type) -> str:
-    """Name of the family of a type; values of one family can be ids together."""
+    """Name of the family of a type; values of one family can be ids together.
+
+    Raises
+    ------
+    DataError
+        Values of the type are no ids.
+    """
     if issubclass(value_type, bool | np.bool_):
         return "bool"
     if issubclass(value_type, int | float | np.integer | np.floating):
         return "number"
-    return "str" if issubclass(value_type, str) else value_type.__name__
+    if issubclass(value_type, str):
+        return "str"
+    if issubclass(value_type, _NO_IDS) or hasattr(value_type, "__array__"):
+        raise DataError(f"an id is a {value_type.__name__}: expected single integers or texts.")
+    return value_type.__name__

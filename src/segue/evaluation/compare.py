@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from rich.table import Table
 
+from segue.arguments import checked
+from segue.display import as_html, as_text
 from segue.errors import ConfigError, EvaluationError, nearest
 from segue.evaluation.metrics import Floats
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval, sign_flip_p_value
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.registry import lower_is_better
-from segue.evaluation.tasks.result import Evaluation, as_text
+from segue.evaluation.tasks.result import Evaluation
+from segue.settings import Range, Seed
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,9 @@ class Difference:
     """The better model, if the interval excludes 0; for an error the one with less of it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Two models on the same questions.
+    """Two models on the same questions. Printed and in a notebook it is a table.
 
     Attributes
     ----------
@@ -96,6 +99,13 @@ class Comparison:
 
     def __str__(self) -> str:
         return as_text(self.table())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        parts = [as_html(self.table())]
+        parts += [as_html(other.table(), caption=way) for way, other in self.sessions.items()]
+        return "".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -135,14 +145,15 @@ class Comparison:
         return table
 
 
+@checked
 def compare(
     a: Evaluation,
     b: Evaluation,
     *,
     metric: str | Sequence[str] | None = None,
     names: tuple[str, str] | None = None,
-    resamples: int = 10_000,
-    seed: int = 0,
+    resamples: Annotated[int, Range(1, 1_000_000)] = 10_000,
+    seed: Seed = 0,
 ) -> Comparison:
     """Test whether two models differ on the same users.
 
@@ -172,12 +183,10 @@ def compare(
     Raises
     ------
     ConfigError
-        One of the evaluations lacks a metric, or `resamples` is not positive.
+        One of the evaluations lacks a metric, or an argument has a wrong type or is out of range.
     EvaluationError
         The users or the settings differ.
     """
-    if resamples < 1:
-        raise ConfigError(f"resamples is {resamples}: expected 1 or more.")
     ways = [way for way in a.sessions if way in b.sessions]
     known = dict.fromkeys(_common(a, b) + [name for way in ways for name in _common(a.sessions[way], b.sessions[way])])
     wanted = list(known) if metric is None else [metric] if isinstance(metric, str) else list(metric)

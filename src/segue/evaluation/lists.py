@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import narwhals as nw
 import numpy as np
+import polars as pl
 
+from segue.arguments import checked
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
 from segue.data.splits.holdouts import Holdout
-from segue.errors import ColumnError, EvaluationError
+from segue.data.vocabulary import as_ids
+from segue.errors import ColumnError, EvaluationError, UnknownIdError
 from segue.evaluation.questions import lengths_of, protocol_of, require_users
 from segue.evaluation.tasks.next_items import evaluation_of
 from segue.evaluation.tasks.result import Evaluation
 from segue.inference.scoring.ranking import distinct
+from segue.settings import Count, Resamples, Seed
 
 COLUMNS = ("user", "item", "rank")
 """Columns of the lists."""
 
 
+@checked
 def evaluate_lists(
     lists: Any,
     holdout: Holdout,
     *,
-    k: int | Sequence[int] = (10,),
+    k: Count | Sequence[Count] | None = None,
     name: str = "lists",
     exclude_seen: bool = True,
-    seed: int = 0,
-    resamples: int = 1_000,
+    seed: Seed = 0,
+    resamples: Resamples = 1_000,
 ) -> Evaluation:
     """Measure given lists on a Holdout, whatever made them.
 
@@ -44,7 +50,8 @@ def evaluate_lists(
     holdout
         The questions: `split.validation` or `split.test`.
     k
-        Lengths of the lists, each from 1 to the size of the catalogue.
+        Lengths of the lists, each from 1 to the size of the catalogue. When None, 10, or all of a
+        smaller catalogue.
     name
         Name of the lists, in place of a model's.
     exclude_seen
@@ -62,12 +69,13 @@ def evaluate_lists(
     ColumnError
         A column is missing.
     UnknownIdError
-        An item is not in the catalogue of the Holdout's Dataset.
+        An item is not in the catalogue of the Holdout's Dataset; or no user of the lists is in that Dataset, or some
+        are not and the types of the ids differ ('01' in the log, 1 in the lists).
     ConfigError
         A k is impossible.
     EvaluationError
-        The Holdout is empty, a rank is not a whole number from 1, a user has two items at one rank or one item twice,
-        or an item of the history is listed although `exclude_seen`.
+        The Holdout is empty, no user of the lists is in it, a rank is not a whole number from 1, a user has two items
+        at one rank or one item twice, or an item of the history is listed although `exclude_seen`.
 
     Examples
     --------
@@ -89,14 +97,20 @@ def evaluate_lists(
 
 def _read(lists: Any, holdout: Holdout) -> tuple[Int64, Int64, Int64]:
     """Row in the Holdout, item code and rank (m each) of every listed item of its users, checked."""
-    frame = nw.from_native(lists, eager_only=True).to_polars()
+    try:
+        frame = nw.from_native(lists, eager_only=True).to_polars()
+    except TypeError:
+        raise ColumnError(
+            f"lists are a {type(lists).__name__}: expected a frame (pandas, polars, Arrow) with columns "
+            f"{', '.join(COLUMNS)}, such as Recommender.recommend returns."
+        ) from None
     missing = [column for column in COLUMNS if column not in frame.columns]
     if missing:
         raise ColumnError(f'lists have no column "{missing[0]}": expected {", ".join(COLUMNS)}, found {frame.columns}.')
     ranks = frame["rank"]
     if not ranks.dtype.is_integer() or ranks.null_count() or (len(ranks) and int(ranks.min()) < 1):
         raise EvaluationError(f"ranks are whole numbers from 1, one in every row; found {ranks.dtype}: {ranks.head(5)}")
-    users = holdout.dataset.users.encode(frame["user"])
+    users = _known_users(frame["user"], holdout)
     row_of = np.minimum(np.searchsorted(holdout.users, users), len(holdout) - 1)
     in_holdout = holdout.users[row_of] == users
     items = holdout.dataset.catalogue.require(frame["item"], "item")[in_holdout]
@@ -105,6 +119,42 @@ def _read(lists: Any, holdout: Holdout) -> tuple[Int64, Int64, Int64]:
     _require_once(rows, numbers, order, "two items at rank", holdout)
     _require_once(rows, items, np.lexsort((items, rows)), "twice the item of code", holdout)
     return rows[order], items[order], numbers[order]
+
+
+def _known_users(listed: pl.Series, holdout: Holdout) -> Int64:
+    """User codes (n,) of the lists, 0 for users that the Dataset does not have.
+
+    Raises
+    ------
+    UnknownIdError
+        None of the users is in the Dataset, or some are not and the types of the ids differ.
+    EvaluationError
+        None of the users is in the Holdout.
+    """
+    vocabulary = holdout.dataset.users
+    ids = as_ids(listed)
+    codes = vocabulary.encode(ids)
+    unknown = ids.filter(pl.Series(codes == 0, dtype=pl.Boolean)).unique(maintain_order=True)
+    if not len(ids):
+        return codes
+    if len(unknown) and (not codes.any() or ids.dtype != vocabulary.ids.dtype):
+        examples = ", ".join(map(repr, unknown.head(3)))
+        own = ", ".join(map(repr, vocabulary.ids.head(3)))
+        raise UnknownIdError(
+            f"{len(unknown):,} users of the lists are not in the Dataset, such as {examples} ({ids.dtype}). Those of "
+            f"the Dataset look like {own} ({vocabulary.ids.dtype}): write the ids of the lists in the same way."
+        )
+    if not np.isin(codes, holdout.users).any():
+        raise EvaluationError(
+            f"none of the users of the lists is in the Holdout, whose users look like "
+            f"{', '.join(map(repr, vocabulary.decode(holdout.users[:3])))}: pass lists for these users."
+        )
+    if len(unknown):
+        warnings.warn(
+            f"users of the lists that are not in the Dataset do not count: {len(unknown):,}, such as {unknown[0]!r}.",
+            stacklevel=4,
+        )
+    return codes
 
 
 def _require_once(rows: Int64, values: Int64, order: Int64, fault: str, holdout: Holdout) -> None:

@@ -48,7 +48,7 @@ class Questions:
         cls,
         recommender: HasScorer | Model,
         holdout: Holdout,
-        k: int | Sequence[int],
+        k: int | Sequence[int] | None,
         candidates: int | Candidates | None,
         by: Law,
         users: int | None,
@@ -132,8 +132,17 @@ def look_back_of(model: Model) -> dict[str, Any]:
     return {} if look_back is None else {"look_back": look_back}
 
 
-def lengths_of(k: int | Sequence[int], n_items: int, sampled: bool = False) -> list[int]:
-    """Distinct lengths of lists, ascending, each checked against the number of ranked items."""
+USUAL_LENGTH = 10
+"""Length of the lists when none is given."""
+
+
+def lengths_of(k: int | Sequence[int] | None, n_items: int, sampled: bool = False) -> list[int]:
+    """Distinct lengths of lists, ascending, each checked against the number of ranked items.
+
+    When None, 10, or all items of a smaller catalogue.
+    """
+    if k is None:
+        k = USUAL_LENGTH if sampled else max(1, min(USUAL_LENGTH, n_items))
     ks = sorted({k} if isinstance(k, int) else set(k))
     if not ks:
         raise ConfigError("no length of list was given: expected one k or more, such as k=(5, 10).")
@@ -158,4 +167,15 @@ def _check(scorer: Scorer, holdout: Holdout) -> None:
         raise EvaluationError(
             f"the model knows {scorer.n_items:,} items and the Holdout's Dataset has {holdout.dataset.n_items:,}: the "
             "model was fitted on another Dataset."
+        )
+    require_same_ids(scorer.model, holdout, users=scorer.model.personal and holdout.known)
+
+
+def require_same_ids(model: Model, holdout: Holdout, users: bool) -> None:
+    """Raise an EvaluationError if the model was fitted with other items than the Holdout's, or with other users."""
+    others = [name for name in model.other_vocabularies(holdout.dataset) if name == "items" or users]
+    if others:
+        raise EvaluationError(
+            f"the model was fitted with other {' and '.join(others)} than those of the Holdout's Dataset, even if "
+            "their number is the same: split the Dataset that the model was fitted on, or fit the model again."
         )

@@ -25,7 +25,12 @@ LAST, BEST = "last.safetensors", "best.safetensors"
 NEXT_BEST = "best.next.safetensors"
 """File in a run with the weights of a new best epoch, until the state that names the epoch is saved."""
 EPOCHS = "epochs"
-"""Folder in a run with the kept weights of single epochs."""
+"""Folder in a run with the kept weights and states of single epochs."""
+
+
+def kept_state(epoch: int) -> str:
+    """Path, relative to the folder of a run, of the whole state after a kept epoch."""
+    return f"{EPOCHS}/state-{epoch:04}.safetensors"
 
 
 def kept_epoch(epoch: int) -> str:
@@ -83,7 +88,7 @@ def confirm_best(run: Path) -> None:
     file = run / NEXT_BEST
     if not file.is_file():
         return
-    if (run / LAST).is_file() and _best_epoch(read_note(file)) == _best_epoch(read_note(run / LAST)):
+    if (run / LAST).is_file() and best_epoch_of(read_note(file)) == best_epoch_of(read_note(run / LAST)):
         put(file, run / BEST)
     else:
         file.unlink()
@@ -106,12 +111,32 @@ def load_best(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         # Of runs of an earlier segue the best weights may be one save ahead of the state.
         if mine[:shorter] != theirs[:shorter]:
             raise StorageError(f"{run / BEST} is not of the same moment as {run / LAST}: {_ANOTHER}")
-        if len(mine) <= len(theirs) and _best_epoch(note) != _best_epoch(read_note(run / LAST)):
+        if len(mine) <= len(theirs) and best_epoch_of(note) != best_epoch_of(read_note(run / LAST)):
             raise StorageError(
-                f"{run / BEST} holds the weights of epoch {_best_epoch(note)}, and the best epoch of {run / LAST} is "
-                f"{_best_epoch(read_note(run / LAST))}: {_ANOTHER}"
+                f"{run / BEST} holds the weights of epoch {best_epoch_of(note)}, and the best epoch of {run / LAST} is "
+                f"{best_epoch_of(read_note(run / LAST))}: {_ANOTHER}"
             )
     return tensors, note
+
+
+def read_best(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights of the best epoch so far, and the note of the last state, without changing a file.
+
+    Raises
+    ------
+    StorageError
+        There are none, or they do not belong together; so it may be while a training replaces them.
+    """
+    state, file = read_note(run / LAST), run / BEST
+    if (run / NEXT_BEST).is_file() and best_epoch_of(read_note(run / NEXT_BEST)) == best_epoch_of(state):
+        file = run / NEXT_BEST
+    tensors, note = load_checkpoint(file)
+    check_same_run(file, note, run / LAST, state)
+    mine, theirs = history_of(note, file), history_of(state, run / LAST)
+    shorter = min(len(mine), len(theirs))
+    if mine[:shorter] != theirs[:shorter] or best_epoch_of(note) != best_epoch_of(state):
+        raise StorageError(f"{file} is not of the same moment as {run / LAST}: {_ANOTHER}")
+    return tensors, state
 
 
 def load_epoch(run: Path, epoch: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -171,7 +196,8 @@ def _identity(note: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": identity.get("model"), "dataset": identity.get("dataset"), "seed": seed}
 
 
-def _best_epoch(note: Mapping[str, Any]) -> Any:
+def best_epoch_of(note: Mapping[str, Any]) -> Any:
+    """The best epoch so far in a note; 0 or None without one."""
     state = note.get("state")
     return state.get("best_epoch") if isinstance(state, dict) else None
 

@@ -173,6 +173,7 @@ def _identity(
         "exclude_seen": rules.exclude_seen,
         "allowed": None if rules.allowed is None else digest(rules.allowed),
         "as_of": as_of,
+        **{name: lists.fingerprint for name, lists in users.own_items.items()},
     }
 
 

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segue.arguments import checked
 from segue.errors import ConfigError, StorageError
 from segue.inference.checkpoint import kept_epoch, load_epoch
 from segue.inference.recommender import Recommender
-from segue.inference.storage import build_for, load_recommender, load_weights
+from segue.inference.storage import load_recommender
+from segue.inference.unfinished import is_unfinished, load_unfinished, model_of_note
 from segue.models.base import Model
-from segue.models.registry import config_from_dict
+from segue.settings import Count, Word
 
 
-def load(path: str | Path, *, verify: bool = True, device: str | None = None, epoch: int | None = None) -> Recommender:
+@checked
+def load(
+    path: str | Path, *, verify: bool = True, device: Word | None = None, epoch: Count | None = None
+) -> Recommender:
     """Open a Recommender that `Recommender.save` or `segue.fit` wrote.
 
     Parameters
     ----------
     path
-        Folder of the Recommender, or of a run that contains it as `recommender/`.
+        Folder of the Recommender, or of a run that contains it as `recommender/`. A run that was stopped before its
+        end opens with its best weights so far, and an `UnfinishedRunWarning` says so.
     verify
         Compare checksums first (about a second per gigabyte).
     device
@@ -35,7 +41,8 @@ def load(path: str | Path, *, verify: bool = True, device: str | None = None, ep
     ConfigError
         The device is not available.
     """
-    model, dataset, metadata = load_recommender(Path(path), verify=verify)
+    read = load_unfinished if is_unfinished(Path(path)) else load_recommender
+    model, dataset, metadata = read(Path(path), verify=verify)
     if epoch is not None:
         model = _model_of_epoch(Path(path), epoch, model)
         metadata = {**metadata, "epoch": epoch, "refit": False}
@@ -50,14 +57,7 @@ def _model_of_epoch(run: Path, epoch: int, best: Model) -> Model:
     """Model with the weights of an epoch; `best` gives the numbers of users and items."""
     tensors, note = load_epoch(run, epoch)
     file = run / kept_epoch(epoch)
-    identity = note.get("identity")
-    settings = identity.get("model") if isinstance(identity, dict) else None
-    if not isinstance(settings, dict) or settings.get("name") != best.config.name:
+    model = model_of_note(file, tensors, note, best.n_users, best.n_items)
+    if model.config.name != best.config.name:
         raise StorageError(f"{file} does not hold weights of the model {best.config.name!r} of this run.")
-    try:
-        config = config_from_dict(settings)
-    except (ConfigError, TypeError, ValueError) as error:
-        raise StorageError(f"{file} does not describe a model that segue knows here: {error}") from None
-    model = build_for(config, best.n_users, best.n_items, tensors, file)
-    load_weights(model, tensors, file)
-    return model.eval()
+    return model

@@ -10,13 +10,17 @@ from typing import Any
 
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
+from segue.data.splits.holdouts import Holdout
+from segue.display import pairs_as_html
 from segue.errors import ConfigError, StorageError
 from segue.inference.asking.as_of import AsOf, to_timestamp
 from segue.inference.asking.baskets import Basket
+from segue.inference.asking.everyone import UNSET, given
 from segue.inference.asking.ids import item_codes, warn_unknown, warn_unrated
-from segue.inference.asking.request import refuse_both, resolve_pairs, resolve_repeated_users, resolve_users
+from segue.inference.asking.request import limit_items, resolve_pairs, resolve_repeated_users, resolve_users
 from segue.inference.asking.users import GivenHistories, RequestedUsers, Unknown
 from segue.inference.explaining.attention import attention_frame
 from segue.inference.explaining.effects import REFERENCES, Measure
@@ -29,9 +33,14 @@ from segue.inference.scoring.items import score_frame
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, make_rules, most_popular
 from segue.inference.scoring.similar import similar_frame, similarity_scorer
 from segue.inference.storage import save_recommender
-from segue.models.base import Model
+from segue.models.base import Model, Vocabularies
 from segue.models.popularity import popularity
 from segue.models.ratings import RatingModel
+from segue.progress import Bar
+from segue.settings import Count
+
+Items = Iterable[Any] | Mapping[Any, Iterable[Any]] | Any
+"""Raw ids of items for all users, or lists of them by user id."""
 
 
 class Recommender:
@@ -39,7 +48,8 @@ class Recommender:
 
     `segue.fit` and `segue.load` make it. All methods take users in one of two ways:
 
-    - `users`: one raw id or several; None means all users of the Dataset;
+    - `users`: one raw id or several, as a list, an array or a column of any library; `segue.EVERYONE`, or no users at
+      all, means all users of the Dataset;
     - `histories`: histories of other users, as `{id: [item, …]}` or `[[item, …], …]` (users are then numbered from 0),
       oldest item first; or a frame with `user, item[, time][, session]`.
 
@@ -47,6 +57,10 @@ class Recommender:
     It is a list of items for one user, a list for each user in their order, or lists by user id; users that it does
     not name have an empty basket. Without users and histories, it is the basket of an unknown user, or of the users
     that it names. A repeated item counts once. Unknown users with a basket are answered from the basket.
+
+    An id must be written as in the Dataset: "2" is the user 2, but "+2" and "002" are unknown. Missing ids (None, NaN)
+    are left out with a warning. An explicit `None` or `{}` for users or histories is an error, so that an empty request
+    does not ask for everyone.
 
     Users with neither history nor basket are answered by popularity, and the column `model` says so. A model of
     ratings answers them too, with its averages, so that all its scores are expected ratings. It gives an
@@ -67,18 +81,20 @@ class Recommender:
     Raises
     ------
     StorageError
-        The model and the Dataset have different numbers of users or items.
+        The model was fitted with other users or items than those of the Dataset.
     """
 
     source: HistorySource
     """Histories of known users: the Dataset, or the Dataset with newer events."""
 
+    @checked
     def __init__(self, model: Model, dataset: Dataset, metadata: Mapping[str, Any] | None = None) -> None:
         if (model.n_users, model.n_items) != (dataset.n_users, dataset.n_items):
             raise StorageError(
                 f"the model is for {model.n_users:,} users and {model.n_items:,} items, the Dataset has "
                 f"{dataset.n_users:,} and {dataset.n_items:,}: the model was fitted on another Dataset."
             )
+        bind(model, dataset)
         self.model = model
         self.scorer = Scorer.of(model)
         self.dataset = self.source = dataset
@@ -87,18 +103,34 @@ class Recommender:
     def __repr__(self) -> str:
         return f"Recommender({self.model.config!r}, {self.dataset!r})"
 
+    def _repr_html_(self) -> str:
+        data = self.dataset
+        training = self.metadata.get("training") or {}
+        figures = {name: f"{value:.4f}" for name, value in (training.get("validation") or {}).items()}
+        epoch = {"best epoch": training["best_epoch"]} if "best_epoch" in training else {}
+        settings = {name: value for name, value in self.model.config.to_dict().items() if name != "name"}
+        facts = {
+            "users": f"{data.n_users:,}",
+            "items": f"{data.n_items:,}",
+            "interactions": f"{data.n_interactions:,}",
+            **epoch,
+            **{f"validation {name}": value for name, value in figures.items()},
+        }
+        return pairs_as_html(f"Recommender: {self.model.config.name}", facts | settings)
+
     # ---- answers ------------------------------------------------------------------------------------------------
 
+    @checked
     def recommend(
         self,
-        users: Any = None,
+        users: Any = UNSET,
         *,
-        histories: GivenHistories | None = None,
+        histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
-        k: int = 10,
+        k: Count = 10,
         exclude_seen: bool | None = None,
-        allow: Iterable[Any] | None = None,
-        deny: Iterable[Any] | None = None,
+        allow: Items | None = None,
+        deny: Items | None = None,
         as_of: AsOf | None = None,
         unknown: Unknown = "skip",
     ) -> pl.DataFrame:
@@ -115,9 +147,9 @@ class Recommender:
             Leave out the items of the user's history. None means True without a basket and False with one, because
             users often take the same items again in a new session. The items of the basket are always left out.
         allow
-            Raw ids of the only items that may be recommended.
+            Raw ids of the only items that may be recommended; or a mapping from user to such ids, for these users only.
         deny
-            Raw ids of items that may not be recommended; it overrides `allow`.
+            Raw ids of items that may not be recommended, or a mapping from user to them; it overrides `allow`.
         as_of
             Time of the question: only the history before it counts, and the basket. A datetime (UTC if it has no
             zone), a date, either in ISO form, or a number in the Dataset's time unit. The model may have been trained
@@ -143,21 +175,23 @@ class Recommender:
         DataError
             `as_of` is given without times, or histories or baskets are not lists.
         """
-        requested, shares = self._resolve(users, histories, basket, as_of, unknown)
+        requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
         rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None)
-        codes, scores = best_lists(self.scorer, requested, rules, shares)
+        with Bar("users", len(requested)) as bar:
+            codes, scores = best_lists(self.scorer, requested, rules, shares, bar.advance)
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
         return list_frame(self.scorer, requested, self.dataset.catalogue, codes, scores)
 
+    @checked
     def complete(
         self,
-        users: Any = None,
-        n: int = 5,
+        users: Any = UNSET,
+        n: Count = 5,
         *,
-        histories: GivenHistories | None = None,
+        histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
-        allow: Iterable[Any] | None = None,
-        deny: Iterable[Any] | None = None,
+        allow: Items | None = None,
+        deny: Items | None = None,
         as_of: AsOf | None = None,
         exclude_seen: bool | None = None,
         unknown: Unknown = "skip",
@@ -184,16 +218,17 @@ class Recommender:
         ConfigError, UnknownIdError, DataError
             As in `recommend`; n is below 1.
         """
-        requested, shares = self._resolve(users, histories, basket, as_of, unknown)
+        requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
         rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
+    @checked
     def score(
         self,
-        users: Any = None,
+        users: Any = UNSET,
         items: Any = None,
         *,
-        histories: GivenHistories | None = None,
+        histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
         as_of: AsOf | None = None,
         unknown: Unknown = "skip",
@@ -223,9 +258,11 @@ class Recommender:
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown)
         codes = item_codes(self.dataset.catalogue, items)
-        return score_frame(self.scorer, requested, codes, shares, self.dataset.catalogue, long)
+        with Bar("users", len(requested)) as bar:
+            return score_frame(self.scorer, requested, codes, shares, self.dataset.catalogue, long, bar.advance)
 
-    def similar(self, items: Any = None, k: int = 10) -> pl.DataFrame:
+    @checked
+    def similar(self, items: Any = None, k: Count = 10) -> pl.DataFrame:
         """Find similar items, by the cosine of the model's item vectors.
 
         Parameters
@@ -248,19 +285,21 @@ class Recommender:
             None of the items is known.
         """
         codes = item_codes(self.dataset.catalogue, items)
-        return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k)
+        with Bar("items", len(codes)) as bar:
+            return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k, bar.advance)
 
+    @checked
     def explain(
         self,
-        users: Any = None,
+        users: Any = UNSET,
         items: Any = None,
         *,
-        histories: GivenHistories | None = None,
+        histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
         as_of: AsOf | None = None,
         by: By | None = None,
         measure: Measure = "score",
-        top: int | None = None,
+        top: Count | None = None,
     ) -> pl.DataFrame:
         """Explain scores: the effect of each part of the history on the score, measured by leaving the part out.
 
@@ -295,7 +334,8 @@ class Recommender:
             attention (if the model has it: weight of the part, mean over blocks and heads; null if the model does not
             attend to it) and effect (score minus the score without the part); strongest first. Only parts that the
             model reads have rows. A part that is the whole history, such as a history of one item, is compared with
-            popular items in its place. Users without history and basket have no rows.
+            popular items in its place. Users without history and basket have no rows. Times are datetimes in UTC if
+            the log had dates, else its numbers.
 
             For a model of ratings: columns user, item, score (the expected rating), kind ("neighbour"), because (the
             user who rated the item), position (1 = the oldest rating of the item), time (if there are times), rating
@@ -309,7 +349,7 @@ class Recommender:
         DataError
             The numbers of users and items differ, and neither is one.
         """
-        refuse_both(users, histories)
+        users, histories = given(users, histories, basket)
         check_measure(measure)
         if top is not None and top < 1:
             raise ConfigError(f"top={top} is a number of reasons: expected 1 or more.")
@@ -319,16 +359,18 @@ class Recommender:
             check_neighbours(model, by, measure)
             pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
             warn_unrated(self.scorer, self.dataset.catalogue, codes)
-            return neighbour_frame(model, self.dataset, pairs, codes, top)
+            return self._dated(neighbour_frame(model, self.dataset, pairs, codes, top))
         pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
         references = most_popular(shares, Rules(REFERENCES))
-        return reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
+        reasons = reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
+        return self._dated(reasons)
 
+    @checked
     def attention(
         self,
-        users: Any = None,
+        users: Any = UNSET,
         *,
-        histories: GivenHistories | None = None,
+        histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
         as_of: AsOf | None = None,
     ) -> pl.DataFrame:
@@ -351,23 +393,24 @@ class Recommender:
         ConfigError
             The model has no attention.
         """
-        refuse_both(users, histories)
+        users, histories = given(users, histories, basket)
         source, _, timestamp = self._source_before(as_of)
         requested, _ = resolve_repeated_users(self.dataset, source, users, histories, basket, timestamp)
         return attention_frame(self.scorer, source.catalogue, requested)
 
+    @checked
     def export(
         self,
         path: str | Path,
-        users: Any = None,
+        users: Any = UNSET,
         *,
-        k: int = 10,
+        k: Count = 10,
         exclude_seen: bool = True,
-        allow: Iterable[Any] | None = None,
-        deny: Iterable[Any] | None = None,
+        allow: Items | None = None,
+        deny: Items | None = None,
         as_of: AsOf | None = None,
         unknown: Unknown = "skip",
-        chunk: int = 50_000,
+        chunk: Count = 50_000,
         overwrite: bool | None = None,
         progress: Progress | None = None,
     ) -> Path:
@@ -385,7 +428,8 @@ class Recommender:
         overwrite
             False refuses to replace lists too.
         progress
-            Called with the number of users done and the number of all users.
+            Called with the number of users done and the number of all users. None shows a bar on a terminal and in a
+            notebook.
 
         Returns
         -------
@@ -400,8 +444,10 @@ class Recommender:
         target = Export(Path(path), chunk, overwrite)
         rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny)
         rules.check(self.scorer.n_items)
-        requested, shares = self._resolve(users, None, None, as_of, unknown)
-        return write_lists(target, self.scorer, self.source, requested, rules, shares, as_of, progress)
+        requested, shares = self._resolve(users, UNSET, None, as_of, unknown, allow, deny)
+        with Bar("users", len(requested)) as bar:
+            shown = progress or (lambda done, total: bar.set(done))
+            return write_lists(target, self.scorer, self.source, requested, rules, shares, as_of, shown)
 
     # ---- newer events -------------------------------------------------------------------------------------------
 
@@ -439,8 +485,34 @@ class Recommender:
         _ = live.source.users  # refuses ids of another type now
         return live
 
+    @checked
+    def without(self, holdout: Holdout) -> Recommender:
+        """The same Recommender with histories that end before the targets of a Holdout, as in an evaluation.
+
+        `recommender.without(split.test).recommend()` gives the lists that `segue.evaluate` measures. Users without
+        targets keep their histories.
+
+        Parameters
+        ----------
+        holdout
+            `split.test` or `split.validation` of a split of the Recommender's Dataset.
+
+        Raises
+        ------
+        StorageError
+            The Holdout has other users or items than the model.
+        """
+        bind(self.model, holdout.dataset)
+        ends = holdout.dataset.ends.copy()
+        ends[holdout.users] = holdout.history_ends
+        earlier = copy.copy(self)
+        earlier.__dict__.pop("_shares", None)
+        earlier.dataset = earlier.source = holdout.dataset.until(ends)
+        return earlier
+
     # ---- storage ------------------------------------------------------------------------------------------------
 
+    @checked
     def save(self, path: str | Path, *, overwrite: bool | None = None) -> Path:
         """Write the Recommender to a folder that `segue.load` opens: atomic, with checksums, without pickles.
 
@@ -462,15 +534,24 @@ class Recommender:
     # ---- helpers ------------------------------------------------------------------------------------------------
 
     def _resolve(
-        self, users: Any, histories: GivenHistories | None, basket: Basket | None, as_of: AsOf | None, unknown: Unknown
+        self,
+        users: Any,
+        histories: GivenHistories | None,
+        basket: Basket | None,
+        as_of: AsOf | None,
+        unknown: Unknown,
+        allow: Items | None = None,
+        deny: Items | None = None,
     ) -> tuple[RequestedUsers, Scores]:
-        """The users of a question, and the popularity of the items at its time."""
+        """The users of a question with their own rules, and the popularity of the items at its time."""
+        users, histories = given(users, histories, basket)
         if as_of is not None and histories is not None and not is_frame(histories):
             raise ConfigError(
                 "as_of cuts stored histories, and frames of them; lists have no times: cut them yourself."
             )
         source, shares, timestamp = self._source_before(as_of)
-        return resolve_users(self.dataset, source, users, histories, basket, unknown, timestamp), shares
+        requested = resolve_users(self.dataset, source, users, histories, basket, unknown, timestamp)
+        return limit_items(requested, source, allow, deny), shares
 
     def _source_before(self, as_of: AsOf | None) -> tuple[HistorySource, Scores, int | None]:
         """Source of the histories before a time, the popularity at that time, and the time in the Dataset's unit."""
@@ -479,6 +560,10 @@ class Recommender:
         timestamp = to_timestamp(self.source, as_of)
         return self.source.before(timestamp), popularity(self.dataset.before(timestamp)), timestamp
 
+    def _dated(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The same frame with the column `time`, if there is one, in the form of the log."""
+        return frame if "time" not in frame.columns else frame.with_columns(self.dataset.times_as_given(frame["time"]))
+
     @cached_property
     def _similarity_scorer(self) -> Scorer:
         return similarity_scorer(self.scorer)
@@ -486,3 +571,20 @@ class Recommender:
     @cached_property
     def _shares(self) -> Scores:
         return popularity(self.dataset)
+
+
+def bind(model: Model, dataset: Dataset) -> None:
+    """Remember the vocabularies of the model's Dataset, or refuse a Dataset with other ones.
+
+    Raises
+    ------
+    StorageError
+        The model belongs to other users or items, or to the same ones in another order.
+    """
+    others = model.other_vocabularies(dataset)
+    if others:
+        raise StorageError(
+            f"the model was fitted with other {' and '.join(others)} than those of this Dataset, although their "
+            "number is the same: its answers would name wrong ids. Give the Dataset of the fit, or fit it again."
+        )
+    model.vocabularies = Vocabularies.of(dataset)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from segue.models.base import Attention, Model, ModelConfig
 from segue.models.scores import ItemScores
 
 
+@runtime_checkable
 class HasScorer(Protocol):
     """Object with a Scorer, such as a Recommender."""
 
@@ -71,7 +73,7 @@ class Scorer:
         """False if the model answers even unknown users without a history."""
         return self.model.needs_history
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Device of the tensors."""
         return self.model.device

@@ -28,7 +28,7 @@ from segue.models.registry import config_from_dict
 
 FORMAT_VERSION = 1
 _KIND = "recommender"
-_MANIFEST = "recommender.json"
+MANIFEST = "recommender.json"
 _WEIGHTS = "weights.safetensors"
 _DATA = "data"
 _PICKLES = (b"\x80", b"PK\x03\x04")
@@ -99,7 +99,7 @@ def save_recommender(
             "metadata": dict(metadata),
         }
         try:
-            write_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, content)
+            write_manifest(folder, MANIFEST, _KIND, FORMAT_VERSION, content)
         except TypeError as error:
             raise StorageError(f"the metadata is not plain data, so it cannot be saved as JSON: {error}.") from None
 
@@ -122,8 +122,8 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
     """
     folder = _find(path)
     _refuse_pickle(folder / _WEIGHTS)
-    manifest = read_manifest(folder, _MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
-    place = folder / _MANIFEST
+    manifest = read_manifest(folder, MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
+    place = folder / MANIFEST
     if _WEIGHTS not in manifest["files"]:
         raise StorageError(f"{place} does not list {_WEIGHTS}: it was damaged or edited.")
     config = _config_of(manifest, place)
@@ -216,7 +216,7 @@ def _find(path: Path) -> Path:
             "pickles or .pt files, because they can run code."
         )
     inner = path / _KIND
-    return inner if not (path / _MANIFEST).is_file() and (inner / _MANIFEST).is_file() else path
+    return inner if not (path / MANIFEST).is_file() and (inner / MANIFEST).is_file() else path
 
 
 def _refuse_pickle(file: Path) -> None:

@@ -1,8 +1,7 @@
-"""What every model is: a frozen config, and a module that answers for histories.
+"""Base classes of all models: a frozen config, and a module that makes queries and scores from histories.
 
-To add a model, write one file with a config (a `ModelConfig`) and a module (a `CountingModel` or a
-`TrainableModel`), and name it in `registry.py`. The trainer, the evaluation, the Recommender and the command line
-then serve it.
+To add a model, write one file with a config (a `ModelConfig`) and a module (a `CountingModel` or a `TrainableModel`),
+and add its name to `registry.py`. The trainer, the evaluation, the Recommender and the command line then work with it.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
+from segue.errors import ConfigError
 from segue.models.scores import ItemScores
 from segue.settings import Settings
 
@@ -31,74 +31,102 @@ M = TypeVar("M", bound=nn.Module)
 class ModelConfig(Settings, ABC):
     """Settings of a model: frozen, checked, and the same in Python, YAML and on the command line.
 
-    A field's type says its range (`segue.settings`); rules that concern several fields are written in `check`.
+    The type of a field gives its range (`segue.settings`). Rules on several fields belong in `check`.
     """
 
     name: ClassVar[str]
     task: ClassVar[str] = "next-items"
-    """Name of the task that the model is made for: "next-items", "sessions" or "ratings". It gives the defaults."""
+    """Name of the task of the model: "next-items", "sessions" or "ratings". The task has the defaults."""
     formerly: ClassVar[Mapping[str, Any]] = {}
     """Values to assume for settings missing from older saved files."""
+    published_training: ClassVar[Mapping[str, Any]] = {}
+    """Options of the training that belong to `as_published`."""
+
+    @classmethod
+    def as_published(cls) -> Self:
+        """Return the settings of the paper or of its program.
+
+        Raises
+        ------
+        ConfigError
+            The model has none.
+        """
+        raise ConfigError(f"{cls.name} has no published setting: give its options one by one.")
 
     def resolved(self, dataset: Dataset) -> Self:
-        """The same settings, with those that depend on the data filled in from the visible interactions."""
+        """Return the settings, with those that depend on the data filled in from the visible interactions."""
         return self
 
     @abstractmethod
     def build(self, n_users: int, n_items: int) -> Model:
-        """A new module for this many users and items, with weights drawn from torch's global generator."""
+        """Return a new module for this many users and items, with weights from torch's global generator."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain data, with the `name`, and for a model from outside of segue with the `class`."""
+        """Return the settings and the `name` as plain data; for a model from outside of segue, also the `class`."""
         own = {} if type(self).__module__.startswith("segue.") else {"class": self.import_path()}
         return {"name": self.name, **own, **super().to_dict()}
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; an unknown setting is a ConfigError that names the nearest known one."""
+        """Return the config of a result of `to_dict`; an unknown setting raises a ConfigError."""
         return super().from_dict({key: value for key, value in settings.items() if key not in ("name", "class")})
 
     @classmethod
     def import_path(cls) -> str:
-        """The class as "package.module:Class"."""
+        """Return the path of the class, as "package.module:Class"."""
         return f"{cls.__module__}:{cls.__qualname__}"
 
 
 class Attention(NamedTuple):
-    """What a model looked at when it made the queries of n histories.
+    """Attention of the queries of n histories over their items.
 
     Attributes
     ----------
     weights
-        (n, blocks, heads, width) float32: the weight of the item at `places` in each head of each block. Over the items
-        of a history they sum to 1, or to 0 where there was nothing to look at.
+        (n, blocks, heads, width) float32 weight of the item at `places` in each head of each block. The weights of a
+        history sum to 1, or to 0 if it has no items.
     places
-        (n, width) int64 positions in `Histories.items`; -1 where a history has no more.
+        (n, width) int64 positions in `Histories.items`; -1 behind the end of a history.
     """
 
     weights: Tensor
     places: npt.NDArray[np.int64]
 
 
+class Vocabularies(NamedTuple):
+    """Fingerprints of the vocabularies of users and items."""
+
+    users: str
+    items: str
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Vocabularies:
+        """The fingerprints of a Dataset."""
+        return cls(dataset.users.fingerprint, dataset.catalogue.fingerprint)
+
+
 class Model(nn.Module, ABC):
-    """What the Recommender and the evaluation ask of a model. All codes; no raw ids.
+    """Interface between a model and the Recommender or the evaluation. It uses codes, never raw ids.
 
     Parameters
     ----------
     config
-        The model's settings.
+        Settings of the model.
     n_users, n_items
-        Sizes of the vocabularies; codes run from 1 to these, 0 is nobody and nothing.
+        Sizes of the vocabularies. Codes start at 1; code 0 is an unknown user or padding.
     """
 
     max_history: int | None = None
-    """How many of a history's newest items matter to `queries`; None = all."""
+    """Number of newest items of a history that the queries depend on; None = all."""
 
     personal: ClassVar[bool] = False
-    """Whether `queries` depend on who the user is, and not on the history alone."""
+    """True if the queries depend on the user, not only on the history."""
 
     needs_history: ClassVar[bool] = True
-    """Whether there must be a history to answer from; False: even an unknown user without one is answered."""
+    """True if the model needs a history. False if it has scores even for an unknown user without history."""
+
+    vocabularies: Vocabularies | None = None
+    """Fingerprints of the vocabularies that the model was fitted with; None until a Recommender is made of it."""
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
         super().__init__()
@@ -108,36 +136,35 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def inputs(self, histories: Histories) -> Any:
-        """A named tuple of tensors on the CPU: all that `encode` must know of n histories.
+        """Return the inputs of `encode` for n histories, as a named tuple of tensors on the CPU.
 
-        Arrays in, tensors out; nothing is written, and no weight is read. Histories are not empty if the model
-        `needs_history`.
+        The method changes nothing and reads no weight. Histories are not empty if the model `needs_history`.
         """
 
     @abstractmethod
     def encode(self, inputs: Any) -> Tensor:
-        """Queries (n, …), all that is needed to score items, from a named tuple that `inputs` made.
+        """Return the queries (n, …), from which items are scored, for a result of `inputs`.
 
-        A function of tensors and weights without data-dependent Python, so that it can be exported (`torch.export`).
-        Models whose steps depend on the lengths of baskets say so.
+        The method is a function of tensors and weights without data-dependent Python, so that `torch.export` can export
+        it. A model with steps that depend on the lengths of baskets says so.
         """
 
     @abstractmethod
     def scores(self) -> ItemScores:
-        """The scores of items as the weights are now; later changes of the weights may or may not show in them."""
+        """Return the scores of items for the current weights. Later changes of the weights may not reach them."""
 
     def item_vectors(self) -> Tensor | None:
-        """Vectors (n_items + 1, width) whose cosine says how alike two items are, or None if there are none."""
+        """Vectors (n_items + 1, width), whose cosine is the similarity of two items; None if the model has none."""
         return None
 
     def attention(self, histories: Histories) -> Attention | None:
-        """Attention of the queries of n histories over their items, or None if the model has no attention."""
+        """Attention of the queries of n histories over their items; None if the model has no attention."""
         return None
 
     def prepare(self, dataset: Dataset) -> None:
-        """Keep what the model must know of the visible interactions before it is trained: usual gap, known users, ….
+        """Store facts of the visible interactions that the model needs: the usual gap, the known users, ….
 
-        Called once, before `examples`. Nothing else writes to the model but the trainer and `count`.
+        It is called once, before `examples`. Apart from it, only the trainer and `count` change the model.
         """
 
     def fault(self) -> str | None:
@@ -155,10 +182,10 @@ class Model(nn.Module, ABC):
         return None
 
     def frozen(self) -> Self:
-        """A twin that shares the model's tensors and answers without dropout, whatever mode the model is in.
+        """Return a twin in evaluation mode that shares the tensors of the model, whatever mode the model is in.
 
-        What asking needs is computed once, here (`settle` of every part), so that asking writes nothing: a twin may
-        be asked by any number of threads. The tensors are the model's own; do not train it while the twin answers.
+        Everything that scoring needs is computed here, by `settle` of every part. Scoring then writes nothing, so any
+        number of threads can use the twin. Do not train the model while the twin is in use, since they share tensors.
         """
         twin = _twin(self, {})
         with torch.no_grad():
@@ -168,15 +195,22 @@ class Model(nn.Module, ABC):
                     settle()
         return twin
 
+    def other_vocabularies(self, dataset: Dataset) -> list[str]:
+        """Vocabularies of a Dataset, "users" or "items", other than those of the fit; none if that is not known."""
+        if self.vocabularies is None:
+            return []
+        pairs = zip(Vocabularies._fields, self.vocabularies, Vocabularies.of(dataset), strict=True)
+        return [name for name, own, other in pairs if own != other]
+
     @property
     def device(self) -> torch.device:
-        """Where the module's tensors are."""
+        """Device of the tensors of the module."""
         tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
 
 
 class CountingModel(Model):
-    """A model that is fitted in one pass over the data, without gradients."""
+    """Model that is fitted in one pass over the data, without gradients."""
 
     @abstractmethod
     def count(self, dataset: Dataset) -> None:
@@ -184,18 +218,18 @@ class CountingModel(Model):
 
 
 class Examples(Protocol):
-    """The units of training that a model makes of a Dataset; the trainer shuffles and groups them.
+    """Training units that a model makes of a Dataset; the trainer shuffles and groups them.
 
     Attributes
     ----------
     lengths
-        (n,) how long each unit is: batches hold units of like length.
+        (n,) length of each unit; a batch has units of similar length.
     weights
         (n,) number of terms that each unit adds to the loss; the trainer divides the summed loss by their sum.
     usual_batch
-        How many units, on average, make a step where the options of the training name no number.
+        Average number of units in a step, if the options of the training have no `batch_size`.
     usual_averaging
-        How much of the mean of the weights stays when an epoch is added, where the options name no share.
+        Decay of the mean of the weights over epochs, if the options have no `averaging`.
     """
 
     lengths: npt.NDArray[np.int64]
@@ -204,50 +238,53 @@ class Examples(Protocol):
     usual_averaging: float
 
     def batch(self, index: npt.NDArray[np.int64], generator: np.random.Generator) -> Any:
-        """A named tuple of tensors for the units at `index`, with all randomness taken from `generator`."""
+        """Return a named tuple of tensors for the units at `index`; all randomness comes from `generator`."""
 
 
 class TrainableModel(Model):
-    """A model fitted by gradient steps. `forward(batch)` is the loss, summed over the batch's terms."""
+    """Model that is fitted by gradient steps. `forward(batch)` is the loss, summed over the terms of the batch."""
 
     @abstractmethod
     def examples(self, dataset: Dataset) -> Examples:
-        """The training units of the visible interactions.
+        """Return the training units of the visible interactions.
 
         Raises
         ------
         TrainingError
-            There is nothing to learn from.
+            The Dataset has nothing to learn from.
         """
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
-        """Tables of which a step reads single rows, and how many, with so many units and terms of the loss."""
+        """Number of rows that a step reads of each table, for a number of units and of terms of the loss.
+
+        Tables that a step reads as a whole are left out.
+        """
         return {}
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:
-        """The summed loss of a batch made by `examples(...).batch`, a scalar."""
+        """Summed loss (a scalar) of a batch from `examples(...).batch`."""
 
 
-def _twin(module: M, made: dict[int, Any]) -> M:
-    """A copy of a module and of its parts, in evaluation mode, around the same memory.
+def _twin(module: M, twins: dict[int, Any]) -> M:
+    """Copy a module and its parts, in evaluation mode, on the same memory.
 
-    `made` holds the twins of modules and parameters so far, by id, so that what is shared stays shared.
+    `twins` maps the ids of modules and parameters to their twins so far, so that shared ones stay shared.
     """
-    if id(module) in made:
-        known: M = made[id(module)]
-        return known
-    twin = made[id(module)] = copy.copy(module)
+    if id(module) in twins:
+        existing: M = twins[id(module)]
+        return existing
+    twin = twins[id(module)] = copy.copy(module)
 
     def shared(parameter: nn.Parameter | None) -> nn.Parameter | None:
-        if parameter is not None and id(parameter) not in made:
-            made[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-        return made.get(id(parameter))
+        if parameter is not None and id(parameter) not in twins:
+            twins[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        return twins.get(id(parameter))
 
-    twin.__dict__["_parameters"] = {name: shared(one) for name, one in module._parameters.items()}
+    twin.__dict__["_parameters"] = {name: shared(parameter) for name, parameter in module._parameters.items()}
     twin.__dict__["_buffers"] = dict(module._buffers)
     twin.__dict__["_modules"] = {
-        name: None if part is None else _twin(part, made) for name, part in module._modules.items()
+        name: None if part is None else _twin(part, twins) for name, part in module._modules.items()
     }
     twin.__dict__["training"] = False
     return twin

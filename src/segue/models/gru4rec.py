@@ -1,18 +1,18 @@
-"""GRU4Rec: a recurrent net over a user's items, with ranking losses over shared negatives.
+"""GRU4Rec: a recurrent network over the items of a user, with ranking losses over shared negatives.
 
 Hidasi & Karatzoglou, *Recurrent Neural Networks with Top-k Gains for Session-based Recommendations* (CIKM 2018); Hidasi
-et al., *Session-based Recommendations with Recurrent Neural Networks* (ICLR 2016). The items' input and output vectors
-are one table ("constrained embedding" in the authors' program). Here a batch holds whole windows of histories, and the
-gradient flows through all of their steps; the authors run sessions in parallel, step by step, and cut the gradient
-after each. Negatives are shared by the batch as in `SharedNegatives`: uniform ones and targets of the batch, in place
-of the authors' draws by a power of the popularity.
+et al., *Session-based Recommendations with Recurrent Neural Networks* (ICLR 2016). The items have one
+table for input and output vectors ("constrained embedding" in the authors' program). Here a batch has whole windows of
+histories, and the gradient flows through all of their steps; the authors run sessions in parallel, step by step, and
+cut the gradient after each step. The batch shares its negatives, as in `SharedNegatives`: uniform ones, and targets of
+the batch. The authors draw by a power of the popularity instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,7 @@ from segue.models.similarity import Similarity
 from segue.nn import losses
 from segue.nn.dropout import Dropout
 from segue.nn.recurrence import GRU
-from segue.settings import Count, Penalty, Share, ShareBelowOne
+from segue.settings import Count, Negatives, Penalty, Share, ShareBelowOne
 
 TopKLoss = Literal["cross-entropy", "bpr-max", "top1-max", "bpr", "top1"]
 
@@ -47,7 +47,7 @@ _RANKING: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class GRU4Rec(ModelConfig):
-    """A gated recurrent net over a user's items; the next item is scored against the same item table.
+    """Gated recurrent network over the items of a user; the same item table scores the next item.
 
     Examples
     --------
@@ -56,6 +56,12 @@ class GRU4Rec(ModelConfig):
     """
 
     name: ClassVar[str] = "gru4rec"
+    published_training: ClassVar[Mapping[str, Any]] = {
+        "optimizer": "adagrad",
+        "learning_rate": 0.05,
+        "batch_size": 32,
+        "averaging": 0.0,
+    }
 
     width: Count = 64
     """Width of the item vectors and of the hidden states."""
@@ -68,11 +74,11 @@ class GRU4Rec(ModelConfig):
     dropout_input: ShareBelowOne = 0.2
     """Dropout of the item vectors that are read."""
     dropout_hidden: ShareBelowOne = 0.2
-    """Dropout of the hidden states that are scored, and between layers."""
+    """Dropout of the hidden states before scoring and between layers."""
     loss: TopKLoss = "cross-entropy"
     """Loss of the next item: cross-entropy, bpr-max, top1-max, bpr or top1."""
-    negatives: Count = 512
-    """Negatives that all positions of a batch share."""
+    negatives: Negatives = 512
+    """Number of negatives, which all positions of a batch share."""
     in_batch: Share = 0.5
     """Share of the negatives drawn from the batch's targets; the others are uniform."""
     logq: bool = True
@@ -80,11 +86,11 @@ class GRU4Rec(ModelConfig):
     bpr_penalty: Penalty = 1.0
     """Penalty of bpr-max on the squared scores of the negatives."""
     elu: Penalty = 0.0
-    """Slope of the exponential linear unit that bpr-max puts on the scores; 0 leaves it out."""
+    """Slope of the exponential linear unit on the scores of bpr-max; 0 leaves it out."""
 
     @classmethod
     def as_published(cls, width: int = 100, dropout: float = 0.0, max_length: int = 50) -> Self:
-        """The paper's best loss, bpr-max with ELU(0.5), 2,048 negatives and constrained embedding."""
+        """Return the best settings of the paper: bpr-max with ELU(0.5), 2,048 negatives and constrained embedding."""
         return cls(
             width=width,
             max_length=max_length,
@@ -96,12 +102,12 @@ class GRU4Rec(ModelConfig):
         )
 
     def build(self, n_users: int, n_items: int) -> GRU4RecModel:
-        """A new module with random weights."""
+        """Return a new module with random weights."""
         return GRU4RecModel(self, n_users, n_items)
 
 
 class GRU4RecModel(TrainableModel):
-    """The module of `GRU4Rec`.
+    """Module of `GRU4Rec`.
 
     hₜ = GRU(E[itemₜ], hₜ₋₁); score(i) = ⟨hₜ, E[i]⟩ + b[i], through an ELU if the loss has one.
     """
@@ -122,7 +128,7 @@ class GRU4RecModel(TrainableModel):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Weights uniform in ±√(6 / (inputs + outputs)), as in the authors' program; biases 0."""
+        """Draw weights uniform in ±√(6 / (inputs + outputs)), as in the authors' program; biases are 0."""
         nn.init.xavier_uniform_(self.items.weight)
         nn.init.zeros_(self.biases.weight)
         for name, parameter in self.recurrent.named_parameters():
@@ -132,21 +138,21 @@ class GRU4RecModel(TrainableModel):
                 for gate in parameter.chunk(3):
                     nn.init.xavier_uniform_(gate)
 
-    # ---- training -----------------------------------------------------------------------------------------------
+    # ---- training ---------------------------------------------------------------------------------------------------
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
-        """The windows that the settings ask for."""
+        """Return windows of the histories according to the settings."""
         return NextItemExamples(dataset, self.config.max_length, self.negatives, windows=self.config.windows)
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
-        """Rows of the item table: inputs, targets and negatives; rows of the biases: targets and negatives."""
+        """Rows of the item table (inputs, targets and negatives) and of the biases (targets and negatives)."""
         scored = terms + self.config.negatives
         return {self.items: scored + terms, self.biases: scored}
 
     def forward(self, batch: NextItemBatch) -> Tensor:
-        """The summed loss over all targets of the batch."""
+        """Summed loss over all targets of the batch."""
         inputs, scored = self.negatives.look_up(self.items, batch)
-        states = self.hidden_states(inputs).flatten(0, 1).index_select(0, batch.where)
+        states = self.hidden_states(inputs).flatten(0, 1).index_select(0, batch.positions)
         states = self.dropout_hidden(states)
         n = len(batch.targets)
         targets, negatives = torch.split(scored, [n, len(scored) - n])
@@ -155,7 +161,7 @@ class GRU4RecModel(TrainableModel):
         return self.loss((states * targets).sum(-1) + of_targets, torch.addmm(of_negatives, states, negatives.T), batch)
 
     def loss(self, targets: Tensor, negatives: Tensor, batch: NextItemBatch) -> Tensor:
-        """The summed loss of the scores of targets (n,) and shared negatives (n, k)."""
+        """Summed loss of the scores of targets (n,) and shared negatives (n, k)."""
         config = self.config
         hits = losses.shared_hits(batch.targets, batch.negatives)
         if config.loss == "cross-entropy":
@@ -169,16 +175,16 @@ class GRU4RecModel(TrainableModel):
         return _RANKING[config.loss](targets, negatives, counted)
 
     def hidden_states(self, vectors: Tensor) -> Tensor:
-        """Item vectors (b, length, width) → hidden states (b, length, width) after each of them."""
+        """Hidden states (b, length, width) after each of the item vectors (b, length, width)."""
         states: Tensor = self.dropout_input(vectors)
         for number, layer in enumerate(self.recurrent):
             states = layer(self.dropout_hidden(states) if number else states)
         return states
 
-    # ---- answers ------------------------------------------------------------------------------------------------
+    # ---- scoring ----------------------------------------------------------------------------------------------------
 
     def inputs(self, histories: Histories) -> HistoryInputs:
-        """The newest items of each history."""
+        """Return the newest items of each history."""
         return history_inputs(histories, self.config.max_length)
 
     def encode(self, inputs: HistoryInputs) -> Tensor:
@@ -188,7 +194,7 @@ class GRU4RecModel(TrainableModel):
         return F.pad(states.gather(1, last)[:, 0], (0, 1), value=1.0)
 
     def scores(self) -> ProductScores:
-        """Products with the item vectors, plus the biases. An ELU would leave their order as it is."""
+        """Products with the item vectors, plus the biases. The ELU is left out, as it does not change the order."""
         return ProductScores(torch.cat([self.items.weight, self.biases.weight], dim=1))
 
     def item_vectors(self) -> Tensor:

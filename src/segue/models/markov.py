@@ -1,8 +1,8 @@
-"""Item-to-item Markov: what followed what.
+"""Item-to-item Markov model: counts of transitions between items.
 
-A history is continued by what followed its newest items in the histories of others. Counts are shrunk towards
-popularity by a Dirichlet prior (MacKay & Peto, *A hierarchical Dirichlet language model*, 1995; here the prior mean is
-the popularity), so an item that nothing has followed yet falls back to popularity of itself.
+Items score high if they often followed the newest items of a history in other histories. A Dirichlet prior shrinks the
+counts towards popularity (MacKay & Peto, *A hierarchical Dirichlet language model*, 1995; here the prior mean is the
+popularity). So after an item without transitions the scores are the popularity.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _CHUNK = 1 << 24
 
 @dataclass(frozen=True)
 class Markov(ModelConfig):
-    """Item-to-item Markov: scores are smoothed probabilities of what comes next after the newest items.
+    """Item-to-item Markov model: scores are smoothed probabilities of the next item after the newest items.
 
-    With c(a, b) = the sum of decay^(d-1) over all times that b came d ≤ steps positions after a, and p(b) the
-    popularity of b,
+    Let c(a, b) be the sum of decay^(d-1) over all cases of b at d ≤ steps positions after a, and p(b) the popularity of
+    b. Then
 
     P(b | a) = (c(a, b) + smoothing · p(b)) / (Σ c(a, ·) + smoothing)
 
-    and a history's score for b is the mean of P(b | a) over its newest `steps` items a, weighted by decay^(d-1) for the
-    d-th newest. `steps=1` is the first-order Markov chain.
+    The score of b for a history is the mean of P(b | a) over its newest `steps` items a, weighted by decay^(d-1) for
+    the d-th newest. `steps=1` is the first-order Markov chain.
     """
 
     steps: Count = 3
-    """Largest distance of two items that count as a transition, and number of newest items that are read."""
+    """Largest distance between two items of a transition, and number of newest items that are read."""
 
     decay: ShareAboveZero = 0.5
-    """Weight of each further position relative to the one before; 1 weighs all alike."""
+    """Weight of each further position relative to the one before; with 1 all weigh the same."""
 
     smoothing: Positive = 5.0
     """Strength of the pull towards popularity, in observed transitions."""
@@ -62,25 +62,25 @@ class MarkovInputs(NamedTuple):
     Attributes
     ----------
     newest
-        (n, steps) int64, newest first, 0 if the history is shorter.
+        (n, steps) int64 items, newest first; 0 if the history is shorter.
     """
 
     newest: Tensor
 
 
 class MarkovModel(CountingModel):
-    """Sparse transition counts, densified only for the batch and the items that are asked for.
+    """Sparse transition counts, made dense only for the users and items of a batch.
 
     Buffers
     -------
     pairs
-        (n_pairs,) int64, ascending: (code of a) × (n_items + 1) + (code of b) of every pair that was seen.
+        (n_pairs,) int64 key of every observed pair, ascending: (code of a) × (n_items + 1) + (code of b).
     counts
-        (n_pairs,) float32: c(a, b).
+        (n_pairs,) float32 counts c(a, b).
     totals
-        (n_items + 1,) float32: Σ c(a, ·).
+        (n_items + 1,) float32 sums Σ c(a, ·).
     shares
-        (n_items + 1,) float32: popularity p.
+        (n_items + 1,) float32 popularity p.
     """
 
     pairs: Tensor
@@ -98,7 +98,7 @@ class MarkovModel(CountingModel):
         self.register_buffer("shares", torch.zeros(n_items + 1))
 
     def count(self, dataset: Dataset) -> None:
-        """Count what followed what among the visible interactions."""
+        """Count the transitions between the visible interactions."""
         side = self.n_items + 1
         pairs, counts = count_pairs(dataset, self.steps, self.decay)
         totals = np.bincount(pairs // side, counts, minlength=side)
@@ -111,21 +111,21 @@ class MarkovModel(CountingModel):
     def inputs(self, histories: Histories) -> MarkovInputs:
         """The newest items of each history."""
         cut = histories.last(self.steps)
-        place = cut.ends[:, None] - 1 - np.arange(self.steps)
-        inside = place >= cut.starts[:, None]
-        newest = np.where(inside, cut.items[np.where(inside, place, 0)], 0).astype(np.int64)
+        position = cut.ends[:, None] - 1 - np.arange(self.steps)
+        inside = position >= cut.starts[:, None]
+        newest = np.where(inside, cut.items[np.where(inside, position, 0)], 0).astype(np.int64)
         return MarkovInputs(torch.from_numpy(newest))
 
     def encode(self, inputs: MarkovInputs) -> Tensor:
-        """The newest items (n, steps) themselves: all that scores depend on."""
+        """Return the newest items (n, steps), on which the scores depend."""
         return inputs.newest
 
     def scores(self) -> TransitionScores:
-        """Smoothed probabilities of what follows the newest items."""
+        """Smoothed probabilities of the next item after the newest items."""
         return TransitionScores(self)
 
     def item_vectors(self) -> Tensor:
-        """Sparse COO (n_items + 1, n_items + 1), P without smoothing: items are alike if the same followed them."""
+        """Sparse COO (n_items + 1, n_items + 1) of P without smoothing: similar items have similar successors."""
         side = self.n_items + 1
         rows, columns = self.pairs // side, self.pairs % side
         values = self.counts / self.totals[rows]
@@ -144,7 +144,7 @@ class MarkovModel(CountingModel):
         return None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # How many pairs there are depends on the data: make room for what is about to be loaded.
+        # The number of pairs depends on the data: make buffers of the size to load.
         saved = state_dict.get(f"{prefix}pairs"), state_dict.get(f"{prefix}counts")
         if saved[0] is not None and saved[1] is not None and saved[0].shape == saved[1].shape:
             self.pairs = self.pairs.new_empty(saved[0].shape)
@@ -168,11 +168,11 @@ class TransitionScores(ItemScores):
         torch.mul((factors.sum(1) * self.smoothing)[:, None], self.shares[start:stop], out=out)
         rows = torch.arange(len(queries), device=queries.device)
         for newest, factor in zip(queries.unbind(1), factors.unbind(1), strict=True):
-            place, lengths = self._row_slices(newest, start, stop)
+            position, lengths = self._row_slices(newest, start, stop)
             row = torch.repeat_interleave(rows, lengths)
-            column = self.pairs[place] % self._side - start
+            column = self.pairs[position] % self._side - start
             # Within one step a (row, column) occurs once, so this is exact and in the same order on every device.
-            out.index_put_((row, column), factor[row] * self.counts[place], accumulate=True)
+            out.index_put_((row, column), factor[row] * self.counts[position], accumulate=True)
         return out
 
     def of(self, queries: Tensor, items: Tensor) -> Tensor:
@@ -184,34 +184,34 @@ class TransitionScores(ItemScores):
         return scores
 
     def _factors(self, queries: Tensor) -> Tensor:
-        """(batch, steps): each newest item's weight, over its total with the prior's."""
+        """Weight (batch, steps) of each newest item, divided by its total and that of the prior."""
         weights = self.decay ** torch.arange(self.steps, device=queries.device, dtype=torch.float32)
         weights = weights * (queries > 0)
         return weights / weights.sum(1, keepdim=True) / (self.totals[queries] + self.smoothing)
 
     def _row_slices(self, newest: Tensor, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        """Places in `pairs` of all (a, b) with a of `newest` (batch,) and start ≤ b < stop, and how many per a."""
+        """Positions in `pairs` of all (a, b), a in `newest` (batch,), start ≤ b < stop, and their number per a."""
         base = newest * self._side
         first = torch.searchsorted(self.pairs, base + start)
         lengths = torch.searchsorted(self.pairs, base + stop) - first
         shift = torch.repeat_interleave(first - lengths.cumsum(0) + lengths, lengths)
         return torch.arange(len(shift), device=newest.device) + shift, lengths
 
-    def _counts_of(self, wanted: Tensor) -> Tensor:
-        """c of `wanted` pairs (batch, n); 0 where a pair was never seen."""
+    def _counts_of(self, keys: Tensor) -> Tensor:
+        """Counts c of the pairs with these keys (batch, n); 0 for a pair that was never observed."""
         if not len(self.pairs):
-            return self.counts.new_zeros(wanted.shape)
-        place = torch.searchsorted(self.pairs, wanted).clamp_(max=len(self.pairs) - 1)
-        return torch.where(self.pairs[place] == wanted, self.counts[place], 0.0)
+            return self.counts.new_zeros(keys.shape)
+        position = torch.searchsorted(self.pairs, keys).clamp_(max=len(self.pairs) - 1)
+        return torch.where(self.pairs[position] == keys, self.counts[position], 0.0)
 
 
 def count_pairs(dataset: Dataset, steps: int, decay: float) -> tuple[Int64, npt.NDArray[np.float64]]:
-    """What followed what: pairs (n,) ascending, coded a × (n_items + 1) + b, and the decayed count (n,) of each.
+    """Observed pairs (n,), ascending and coded a × (n_items + 1) + b, and the decayed count (n,) of each.
 
     Parameters
     ----------
     dataset
-        Its visible interactions are counted.
+        Dataset whose visible interactions are counted.
     steps, decay
         As in `Markov`.
     """
@@ -223,10 +223,11 @@ def count_pairs(dataset: Dataset, steps: int, decay: float) -> tuple[Int64, npt.
     for step in range(1, steps + 1):
         for low in range(0, max(len(items) - step, 0), _CHUNK):
             high = min(low + _CHUNK, len(items) - step)
-            place = np.arange(low, high)
-            place = place[place + step < ends[low:high]]
-            seen, times = np.unique(items[place].astype(np.int64) * side + items[place + step], return_counts=True)
-            pairs, counts = _merge(pairs, counts, seen, times * decay ** (step - 1))
+            position = np.arange(low, high)
+            position = position[position + step < ends[low:high]]
+            keys = items[position].astype(np.int64) * side + items[position + step]
+            more, times = np.unique(keys, return_counts=True)
+            pairs, counts = _merge(pairs, counts, more, times * decay ** (step - 1))
     return pairs, counts
 
 
@@ -236,6 +237,6 @@ def _merge(
     """Add the counts of two ascending lists of pairs."""
     if not len(pairs):
         return more, more_counts
-    union, place = np.unique(np.concatenate([pairs, more]), return_inverse=True)
-    summed = np.bincount(place, np.concatenate([counts, more_counts]), minlength=len(union))
+    union, index = np.unique(np.concatenate([pairs, more]), return_inverse=True)
+    summed = np.bincount(index, np.concatenate([counts, more_counts]), minlength=len(union))
     return union, summed.astype(np.float64, copy=False)

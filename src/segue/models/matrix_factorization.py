@@ -1,7 +1,7 @@
-"""Matrix factorization: a rating is what is usual for the user and the item, plus how well the two go together.
+"""Matrix factorization: a rating is the sum of biases of user and item and the product of their factors.
 
 Koren, Bell & Volinsky, *Matrix Factorization Techniques for Recommender Systems* (Computer, 2009), with biases, fitted
-by alternating least squares: with the items' vectors fixed every user's is a small ridge regression, and vice versa.
+by alternating least squares. With fixed item vectors, each user vector is a small ridge regression, and vice versa.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from segue.models.scores import ProductScores
 from segue.settings import Count, Positive, between
 
 _RATINGS = 1 << 16
-"""Ratings whose factors are held at once, padding included."""
-_SPREAD = 0.1
-"""Standard deviation of the factors that the fit begins with."""
+"""Number of ratings whose factors are held at once, with padding."""
+_INITIAL_DEVIATION = 0.1
+"""Standard deviation of the initial factors."""
 
 
 @dataclass(frozen=True)
 class MatrixFactorization(ModelConfig):
     """Biased matrix factorization by alternating least squares: mean + b_user + b_item + p_user · q_item.
 
-    It minimises, over ratings whose mean is 0 and whose standard deviation is 1,
+    On ratings scaled to mean 0 and standard deviation 1, it minimises
 
     Σ (rating - b_user - b_item - p_user · q_item)² + Σ bias_reg · b² + Σ reg · n^frequency · |p or q|²
 
@@ -44,34 +44,34 @@ class MatrixFactorization(ModelConfig):
     """Number of factors of each user and item."""
 
     reg: Positive = 1.25
-    """Pull of the factors towards 0, on ratings of standard deviation 1."""
+    """Pull of the factors towards 0, for ratings with standard deviation 1."""
 
     frequency: Annotated[float, between(0, 1)] = 0.5
-    """Power of the number of ratings by which the pull grows: 0 pulls all alike, 1 in proportion."""
+    """Exponent of the number of ratings in the pull: 0 pulls all equally, 1 in proportion."""
 
     bias_reg: Positive = 3.0
-    """Pull of the biases towards 0, in ratings."""
+    """Pull of the biases towards 0, as a number of additional average ratings."""
 
     sweeps: Count = 12
-    """Number of times that all users' vectors, then all items', are solved for."""
+    """Number of sweeps; each solves for all user vectors, then for all item vectors."""
 
     name: ClassVar[str] = "matrix-factorization"
     task: ClassVar[str] = "ratings"
 
     def build(self, n_users: int, n_items: int) -> MatrixFactorizationModel:
-        """A module whose item factors are drawn; `count` fits it from there."""
+        """Return a module with random item factors, from which `count` starts."""
         return MatrixFactorizationModel(self, n_users, n_items)
 
 
 class MatrixFactorizationModel(BiasModel):
-    """Biases as in `BiasModel`, and factors whose products say who goes with what.
+    """Biases as in `BiasModel`, plus products of user and item factors.
 
     Buffers
     -------
     user_factors
-        (n_users + 1, width) float32; 0 of the unknown user, and of users and items without ratings.
+        (n_users + 1, width) float32; 0 for the unknown user and for users without ratings.
     item_factors
-        (n_items + 1, width) float32.
+        (n_items + 1, width) float32; 0 for items without ratings.
     """
 
     config: MatrixFactorization
@@ -81,17 +81,17 @@ class MatrixFactorizationModel(BiasModel):
     def __init__(self, config: MatrixFactorization, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         self.register_buffer("user_factors", torch.zeros(n_users + 1, config.width))
-        self.register_buffer("item_factors", torch.randn(n_items + 1, config.width) * _SPREAD)
+        self.register_buffer("item_factors", torch.randn(n_items + 1, config.width) * _INITIAL_DEVIATION)
 
     def count(self, dataset: Dataset) -> None:
-        """Fit biases and factors to the visible ratings, sweep by sweep, from the factors drawn."""
+        """Fit biases and factors to the visible ratings, starting from the random factors."""
         known = training_ratings(dataset)
-        self._note(known)
+        self._set_mean(known)
         scale = float(known.ratings.std()) or 1.0
         targets = torch.from_numpy(((known.ratings - known.ratings.mean()) / scale).astype(np.float32))
         users = _Side(known.users, known.items, targets, self.n_users + 1)
         items = _Side(known.items, known.users, targets, self.n_items + 1)
-        # (n + 1, 1 + width): the bias, then the factors.
+        # Rows (n + 1, 1 + width) of a bias and the factors.
         of_users = torch.zeros(self.n_users + 1, 1 + self.config.width)
         of_items = torch.cat([torch.zeros(self.n_items + 1, 1), self.item_factors.cpu()], dim=1)
         of_items[~self.rated.cpu()] = 0
@@ -104,34 +104,34 @@ class MatrixFactorizationModel(BiasModel):
         self.item_factors.copy_(of_items[:, 1:] * scale**0.5)
 
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:
-        """The mean plus both biases plus the product of the factors, at any moment; no probabilities."""
-        usual = super().rate(users, items, moments).expected
-        return Rated(usual + (self.user_factors[users] * self.item_factors[items]).sum(1), None)
+        """Predict the mean plus both biases plus the product of the factors, at any time; without probabilities."""
+        from_biases = super().rate(users, items, moments).expected
+        return Rated(from_biases + (self.user_factors[users] * self.item_factors[items]).sum(1), None)
 
     def encode(self, inputs: RatingInputs) -> Tensor:
-        """(n, width + 2): the user's factors, the factor 1 of the items' biases, and what the user adds."""
-        return torch.cat([self.user_factors[inputs.asked[:, 0]], super().encode(inputs)], dim=1)
+        """Queries (n, width + 2): user factors, the factor 1 of the item biases, and the term of the user."""
+        return torch.cat([self.user_factors[inputs.users_and_times[:, 0]], super().encode(inputs)], dim=1)
 
     def scores(self) -> ProductScores:
-        """Expected ratings, as products with the items' factors and biases."""
+        """Expected ratings, as products with the item factors and biases."""
         return ProductScores(torch.cat([self.item_factors, self.item_biases[:, None]], dim=1), offset=True)
 
     def item_vectors(self) -> Tensor:
-        """Factors (n_items + 1, width): items are alike if the same people like them more than is usual."""
+        """Factors (n_items + 1, width): items are similar if the same users like them more than the biases say."""
         return self.item_factors
 
 
 class _Side:
-    """The ratings by user, or by item: one ridge regression for each of them.
+    """Ratings grouped by user or by item, with one ridge regression per group.
 
     Parameters
     ----------
     owners, others
-        (n,) int64 codes: whose regression a rating belongs to, and who is on the other side.
+        (n,) int64 codes: the user or item whose regression has the rating, and the other side of the rating.
     targets
-        (n,) float32.
+        (n,) float32 scaled ratings.
     n_codes
-        Number of owners' codes.
+        Number of codes of owners.
     """
 
     def __init__(self, owners: Int64, others: Int64, targets: Tensor, n_codes: int) -> None:
@@ -142,14 +142,14 @@ class _Side:
         self._targets = targets[order]
 
     def solve(self, own: Tensor, other: Tensor, config: MatrixFactorization) -> None:
-        """Replace `own` (codes, 1 + width) by the best answer to `other`; owners without ratings stay as they are."""
+        """Replace `own` (codes, 1 + width) by the solution for `other`; owners without ratings stay as they are."""
         pull = torch.full((1 + config.width,), config.reg)
-        for codes, places, there in self._groups():
-            rows = other[self._others[places]]  # (group, ratings, 1 + width)
-            targets = (self._targets[places] - rows[..., 0]) * there
+        for codes, positions, real in self._groups():
+            rows = other[self._others[positions]]  # (group, ratings, 1 + width)
+            targets = (self._targets[positions] - rows[..., 0]) * real
             rows[..., 0] = 1.0
-            rows *= there[..., None]
-            counts = there.sum(1, keepdim=True).float()
+            rows *= real[..., None]
+            counts = real.sum(1, keepdim=True).float()
             pulls = pull * counts**config.frequency
             pulls[:, 0] = config.bias_reg
             left = rows.mT @ rows
@@ -158,7 +158,10 @@ class _Side:
             own[codes] = torch.cholesky_solve(right, torch.linalg.cholesky(left)).squeeze(2)
 
     def _groups(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Owners of about as many ratings each: codes (g,), places (g, most) of their ratings, and which are there."""
+        """Groups of owners with similar numbers of ratings: codes (g,), and positions (g, most) of their ratings.
+
+        The third array (g, most) is False at padding.
+        """
         order = np.argsort(-self._counts, kind="stable")
         order = order[: np.count_nonzero(self._counts)]
         first = 0
@@ -166,7 +169,7 @@ class _Side:
             most = int(self._counts[order[first]])
             codes = order[first : first + max(1, _RATINGS // most)]
             columns = np.arange(most)
-            there = columns < self._counts[codes, None]
-            places = np.where(there, self._starts[codes, None] + columns, 0)
-            yield torch.from_numpy(codes), torch.from_numpy(places), torch.from_numpy(there)
+            real = columns < self._counts[codes, None]
+            positions = np.where(real, self._starts[codes, None] + columns, 0)
+            yield torch.from_numpy(codes), torch.from_numpy(positions), torch.from_numpy(real)
             first += len(codes)

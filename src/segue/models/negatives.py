@@ -1,4 +1,4 @@
-"""Negatives: items that a user has not taken, drawn without rejection, and items that a whole batch shares."""
+"""Negatives: per user, drawn without rejection from items outside the history, or shared by a batch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from segue.errors import TrainingError
 class Negatives:
     """Uniform draws from the items that are *not* in a user's visible history.
 
-    A user with s distinct items leaves n_items - s others. Draw r among these; the item is the r-th that is missing
-    from the sorted history. In a sorted history h_0 < h_1 < … (counted from 0), h_j - j items are missing before
-    h_j, so the wanted item is r plus the number of j with h_j - j <= r: one binary search per draw, in one flat
-    array for all users.
+    A user with s distinct items leaves n_items - s others. Draw r among these; the item is the r-th one that is missing
+    from the sorted history h_0 < h_1 < … (counted from 0). Before h_j, h_j - j items are missing. So the item is r plus
+    the number of j with h_j - j <= r. This is one binary search per draw, in one flat array for all users.
 
     Raises
     ------
     TrainingError
-        A user has taken every item, so there is nothing to draw.
+        A user has taken every item, so no negative can be drawn.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -42,28 +41,28 @@ class Negatives:
         self.keys = pairs - (np.arange(len(pairs)) - self.first[users])
 
     def draw(self, users: Int64, k: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-        """Item codes (n, k) that are in no history of the `users` (n,), uniform and independent."""
+        """Draw item codes (n, k) outside the histories of the `users` (n,), uniform and independent."""
         drawn = (generator.random((len(users), k)) * self.free[users][:, None]).astype(np.int64)
-        wanted = (users * self.stride)[:, None] + drawn
-        before = np.searchsorted(self.keys, wanted.ravel(), side="right").reshape(wanted.shape)
+        keys = (users * self.stride)[:, None] + drawn
+        before = np.searchsorted(self.keys, keys.ravel(), side="right").reshape(keys.shape)
         return drawn + before - self.first[users][:, None] + 1
 
 
 class SharedNegatives:
-    """Draws that all positions of a batch share: some from its targets, the others uniform over the catalogue.
+    """Negatives shared by all positions of a batch: some from its targets, the others uniform over the catalogue.
 
-    An item that is often a target is often drawn from the batch (Yi et al. 2019), and the uniform draws reach those
-    that never are: mixed negative sampling (Yang et al. 2020). With u uniform draws, b from the batch and p the share
-    of an item among all targets, it is expected u / n_items + b · p times.
+    Draws from the batch hit frequent targets often (Yi et al. 2019), and uniform draws reach all other items: mixed
+    negative sampling (Yang et al. 2020). With u uniform draws, b draws from the batch and p the share of an item among
+    all targets, the expected count of the item is u / n_items + b · p.
 
     Parameters
     ----------
     counts
-        (n_items + 1,) how often each item is a target in training.
+        (n_items + 1,) number of times that each item is a target in training.
     k
-        Draws in all.
+        Number of draws.
     in_batch
-        Share of them that is from the batch, rounded to whole draws.
+        Share of the draws from the batch, rounded to whole draws.
     """
 
     def __init__(self, counts: Int64, k: int, in_batch: float) -> None:
@@ -73,13 +72,13 @@ class SharedNegatives:
         self.shares = counts / max(int(counts.sum()), 1)
 
     def draw(self, targets: Int64, generator: np.random.Generator) -> Int64:
-        """Item codes (k,), with repeats; `targets` (n,) are those of the batch."""
+        """Draw item codes (k,), with repeats; `targets` (n,) are those of the batch."""
         drawn = generator.integers(1, self.n_items + 1, self.uniform)
         if not self.from_batch:
             return drawn
         return np.concatenate([drawn, generator.choice(targets, self.from_batch)])
 
     def log_counts(self, items: Int64) -> npt.NDArray[np.float32]:
-        """Logarithms (n,) of how often each of the items (n,) is expected among the draws."""
+        """Logarithms (n,) of the expected counts of the items (n,) among the draws."""
         expected = self.uniform / self.n_items + self.from_batch * self.shares[items]
         return np.log(expected).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What SASRec and SSE-PT share: training on "what came next" at every position of a history."""
+"""Shared parts of SASRec, SSE-PT and GRU4Rec: training on the next item at every position of a history."""
 
 from __future__ import annotations
 
@@ -25,38 +25,37 @@ Windows = Literal["newest", "all"]
 FORMERLY: dict[str, Any] = {"logq": False, "in_batch": 0.0, "positions": "absolute", "time_bias": False}
 """Values to assume for settings of the encoder and the loss missing from older saved files (`ModelConfig.formerly`)."""
 
-
 _TARGETS_PER_STEP = 3
-"""Times the square root of all targets."""
+"""Targets of a step, as a multiple of the square root of the number of all targets."""
 
 
 class NextItemBatch(NamedTuple):
-    """b windows of histories, with n targets in all; a user may have several.
+    """Batch of b windows of histories with n targets in all; a user may have several windows.
 
     Attributes
     ----------
     users
         (b,) int64 user codes.
     items
-        (b, length) int64 inputs, oldest first, 0 behind the newest.
+        (b, length) int64 input items, oldest first, 0 behind the newest.
     lengths
         (b,) int64 number of inputs of each row.
-    where
+    positions
         (n,) int64 positions of the inputs in `items.flatten()`.
     targets
-        (n,) int64 the item that came after each input.
+        (n,) int64 item after each input.
     negatives
-        (n, k) int64 per position, (k,) shared by the batch, or (0,) when the loss needs none.
+        (n, k) int64 per position, (k,) shared by the batch, or (0,) if the loss needs none.
     log_counts
-        (k,) float32 logarithm of how often each shared negative is expected among them; (0,) without the correction.
+        (k,) float32 logarithms of the expected counts of the shared negatives; (0,) without the correction.
     ages
-        (b, length) int64 how long before the newest input of its row each came; (0,) where times have no part.
+        (b, length) int64 time from each input to the newest input of its row; (0,) for models without times.
     """
 
     users: Tensor
     items: Tensor
     lengths: Tensor
-    where: Tensor
+    positions: Tensor
     targets: Tensor
     negatives: Tensor
     log_counts: Tensor
@@ -65,24 +64,24 @@ class NextItemBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class NextItemLoss:
-    """A loss, its negatives and the similarity that it is computed from, as the config names them.
+    """Loss, its negatives, and the similarity that gives its scores, as in the config.
 
     Parameters
     ----------
     name
         "bce", "gbce", "sampled-softmax" or "softmax".
     negatives
-        k: per position for the first two, shared by the batch for sampled softmax.
+        Number k of negatives: per position for the first two, shared by the batch for sampled softmax.
     calibration
-        t of gBCE.
+        Calibration t of gBCE.
     n_items
         Size of the catalogue.
     similarity
-        Makes scores of hidden states and item vectors.
+        Similarity of hidden states and item vectors.
     logq
-        Whether sampled softmax corrects for how its negatives are drawn.
+        Correct sampled softmax for how its negatives are drawn.
     in_batch
-        Share of its negatives that are drawn from the targets of the batch; the others are uniform over the catalogue.
+        Share of the negatives of sampled softmax drawn from the targets of the batch; the others are uniform.
     """
 
     name: LossName
@@ -95,11 +94,11 @@ class NextItemLoss:
 
     @property
     def per_position(self) -> bool:
-        """Whether every position has negatives of its own, outside its user's history."""
+        """True if every position has its own negatives, outside the history of its user."""
         return self.name in ("bce", "gbce")
 
     def rows_read(self, targets: int) -> int | None:
-        """How many item vectors a step with so many targets reads, repeats counted; None: the whole table."""
+        """Number of item vectors that a step with so many targets reads, with repeats; None for the whole table."""
         if self.name == "softmax":
             return None
         return 2 * targets + self.negatives * (targets if self.per_position else 1)
@@ -107,20 +106,20 @@ class NextItemLoss:
     def __call__(
         self, hidden: Tensor, vectors: Tensor, table: Tensor, batch: NextItemBatch, offset: Tensor | None = None
     ) -> Tensor:
-        """The summed loss at the batch's targets.
+        """Summed loss over the targets of the batch.
 
         Parameters
         ----------
         hidden
             (n, width) hidden states.
         vectors
-            (…, width) item vectors of the targets and, behind them, the negatives.
+            (…, width) item vectors of the targets, then of the negatives.
         table
-            (n_items + 1, width) all item vectors, for the full softmax.
+            (n_items + 1, width) vectors of all items, for the full softmax.
         batch
-            Targets and negatives.
+            Batch with the targets and negatives.
         offset
-            (n,) added to every score of a position; a softmax does not see it.
+            (n,) number to add to every score of a position; it does not change a softmax.
         """
         query = self.similarity.query(hidden)
         if self.name == "softmax":
@@ -145,42 +144,43 @@ class NextItemLoss:
     def look_up(self, table: nn.Embedding, batch: NextItemBatch) -> tuple[Tensor, Tensor]:
         """Vectors of the inputs (b, length, width), and of targets and negatives (…, width).
 
-        One lookup for all of them: each costs a gradient as large as the table, or one sorting of the rows read.
+        All of them are read in one lookup, because each lookup costs a gradient as large as the table or a sort of its
+        rows.
         """
         scored = [] if self.name == "softmax" else [batch.targets, batch.negatives.flatten()]
         codes = torch.cat([batch.items.flatten(), *scored])
-        read = batch.items.numel()
-        # One split: of slices each would have a gradient as large as both together.
-        inputs, others = torch.split(table(codes), [read, len(codes) - read])
+        n_inputs = batch.items.numel()
+        # One split, because each slice would have a gradient as large as both parts together.
+        inputs, others = torch.split(table(codes), [n_inputs, len(codes) - n_inputs])
         return inputs.view(*batch.items.shape, -1), others
 
 
 class NextItemExamples:
-    """Windows of the histories of users with at least two visible interactions, each with its shift by one.
+    """Windows of the histories of users with at least two visible interactions, with the next items as targets.
 
     Parameters
     ----------
     dataset
-        The training view.
+        Training view of the Dataset.
     max_length
-        Inputs per window, at most.
+        Largest number of inputs of a window.
     loss
-        Says which negatives are needed.
+        Loss, which decides the negatives.
     windows
-        "newest": one window per user, the newest part of the history. "all": as many as it takes for every interaction
-        but the first to be a target once; counted from the newest, so that only the oldest may be short.
+        "newest": one window per user, the newest part of the history. "all": enough windows to make every interaction
+        except the first a target once. They are counted from the newest item, so only the oldest window may be short.
     random_window
-        Probability that a history longer than the window gives a random stretch of it instead of its newest part
-        (SSE-PT++, Wu et al. 2020).
+        Probability of a random stretch in place of the newest part, for histories longer than the window (SSE-PT++, Wu
+        et al. 2020).
     with_times
-        Whether batches say how old their inputs are.
+        Add the ages of the inputs to batches.
 
     Raises
     ------
     TrainingError
         No user has two interactions.
     DataError
-        Times are asked for, and the Dataset has none.
+        `with_times` is set, and the Dataset has no times.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class NextItemExamples:
         self.ends: Int64 = dataset.ends[self.users] - 1 - later
         self.lengths: Int64 = np.minimum(np.repeat(targets, counts) - later, max_length)
         self.weights: Int64 = self.lengths
-        # Both the steps of an epoch and what each learns from grow with the data.
+        # With more data, an epoch has more steps and a step has more targets.
         self.usual_batch = max(1, round(_TARGETS_PER_STEP * len(self.users) / math.sqrt(self.weights.sum())))
         self.usual_averaging = 0.9
         self.with_times = with_times
@@ -219,14 +219,14 @@ class NextItemExamples:
         self.shared = self._shared() if loss.name == "sampled-softmax" else None
 
     def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
-        """The windows of the units at `index`, with negatives."""
+        """Return the windows of the units at `index`, with negatives."""
         users, lengths = self.users[index], self.lengths[index]
         ends = self.ends[index] - self._slack(users, lengths, generator)
         starts = ends - lengths
         inputs = Histories(users, self.dataset.items, starts, ends, self.dataset.times if self.with_times else None)
         width = int(lengths.max())
         zeros = np.zeros(len(index), dtype=np.int64)
-        where = positions(zeros, lengths) + rows_of(zeros, lengths) * width
+        input_positions = positions(zeros, lengths) + rows_of(zeros, lengths) * width
         targets = self.dataset.items[positions(starts + 1, ends + 1)].astype(np.int64)
         negatives, log_counts = self._draw(users, lengths, targets, generator)
         ages = inputs.ages(width)
@@ -234,7 +234,7 @@ class NextItemExamples:
             users,
             inputs.padded(width),
             lengths,
-            where,
+            input_positions,
             targets,
             negatives,
             log_counts,
@@ -243,7 +243,7 @@ class NextItemExamples:
         return NextItemBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
     def _slack(self, users: Int64, lengths: Int64, generator: np.random.Generator) -> Int64 | int:
-        """How far before the end of each history its window ends."""
+        """Distance from the end of each window to the end of its history."""
         if not self.random_window:
             return 0
         room = self.dataset.lengths[users] - 1 - lengths
@@ -253,47 +253,50 @@ class NextItemExamples:
     def _draw(
         self, users: Int64, lengths: Int64, targets: Int64, generator: np.random.Generator
     ) -> tuple[Int64, npt.NDArray[np.float32]]:
-        """Negatives, and the logarithms of how often each of them is expected if the loss asks for these."""
-        nothing = np.zeros(0, dtype=np.float32)
+        """Negatives, and the logarithms of their expected counts if the loss needs them."""
+        none = np.zeros(0, dtype=np.float32)
         if self.shared is not None:
             drawn = self.shared.draw(targets, generator)
-            return drawn, self.shared.log_counts(drawn) if self.loss.logq else nothing
+            return drawn, self.shared.log_counts(drawn) if self.loss.logq else none
         if self.negatives is None:
-            return np.zeros(0, dtype=np.int64), nothing
-        return self.negatives.draw(np.repeat(users, lengths), self.loss.negatives, generator), nothing
+            return np.zeros(0, dtype=np.int64), none
+        return self.negatives.draw(np.repeat(users, lengths), self.loss.negatives, generator), none
 
     def _shared(self) -> SharedNegatives:
-        """Of popularity, what is a target in an epoch; with random windows, whatever may become one."""
-        if not self.loss.in_batch:  # then none of it counts
-            nothing = np.zeros(self.dataset.n_items + 1, dtype=np.int64)
-            return SharedNegatives(nothing, self.loss.negatives, 0.0)
-        shown = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
+        """Shared negatives, with the counts of the targets of an epoch.
+
+        With random windows the counts are those of all possible targets.
+        """
+        if not self.loss.in_batch:  # all draws are uniform
+            no_counts = np.zeros(self.dataset.n_items + 1, dtype=np.int64)
+            return SharedNegatives(no_counts, self.loss.negatives, 0.0)
+        lengths = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
         ends = self.ends + 1
-        targets = self.dataset.items[positions(ends - shown, ends)]
+        targets = self.dataset.items[positions(ends - lengths, ends)]
         counts = np.bincount(targets, minlength=self.dataset.n_items + 1)
         return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch)
 
 
-def places(lengths: Tensor, width: int, max_length: int) -> Tensor:
-    """Rows (b, width) of a position table for rows with the given lengths (b,): the newest input has the last one."""
+def position_rows(lengths: Tensor, width: int, max_length: int) -> Tensor:
+    """Rows (b, width) of the position table for inputs of these lengths (b,). The newest input has the last row."""
     steps = torch.arange(width, device=lengths.device)
     return (steps + (max_length - lengths)[:, None]).clamp_(max=max_length - 1)
 
 
 class HistoryInputs(NamedTuple):
-    """n histories as an encoder of items reads them.
+    """Inputs of an encoder for n histories.
 
     Attributes
     ----------
     users
         (n,) int64 user codes; 0 = unknown.
     items
-        (n, length) int64 the newest items, oldest first, 0 behind the newest.
+        (n, length) int64 newest items, oldest first, 0 behind the newest.
     lengths
         (n,) int64 number of items in each row, from 1.
     ages
-        (n, length) int64 time from each item to the newest of its row; -1 in rows without times. (n, 0) for a model
-        that reads no times.
+        (n, length) int64 time from each item to the newest of its row; -1 in rows without times. (n, 0) for models
+        without times.
     """
 
     users: Tensor
@@ -302,12 +305,12 @@ class HistoryInputs(NamedTuple):
     ages: Tensor
 
     def to(self, device: torch.device) -> HistoryInputs:
-        """The same on a device."""
+        """Return the inputs on a device."""
         return HistoryInputs(*(tensor.to(device) for tensor in self))
 
 
 def history_inputs(histories: Histories, length: int, with_times: bool = False) -> HistoryInputs:
-    """The newest `length` items of n histories, with their ages if a model reads times."""
+    """Newest `length` items of n histories, with their ages if `with_times`."""
     lengths = np.minimum(histories.lengths, length)
     width = int(lengths.max())
     ages = histories.ages(width) if with_times else np.zeros((len(lengths), 0), dtype=np.int64)
@@ -318,10 +321,9 @@ def history_inputs(histories: Histories, length: int, with_times: bool = False) 
 
 
 def usual_gap(dataset: Dataset) -> int:
-    """The median time from one visible interaction of a user to the next, those at the same moment apart; 1 if there
-    is none.
+    """Median time from one visible interaction of a user to the next one at another time; 1 if there is none.
 
-    Of two middle ones the smaller, so that in another unit it is the same time exactly.
+    Of two middle values it takes the smaller, so that the result in another unit is exactly the same time.
     """
     assert dataset.times is not None
     ends = dataset.ends[dataset.lengths > 0]

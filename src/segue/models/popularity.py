@@ -1,4 +1,4 @@
-"""The baselines that answer everyone alike: the most popular items, of all time or lately."""
+"""Baselines that rank the most popular items for every user: of all time, or recent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from segue.settings import Positive
 
 @dataclass(frozen=True)
 class Popularity(ModelConfig):
-    """Most popular: an item's score is its share of all interactions, the same for all users."""
+    """Most popular: the score of an item is its share of all interactions, the same for every user."""
 
     name: ClassVar[str] = "popularity"
 
@@ -31,12 +31,11 @@ class Popularity(ModelConfig):
 
 @dataclass(frozen=True)
 class RecentPopularity(ModelConfig):
-    """Most popular recently: like `Popularity`, but an interaction weighs less the longer ago it was.
+    """Most popular recently: like `Popularity`, but older interactions have less weight.
 
-    An interaction's age is the share of all interactions that came after it, from 0 (the newest) to almost 1 (the
-    oldest), so bursts, pauses and a stray date do not matter, and neither does the unit of time. Its weight is
-    2^(-age / half_life). In a log without times the order between users is unknown; there the age is the share of the
-    same user's interactions that came after it.
+    The age of an interaction is the share of all interactions after it, from 0 (the newest) to almost 1 (the oldest).
+    So bursts, pauses, stray dates and the unit of time do not matter. The weight is 2^(-age / half_life). In a log
+    without times the order between users is unknown; the age is then the share of the user's own interactions after it.
     """
 
     half_life: Positive = 0.1
@@ -50,7 +49,7 @@ class RecentPopularity(ModelConfig):
 
 
 class PopularityInputs(NamedTuple):
-    """Nothing of n histories but their number.
+    """Inputs of n histories; only their number matters.
 
     Attributes
     ----------
@@ -62,12 +61,12 @@ class PopularityInputs(NamedTuple):
 
 
 class PopularityModel(CountingModel):
-    """One score per item, whoever asks.
+    """One score per item, the same for every user.
 
     Buffers
     -------
     shares
-        (n_items + 1,) float32: each item's share of the (weighted) interactions; together 1, and 0 for code 0.
+        (n_items + 1,) float32 share of each item in the (weighted) interactions; they sum to 1, and code 0 has 0.
     """
 
     max_history = 1
@@ -93,11 +92,11 @@ class PopularityModel(CountingModel):
             self.shares.copy_(torch.from_numpy(_shares(counts)))
 
     def inputs(self, histories: Histories) -> PopularityInputs:
-        """Nothing of the histories but their number."""
+        """Return a factor 1 per history."""
         return PopularityInputs(torch.ones((len(histories), 1)))
 
     def encode(self, inputs: PopularityInputs) -> Tensor:
-        """The factor 1 for every history (n, 1)."""
+        """Return the factors (n, 1)."""
         return inputs.ones
 
     def scores(self) -> ProductScores:
@@ -106,7 +105,7 @@ class PopularityModel(CountingModel):
 
 
 def popularity(dataset: Dataset) -> npt.NDArray[np.float32]:
-    """Each item's share of the visible interactions, (n_items + 1,) float32; 0 for code 0."""
+    """Share (n_items + 1,) float32 of each item in the visible interactions; 0 for code 0."""
     return _shares(dataset.item_counts())
 
 
@@ -116,7 +115,7 @@ def _shares(counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def _ages(visible: Dataset) -> npt.NDArray[np.float64]:
-    """For each interaction of a compact Dataset, the share of interactions after it: of all, or of the user's own."""
+    """Age of each interaction of a compact Dataset: the share of interactions after it, of all or of the user's own."""
     if visible.times is not None:
         ordered = np.sort(visible.times)
         after = len(ordered) - np.searchsorted(ordered, visible.times, side="right")

@@ -1,4 +1,4 @@
-"""The baselines of rating prediction: the mean of all ratings, and what users and items are above or below it."""
+"""Baselines of rating prediction: the mean of all ratings, and the biases of users and items."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from segue.settings import Positive
 Float64 = npt.NDArray[np.float64]
 
 _TOLERANCE = 1e-7
-"""The biases are solved for until what is left of the equations is this small, as a share of what they began with."""
-_STEPS = 200
+"""Norm of the residual at which the solver of the biases stops, as a share of the initial norm."""
+_MOST_STEPS = 200
 
 
 @dataclass(frozen=True)
 class GlobalMean(ModelConfig):
-    """The mean of all ratings, for every user and item: the baseline of all baselines."""
+    """The mean of all ratings, for every user and item: the baseline that every other model must beat."""
 
     name: ClassVar[str] = "global-mean"
     task: ClassVar[str] = "ratings"
@@ -37,14 +37,14 @@ class GlobalMean(ModelConfig):
 
 @dataclass(frozen=True)
 class RatingBias(ModelConfig):
-    """User and item bias: how far a user's ratings, and an item's, lie above the mean of all.
+    """User and item biases: differences of a user's ratings, and of an item's, from the mean of all ratings.
 
-    The rating expected is mean + b_user + b_item, with the biases that minimise
+    The expected rating is mean + b_user + b_item, with the biases that minimise
 
     Σ (rating - mean - b_user - b_item)² + user_reg · Σ b_user² + item_reg · Σ b_item²
 
-    as in Koren, *Factor in the Neighbors* (2010), solved for exactly. An unknown user or item has bias 0. The defaults
-    were chosen on a validation part of MovieLens 100K.
+    as in Koren, *Factor in the Neighbors* (2010). The solution is exact. An unknown user or item has bias 0. The
+    defaults were chosen on a validation part of MovieLens 100K.
     """
 
     user_reg: Positive = 3.0
@@ -62,18 +62,18 @@ class RatingBias(ModelConfig):
 
 
 class BiasModel(RatingModel, CountingModel):
-    """Expects the mean, plus the bias of the user, plus the bias of the item.
+    """Model whose expected rating is the mean, plus the bias of the user, plus the bias of the item.
 
     Buffers
     -------
     mean
-        () float32: of all ratings.
+        () float32 mean of all ratings.
     user_biases
-        (n_users + 1,) float32; 0 for the unknown user, and of users and items without ratings.
+        (n_users + 1,) float32; 0 for the unknown user and for users without ratings.
     item_biases
-        (n_items + 1,) float32.
+        (n_items + 1,) float32; 0 for items without ratings.
     rated
-        (n_items + 1,) bool: which items have a rating in training.
+        (n_items + 1,) bool, True for items with a rating in training.
     """
 
     mean: Tensor
@@ -91,7 +91,7 @@ class BiasModel(RatingModel, CountingModel):
     def count(self, dataset: Dataset) -> None:
         """Fit the mean and, if the config has them, the biases to the visible ratings."""
         known = training_ratings(dataset)
-        self._note(known)
+        self._set_mean(known)
         if isinstance(self.config, RatingBias):
             sizes = self.n_users + 1, self.n_items + 1
             users, items = ridge_biases(known, sizes, (self.config.user_reg, self.config.item_reg))
@@ -99,57 +99,57 @@ class BiasModel(RatingModel, CountingModel):
             self.item_biases.copy_(torch.from_numpy(items))
 
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:
-        """The mean plus both biases, at any moment; no probabilities."""
+        """Predict the mean plus both biases, at any time; without probabilities."""
         return Rated(self.mean + self.user_biases[users] + self.item_biases[items], None)
 
     def unrated(self) -> Tensor:
-        """(n_items + 1,) bool: the items that have no rating in training."""
-        found = ~self.rated
-        found[0] = False
-        return found
+        """Mask (n_items + 1,) bool of the items without ratings in training."""
+        unrated = ~self.rated
+        unrated[0] = False
+        return unrated
 
     def encode(self, inputs: RatingInputs) -> Tensor:
-        """(n, 2): the factor 1 of the items' biases, and what the user adds to every rating."""
-        own = self.mean + self.user_biases[inputs.asked[:, 0]]
+        """Queries (n, 2): the factor 1 of the item biases, and the term of the user for every rating."""
+        own = self.mean + self.user_biases[inputs.users_and_times[:, 0]]
         return torch.stack([torch.ones_like(own), own], dim=1)
 
     def scores(self) -> ProductScores:
-        """Expected ratings, as products with the items' biases."""
+        """Expected ratings, as products with the item biases."""
         return ProductScores(self.item_biases[:, None], offset=True)
 
-    def _note(self, known: TrainingRatings) -> None:
-        """Keep the mean, and which items have ratings."""
+    def _set_mean(self, known: TrainingRatings) -> None:
+        """Store the mean of the ratings, and the items that have ratings."""
         self.mean.fill_(float(known.ratings.mean()))
         self.rated.copy_(torch.from_numpy(np.bincount(known.items, minlength=self.n_items + 1) > 0))
 
 
 def ridge_biases(known: TrainingRatings, sizes: tuple[int, int], regs: tuple[float, float]) -> tuple[Float64, Float64]:
-    """The biases of users and items that minimise the penalised squares of `RatingBias`.
+    """Biases of users and items that minimise the penalised squares of `RatingBias`.
 
     Parameters
     ----------
     known
-        The ratings.
+        Ratings in training.
     sizes
-        Numbers of user codes and of item codes, the unknown ones included.
+        Number of user codes and of item codes, with code 0.
     regs
-        Pull on the users' biases and on the items', above 0.
+        Strength of the penalty on the user biases and on the item biases, above 0.
 
     Returns
     -------
     users, items
-        One bias for each code; 0 where there is no rating.
+        One bias per code; 0 for codes without ratings.
 
     Notes
     -----
-    The normal equations are never written out: conjugate gradients, each equation divided by its own count, need them
-    only multiplied by a vector, which is two sums over the ratings.
+    The matrix of the normal equations is never built. Conjugate gradients need only its product with a vector, which is
+    two sums over the ratings. Dividing each equation by its count preconditions them.
     """
     residuals = known.ratings - known.ratings.mean()
     pull = np.repeat(np.asarray(regs, dtype=np.float64), sizes)
 
     def sums(values: Float64) -> Float64:
-        """Of values per rating, by user and by item."""
+        """Sums of values per rating, by user and then by item."""
         by_user = np.bincount(known.users, values, minlength=sizes[0])
         return np.concatenate([by_user, np.bincount(known.items, values, minlength=sizes[1])])
 
@@ -161,22 +161,22 @@ def ridge_biases(known: TrainingRatings, sizes: tuple[int, int], regs: tuple[flo
 
 
 def conjugate_gradients(product: Any, right: Float64, diagonal: Float64) -> Float64:
-    """The solution x (n,) of A x = `right` for a positive definite A, of which `product` is x ↦ A x.
+    """Solution x (n,) of A x = `right` for a positive definite A, where `product` maps x to A x.
 
-    Steps are preconditioned by A's `diagonal` (Golub & Van Loan, *Matrix Computations*, 11.5).
+    The `diagonal` of A preconditions the steps (Golub & Van Loan, *Matrix Computations*, 11.5).
     """
-    solution, left = np.zeros_like(right), right.copy()
-    scaled = left / diagonal
-    direction, slope = scaled.copy(), float(left @ scaled)
+    solution, residual = np.zeros_like(right), right.copy()
+    scaled = residual / diagonal
+    direction, slope = scaled.copy(), float(residual @ scaled)
     enough = _TOLERANCE**2 * slope
-    for _ in range(_STEPS):
+    for _ in range(_MOST_STEPS):
         if slope <= enough:
             break
         image = product(direction)
         length = slope / float(direction @ image)
         solution += length * direction
-        left -= length * image
-        scaled = left / diagonal
-        before, slope = slope, float(left @ scaled)
+        residual -= length * image
+        scaled = residual / diagonal
+        before, slope = slope, float(residual @ scaled)
         direction = scaled + slope / before * direction
     return solution

@@ -1,7 +1,7 @@
-"""What every model of ratings is: asked about a pair, it answers with the rating it expects.
+"""Base class of rating models, which predict the rating of a user for an item.
 
-Such a model is a Model like the others, whose score is the expected rating; so it recommends, is evaluated and is saved
-as they are.
+A rating model is a Model with the expected rating as its score. So it recommends, is evaluated and is saved like the
+others.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _PAIRS = 1 << 16
 
 
 class Rated(NamedTuple):
-    """What is expected of n pairs of a user and an item.
+    """Predictions for n pairs of a user and an item.
 
     Attributes
     ----------
     expected
-        (n,) float32: the rating expected; higher is better.
+        (n,) float32 expected rating; higher is better.
     probabilities
-        (n, levels) float32: of each level of the scale; None of a model that expects a number and no more.
+        (n, levels) float32 probability of each level of the scale; None if the model predicts only a number.
     """
 
     expected: Tensor
@@ -41,29 +41,29 @@ class Rated(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """Which earlier ratings of its item decided what is expected of each of n pairs, as flat arrays.
+    """Earlier ratings that decided the predictions for n pairs of a user and an item, as flat arrays.
 
     Attributes
     ----------
     rows
-        (m,) int64 which pair, ascending.
+        (m,) int64 index of the pair, ascending.
     users
-        (m,) int64 code of the neighbour: someone who rated the item.
+        (m,) int64 code of the neighbour: a user who rated the item.
     ratings
-        (m,) float32 what the neighbour gave.
+        (m,) float32 rating of the neighbour.
     positions
-        (m,) int64 from 1, oldest first: where the neighbour stands in the item's history; ascending within a pair.
+        (m,) int64 position of the neighbour in the history of the item, from 1 (the oldest); ascending within a pair.
     times
-        (m,) int64, or None without times.
+        (m,) int64 time of the rating; None without times.
     weights
-        (m, heads) float32 attention; over a pair's neighbours they sum to 1. None of a model without attention.
+        (m, heads) float32 attention weights; they sum to 1 over the neighbours of a pair. None without attention.
     agreement
-        (m,) float32 how far the user agrees with the neighbour: its rating counts so many times, against itself where
-        this is below 0. None of a model that does not read what neighbours gave.
+        (m,) float32 factor of the neighbour's rating, the agreement of the user with the neighbour; below 0 the rating
+        counts in the opposite direction. None if the model does not read the neighbours' ratings.
     decided
-        (m,) float32 the share of the regions of which the neighbour was the strongest.
+        (m,) float32 share of the regions in which the neighbour was the strongest.
     effects
-        (m,) float32 the rating expected, minus the one expected without this neighbour.
+        (m,) float32 expected rating, minus the expected rating without this neighbour.
     """
 
     rows: Int64
@@ -77,15 +77,15 @@ class Neighbours(NamedTuple):
     effects: npt.NDArray[np.float32]
 
 
-def joined(parts: Sequence[Neighbours]) -> Neighbours:
-    """One after the other; at least one."""
+def concatenated(parts: Sequence[Neighbours]) -> Neighbours:
+    """Concatenate one or more Neighbours."""
     columns: list[Any] = list(zip(*parts, strict=True))
     whole: list[Any] = [None if column[0] is None else np.concatenate(column) for column in columns]
     return Neighbours(*whole)
 
 
 class RatingModel(Model):
-    """A model that predicts the rating that a user gives an item. Histories only say who asks, and when."""
+    """Model that predicts the rating of a user for an item. It reads only users and times from histories."""
 
     max_history = 1
     personal = True
@@ -93,57 +93,57 @@ class RatingModel(Model):
 
     @property
     def levels(self) -> tuple[float, ...] | None:
-        """The scale, ascending, where the model knows a probability of each level; else None."""
+        """Levels of the scale, ascending, if the model predicts a probability of each level; else None."""
         return None
 
     @abstractmethod
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:
-        """What is expected of pairs.
+        """Predict the ratings of pairs.
 
         Parameters
         ----------
         users, items
             (n,) int64 codes; 0 = unknown.
         moments
-            (n,) int64 when each rating is given, in the unit of the Dataset's times; `NOW` = after all that is known.
+            (n,) int64 time of each rating, in the unit of the Dataset's times; `NOW` = after all known interactions.
         """
 
     def unrated(self) -> Tensor:
-        """(n_items + 1,) bool: the items that have no rating in training, of which little can be said."""
+        """Mask (n_items + 1,) bool of the items without ratings in training, whose predictions are weak."""
         return torch.zeros(self.n_items + 1, dtype=torch.bool)
 
     def neighbours(self, users: Tensor, items: Tensor, moments: Tensor) -> Neighbours | None:
-        """Whose ratings decided what `rate` expects of these pairs (n,); None of a model that looks at none."""
+        """Ratings that decided the predictions of `rate` for these pairs (n,); None if the model reads none."""
         return None
 
     def inputs(self, histories: Histories) -> RatingInputs:
-        """The user of each history, and the moment of the question."""
+        """Return the user and the time of each history."""
         moments = np.full(len(histories), NOW) if histories.as_of is None else histories.as_of
         return RatingInputs(torch.from_numpy(np.stack([histories.users, moments], axis=1)))
 
     def encode(self, inputs: RatingInputs) -> Tensor:
-        """The users and moments (n, 2) themselves: all that expected ratings depend on."""
-        return inputs.asked
+        """Return the users and times (n, 2), on which the expected ratings depend."""
+        return inputs.users_and_times
 
     def scores(self) -> ItemScores:
-        """Expected ratings."""
+        """Expected ratings as scores."""
         return ExpectedRatings(self)
 
 
 class RatingInputs(NamedTuple):
-    """Who asks, and when.
+    """Users and times of the predictions.
 
     Attributes
     ----------
-    asked
-        (n, 2) int64: user codes, and moments in the unit of the Dataset's times.
+    users_and_times
+        (n, 2) int64 user codes, and times of the predictions in the unit of the Dataset's times.
     """
 
-    asked: Tensor
+    users_and_times: Tensor
 
 
 class ExpectedRatings(ItemScores):
-    """Expected ratings as scores, asked pair by pair; from users and moments (batch, 2) int64."""
+    """Expected ratings as scores, pair by pair; the queries are users and times (batch, 2) int64."""
 
     def __init__(self, model: RatingModel) -> None:
         self._model = model
@@ -172,19 +172,16 @@ class TrainingRatings(NamedTuple):
     users, items
         (n,) int64 codes.
     ratings
-        (n,) float64.
-    places
-        (n,) int64 where each stands in the Dataset's arrays.
+        (n,) float64 ratings.
     """
 
     users: Int64
     items: Int64
     ratings: npt.NDArray[np.float64]
-    places: Int64
 
 
 def training_ratings(dataset: Dataset) -> TrainingRatings:
-    """All that a model of ratings may learn from.
+    """Return the visible ratings, from which a rating model may learn.
 
     Raises
     ------
@@ -194,14 +191,14 @@ def training_ratings(dataset: Dataset) -> TrainingRatings:
     if dataset.ratings is None:
         raise DataError(
             "this Dataset has no ratings, and the model predicts them: prepare it from a log with a column of ratings "
-            "(--rating names it)."
+            "(--rating NAME)."
         )
-    places = positions(dataset.starts, dataset.ends)
-    if not len(places):
-        raise DataError("there are no ratings to learn from: nothing of this Dataset is visible.")
-    ratings = dataset.ratings[places].astype(np.float64)
+    visible = positions(dataset.starts, dataset.ends)
+    if not len(visible):
+        raise DataError("there are no ratings to learn from: no interaction of this Dataset is visible.")
+    ratings = dataset.ratings[visible].astype(np.float64)
     broken = ~np.isfinite(ratings)
     if broken.any():
         raise DataError(f"{int(broken.sum()):,} of {len(ratings):,} ratings are missing or not finite numbers.")
     users = rows_of(dataset.starts, dataset.ends)
-    return TrainingRatings(users, dataset.items[places].astype(np.int64), ratings, places)
+    return TrainingRatings(users, dataset.items[visible].astype(np.int64), ratings)

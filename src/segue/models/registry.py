@@ -1,13 +1,13 @@
-"""Models by name: those of segue, those that a program registers, and those of installed packages.
+"""Registry of models by name: of segue, of the running program, and of installed packages.
 
-A new model of segue is one new file and one line here. A model of your own is known by its name in one of two ways:
+A new model of segue is one new file and one line here. Your own model gets its name in one of two ways:
 
 - `segue.register(Config)`, also as a decorator, for this process;
 - the entry-point group `segue.models` of an installed package, such as `gru = "shop.models:GRU"`.
 
-A model can be trained without either: `segue.fit(Config(), …)` or `--model package.module:Class`. A saved Recommender
-records the class of its config. A folder may come from a stranger, so opening it imports no module because the folder
-names it. Such a model opens if its name is known, or if the program has imported its module already.
+A model can be trained without a name too: `segue.fit(Config(), …)` or `--model package.module:Class`. A saved
+Recommender records the class of its config. A folder may come from a stranger, so opening it never imports a module
+that the folder names. Such a model opens if its name is registered, or if the program has imported its module.
 """
 
 from __future__ import annotations
@@ -75,56 +75,58 @@ class _Models(Mapping[str, type[ModelConfig]]):
 
 
 MODELS: Mapping[str, type[ModelConfig]] = _Models()
-"""Config class of every known model by the model's name: of segue, registered, or of an installed package."""
+"""Config classes of all known models by name: of segue, registered, or of an installed package."""
 
 
 def register(config: C) -> C:
-    """Make a model of your own known by its name, in Python, in YAML and when a saved Recommender is opened.
+    """Register your own model under its name, for Python, YAML and saved Recommenders.
 
     Parameters
     ----------
     config
-        The config class: a frozen dataclass that extends `ModelConfig` and has a `name`. A class that is defined again,
-        as in a notebook, takes the place of its earlier definition.
+        Config class: a frozen dataclass that extends `ModelConfig` and has a `name`. A class that is defined again, as
+        in a notebook, replaces its earlier definition.
 
     Returns
     -------
-    The class itself, so that `register` is also a decorator, above `@dataclass(frozen=True)`.
+    The class, so that `register` can be a decorator above `@dataclass(frozen=True)`.
 
     Raises
     ------
     ConfigError
-        The class is no config, or its name belongs to a model of segue or to another registered class.
+        The class is not a config, or its name belongs to a model of segue or to another registered class.
     """
     if not (isinstance(config, type) and issubclass(config, ModelConfig)):
-        raise ConfigError(f"{config!r} is no config of a model: expected a class that extends ModelConfig.")
+        raise ConfigError(f"{config!r} is not a config of a model: expected a class that extends ModelConfig.")
     path = config.import_path()
     if "__dataclass_fields__" not in vars(config):
-        raise ConfigError(f"{path} is no dataclass: decorate it with @dataclass(frozen=True), below @segue.register.")
+        raise ConfigError(
+            f"{path} is not a dataclass: decorate it with @dataclass(frozen=True), below @segue.register."
+        )
     name = getattr(config, "name", None)
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise ConfigError(f'{path} has name={name!r}: expected a word, as in name: ClassVar[str] = "my-model".')
     other = _REGISTERED.get(name)
     if name in _HOMES or (other is not None and other.import_path() != path):
         owner = "a model of segue" if other is None else other.import_path()
-        raise ConfigError(f"the name {name!r} of {path} is already that of {owner}: choose another.")
+        raise ConfigError(f"the name {name!r} of {path} is taken by {owner}: choose another.")
     _REGISTERED[name] = config
     return config
 
 
 def config_class(name: str) -> type[ModelConfig]:
-    """The config class of a model.
+    """Return the config class of a model.
 
     Parameters
     ----------
     name
-        The name of a known model; or "package.module:Class", whose module is then imported. The latter must come from
-        the user, never from a file that may be a stranger's.
+        Name of a known model, or "package.module:Class". The latter imports the module, so it must come from the user,
+        never from a file of unknown origin.
 
     Raises
     ------
     ConfigError
-        There is no such model (the message names the nearest), or it cannot be imported.
+        The model is unknown (the message names the nearest one), or it cannot be imported.
     """
     if name in MODELS:
         return MODELS[name]
@@ -134,15 +136,15 @@ def config_class(name: str) -> type[ModelConfig]:
 
 
 def config_from_dict(settings: Mapping[str, Any]) -> ModelConfig:
-    """The inverse of `ModelConfig.to_dict`: a config from its `name` and its other settings.
+    """Return the config of a result of `ModelConfig.to_dict`.
 
-    Settings missing from older saved files get the values of `ModelConfig.formerly`. No module is imported because the
-    settings name it, except for models of segue and of installed packages.
+    Settings missing from older saved files get the values of `ModelConfig.formerly`. Only modules of segue and of
+    installed packages are imported.
 
     Raises
     ------
     ConfigError
-        No name, an unknown model, a class that is not imported, an unknown setting or an impossible value.
+        The name is missing or unknown, the class is not imported, or a setting is unknown or has an impossible value.
     """
     name = settings.get("name")
     if not isinstance(name, str):
@@ -157,7 +159,7 @@ def config_from_dict(settings: Mapping[str, Any]) -> ModelConfig:
 
 
 def model_names() -> str:
-    """The names of all known models in one sentence, by task."""
+    """Return the names of all known models in one sentence, by task."""
     groups = [f"for {task}: {', '.join(models)}" for task, models in _BY_TASK.items()]
     own = [name for name in MODELS if not any(name in models for models in _BY_TASK.values())]
     groups += [f"yours: {', '.join(own)}"] if own else []
@@ -168,49 +170,49 @@ def model_names() -> str:
 
 
 def _imported(path: str) -> type[ModelConfig]:
-    """The config class at "package.module:Class", whose module is imported."""
+    """Import the module of "package.module:Class", and return the config class."""
     module, _, attribute = path.partition(":")
     try:
-        place = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(f"the model {path} cannot be imported: {error}.") from error
-    config = getattr(place, attribute, None)
+    config = getattr(imported, attribute, None)
     if not _is_config(config):
-        raise ConfigError(f"{path} is no config of a model: expected a class in {module} that extends ModelConfig.")
+        raise ConfigError(f"{path} is not a config of a model: expected a class in {module} that extends ModelConfig.")
     return config
 
 
 def _installed() -> dict[str, EntryPoint]:
-    """Entry points of installed packages by name, without those whose name is that of a model of segue."""
-    # The first of a name on sys.path wins, as with imports.
+    """Entry points of installed packages by name, except names of models of segue."""
+    # The first entry point of a name on sys.path wins, as with imports.
     return {point.name: point for point in reversed(entry_points(group=ENTRY_POINTS)) if point.name not in _HOMES}
 
 
 def _from_entry_point(name: str, point: EntryPoint) -> type[ModelConfig]:
-    """The config class of an entry point, imported."""
+    """Import and return the config class of an entry point."""
     config = _imported(point.value)
     if config.name != name:
         raise ConfigError(
-            f"the entry point {name!r} is {point.value}, whose name is {config.name!r}: the two must be the same."
+            f"the entry point {name!r} is {point.value}, whose name is {config.name!r}: the two names must be the same."
         )
     return config
 
 
 def _already_imported(name: str, path: object) -> type[ModelConfig]:
-    """The config class at a path that a saved file names, if its module is imported already."""
+    """Return the config class at a path from a saved file, if the program has imported its module."""
     if not (isinstance(path, str) and ":" in path):
         raise ConfigError(f"class={path!r} of the model {name!r}: expected package.module:Class.")
     module, _, attribute = path.partition(":")
-    # Not getattr: a module may import others when it is asked for an attribute.
+    # vars(), not getattr(): a module may import others when getattr reads an attribute.
     config = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
     if config is None:
         if module == "__main__":
-            way = "the script or notebook that trained it holds the class; define it again, or move it into a module"
+            remedy = "the script or notebook that trained it has the class; define it again, or move it into a module"
         else:
-            way = f"install its package, then `import {module}` before loading, or run `segue --import {module} …`"
+            remedy = f"install its package, then `import {module}` before loading, or run `segue --import {module} …`"
         raise ConfigError(
             f"the model {name!r} is {path}, which is neither part of segue, nor registered, nor imported. segue "
-            f"imports no code because a folder names it: {way}."
+            f"imports no code because a folder names it: {remedy}."
         )
     if not _is_config(config) or config.name != name:
         raise ConfigError(f"{path} is not the config of a model {name!r}: the file was edited, or the package changed.")

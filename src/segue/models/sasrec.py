@@ -1,12 +1,17 @@
-"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018), and its better-performing relatives.
+"""SASRec: self-attentive sequential recommendation (Kang & McAuley, ICDM 2018), and improved versions of it.
 
-The defaults are not the paper's: they are what does well today (`SASRec.as_published()` gives the paper's). What
-differs, and its source: pre-norm blocks; a softmax over all items, or over shared negatives where they are many,
-instead of one negative (Klenitskiy & Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023), with the logQ correction
-(Yi et al., RecSys 2019); normalised vectors with a temperature; all windows of a long history instead of its newest.
-Further options, off by default: gated residuals (LiGR, Borisyuk et al. 2025); attention that knows places and times
-(HSTU, Zhai et al., ICML 2024); negatives from the batch (Yang et al., WWW 2020), and a temperature that is learnt
-(CLIP, Radford et al., ICML 2021).
+The defaults differ from the paper, because newer settings perform better; `SASRec.as_published()` has those of the
+paper. The differences and their sources:
+
+- pre-norm blocks;
+- a softmax over all items, or over shared negatives for large catalogues, instead of one negative (Klenitskiy &
+  Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023), with the logQ correction (Yi et al., RecSys 2019);
+- normalised vectors with a temperature;
+- all windows of a long history instead of the newest one.
+
+Further options are off by default: gated residuals (LiGR, Borisyuk et al. 2025), attention biases by positions and
+times (HSTU, Zhai et al., ICML 2024), negatives from the batch (Yang et al., WWW 2020), and a learnt temperature (CLIP,
+Radford et al., ICML 2021).
 """
 
 from __future__ import annotations
@@ -30,22 +35,22 @@ from segue.models.next_item import (
     NextItemLoss,
     Windows,
     history_inputs,
-    places,
+    position_rows,
     usual_gap,
 )
 from segue.models.scores import ProductScores
 from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
-from segue.settings import Count, Penalty, Positive, Share, ShareBelowOne
+from segue.settings import Count, Negatives, Penalty, Positive, Share, ShareBelowOne
 
 _SMALL_CATALOGUE = 5_000
-"""Up to so many items the full softmax costs little more than a sampled one."""
+"""Number of items up to which the full softmax costs little more than a sampled one."""
 
 
 @dataclass(frozen=True)
 class SASRec(ModelConfig):
-    """A causal transformer over a user's items; the next item is scored against the same item table.
+    """Causal transformer over the items of a user; the same item table scores the next item.
 
     Examples
     --------
@@ -55,6 +60,7 @@ class SASRec(ModelConfig):
 
     name: ClassVar[str] = "sasrec"
     formerly: ClassVar[Mapping[str, Any]] = {**FORMERLY, "learn_temperature": False, "windows": "newest"}
+    published_training: ClassVar[Mapping[str, Any]] = {"batch_size": 128, "averaging": 0.0}
 
     width: Count = 64
     """Width of the item vectors and of the hidden states."""
@@ -70,7 +76,7 @@ class SASRec(ModelConfig):
     """Dropout of inputs, attention weights and feed-forward layers."""
     loss: LossName | None = None
     """Loss of the next item. When not given, softmax for up to 5,000 items, and sampled-softmax for more."""
-    negatives: Count = 512
+    negatives: Negatives = 512
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
     calibration: Share = 0.75
     """Calibration t of gBCE: 0 is plain BCE, 1 is fully calibrated."""
@@ -79,7 +85,7 @@ class SASRec(ModelConfig):
     temperature: Positive = 0.07
     """Divisor of the cosine similarity."""
     learn_temperature: bool = False
-    """Learn the temperature, between 0.01 and 1, starting at the one given."""
+    """Learn the temperature, between 0.01 and 1, starting at `temperature`."""
     logq: bool = True
     """Correct sampled-softmax for how often each negative is drawn."""
     in_batch: Share = 0.0
@@ -105,7 +111,7 @@ class SASRec(ModelConfig):
 
     @classmethod
     def as_published(cls, width: int = 50, dropout: float = 0.5, max_length: int = 50) -> Self:
-        """The paper's model: one-negative BCE, dot products, norm on the queries only."""
+        """Return the settings of the paper: BCE with one negative, dot products, norm on the queries only."""
         return cls(
             width=width,
             dropout=dropout,
@@ -119,11 +125,11 @@ class SASRec(ModelConfig):
         )
 
     def resolved(self, dataset: Dataset) -> Self:
-        """The same settings, with the loss named."""
+        """Return the settings with the loss chosen by the size of the catalogue, if it was not given."""
         return self._for_catalogue(dataset.n_items)
 
     def build(self, n_users: int, n_items: int) -> SASRecModel:
-        """A new module with random weights."""
+        """Return a new module with random weights."""
         return SASRecModel(self._for_catalogue(n_items), n_users, n_items)
 
     def _for_catalogue(self, n_items: int) -> Self:
@@ -131,10 +137,10 @@ class SASRec(ModelConfig):
 
 
 class SASRecModel(TrainableModel):
-    """The module of `SASRec`.
+    """Module of `SASRec`.
 
-    x = E[items]·√width + P; blocks; final norm; score(i) = ⟨h, E[i]⟩ (the table as it is, not times √width), or
-    cos(h, E[i]) / temperature.
+    x = E[items]·√width + P; blocks; final norm; score(i) = ⟨h, E[i]⟩ (without the factor √width), or cos(h, E[i]) /
+    temperature.
     """
 
     config: SASRec
@@ -169,64 +175,66 @@ class SASRecModel(TrainableModel):
         initialise(self)
 
     def prepare(self, dataset: Dataset) -> None:
-        """Keep the usual time between two interactions, if the attention knows times."""
+        """Store the usual time between two interactions, if the attention has a bias by time."""
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
-        """The windows that the settings ask for."""
+        """Return windows of the histories according to the settings."""
         config = self.config
         return NextItemExamples(
             dataset, config.max_length, self.loss, with_times=config.time_bias, windows=config.windows
         )
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
-        """Of the item table: inputs, targets and negatives."""
+        """Rows of the item table: inputs, targets and negatives."""
         rows = self.loss.rows_read(terms)
         return {} if rows is None else {self.items: rows}
 
     def forward(self, batch: NextItemBatch) -> Tensor:
-        """The summed loss over all targets of the batch."""
+        """Summed loss over all targets of the batch."""
         inputs, scored = self.loss.look_up(self.items, batch)
         ages = batch.ages if self.config.time_bias else None
         states = self.hidden_states(inputs, batch.lengths, ages)
-        hidden = states.flatten(0, 1).index_select(0, batch.where)
+        hidden = states.flatten(0, 1).index_select(0, batch.positions)
         loss = self.loss(hidden, scored, self.items.weight, batch)
         if self.config.embedding_l2:
-            loss = loss + self.config.embedding_l2 * inputs.flatten(0, 1).index_select(0, batch.where).square().sum()
+            loss = (
+                loss + self.config.embedding_l2 * inputs.flatten(0, 1).index_select(0, batch.positions).square().sum()
+            )
         return loss
 
     def hidden_states(self, vectors: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
-        """Item vectors (b, length, width) with lengths (b,) and ages (b, length) → hidden states (b, length, width)."""
-        out: Tensor = self.encoder(*self._read(vectors, lengths), ages)
+        """Hidden states (b, length, width) of item vectors of that shape, with lengths (b,) and ages (b, length)."""
+        out: Tensor = self.encoder(*self._encoder_inputs(vectors, lengths), ages)
         return out
 
-    def _read(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder reads: inputs (b, length, width) and rows of the position table (b, length)."""
-        where = places(lengths, vectors.shape[1], self.config.max_length)
-        return vectors * math.sqrt(self.config.width), where
+    def _encoder_inputs(self, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (b, length, width) of the encoder, and rows (b, length) of its position table."""
+        rows = position_rows(lengths, vectors.shape[1], self.config.max_length)
+        return vectors * math.sqrt(self.config.width), rows
 
     def inputs(self, histories: Histories) -> HistoryInputs:
-        """The newest items of each history."""
+        """Return the newest items of each history."""
         return history_inputs(histories, self.config.max_length, with_times=self.config.time_bias)
 
     def encode(self, inputs: HistoryInputs) -> Tensor:
         """Hidden state (n, width) after the newest item of each history, ready for a product."""
-        return self.similarity.query(self.encoder.newest(*self._asked(inputs)))
+        return self.similarity.query(self.encoder.newest(*self._newest_arguments(inputs)))
 
     def attention(self, histories: Histories) -> Attention:
-        """What the newest item of each history looks at, itself included."""
+        """Attention of the newest item of each history, over its history and itself."""
         inputs = self.inputs(histories).to(self.device)
-        weights = self.encoder.weights(*self._asked(inputs))
+        weights = self.encoder.weights(*self._newest_arguments(inputs))
         return Attention(weights, histories.last(self.config.max_length).padded_positions(weights.shape[-1]))
 
-    def _asked(self, inputs: HistoryInputs) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Arguments of the encoder: inputs, rows of the position table, the newest place of each row, and ages."""
-        vectors, where = self._read(self.items(inputs.items), inputs.lengths)
-        return vectors, where, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
+    def _newest_arguments(self, inputs: HistoryInputs) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Arguments of `Encoder.newest`: inputs, rows of the position table, newest positions, and ages."""
+        vectors, rows = self._encoder_inputs(self.items(inputs.items), inputs.lengths)
+        return vectors, rows, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
 
     def scores(self) -> ProductScores:
-        """Products with the item vectors, which are normalised once if cosines are asked for."""
+        """Products with the item vectors, which are normalised once for cosines."""
         return ProductScores(self.item_vectors())
 
     def item_vectors(self) -> Tensor:

@@ -1,7 +1,7 @@
-"""From queries to scores: a prepared table of item vectors, and the product that scores it.
+"""Scores of items from queries, usually by a product with a prepared table of item vectors.
 
-A model's `scores()` gives an `ItemScores`, made once for one state of the weights and never changed. Models that score
-by a product share `ProductScores`; others bring their own.
+`scores()` of a model returns an `ItemScores` for one state of the weights, which never changes. Models that score by a
+product share `ProductScores`; others have their own class.
 """
 
 from __future__ import annotations
@@ -14,14 +14,11 @@ from torch import Tensor
 
 
 class ItemScores(ABC):
-    """Scores of items for queries that a model's `encode` made. Codes only; column 0 is meaningless."""
+    """Scores of items for the queries of `Model.encode`. Items are codes; the score of code 0 is meaningless."""
 
     @abstractmethod
     def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Scores (batch, stop - start) float32 of the item codes start … stop - 1.
-
-        `out` may be given to receive the result, which is then returned.
-        """
+        """Scores (batch, stop - start) float32 of the item codes start … stop - 1, written into `out` if given."""
 
     @abstractmethod
     def of(self, queries: Tensor, items: Tensor) -> Tensor:
@@ -29,14 +26,14 @@ class ItemScores(ABC):
 
 
 class ProductScores(ItemScores):
-    """Scores by the product of queries and item vectors.
+    """Scores by products of queries and item vectors.
 
     Parameters
     ----------
     vectors
         (n_items + 1, width) item vectors.
     offset
-        Whether queries have one more column than the vectors, which is added to every score of its row.
+        Read one more column of the queries, and add it to every score of its row.
     """
 
     def __init__(self, vectors: Tensor, offset: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""How models compare what they expect with the items that there are."""
+"""Similarity of hidden states and item vectors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from segue.errors import ConfigError
 
 LEARNT_TEMPERATURES = (0.01, 1.0)
-"""Limits of a temperature that is learnt."""
+"""Limits of a learnt temperature."""
 
 
 def check_learnt_temperature(start: float) -> None:
-    """Raise a ConfigError if training cannot start at this temperature."""
+    """Raise a ConfigError if a learnt temperature cannot start at this value."""
     low, high = LEARNT_TEMPERATURES
     if not low < start < high:
         raise ConfigError(
@@ -25,20 +25,20 @@ def check_learnt_temperature(start: float) -> None:
 
 
 class Similarity(nn.Module):
-    """How hidden states meet item vectors: their dot product, or their cosine divided by a temperature.
+    """Similarity of hidden states and item vectors: dot product, or cosine divided by a temperature.
 
-    Both are a dot product of what `query` and `item` return. A temperature that is learnt (as in CLIP, Radford et al.
-    2021) stays between 0.01 and 1: it is lowest^(1 - s) · highest^s with s the sigmoid of a parameter, which has a
-    gradient everywhere.
+    Both are dot products of the results of `query` and `item`. A learnt temperature (as in CLIP, Radford et al. 2021)
+    stays between 0.01 and 1. It is lowest^(1 - s) · highest^s, with s the sigmoid of a parameter, so it has a gradient
+    everywhere.
 
     Parameters
     ----------
     name
         "dot" or "cosine".
     temperature
-        Divides the cosine.
+        Divisor of the cosine.
     learn
-        Whether the temperature is only where training begins.
+        Learn the temperature, starting at the given one.
     """
 
     def __init__(self, name: Literal["dot", "cosine"], temperature: float = 1.0, learn: bool = False) -> None:
@@ -53,7 +53,7 @@ class Similarity(nn.Module):
 
     @property
     def temperature(self) -> float | Tensor:
-        """What divides the cosine."""
+        """Divisor of the cosine."""
         if self.warmth is None:
             return self._fixed
         low, high = LEARNT_TEMPERATURES

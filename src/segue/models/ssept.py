@@ -1,8 +1,8 @@
 """SSE-PT: a personalised transformer regularised by stochastic shared embeddings (Wu et al., RecSys 2020).
 
-SSE (Wu et al., NeurIPS 2019) is part of the model here: in training, user and item ids are swapped for random ones with
-given probabilities. SSE-PT++ is `random_window > 0`: a long history sometimes gives a random stretch instead of its
-newest part.
+SSE (Wu et al., NeurIPS 2019) is part of the model: training swaps user and item ids for random ones with given
+probabilities. SSE-PT++ is `random_window > 0`: training sometimes reads a random stretch of a long history instead of
+its newest part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from segue.models.next_item import (
     NextItemExamples,
     NextItemLoss,
     history_inputs,
-    places,
+    position_rows,
     usual_gap,
 )
 from segue.models.scores import ProductScores
@@ -36,12 +36,12 @@ from segue.models.similarity import Similarity
 from segue.models.users import UserVectors
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
-from segue.settings import Count, Probability, Share, ShareBelowOne
+from segue.settings import Count, Negatives, Probability, Share, ShareBelowOne
 
 
 @dataclass(frozen=True)
 class SSEPT(ModelConfig):
-    """SASRec's encoder over items joined with the user's own vector.
+    """Encoder of SASRec over item vectors that are concatenated with the vector of the user.
 
     Examples
     --------
@@ -51,6 +51,7 @@ class SSEPT(ModelConfig):
 
     name: ClassVar[str] = "ssept"
     formerly: ClassVar[Mapping[str, Any]] = FORMERLY
+    published_training: ClassVar[Mapping[str, Any]] = {"batch_size": 128, "averaging": 0.0}
 
     item_width: Count = 50
     """Width of the item vectors."""
@@ -71,10 +72,10 @@ class SSEPT(ModelConfig):
     swap_target: Probability = 0.1
     """SSE: probability that training swaps a target item's id for a random one."""
     random_window: Probability = 0.0
-    """SSE-PT++: probability that a random stretch of a long history is read in place of its newest part."""
+    """SSE-PT++: probability that training reads a random stretch of a long history instead of its newest part."""
     loss: LossName = "bce"
     """Loss of the next item."""
-    negatives: Count = 1
+    negatives: Negatives = 1
     """Negatives: per position for bce and gbce, shared by the batch for sampled-softmax."""
     calibration: Share = 0.75
     """Calibration t of gBCE: 0 is plain BCE, 1 is fully calibrated."""
@@ -97,16 +98,21 @@ class SSEPT(ModelConfig):
         """Raise a ConfigError if the heads do not divide the sum of the widths."""
         check_heads(self.item_width + self.user_width, self.heads)
 
+    @classmethod
+    def as_published(cls, item_width: int = 50, user_width: int = 50, max_length: int = 50) -> Self:
+        """Return the settings of the paper, with the swaps published for MovieLens 1M."""
+        return cls(item_width=item_width, user_width=user_width, max_length=max_length)
+
     def build(self, n_users: int, n_items: int) -> SSEPTModel:
-        """A new module with random weights."""
+        """Return a new module with random weights."""
         return SSEPTModel(self, n_users, n_items)
 
 
 class SSEPTModel(TrainableModel):
-    """The module of `SSEPT`.
+    """Module of `SSEPT`.
 
-    x = [E[items]·√item_width ; U[user]·√user_width] + P; SASRec's encoder; score(i) = ⟨h, [E[i] ; U[user]]⟩.
-    Someone who was not in training is given the mean vector of those who were.
+    x = [E[items]·√item_width ; U[user]·√user_width] + P; the encoder of SASRec; score(i) = ⟨h, [E[i] ; U[user]]⟩.
+    Users who were not in training get the mean vector of those who were.
     """
 
     personal = True
@@ -142,67 +148,70 @@ class SSEPTModel(TrainableModel):
         initialise(self)
 
     def prepare(self, dataset: Dataset) -> None:
-        """Keep which users are trained on and, if the attention knows times, the usual time between interactions."""
+        """Store the users in training and, if the attention has a bias by time, the usual time between interactions."""
         self.users.trained_on(np.flatnonzero(dataset.lengths >= 2))
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
 
     def examples(self, dataset: Dataset) -> SwappedExamples:
-        """One window per user, with SSE."""
+        """Return one window per user, with SSE."""
         return SwappedExamples(dataset, self.config, self.loss)
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
-        """Of the users' table one row per unit; of the item table inputs, targets and negatives."""
+        """Rows of the user table (one per unit) and of the item table (inputs, targets and negatives)."""
         rows = self.loss.rows_read(terms)
         return {self.users: units} | ({} if rows is None else {self.items: rows})
 
     def forward(self, batch: NextItemBatch) -> Tensor:
-        """The summed loss over all targets of the batch."""
+        """Summed loss over all targets of the batch."""
         inputs, scored = self.loss.look_up(self.items, batch)
         users = self.users(batch.users)
         ages = batch.ages if self.config.time_bias else None
-        hidden = self.hidden_states(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.where)
+        hidden = self.hidden_states(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.positions)
         item_part, user_part = torch.split(hidden, [self.config.item_width, self.config.user_width], dim=-1)
         offset = (user_part * users.repeat_interleave(batch.lengths, dim=0)).sum(-1)
         return self.loss(item_part, scored, self.items.weight, batch, offset)
 
     def hidden_states(self, vectors: Tensor, users: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
-        """Item vectors (b, length, item_width), user vectors (b, user_width), lengths (b,) and ages (b, length) →
-        hidden states (b, length, both widths)."""
-        out: Tensor = self.encoder(*self._read(vectors, users, lengths), ages)
+        """Hidden states (b, length, both widths).
+
+        They are computed from item vectors (b, length, item_width), user vectors (b, user_width), lengths (b,) and ages
+        (b, length).
+        """
+        out: Tensor = self.encoder(*self._encoder_inputs(vectors, users, lengths), ages)
         return out
 
-    def _read(self, inputs: Tensor, users: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """What the encoder is given: inputs (b, length, both widths) and places (b, length)."""
-        width = inputs.shape[1]
-        item_part = inputs * math.sqrt(self.config.item_width)
+    def _encoder_inputs(self, vectors: Tensor, users: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs (b, length, both widths) of the encoder, and rows (b, length) of its position table."""
+        width = vectors.shape[1]
+        item_part = vectors * math.sqrt(self.config.item_width)
         user_part = (users * math.sqrt(self.config.user_width))[:, None].expand(-1, width, -1)
-        return torch.cat([item_part, user_part], dim=-1), places(lengths, width, self.config.max_length)
+        return torch.cat([item_part, user_part], dim=-1), position_rows(lengths, width, self.config.max_length)
 
     def inputs(self, histories: Histories) -> HistoryInputs:
-        """The users and the newest items of each history."""
+        """Return the users and the newest items of each history."""
         return history_inputs(histories, self.config.max_length, with_times=self.config.time_bias)
 
     def encode(self, inputs: HistoryInputs) -> Tensor:
-        """(n, item_width + 1): the item part of the newest hidden state, and what the user part adds to every score."""
+        """Queries (n, item_width + 1): item part of the newest hidden state, and term of the user for every score."""
         users = self.users.of(inputs.users)
-        newest = self.encoder.newest(*self._asked(inputs, users))
+        newest = self.encoder.newest(*self._newest_arguments(inputs, users))
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
         return torch.cat([item_part, (user_part * users).sum(-1, keepdim=True)], dim=-1)
 
     def attention(self, histories: Histories) -> Attention:
-        """What the newest item of each history looks at, itself included."""
+        """Attention of the newest item of each history, over its history and itself."""
         inputs = self.inputs(histories).to(self.device)
-        weights = self.encoder.weights(*self._asked(inputs, self.users.of(inputs.users)))
+        weights = self.encoder.weights(*self._newest_arguments(inputs, self.users.of(inputs.users)))
         return Attention(weights, histories.last(self.config.max_length).padded_positions(weights.shape[-1]))
 
-    def _asked(self, inputs: HistoryInputs, users: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Arguments of the encoder: inputs, rows of the position table, the newest place of each row, and ages."""
-        vectors, where = self._read(self.items(inputs.items), users, inputs.lengths)
-        return vectors, where, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
+    def _newest_arguments(self, inputs: HistoryInputs, users: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Arguments of `Encoder.newest`: inputs, rows of the position table, newest positions, and ages."""
+        vectors, rows = self._encoder_inputs(self.items(inputs.items), users, inputs.lengths)
+        return vectors, rows, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
 
     def scores(self) -> ProductScores:
-        """Products with the item vectors, plus what the user part adds."""
+        """Products with the item vectors, plus the term of the user."""
         return ProductScores(self.items.weight, offset=True)
 
     def item_vectors(self) -> Tensor:
@@ -211,27 +220,27 @@ class SSEPTModel(TrainableModel):
 
 
 class SwappedExamples(NextItemExamples):
-    """Next-item examples whose ids are swapped at random: stochastic shared embeddings."""
+    """Next-item examples with random swaps of ids: stochastic shared embeddings."""
 
     def __init__(self, dataset: Dataset, config: SSEPT, loss: NextItemLoss) -> None:
         super().__init__(dataset, config.max_length, loss, config.random_window, config.time_bias)
         self.config = config
-        self.everything: Int64 = np.arange(1, dataset.n_items + 1)
+        self.catalogue: Int64 = np.arange(1, dataset.n_items + 1)
 
     def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
-        """The windows at `index`; users, inputs and targets swapped with their probabilities."""
+        """Return the windows at `index`, with users, inputs and targets swapped with their probabilities."""
         batch = super().batch(index, generator)
         items = batch.items.flatten()
-        real = _swap(items[batch.where], self.config.swap_item, self.everything, generator)
+        real = _swap(items[batch.positions], self.config.swap_item, self.catalogue, generator)
         return batch._replace(
             users=_swap(batch.users, self.config.swap_user, self.users, generator),
-            items=items.index_copy(0, batch.where, real).view_as(batch.items),
-            targets=_swap(batch.targets, self.config.swap_target, self.everything, generator),
+            items=items.index_copy(0, batch.positions, real).view_as(batch.items),
+            targets=_swap(batch.targets, self.config.swap_target, self.catalogue, generator),
         )
 
 
 def _swap(codes: Tensor, probability: float, others: Int64, generator: np.random.Generator) -> Tensor:
-    """Codes (n,), each swapped with the given probability for one drawn uniformly from `others`."""
+    """Swap each of the codes (n,) with the given probability for one drawn uniformly from `others`."""
     swapped = generator.random(len(codes)) < probability
     drawn = others[generator.integers(0, len(others), len(codes))]
     return torch.where(torch.from_numpy(swapped), torch.from_numpy(drawn), codes)

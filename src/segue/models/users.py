@@ -1,4 +1,4 @@
-"""What models with user vectors share: who is known, and what stands in for everyone else."""
+"""User vectors of several models, with a mean vector for unknown users."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from segue.data.ragged import Int64
 
 
 class UserVectors(nn.Embedding):
-    """A table (n_users + 1, width) of user vectors; someone who was not in training has the mean of those who were.
+    """Table (n_users + 1, width) of user vectors. Users who were not in training get the mean of those who were.
 
     Buffers
     -------
     known
-        (n_users + 1,) bool: the users whose vectors were trained.
+        (n_users + 1,) bool, True for users with trained vectors.
     """
 
     known: Tensor
@@ -26,7 +26,7 @@ class UserVectors(nn.Embedding):
         self.register_buffer("mean", None, persistent=False)
 
     def trained_on(self, users: Int64) -> None:
-        """From now on these user codes (n,) are known."""
+        """Mark these user codes (n,) as known."""
         self.known[torch.from_numpy(users).to(self.known.device)] = True
 
     def of(self, users: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class UserVectors(nn.Embedding):
         return torch.where(self.known[users][..., None], self(users), mean)
 
     def settle(self) -> None:
-        """Compute the mean once, for a model that is no longer trained."""
+        """Compute the mean once, for a model whose training has ended."""
         self.mean = self._mean()
 
     def _mean(self) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from segue.errors import ConfigError
 from segue.settings import Count, Penalty, Positive, Seed, Settings, ShareBelowOne, Size
 
 
@@ -26,8 +27,10 @@ class Training(Settings):
     SASRec and SSE-PT have about 3·√n of the n targets, and those of other models 128 examples."""
     learning_rate: Positive = 1e-3
     """Step size after the warm-up."""
-    optimizer: Literal["adam", "adamw"] = "adam"
-    """Adam, or AdamW with decoupled weight decay."""
+    optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad"] = "adam"
+    """Adam, AdamW with decoupled weight decay, SGD, RMSprop (decay 0.9) or Adagrad. Only Adam defers row updates."""
+    momentum: ShareBelowOne = 0.0
+    """Momentum of sgd and rmsprop."""
     weight_decay: Penalty = 0.0
     """Weight decay of the optimizer."""
     beta2: ShareBelowOne = 0.98
@@ -40,7 +43,8 @@ class Training(Settings):
     schedule: Literal["constant", "linear"] = "constant"
     """Learning rate after the warm-up: constant, or falling linearly to zero over `epochs`."""
     clip_norm: Positive | None = None
-    """Largest norm of the gradients; larger ones are scaled down to it."""
+    """Largest norm of the gradients of the mean loss of a step; larger ones are scaled down to it. PARSRec's program
+    clips those of the loss summed over a session: divide its threshold by the mean length of the sessions."""
     averaging: ShareBelowOne | None = None
     """Decay of the mean of the weights over epochs, which is validated and kept: 0 keeps the newest weights, and 0.9
     averages about ten epochs. When not given, 0.9 for SASRec and SSE-PT, and 0 for other models."""
@@ -76,6 +80,16 @@ class Training(Settings):
     trackers: tuple[str, ...] = ()
     """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, …; their packages must be installed."""
 
+    def check(self) -> None:
+        """Raise a ConfigError if the optimizer lacks what another option asks for."""
+        adam = self.optimizer in ("adam", "adamw")
+        if self.row_updates == "always" and not adam:
+            raise ConfigError(
+                f"row_updates='always' is a way of Adam: expected optimizer='adam', not {self.optimizer}."
+            )
+        if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
+            raise ConfigError(f"momentum={self.momentum} goes with sgd and rmsprop, not with {self.optimizer}.")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the options as plain data."""
         return {**super().to_dict(), "trackers": list(self.trackers)}
@@ -96,5 +110,5 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 """Options that may change when a run is resumed."""
 
-FORMERLY: Mapping[str, Any] = {"averaging": 0.0}
+FORMERLY: Mapping[str, Any] = {"averaging": 0.0, "momentum": 0.0}
 """Values to assume for options missing from older runs."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.splits.by_user import Holdout, Split
 from segue.errors import ConfigError
@@ -21,26 +24,32 @@ from segue.evaluation.tasks.registry import lower_is_better
 from segue.files import write_json
 from segue.inference.checkpoint import LAST, read_note
 from segue.inference.recommender import Recommender
+from segue.inference.unfinished import drop_dataset, keep_dataset
 from segue.memory import keep_buffers
-from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
+from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel, Vocabularies
+from segue.models.registry import config_class
+from segue.settings import Count
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
 from segue.training.run_manifest import RUN, begin_run, run_folder, run_manifest
+from segue.training.size import check_size, memory_errors
 from segue.training.trainer import State, Trainer
 from segue.training.validation import check_validation, validation_of, with_task_defaults
 
 _SECONDS_BETWEEN_CURVES = 30.0
 
 
+@checked
 def fit(
-    config: ModelConfig,
+    config: ModelConfig | type[ModelConfig] | str,
     data: Split | Dataset,
     validation: Holdout | None = None,
     *,
     training: Training | None = None,
     out: str | Path | None = None,
     resume: bool = False,
+    from_epoch: Count | None = None,
     refit: bool = False,
     overwrite: bool | None = None,
     quiet: bool = False,
@@ -50,7 +59,8 @@ def fit(
     Parameters
     ----------
     config
-        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, ….
+        Config of the model: `SASRec()`, `SSEPT()`, `Popularity()`, …. A config class, or the name of a model, stands
+        for the config with default settings.
     data
         A split: the model is fitted to its training part, and its validation part chooses the epoch. Its test part is
         not read, unless `Training.watch_test` asks for its curves. Or a Dataset, which is fitted as a whole.
@@ -61,7 +71,10 @@ def fit(
     out
         Folder of the run: checkpoints, `metrics.csv`, `curves.png`, `run.json` and, at the end, the `recommender`.
     resume
-        Continue the run in `out`, exactly as if it had never stopped.
+        Continue the run in `out`, exactly as if it had never stopped. `segue.resume(run)` does it with the settings and
+        the Dataset of the run.
+    from_epoch
+        With `resume`: go back to the state after this epoch, if `Training.keep_every` kept it.
     refit
         After the fit, train again from the start on everything but the test part, for as many epochs as validation
         chose. Published results are made this way.
@@ -85,14 +98,15 @@ def fit(
         `out` holds a run and neither `resume` nor `overwrite` is set; or `resume` is set and `out` holds a different
         run; or `out` holds something else, or is in use by another process.
     ConfigError
-        `resume` without `out`, or with `overwrite`; `refit` without a split; or a metric that validation cannot
-        measure.
+        An argument has a wrong type, or the model is larger than the memory. `resume` without `out`, or with
+        `overwrite`; `refit` without a split; or a metric that validation cannot measure.
 
     Examples
     --------
     >>> split = segue.leave_last_out(data)                                       # doctest: +SKIP
     >>> recommender = segue.fit(segue.SASRec(), split, out="runs/first")         # doctest: +SKIP
     """
+    config = _config(config)
     settings = training or Training()
     train, validation, whole, spec = _parts(data, validation)
     watched = data.test if settings.watch_test and isinstance(data, Split) else None
@@ -101,8 +115,12 @@ def fit(
     folder = None if out is None else Path(out)
     if folder is None and resume:
         raise ConfigError("resume=True needs the folder of the run: pass out=.")
+    if from_epoch is not None and not resume:
+        raise ConfigError(f"from_epoch={from_epoch} goes with resume=True.")
     with run_folder(folder if _is_main() else None, resume, overwrite):
-        return _fitted(config, data, train, validation, whole, spec, watched, settings, folder, resume, refit, quiet)
+        return _fitted(
+            config, data, train, validation, whole, spec, watched, settings, folder, resume, from_epoch, refit, quiet
+        )
 
 
 def _fitted(
@@ -116,22 +134,28 @@ def _fitted(
     settings: Training,
     folder: Path | None,
     resume: bool,
+    from_epoch: int | None,
     refit: bool,
     quiet: bool,
 ) -> Recommender:
     """Fit after the folder is checked and locked; the arguments are those of `fit`, and the parts of the data."""
     keep_buffers()
     started = time.perf_counter()
-    settings = with_task_defaults(settings, config, validation, folder if resume else None)
-    with torch.random.fork_rng(devices=[]):
+    part = watched if validation is None else validation
+    settings = with_task_defaults(settings, config, part, folder if resume else None)
+    check_size(config.resolved(train), train)
+    with torch.random.fork_rng(devices=[]), memory_errors():
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
             check_validation(model, settings, validation, watched)
         manifest = {} if folder is None else run_manifest(config.resolved(train), whole, spec, refit)
+        if folder is not None and _is_main():
+            begin_run(folder, resume)
+            keep_dataset(folder, whole)
         if isinstance(model, TrainableModel):
             run = _Run(settings, folder, Progress(quiet), manifest)
-            notes = run.fit(model, train, validation, resume, watched)
+            notes = run.fit(model, train, validation, resume, watched, from_epoch)
             settings = run.settings
             if refit and isinstance(data, Split):
                 refitted = _new(config, data.refit, settings.seed)
@@ -140,7 +164,6 @@ def _fitted(
                 model = refitted
         elif isinstance(model, CountingModel):
             if folder is not None and _is_main():
-                begin_run(folder, resume)
                 write_json(folder / RUN, manifest)
             model.count(data.refit if refit and isinstance(data, Split) else train)
     _leave_together()
@@ -153,6 +176,7 @@ def _fitted(
     recommender = Recommender(model, whole, metadata)
     if folder is not None and _is_main():
         recommender.save(folder / "recommender")
+        drop_dataset(folder)
     return recommender
 
 
@@ -184,21 +208,28 @@ class _Run:
         validation: Holdout | None,
         resume: bool,
         watched: Holdout | None = None,
+        from_epoch: int | None = None,
     ) -> dict[str, Any]:
         """Train the model, and return the notes on its training for the metadata."""
         settings, config = self.settings, model.config.to_dict()
         model.prepare(train)
         examples = model.examples(train)
-        resume = resume and self.folder is not None and (self.folder / LAST).is_file() and not self._is_beyond()
-        if self.folder is not None and _is_main():
+        begun = self.folder is not None and (from_epoch is not None or (self.folder / LAST).is_file())
+        resume = resume and begun and not self._is_beyond()
+        if self.until is not None and self.folder is not None and _is_main():
             begin_run(self.folder, resume)
         accelerator = self._accelerator(config)
         identity = {"model": config, "dataset": train.fingerprint}
-        validate = None if validation is None else validation_of(model, settings, validation, watched)
+        measured = validation is not None or watched is not None
+        validate = validation_of(model, settings, validation, watched) if measured else None
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator, self.until)
+        trainer.chooses = validation is not None
         self.settings = trainer.settings
         if resume:
-            trainer.resume()
+            trainer.resume(from_epoch)
+            if from_epoch and self.folder is not None and accelerator.is_main_process:
+                # Its training again begins anew: it may be for another number of epochs now.
+                shutil.rmtree(self.folder / "refit", ignore_errors=True)
         if self.folder is not None and accelerator.is_main_process:
             write_json(self.folder / RUN, {**self.manifest, "training": self.settings.to_dict()})
         try:
@@ -253,10 +284,26 @@ class _Run:
             self.curves_drawn = time.perf_counter()
 
 
+def _config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:
+    """Config of a model; of a class or a name the one with default settings."""
+    if isinstance(config, str):
+        config = config_class(config)
+    if isinstance(config, ModelConfig):
+        return config
+    needed = [field.name for field in fields(config) if field.default is MISSING and field.default_factory is MISSING]
+    if inspect.isabstract(config) or needed:
+        raise ConfigError(
+            f"{config.__name__} has no default settings: expected {config.__name__}({', '.join(needed)})."
+        )
+    return config()
+
+
 def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:
     """Build a module whose settings are resolved for the Dataset and whose weights follow from the seed."""
     torch.manual_seed(seed)
-    return config.resolved(dataset).build(dataset.n_users, dataset.n_items)
+    model = config.resolved(dataset).build(dataset.n_users, dataset.n_items)
+    model.vocabularies = Vocabularies.of(dataset)
+    return model
 
 
 def _parts(
@@ -268,7 +315,7 @@ def _parts(
             raise ConfigError(
                 "a split has its own validation part: pass either a split, or a Dataset with validation=."
             )
-        return data.train, data.validation, data.dataset, data.spec
+        return data.train, data.validation if len(data.validation) else None, data.dataset, data.spec
     return data, validation, data if validation is None else validation.dataset, None
 
 

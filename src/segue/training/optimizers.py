@@ -1,4 +1,4 @@
-"""Optimizer of training: Adam that touches only the rows of an embedding table that a step reads."""
+"""Optimizers of training: Adam that touches only the rows of an embedding table that a step reads, and torch's own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from segue.training.batches import n_batches
 from segue.training.config import Training
 from segue.training.deferred import DeferredTable
 
+_RMSPROP_DECAY = 0.9
+"""Decay of the mean of squared gradients, as in Keras."""
 _WORTH_DEFERRING = 9
 """Rows of a table per row read in a step, above which deferred updates are faster."""
 _WORTH_GATHERING = 4
@@ -181,8 +183,65 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
         gradient.mul_(factor)
 
 
-def make_optimizer(model: TrainableModel, settings: Training) -> RowAdam:
-    """Return Adam or AdamW for all parameters of a model."""
+class WholeTables(torch.optim.Optimizer):
+    """Optimizer of torch that moves tables as a whole; it has the methods of `RowAdam` that training calls."""
+
+    def defer(self, table: nn.Embedding) -> None:
+        """Refuse: only Adam defers updates."""
+        raise ConfigError(f"{type(self).__name__} does not defer updates of rows: train with optimizer='adam'.")
+
+    gather = defer
+
+    def settle(self) -> None:
+        """Do nothing: weights are always up to date."""
+
+    def release(self) -> None:
+        """Do nothing: nothing was added to the model."""
+
+    def spread(self) -> None:
+        """Make sparse gradients dense."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.is_sparse:
+                    parameter.grad = parameter.grad.to_dense()
+
+
+class SGD(WholeTables, torch.optim.SGD):
+    """Torch's SGD."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Take one step."""
+        self.spread()
+        return super().step(closure)
+
+
+class RMSprop(WholeTables, torch.optim.RMSprop):
+    """Torch's RMSprop."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Take one step."""
+        self.spread()
+        return super().step(closure)
+
+
+class Adagrad(WholeTables, torch.optim.Adagrad):
+    """Torch's Adagrad."""
+
+    def step(self, closure: Any = None) -> Any:
+        """Take one step."""
+        self.spread()
+        return super().step(closure)
+
+
+def make_optimizer(model: TrainableModel, settings: Training) -> RowAdam | WholeTables:
+    """Return the optimizer of the settings for all parameters of a model."""
+    weights, rate, decay = model.parameters(), settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return SGD(weights, lr=rate, momentum=settings.momentum, weight_decay=decay)
+    if settings.optimizer == "rmsprop":
+        return RMSprop(weights, lr=rate, alpha=_RMSPROP_DECAY, momentum=settings.momentum, weight_decay=decay)
+    if settings.optimizer == "adagrad":
+        return Adagrad(weights, lr=rate, weight_decay=decay)
     return RowAdam(
         model.parameters(),
         lr=settings.learning_rate,
@@ -201,7 +260,7 @@ def sparse_tables(
     A deferred update costs about ten times as much as Adam's update of one row of a whole table, and all rows are
     updated at the end of each epoch.
     """
-    if settings.row_updates == "never":
+    if settings.row_updates == "never" or settings.optimizer not in ("adam", "adamw"):
         return [], []
     steps = n_batches(len(examples.lengths), settings.batch_size or examples.usual_batch)
     read = model.rows_read(-(-len(examples.lengths) // steps), -(-int(examples.weights.sum()) // steps))

@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from segue.training.curves import NOT_METRICS, TEST
+from segue.progress import Bar as CellBar
+from segue.progress import in_notebook
+from segue.training.curves import NOT_METRICS
 
 
 class Progress:
@@ -18,10 +20,15 @@ class Progress:
         self.quiet = quiet
         self.console = Console(stderr=True, quiet=quiet)
         self._bar: Bar | None = None
+        self._cell: CellBar | None = None
         self._task: TaskID | None = None
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
         """Begin an epoch of `steps` steps; `done` of them are already completed."""
+        if not self.quiet and in_notebook():
+            self._cell = CellBar(f"epoch {epoch} of {epochs}: step", steps, delay=0.0)
+            self._cell.set(done)
+            return
         if self.quiet or not sys.stderr.isatty():
             return
         self._bar = Bar(
@@ -40,15 +47,17 @@ class Progress:
 
     def step(self, loss: float) -> None:
         """Count a step; `loss` is the mean loss of the epoch so far."""
+        if self._cell is not None:
+            self._cell.set(self._cell.done + 1, f"loss {loss:.4f}")
         if self._bar is not None and self._task is not None:
             rate = self._bar.tasks[0].speed or 0.0
             self._bar.update(self._task, advance=1, loss=loss, rate=rate)
 
     def end_epoch(self, row: dict[str, float], best: bool) -> None:
-        """End the epoch with a line of its loss and metrics; it omits the test part and shorter lists."""
+        """End the epoch with a line of its loss and metrics, also those of the test part; without shorter lists."""
         self.close()
         texts = [f"epoch {row['epoch']:.0f}", f"loss {row['loss']:.4f}"]
-        metrics = {name: value for name, value in row.items() if name not in NOT_METRICS and not name.startswith(TEST)}
+        metrics = {name: value for name, value in row.items() if name not in NOT_METRICS}
         longest = {name.partition("@")[0]: name for name in metrics}  # the last one has the longest list
         texts += [f"{name} {metrics[name]:.4f}" for name in longest.values()]
         texts.append(f"{row['seconds']:.1f} s")
@@ -56,6 +65,9 @@ class Progress:
 
     def close(self) -> None:
         """Remove the bar from the screen."""
+        if self._cell is not None:
+            self._cell.close()
+            self._cell = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

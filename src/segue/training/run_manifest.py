@@ -23,8 +23,8 @@ RUN = "run.json"
 RECOMMENDER = "recommender"
 _OWN = re.compile(
     rf"(refit/)?({RUN}|{re.escape(LAST)}|{re.escape(BEST)}|{re.escape(NEXT_BEST)}|metrics\.csv|curves\.png"
-    r"|epochs/\d+\.safetensors|segue/.*)|recommender/(recommender\.json|weights\.safetensors"
-    r"|data/[a-z_]+\.(npy|parquet|json))"
+    r"|epochs/(state-)?\d+\.safetensors|segue/.*)|recommender/(recommender\.json|weights\.safetensors"
+    r"|data/[a-z_]+\.(npy|parquet|json))|unfinished/[a-z_]+\.(npy|parquet|json)"
 )
 """Files of a run. Trackers write theirs into `segue/`."""
 _PACKAGES = ("segue", "torch", "accelerate", "numpy", "polars")
@@ -109,7 +109,7 @@ def check_run(folder: Path, resume: bool, overwrite: bool | None) -> None:
     if not there:
         return
     kind = next((kind for kind in KINDS if f"{kind}.json" in there), None)
-    is_run = bool(read_run(folder)) or LAST in there or f"{RECOMMENDER}/{RECOMMENDER}.json" in there
+    is_run = bool(read_run(folder)) or all(_OWN.fullmatch(name) for name in there)
     if kind is not None or not is_run:
         what = f"holds a {kind}" if kind else f"holds {there[0]}, and no run"
         raise StorageError(f"{folder} {what}: a run would mix with it. Choose another folder.")
@@ -161,7 +161,7 @@ def begin_run(folder: Path, resume: bool) -> None:
         return
     for name in sorted(own, key=lambda name: name == RUN):  # what marks the folder as a run goes last
         (target / name).unlink(missing_ok=True)
-    for name in ("epochs", "refit", RECOMMENDER):
+    for name in ("epochs", "refit", RECOMMENDER, "unfinished"):
         if (target / name).is_dir() and not contents(target / name):
             shutil.rmtree(target / name)
 

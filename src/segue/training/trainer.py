@@ -25,7 +25,16 @@ from torch import Tensor
 
 from segue.errors import StorageError, TrainingError
 from segue.evaluation.tasks.registry import lower_is_better
-from segue.inference.checkpoint import BEST, LAST, confirm_best, kept_epoch, load_best, save_best
+from segue.inference.checkpoint import (
+    BEST,
+    LAST,
+    confirm_best,
+    kept_epoch,
+    kept_state,
+    load_best,
+    load_epoch,
+    save_best,
+)
 from segue.inference.storage import load_weights
 from segue.models.base import Examples, TrainableModel
 from segue.settings import MISFIT, fit
@@ -102,6 +111,8 @@ class Trainer:
         averaging = examples.usual_averaging if settings.averaging is None else settings.averaging
         self.settings = replace(settings, batch_size=self.batch_size, averaging=averaging)
         self.validate = validate
+        self.chooses = validate is not None
+        """True if a metric of `validate` chooses the best epoch; else the last one is the best."""
         self.folder = folder
         # In the form that JSON reads back: a tuple becomes a list.
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
@@ -159,7 +170,7 @@ class Trainer:
         row = {"epoch": state.epoch + 1.0, "loss": state.loss_sum / len(batches), "seconds": state.seconds}
         state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         self._end_epoch(row)
-        progress.end_epoch(row, best=bool(self.validate) and state.best_epoch == state.epoch)
+        progress.end_epoch(row, best=self.chooses and state.best_epoch == state.epoch)
 
     def _step(self, index: np.ndarray[Any, np.dtype[np.int64]], step: int) -> float:
         """Take one optimizer step; return the mean loss per term of this process's part of the batch."""
@@ -211,13 +222,15 @@ class Trainer:
                 self._best_saved = False
             if self.settings.keep_every and state.epoch % self.settings.keep_every == 0:
                 self._save(kept_epoch(state.epoch), self.model.state_dict())
+        if self.settings.keep_every and state.epoch % self.settings.keep_every == 0:
+            self._keep_state()
         if last or state.epoch % self.settings.save_every == 0 or self._out_of_patience():
             self._save_last()
         self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
         """Check that no earlier epoch was as good; without validation the last epoch is the best."""
-        if not self.validate:
+        if not self.chooses:
             return True
         metric, best = self.settings.metric or "", self.state.best_metric
         if metric not in metrics:
@@ -236,14 +249,14 @@ class Trainer:
 
     def _out_of_patience(self) -> bool:
         patience = self.settings.patience
-        if patience is None or not self.validate or not self.state.best_epoch:
+        if patience is None or not self.chooses or not self.state.best_epoch:
             return False
         return (self.state.epoch - self.state.best_epoch) // self.settings.validate_every >= patience
 
     # ---- checkpoints --------------------------------------------------------------------------------------------
 
-    def resume(self) -> None:
-        """Continue from `last.safetensors`.
+    def resume(self, epoch: int | None = None) -> None:
+        """Continue from `last.safetensors`, or from the state after a kept epoch, which becomes the last state.
 
         Raises
         ------
@@ -254,18 +267,56 @@ class Trainer:
         if self.accelerator.is_main_process:
             confirm_best(self.folder)
         self.accelerator.wait_for_everyone()
-        file = self.folder / LAST
+        file = self.folder / LAST if epoch is None else self._state_file(epoch)
         tensors, note = load_checkpoint(file)
         self._check_same_run(_part(note, "identity", file))
         state = _state(_part(note, "state", file), file)
+        if epoch is not None and (state.epoch, state.step) != (epoch, 0):
+            raise StorageError(f"{file} holds the state of epoch {state.epoch}, not of epoch {epoch}: it was replaced.")
         load_weights(self.model, {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, file)
         restore_optimizer(self.optimizer, tensors, file)
         self.average.restore(tensors)
         self.state = state
         if state.best_epoch:
-            best, _ = load_best(self.folder)
+            best = self._best_of(state, tensors, epoch)
             self._check_best(best)
             self.best = best
+        if epoch is not None:
+            self._best_saved = not state.best_epoch
+            self._save_last()
+
+    def _state_file(self, epoch: int) -> Path:
+        """File with the state after a kept epoch."""
+        assert self.folder is not None
+        file = self.folder / kept_state(epoch)
+        if not file.is_file():
+            files = sorted(file.parent.glob("state-[0-9]*.safetensors"))
+            kept = ", ".join(one.stem.removeprefix("state-").lstrip("0") for one in files) or "none"
+            raise StorageError(
+                f"{self.folder} did not keep its state after epoch {epoch}; kept: {kept}."
+                " Train with keep_every=N to keep the state of every N-th epoch."
+            )
+        return file
+
+    def _best_of(self, state: State, tensors: Mapping[str, Tensor], epoch: int | None) -> dict[str, Tensor]:
+        """Best weights of a state: those of the run or, after a kept epoch, of that time."""
+        assert self.folder is not None
+        if epoch is None:
+            return load_best(self.folder)[0]
+        inner = {name.removeprefix("best."): one for name, one in tensors.items() if name.startswith("best.")}
+        return inner or load_epoch(self.folder, state.best_epoch)[0]
+
+    def _keep_state(self) -> None:
+        """Keep the whole state; with the best weights, unless they are those of a kept epoch."""
+        state, every = self.state, self.settings.keep_every or 1
+        apart = state.best_epoch and state.best_epoch % every
+        best = {f"best.{name}": tensor for name, tensor in self.best.items()} if apart else {}
+        self._save(kept_state(state.epoch), {**self._tensors(), **best})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Weights, their mean over epochs, and the state of the optimizer."""
+        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        return {**weights, **self.average.tensors(), **optimizer_tensors(self.optimizer)}
 
     def _check_best(self, best: Mapping[str, Tensor]) -> None:
         """Raise a StorageError unless tensors are weights of this model."""
@@ -297,8 +348,7 @@ class Trainer:
         if not self._best_saved and writes:
             assert self.folder is not None
             save_best(self.folder, self.best, self._note())
-        weights = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        self._save(LAST, {**weights, **self.average.tensors(), **optimizer_tensors(self.optimizer)})
+        self._save(LAST, self._tensors())
         if not self._best_saved and writes:
             assert self.folder is not None
             confirm_best(self.folder)

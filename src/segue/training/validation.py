@@ -66,14 +66,15 @@ def check_validation(model: Model, settings: Training, validation: Holdout | Non
         The metric is unknown, its list is longer than the ranking, the model or the parts do not suit its task, or
         there is no test part to watch.
     """
-    if settings.watch_test and (validation is None or test is None):
+    if settings.watch_test and test is None:
         raise ConfigError("watch_test=True needs a split with a test part to watch.")
-    if validation is not None:
+    part = test if validation is None else validation
+    if part is not None:
         task, plan = _plan(settings)
-        task.check_validation(model, plan, _sampled(settings, validation))
+        task.check_validation(model, plan, _sampled(settings, part))
 
 
-def validation_of(model: Model, settings: Training, validation: Holdout, test: Holdout | None) -> Validate:
+def validation_of(model: Model, settings: Training, validation: Holdout | None, test: Holdout | None) -> Validate:
     """Return the function to call after an epoch. It measures the same users and candidates every time.
 
     Parameters
@@ -83,17 +84,18 @@ def validation_of(model: Model, settings: Training, validation: Holdout, test: H
     settings
         Options of the training, after `check_validation`.
     validation
-        Validation part; its metrics keep their names.
+        Validation part, if there is one; its metrics keep their names.
     test
         Test part to watch, if any; `TEST` stands before the names of its metrics.
     """
     task, plan = _plan(settings)
-    measure = task.validation(model, plan, _sampled(settings, validation))
-    watch = None if test is None else task.validation(model, plan, _sampled(settings, test))
+    measure, watch = (
+        None if part is None else task.validation(model, plan, _sampled(settings, part)) for part in (validation, test)
+    )
 
     def validate() -> dict[str, float]:
         watched = {} if watch is None else {f"{TEST}{name}": value for name, value in watch().items()}
-        return measure() | watched
+        return ({} if measure is None else measure()) | watched
 
     return validate
 

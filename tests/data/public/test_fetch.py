@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
         start = 0
         if wanted and self.shelf.ranges and self.headers.get("If-Range") == etag:
             start = int(wanted[1])
-        if start >= len(content):
+        if start and start >= len(content):
             self._note(name, 416)
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -298,6 +298,56 @@ def test_without_a_published_checksum_the_first_download_counts(
         DownloadError, match=r"recorded at the first download; delete .*\.sha256 if the new file is meant"
     ):
         public.fetch("amazon-sports", cache=tmp_path, base_url=shelf.url)
+
+
+PAGE = b"<!DOCTYPE html><html><body>The file has moved.</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda whole: b"", "what arrived is empty, and not .*json.gz"),
+        (lambda whole: PAGE, "what arrived is a web page"),
+        (lambda whole: b"not found", "what arrived is no gzip"),
+        (lambda whole: whole[: len(whole) // 2], "damaged or was cut off"),
+        (lambda whole: whole[:-1], "damaged or was cut off"),
+        (lambda whole: gzip.compress(PAGE), "holds no record with .* in its first line"),
+        (lambda whole: gzip.compress(b'{"unixReviewTime": 5}\n'), "holds no record with .* in its first line"),
+        (lambda whole: gzip.compress(b""), "holds no record with"),
+    ],
+)
+@pytest.mark.parametrize("name", ["amazon-sports", "steam"])
+def test_a_download_that_is_something_else_is_not_kept(
+    shelf: Shelf,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[bytes], bytes],
+    message: str,
+) -> None:
+    right = _serve(shelf, monkeypatch, name)
+    archive = public.lookup(name).archive
+    shelf.files[archive] = damage(right)
+    with pytest.raises(DownloadError, match=message):
+        public.fetch(name, cache=tmp_path, base_url=shelf.url)
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    shelf.files[archive] = right
+    assert public.fetch(name, cache=tmp_path, base_url=shelf.url).read_bytes() == right
+
+
+def test_a_wrong_file_in_the_cache_and_a_wrong_copy_are_named(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _serve(shelf, monkeypatch, "amazon-sports")
+    folder = tmp_path / "amazon-sports"
+    folder.mkdir()
+    file = folder / public.lookup("amazon-sports").archive
+    file.write_bytes(PAGE)
+    file.with_name(file.name + ".sha256").write_text(hashlib.sha256(PAGE).hexdigest() + "\n")
+    with pytest.raises(DownloadError, match=r"is not Amazon reviews 2014.*a web page.*Delete it"):
+        public.fetch("amazon-sports", cache=tmp_path, base_url=shelf.url)
+    with pytest.raises(DataError, match=r"is not reviews_Sports.*: it is a web page"):
+        public.fetch("amazon-sports", archive=file)
 
 
 def test_not_on_the_server(shelf: Shelf, tmp_path: Path) -> None:

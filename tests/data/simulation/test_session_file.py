@@ -181,7 +181,7 @@ def test_codes_stand_in_for_ids_the_file_cannot_hold(tmp_path: Path) -> None:
 def test_only_sessions_can_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no sessions"):
         write_session_file(make_dataset([[2, 3]]), tmp_path / "x.txt")
-    with pytest.raises(ConfigError, match='"raw" or "codes"'):
+    with pytest.raises(ConfigError, match="ids='names': expected raw or codes"):
         write_session_file(make_dataset([[2, 3]]), tmp_path / "x.txt", ids="names")  # type: ignore[arg-type]
     assert issubclass(DataError, SegueError)
 

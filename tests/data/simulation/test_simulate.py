@@ -285,5 +285,5 @@ def test_formats_that_cannot_be_are_refused(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_impossible_options_are_named(option: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"{option}={value} is impossible: expected"):
+    with pytest.raises(ConfigError, match=rf"{option}={value}\b.*: expected"):
         simulate(**{option: value})  # type: ignore[arg-type]

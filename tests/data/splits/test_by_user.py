@@ -105,7 +105,7 @@ def test_a_split_of_a_view_never_looks_behind_its_end() -> None:
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_leave_last_needs_a_positive_number(n: int) -> None:
-    with pytest.raises(ConfigError, match=f"expected 1 or more, found {n}"):
+    with pytest.raises(ConfigError, match=f"n={n}: expected 1 or more"):
         leave_last_n(small(), n)
 
 
@@ -207,10 +207,19 @@ def test_too_few_users_to_hold_any_out() -> None:
 
 
 @pytest.mark.parametrize("split", [time_cut, hold_out_users, random_rows])
-@pytest.mark.parametrize(("test", "validation"), [(0.0, 0.1), (0.1, 0.0), (1.0, 0.1), (0.5, 0.5), (-0.1, 0.3)])
+@pytest.mark.parametrize(("test", "validation"), [(0.0, 0.1), (1.0, 0.1), (0.5, 0.5), (-0.1, 0.3)])
 def test_impossible_shares_are_named(split: Callable[..., Split], test: float, validation: float) -> None:
-    with pytest.raises(ConfigError, match=f"test={test} and validation={validation} are shares"):
+    together = f"test={test} and validation={validation} are shares: together below 1"
+    with pytest.raises(ConfigError, match=rf"(test|validation)=\S+: expected a share above 0 to below 1|{together}"):
         split(small(), test=test, validation=validation)
+
+
+@pytest.mark.parametrize("split", [time_cut, hold_out_users, random_rows])
+def test_a_split_without_validation_trains_on_it(split: Callable[..., Split]) -> None:
+    with_it, without = split(small(), test=0.2, validation=0.2), split(small(), test=0.2, validation=0)
+    assert len(without.validation) == 0
+    assert answers(without.test) == answers(with_it.test)
+    assert visible(without.train) == visible(without.refit)
 
 
 @pytest.mark.parametrize("split", [leave_last_out, time_cut, hold_out_users, random_rows])

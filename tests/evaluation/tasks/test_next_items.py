@@ -158,8 +158,8 @@ def test_a_diverged_model_is_an_error(value: float, candidates: int | None) -> N
 def test_impossible_options_are_explained() -> None:
     model = Table(SCORES)
     for k, message in [
-        (-1, "expected 1 or more, found -1"),
-        ((5, 0), "expected 1 or more, found 0"),
+        (-1, "k=-1: expected a whole number from 1, whole numbers from 1 or None"),
+        ((5, 0), r"k=\(5, 0\): expected a whole number from 1"),
         ((), "no length of list"),
         (61, "k is 61, but the catalogue has only 60 items"),
     ]:
@@ -167,7 +167,7 @@ def test_impossible_options_are_explained() -> None:
             evaluate(model, SPLIT.test, k=k)
     with pytest.raises(ConfigError, match="k is 10, but each target is ranked among 5 candidates"):
         evaluate(model, SPLIT.test, candidates=5)
-    with pytest.raises(ConfigError, match="number of users to evaluate is 0"):
+    with pytest.raises(ConfigError, match="users=0: expected 1 or more, or None"):
         evaluate(model, SPLIT.test, users=0)
     with pytest.raises(EvaluationError, match="fitted on another Dataset"):
         evaluate(Table(np.zeros((5, 50))), SPLIT.test)

@@ -22,11 +22,12 @@ from segue.data.splits.by_user import (
     random_rows,
     time_cut,
 )
+from segue.display import as_text
 from segue.errors import ConfigError, DataError, EvaluationError, SegueError
 from segue.evaluation.compare import compare
 from segue.evaluation.tasks.next_items import evaluate
 from segue.evaluation.tasks.ratings import evaluate_ratings
-from segue.evaluation.tasks.result import Evaluation, as_text, side_by_side
+from segue.evaluation.tasks.result import Evaluation, side_by_side
 from segue.models.arerec.arerec import ARERec
 from segue.models.base import Model
 from segue.models.ratings import Rated
@@ -291,8 +292,8 @@ def broken(dataset: Dataset, value: float) -> Holdout:
         (Fixed(np.zeros((9, 9))), SPLIT.test, {}, EvaluationError, "8 users and 8 items.*another Dataset"),
         (Fixed(np.full((61, 26), np.nan)), SPLIT.test, {}, EvaluationError, "not finite .* for 240 of 240 questions"),
         (fitted(), SPLIT.test, {"k": ()}, ConfigError, "expected one length"),
-        (fitted(), SPLIT.test, {"k": (0, 3)}, ConfigError, "each 1 or more"),
-        (fitted(), SPLIT.test, {"users": 0}, ConfigError, "number of users to evaluate is 0"),
+        (fitted(), SPLIT.test, {"k": (0, 3)}, ConfigError, r"k=\(0, 3\): expected a whole number from 1"),
+        (fitted(), SPLIT.test, {"users": 0}, ConfigError, "users=0: expected 1 or more, or None"),
     ],
 )
 def test_impossible_questions_are_explained(

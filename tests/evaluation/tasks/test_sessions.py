@@ -467,11 +467,11 @@ def test_both_ways_take_what_the_catalogue_has() -> None:
 
 
 def test_impossible_options_are_explained() -> None:
-    with pytest.raises(ConfigError, match="expected 1 or more, found 0"):
+    with pytest.raises(ConfigError, match="k=0: expected a whole number from 1"):
         evaluate_sessions(table(1), MADE.test, k=0)
     with pytest.raises(ConfigError, match="k is 10, but each target is ranked among 5 candidates"):
         evaluate_sessions(table(1), MADE.test, candidates=5)
-    with pytest.raises(ConfigError, match="number of users to evaluate is 0"):
+    with pytest.raises(ConfigError, match="users=0: expected 1 or more, or None"):
         evaluate_sessions(table(1), MADE.test, users=0)
     with pytest.raises(EvaluationError, match="fitted on another Dataset"):
         evaluate_sessions(Table(np.zeros((5, 50))), MADE.test)

@@ -1,4 +1,4 @@
-"""ARERec written once more from its equations: float64 NumPy, one pair and one neighbour at a time, no tricks."""
+"""Independent implementation of ARERec from its equations: float64 NumPy, one pair and one neighbour at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Weights = Mapping[str, Array]
 
 
 class Entry(NamedTuple):
-    """A rating of an item's history; `context` counts the ratings of all histories from 1, `position` those of one."""
+    """Rating in the history of an item; `context` is its number among all ratings, `position` that in the history."""
 
     user: int
     rating: float
@@ -24,11 +24,11 @@ class Entry(NamedTuple):
     position: int
 
 
-NOBODY = Entry(0, 0.0, 0, 0, 0)
+NO_NEIGHBOUR = Entry(0, 0.0, 0, 0, 0)
 
 
-class Answer(NamedTuple):
-    """Probabilities (levels,), their logits, the rating expected; weights (heads, n), agreement (n,), decided (n,)."""
+class Prediction(NamedTuple):
+    """Probabilities (levels,), logits and expected rating; weights (heads, n), agreement (n,) and decided (n,)."""
 
     logits: Array
     probabilities: Array
@@ -39,34 +39,34 @@ class Answer(NamedTuple):
 
 
 def histories(log: Sequence[tuple[int, int, float, int]]) -> dict[int, list[Entry]]:
-    """By item, oldest first, from rows (user, item, rating, time) that stand by user."""
-    found: dict[int, list[Entry]] = {}
+    """Return the history of each item, oldest first, from rows (user, item, rating, time) sorted by user."""
+    by_item: dict[int, list[Entry]] = {}
     ordered = sorted(log, key=lambda row: (row[1], row[3]))
     for context, (user, item, rating, time) in enumerate(ordered, 1):
-        entries = found.setdefault(item, [])
+        entries = by_item.setdefault(item, [])
         entries.append(Entry(user, rating, time, context, len(entries) + 1))
-    return found
+    return by_item
 
 
 def neighbours(config: ARERec, history: Sequence[Entry], user: int, moment: int) -> list[Entry]:
-    """Whom somebody who rates the item looks at."""
+    """Return the neighbours of a rating by this user at this time."""
     assert isinstance(config.history_length, int)
-    seen = [entry for entry in history if config.look_back != "past" or entry.time < moment]
+    kept = [entry for entry in history if config.look_back != "past" or entry.time < moment]
     limit = config.history_length
     most = limit + (config.look_back == "train")
-    seen = seen[-most:] if config.keep == "newest" else seen[:most]
-    seen = [entry for entry in seen if config.look_back != "train" or entry.user != user]
-    return seen[-limit:] if config.keep == "newest" else seen[:limit]
+    kept = kept[-most:] if config.keep == "newest" else kept[:most]
+    kept = [entry for entry in kept if config.look_back != "train" or entry.user != user]
+    return kept[-limit:] if config.keep == "newest" else kept[:limit]
 
 
-def answer(weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry]) -> Answer:
-    """What is expected of a pair with these neighbours."""
-    read = list(entries) or [NOBODY]
+def predict(weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry]) -> Prediction:
+    """Predict the rating of a pair with these neighbours."""
+    read = list(entries) or [NO_NEIGHBOUR]
     table, known = weights["users.weight"], weights["users.known"].astype(bool)
     of_user = table[user] if known[user] else table[known].mean(0)
     shares = attention(weights, config, of_user, table[[entry.user for entry in read]])
     products = np.array(
-        [product(weights, config, item, entry, shares[:, place]) for place, entry in enumerate(read)]
+        [product(weights, config, item, entry, shares[:, column]) for column, entry in enumerate(read)]
     )  # (n, regions)
     regions = products.max(axis=0)
     winners = products.argmax(axis=0)
@@ -82,25 +82,25 @@ def answer(weights: Weights, config: ARERec, user: int, item: int, entries: Sequ
         logits = logits + weights["slope"] * above(weights, config, user, item, entries, agreement)
     probabilities = softmax(logits)
     decided = np.bincount(winners, minlength=len(read)) / config.region_size
-    return Answer(logits, probabilities, float(probabilities @ weights["scale"]), shares, agreement, decided)
+    return Prediction(logits, probabilities, float(probabilities @ weights["scale"]), shares, agreement, decided)
 
 
 def attention(weights: Weights, config: ARERec, user: Array, vectors: Array) -> Array:
-    """(heads, n): the weights of n neighbours."""
+    """Weights (heads, n) of n neighbours."""
     if not config.attention:
         return np.zeros((0, len(vectors)))
     size = config.width // config.heads
     query = linear(weights, "regions.query", user)
     keys = [linear(weights, "regions.key", vector) for vector in vectors]
-    found = []
+    shares = []
     for head in range(config.heads):
         part = slice(head * size, (head + 1) * size)
-        found.append(softmax(np.array([query[part] @ key[part] for key in keys]) / np.sqrt(size)))
-    return np.array(found)
+        shares.append(softmax(np.array([query[part] @ key[part] for key in keys]) / np.sqrt(size)))
+    return np.array(shares)
 
 
 def product(weights: Weights, config: ARERec, item: int, entry: Entry, shares: Array) -> Array:
-    """(regions,): the profile of a neighbour times the item's."""
+    """Product (regions,) of the profiles of a neighbour and of the item."""
     vector = weights["users.weight"][entry.user]
     if config.attention:
         size = config.width // config.heads
@@ -115,7 +115,7 @@ def product(weights: Weights, config: ARERec, item: int, entry: Entry, shares: A
 
 
 def above(weights: Weights, config: ARERec, user: int, item: int, entries: Sequence[Entry], agreement: Array) -> float:
-    """z."""
+    """Expected difference z from the mean."""
     z = 0.0
     if config.biases:
         z += float(weights["user_biases.weight"][user, 0] + weights["item_biases.weight"][item, 0])
@@ -126,13 +126,13 @@ def above(weights: Weights, config: ARERec, user: int, item: int, entries: Seque
     return z
 
 
-def loss(answers: Sequence[tuple[Answer, int]]) -> float:
-    """Summed cross-entropy of answers with the places of the true levels."""
-    return -sum(float(np.log(found.probabilities[level])) for found, level in answers)
+def loss(predictions: Sequence[tuple[Prediction, int]]) -> float:
+    """Summed cross-entropy of predictions and the indices of the true levels."""
+    return -sum(float(np.log(predicted.probabilities[level])) for predicted, level in predictions)
 
 
 def penalty(weights: Weights, config: ARERec, users: set[int], neighbours: set[int]) -> float:
-    """What is added to the mean loss, where these users are asked about and these neighbours are read."""
+    """Penalty that is added to the mean loss, if the batch has these users and neighbours."""
     rates = {"output": config.l2_output}
     if config.attention:
         names = {"query": config.l2_query, "key": config.l2_key, "value": config.l2_value, "concat": config.l2_concat}

@@ -1,4 +1,4 @@
-"""ARERec's settings and what data it takes: each trouble is a clear error, each oddity has a sensible result."""
+"""Settings and data of ARERec: clear errors for impossible ones, sensible results for unusual ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def world(**changes: Any) -> Dataset:
 
 
 def rated(values: Any) -> Dataset:
-    """The world with other ratings: of each one before, what `values` says."""
+    """Return the world with the ratings mapped by `values`."""
     data = world()
     assert data.ratings is not None
     return replace(data, ratings=np.asarray(values(data.ratings), dtype=np.float32))
@@ -60,7 +60,7 @@ def fitted(data: Any, **settings: Any) -> Recommender:
         ({"levels": (2.0, 1.0)}, "ascending"),
         ({"levels": (1.0, 1.0)}, "ascending"),
         ({"levels": (1.0, float("inf"))}, "expected finite numbers or None"),
-        ({"levels": tuple(map(float, range(300)))}, "300 of them are no scale; expected 101 at most"),
+        ({"levels": tuple(map(float, range(300)))}, "300 of them are not a scale; expected 101 at most"),
         ({"look_back": "reference"}, "the model would copy it"),
     ],
 )
@@ -69,29 +69,29 @@ def test_impossible_settings(settings: dict[str, Any], message: str) -> None:
         ARERec(**settings)
 
 
-def test_settings_that_leave_something_to_the_data_build_nothing() -> None:
-    with pytest.raises(ConfigError, match=r"use resolved\(\)"):
+def test_unresolved_settings_build_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"with resolved\(\)"):
         ARERec().build(3, 4)
 
 
-def test_settings_are_filled_in_from_what_is_visible() -> None:
+def test_settings_are_filled_in_from_the_visible_part() -> None:
     data = make_dataset([[1, 2, 3], [1, 2], [1, 4]], [[1, 2, 3], [1, 2], [1, 2]], [[1, 3, 5], [3, 3], [1, 4]])
     train = data.until(data.ends - np.array([0, 0, 0, 1]))  # the only 4, and item 4, are hidden
-    found = ARERec(history_length="mean").resolved(train)
-    assert (found.levels, found.history_length, found.look_back) == ((1.0, 3.0, 5.0), 2, "past")
+    resolved = ARERec(history_length="mean").resolved(train)
+    assert (resolved.levels, resolved.history_length, resolved.look_back) == ((1.0, 3.0, 5.0), 2, "past")
     assert ARERec(history_length="max").resolved(train).history_length == 3
     assert ARERec(history_length=7).resolved(train).history_length == 7
     assert ARERec().resolved(replace(train, times=None)).look_back == "train"
     assert ARERec().resolved(random_rows(world()).train).look_back == "train"
     assert ARERec(look_back="train").resolved(train).look_back == "train"
-    again = config_from_dict(json.loads(json.dumps(found.to_dict())))
-    assert again == found and found.resolved(train) == found
+    again = config_from_dict(json.loads(json.dumps(resolved.to_dict())))
+    assert again == resolved and resolved.resolved(train) == resolved
 
 
 def test_data_that_cannot_be_learnt_from() -> None:
     with pytest.raises(DataError, match="no ratings"):
         fitted(world(ratings=None))
-    with pytest.raises(DataError, match="are 1: with one single level there is nothing to predict"):
+    with pytest.raises(DataError, match="are 1: with a single level there is nothing to predict"):
         fitted(rated(np.ones_like))
     with pytest.raises(DataError, match=r"different values.*matrix-factorization"):
         fitted(rated(lambda ratings: np.arange(len(ratings)) % 200))
@@ -112,10 +112,10 @@ def test_half_stars_are_ten_levels() -> None:
 
 
 def test_tenths_keep_their_levels() -> None:
-    """0.1 is no number of binary floating point, and ratings are stored in single precision."""
+    """Test levels such as 0.1, which binary floating point cannot represent exactly."""
     data = rated(lambda ratings: ratings / 10)
-    found = fitted(data, levels=(0.1, 0.2, 0.3, 0.4, 0.5))
-    assert fitted(data).score(long=True)["score"].to_list() == pytest.approx(found.score(long=True)["score"].to_list())
+    given = fitted(data, levels=(0.1, 0.2, 0.3, 0.4, 0.5))
+    assert fitted(data).score(long=True)["score"].to_list() == pytest.approx(given.score(long=True)["score"].to_list())
 
 
 def test_more_levels_than_were_seen() -> None:
@@ -148,7 +148,7 @@ def test_the_refit_knows_more(form: dict[str, Any]) -> None:
             assert recommender.model.regions.sizes == (n + 1, n + 1)  # type: ignore[union-attr, operator]
 
 
-def test_items_and_users_of_whom_nothing_is_known() -> None:
+def test_unrated_items_and_unknown_users() -> None:
     data = world()
     data = replace(data, catalogue=type(data.catalogue)([*data.catalogue.ids, 5_000]))
     recommender = fitted(data)

@@ -1,4 +1,4 @@
-"""PARSRec written once more from its equations: float64 NumPy, one session and one step at a time, no tricks."""
+"""Independent implementation of PARSRec from its equations: float64 NumPy, one session and one step at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Weights = Mapping[str, Array]
 
 
 class Step(NamedTuple):
-    """What one step gives: scores (n_items + 1,), the next state (width,), weights (blocks, heads, items looked at)."""
+    """Result of a step: scores (n_items + 1,), next state (width,), attention weights (blocks, heads, items)."""
 
     scores: Array
     state: Array
@@ -22,17 +22,17 @@ class Step(NamedTuple):
 
 
 def start(weights: Weights, history: Sequence[int]) -> Array:
-    """h₀."""
+    """Initial hidden state h₀."""
     table = weights["items.weight"]
     return table[list(history)].mean(0) if len(history) else np.zeros(table.shape[1])
 
 
 def step(weights: Weights, user: Array, state: Array, basket: Sequence[int], heads: int) -> Step:
-    """One step with the items of the basket, or SOB (row 0) when it is empty."""
+    """Take one step with the items of the basket, or SOB (row 0) if it is empty."""
     table = weights["items.weight"]
     seen = table[list(basket) or [0]]
     query = np.concatenate([user, state])
-    attended, found, block = query, [], 0
+    attended, weights_of_blocks, block = query, [], 0
     while f"attention_blocks.{block}.query.weight" in weights:
         name = f"attention_blocks.{block}."
         own = {k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)}
@@ -40,18 +40,20 @@ def step(weights: Weights, user: Array, state: Array, basket: Sequence[int], hea
         size = len(q) // heads
         parts = [slice(head * size, (head + 1) * size) for head in range(heads)]
         shares = [softmax(k[:, part] @ q[part] / np.sqrt(size)) for part in parts]
-        heard = np.concatenate([share @ v[:, part] for share, part in zip(shares, parts, strict=True)])
-        attended = linear(own, "linear", layer_norm(own, "norm", attended + linear(own, "output", heard)))
-        found.append(shares)
+        gathered = np.concatenate([share @ v[:, part] for share, part in zip(shares, parts, strict=True)])
+        attended = linear(own, "linear", layer_norm(own, "norm", attended + linear(own, "output", gathered)))
+        weights_of_blocks.append(shares)
         block += 1
-    together = np.concatenate([query, attended])
+    joint = np.concatenate([query, attended])
     return Step(
-        table @ linear(weights, "output", together), np.maximum(linear(weights, "hidden", together), 0), np.array(found)
+        table @ linear(weights, "output", joint),
+        np.maximum(linear(weights, "hidden", joint), 0),
+        np.array(weights_of_blocks),
     )
 
 
 def walk(weights: Weights, user: Array, history: Sequence[int], basket: Sequence[int], heads: int) -> Step:
-    """The step after the whole basket, item by item in its order."""
+    """Return the step after the whole basket, which is read item by item in order."""
     state = start(weights, history)
     for n in range(len(basket)):
         state = step(weights, user, state, basket[:n], heads).state
@@ -61,7 +63,7 @@ def walk(weights: Weights, user: Array, history: Sequence[int], basket: Sequence
 def learn(
     weights: Weights, user: Array, history: Sequence[int], order: Sequence[int], heads: int, loss: str
 ) -> tuple[float, list[int]]:
-    """The loss of one session summed over its steps, and the targets, given the random order of its items."""
+    """Loss of one session summed over its steps, and the targets, for a given random order of its items."""
     state, basket, remaining, total = start(weights, history), [], list(order), 0.0
     while remaining:
         scores, state, _ = step(weights, user, state, basket, heads)
@@ -74,9 +76,9 @@ def learn(
 
 
 def _bce(scores: Array, target: int) -> float:
-    chance = 1 / (1 + np.exp(-scores))
-    others = np.delete(chance, target)
-    return float(-np.log(chance[target]) - np.log(1 - others).sum())
+    probability = 1 / (1 + np.exp(-scores))
+    others = np.delete(probability, target)
+    return float(-np.log(probability[target]) - np.log(1 - others).sum())
 
 
 LOSSES = {

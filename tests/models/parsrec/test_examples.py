@@ -1,4 +1,4 @@
-"""Sessions as training units, against plain loops over them."""
+"""Sessions as training units, compared with plain loops over them."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def dense(batch: SessionBatch, transposed: bool = False) -> np.ndarray:
     size = (len(offsets) - 1, len(batch.users) if transposed else N_ITEMS + 1)
     matrix = np.zeros(size)
     for row in range(size[0]):
-        for place in range(offsets[row], offsets[row + 1]):
-            matrix[row, columns[place]] += values[place]
+        for entry in range(offsets[row], offsets[row + 1]):
+            matrix[row, columns[entry]] += values[entry]
     return matrix
 
 
 @settings(deadline=None)
 @given(worlds, st.none() | st.integers(0, 3), st.integers(0, 9))
-def test_a_batch_is_what_the_sessions_say(users: list[list[list[int]]], limit: int | None, seed: int) -> None:
+def test_a_batch_equals_a_loop_over_the_sessions(users: list[list[list[int]]], limit: int | None, seed: int) -> None:
     examples = SessionExamples(make(users), limit)
     expected = Counter()
     for user, sessions in enumerate(users, start=1):
@@ -52,14 +52,14 @@ def test_a_batch_is_what_the_sessions_say(users: list[list[list[int]]], limit: i
     batch = examples.batch(np.arange(len(examples.lengths)), np.random.default_rng(seed))
     lengths = batch.lengths.tolist()
     assert lengths == sorted(lengths, reverse=True) == (batch.items > 0).sum(1).tolist()
-    found = Counter()
+    units = Counter()
     for row, (user, length) in enumerate(zip(batch.users.tolist(), lengths, strict=True)):
         items = batch.items[row, :length].tolist()
         assert len(set(items)) == length and not batch.items[row, length:].any()
         counts = dense(batch)[row]
         assert counts.sum() == batch.sizes[row]
-        found[user, frozenset(items), tuple(counts.astype(int))] += 1
-    assert found == expected
+        units[user, frozenset(items), tuple(counts.astype(int))] += 1
+    assert units == expected
     assert (dense(batch, transposed=True) == dense(batch).T).all()
     assert examples.weights.sum() == sum(lengths)
 

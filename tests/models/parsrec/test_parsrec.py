@@ -1,4 +1,4 @@
-"""PARSRec against an independent float64 NumPy writing of its equations, given the same random choices."""
+"""PARSRec, compared with an independent float64 NumPy implementation with the same random choices."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ CASES = [
 ]
 
 
-def asked() -> Histories:
-    """The cases as histories followed by baskets."""
-    together = [history + basket for _, history, basket in CASES]
-    found = Histories.from_lists(together, np.array([user for user, _, _ in CASES]))
-    begun = found.starts + np.array([len(history) for _, history, _ in CASES])
-    return Histories(found.users, found.items, found.starts, found.ends, baskets=begun)
+def cases_as_histories() -> Histories:
+    """Return the cases as histories followed by baskets."""
+    joined = [history + basket for _, history, basket in CASES]
+    histories = Histories.from_lists(joined, np.array([user for user, _, _ in CASES]))
+    baskets = histories.starts + np.array([len(history) for _, history, _ in CASES])
+    return Histories(histories.users, histories.items, histories.starts, histories.ends, baskets=baskets)
 
 
 def sessions_of(rows: list[list[list[int]]]) -> Dataset:
-    """A Dataset of users (rows) with sessions; all item codes occur, so that code and position in the list agree."""
+    """Return a Dataset of users (rows) with sessions. All item codes occur, so codes equal positions in the list."""
     flat = [[item for session in sessions for item in session] for sessions in rows]
     data = make_dataset(flat, catalogue=range(1, N_ITEMS + 1))
     lengths = [len(session) for sessions in rows for session in sessions]
@@ -73,8 +73,8 @@ SESSIONS = [
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_scores_and_attention_are_the_papers(shape: dict[str, int], dtype: torch.dtype, tolerance: float) -> None:
     model = build(dtype, **shape)
-    scores = model.scores().all(queries_of(model, asked()), 0, N_ITEMS + 1)
-    attention = model.attention(asked())
+    scores = model.scores().all(queries_of(model, cases_as_histories()), 0, N_ITEMS + 1)
+    attention = model.attention(cases_as_histories())
     for row, (user, history, basket) in enumerate(CASES):
         expected = paper.walk(arrays(model), user_vector(model, user), history, basket, shape["heads"])
         close(scores[row], expected.scores, tolerance)
@@ -82,25 +82,30 @@ def test_scores_and_attention_are_the_papers(shape: dict[str, int], dtype: torch
         if n:
             close(attention.weights[row, :, :, :n], expected.attention, tolerance)
         assert not attention.weights[row, :, :, n:].any()
-        looked_at = attention.places[row]
-        assert asked().items[looked_at[:n]].tolist() == basket and (looked_at[n:] == -1).all()
+        positions = attention.places[row]
+        assert cases_as_histories().items[positions[:n]].tolist() == basket and (positions[n:] == -1).all()
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "computed twice"])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "computed twice"])
 @pytest.mark.parametrize("loss", ["softmax", "bce", "mse"])
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_targets_and_summed_loss_are_the_papers(
-    shape: dict[str, int], dtype: torch.dtype, tolerance: float, loss: str, kept: bool, monkeypatch: pytest.MonkeyPatch
+    shape: dict[str, int],
+    dtype: torch.dtype,
+    tolerance: float,
+    loss: str,
+    stored: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not kept:
+    if not stored:
         monkeypatch.setattr(parsrec, "_KEPT_BYTES", 0)
         monkeypatch.setattr(parsrec, "_CHUNK_BYTES", 300)  # several chunks of the catalogue
     chosen = spied_targets(monkeypatch)
     model = build(dtype, loss=loss, **shape)
     examples = prepared(model, sessions_of(SESSIONS))
     batch = examples.batch(np.arange(len(examples.lengths)), np.random.default_rng(3))
-    found = model(batch)  # in evaluation mode: nothing is dropped
+    loss_sum = model(batch)  # in evaluation mode, without dropout
     total, by_step = 0.0, {}
     histories = histories_of(batch)
     for row, length in enumerate(batch.lengths.tolist()):
@@ -109,12 +114,12 @@ def test_targets_and_summed_loss_are_the_papers(
         one, targets = paper.learn(arrays(model), user, histories[row], order, shape["heads"], loss)
         total += one
         by_step |= {(step, row): target for step, target in enumerate(targets)}
-    close(found, total, tolerance * 10)
+    close(loss_sum, total, tolerance * 10)
     assert (chosen[0] + 1).tolist() == [by_step[key] for key in sorted(by_step)]
 
 
 def spied_targets(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """What the model will have chosen as targets, step by step."""
+    """Record the targets that the model chooses, step by step."""
     chosen: list[torch.Tensor] = []
     original = parsrec.catalogue_loss
 
@@ -127,22 +132,22 @@ def spied_targets(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
 
 def histories_of(batch: Any) -> list[list[int]]:
-    """The histories behind the batch's rows, up to their order."""
-    found = []
+    """Return the histories of the rows of the batch, up to their order."""
+    histories = []
     for first, last in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
         shares = batch.values[first:last].double()
         counts = (shares * 840).round().int().tolist()  # histories here have at most 8 items
-        found.append(
+        histories.append(
             [item for item, n in zip(batch.columns[first:last].tolist(), counts, strict=True) for _ in range(n)]
         )
-    return found
+    return histories
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "computed twice"])
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "computed twice"])
 @pytest.mark.parametrize("loss", ["softmax", "bce", "mse"])
-def test_the_gradient_is_that_of_the_loss(loss: str, kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against central differences of the loss, along random directions through each parameter."""
-    if not kept:
+def test_the_gradient_is_that_of_the_loss(loss: str, stored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with central differences of the loss, along random directions of each parameter."""
+    if not stored:
         monkeypatch.setattr(parsrec, "_KEPT_BYTES", 0)
     model = build(torch.float64, loss=loss, blocks=2, heads=2)
     examples = prepared(model, sessions_of(SESSIONS))
@@ -180,7 +185,7 @@ def test_examples_mark_their_users_as_known() -> None:
     assert model.users.known.tolist() == [False, True, True, True, True, False]
 
 
-def test_a_strangers_first_basket_has_scores() -> None:
+def test_the_first_basket_of_an_unknown_user_has_scores() -> None:
     model = PARSRec(user_width=4, item_width=4).build(5, N_ITEMS).eval()
     assert queries_of(model, Histories.from_lists([[3]])).isfinite().all()
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.order import time_order
 from segue.data.preparing.filters import k_core, without_duplicates
@@ -18,20 +19,36 @@ from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import OLDEST, Encoded, Progress, SuspectRow, encode
 from segue.data.preparing.steps import Steps
 from segue.data.ragged import Int64, offsets_of
-from segue.data.reading.read import Log, Opened, open_source
+from segue.data.reading.checking import doubtful_id, warn_of_words
+from segue.data.reading.columns import Column
+from segue.data.reading.layout import UNREADABLE
+from segue.data.reading.read import Log, Opened, ReadOptions, open_source
+from segue.data.reading.values import MISSING
 from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_order, rule_of
 from segue.data.spool import Spool
 from segue.data.vocabulary import Vocabulary
-from segue.errors import DataError
+from segue.errors import ConfigError, DataError
 from segue.files import check_folder, failures_name, real
 from segue.locks import temporary_folder
 
 _PASSING = ("user", "session")  # columns that become offsets
 
 
+@checked
 def prepare(
     source: Any,
     *,
+    user: Column = None,
+    item: Column = None,
+    time: Column = None,
+    rating: Column = None,
+    session: Column = None,
+    format: str | None = None,
+    separator: str | None = None,
+    header: bool | None = None,
+    quote: str | None = None,
+    time_unit: str | None = None,
+    bad_rows: Literal["error", "drop"] = "error",
     oldest: float | None = None,
     k_core: int = 0,
     min_per_user: int | None = None,
@@ -55,7 +72,9 @@ def prepare(
     Parameters
     ----------
     source
-        A `Log`, or anything that `read` takes without options.
+        A `Log`, or anything that `read` takes.
+    user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows
+        As in `read`, for a source that is not a `Log`.
     oldest
         Share of the rows to keep, the oldest: round(n · oldest) of n, at least one. Of rows with the same time at the
         cut, the first in the log stay.
@@ -112,7 +131,10 @@ def prepare(
     """
     if out is not None:
         check_folder(Path(out), "dataset", overwrite)
-    opened = source if isinstance(source, Log) else open_source(source)
+    reading = ReadOptions(user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows)
+    if isinstance(source, Log) and reading.given:
+        raise ConfigError(f"the source is a Log, which is read already: pass {', '.join(reading.given)} to segue.read.")
+    opened = source if isinstance(source, Log | Opened) else open_source(source, reading)
     options = Preparation(
         oldest,
         k_core if min_per_user is None else min_per_user,
@@ -157,10 +179,25 @@ def _encoded(opened: Log | Opened, options: Preparation, folder: Path, report: P
         return log, encode(log, folder, report, oldest)
     log = _narrowed(opened.unchecked(), rule)
     try:
-        return log, encode(log, folder, report, oldest)
-    except (SuspectRow, pl.exceptions.PolarsError, OSError):
+        encoded = encode(log, folder, report, oldest)
+        _check_ids(log, encoded)
+        return log, encoded
+    except (SuspectRow, *UNREADABLE):
         log = _narrowed(opened.check(), rule)
     return log, encode(log, folder / "again", report, oldest)
+
+
+def _check_ids(log: Log, encoded: Encoded) -> None:
+    """Raise `SuspectRow` if an id may be written in two ways; warn of ids that may stand for missing values."""
+    for role, vocabulary in (("user", encoded.users), ("item", encoded.catalogue)):
+        ids = vocabulary.ids
+        if ids.dtype != pl.String:
+            continue
+        if ids.to_frame().select(doubtful_id(pl.col(ids.name)).any()).item():
+            raise SuspectRow
+        words = ids.filter(ids.is_in(MISSING))
+        if len(words):
+            warn_of_words(log.source, role, log.columns[role], repr(words[0]))
 
 
 def _narrowed(log: Log, rule: SessionRule | None) -> Log:

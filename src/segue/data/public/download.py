@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes received so far and the total (None if the server does not state it)."""
 
+Check: TypeAlias = Callable[[Path], None]
+"""Raises a DownloadError unless a file is the one that was meant."""
+
 CHUNK = 1 << 18
 TIMEOUT = (10.0, 60.0)  # seconds to connect, seconds without a byte
 PAUSE = 1.0  # seconds before the next try after a break
@@ -36,12 +39,16 @@ class ResumingDownloader:
         File for the bytes until all have arrived.
     progress
         Called after every piece.
+    check
+        Called with `part` when all bytes have arrived. It raises a DownloadError if they are not the file that was
+        meant; they are then removed.
     """
 
-    def __init__(self, part: Path, progress: Progress | None = None) -> None:
+    def __init__(self, part: Path, progress: Progress | None = None, check: Check | None = None) -> None:
         self.part = part
         self.state = part.with_name(part.name + ".json")
         self.progress = progress
+        self.check = check
 
     def __call__(self, url: str, output_file: str | os.PathLike[str], pooch: object, check_only: bool = False) -> None:
         """Download `url` and put it at `output_file`, as pooch calls it."""
@@ -62,6 +69,13 @@ class ResumingDownloader:
                 time.sleep(PAUSE)
             except RequestException as error:
                 raise DownloadError(reason(error)) from error
+        if self.check is not None:
+            try:
+                self.check(self.part)
+            except DownloadError:
+                self.part.unlink()
+                self.state.unlink(missing_ok=True)
+                raise
         self.part.replace(output_file)
         self.state.unlink(missing_ok=True)
 
@@ -82,7 +96,7 @@ class ResumingDownloader:
         if received:
             headers |= {"Range": f"bytes={received}-", "If-Range": str(validator)}
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
+            if response.status_code == requests.codes.requested_range_not_satisfiable and received:
                 if response.headers.get("Content-Range") == f"bytes */{received}":
                     return  # all of it had arrived before
                 return self._start_anew(url)
@@ -132,7 +146,9 @@ class _Broken(Exception):
     """The connection ended before the file did."""
 
 
-def retrieve(url: str, target: Path, checksum: str | None, progress: Progress | None = None) -> Path:
+def retrieve(
+    url: str, target: Path, checksum: str | None, progress: Progress | None = None, check: Check | None = None
+) -> Path:
     """Download `url` to `target`, unless it is there already with the right checksum.
 
     Parameters
@@ -144,6 +160,8 @@ def retrieve(url: str, target: Path, checksum: str | None, progress: Progress | 
         compared from then on.
     progress
         Called with the bytes received so far and the total.
+    check
+        Called with a download before it is put in place; it raises a DownloadError if that is another file.
 
     Returns
     -------
@@ -153,7 +171,8 @@ def retrieve(url: str, target: Path, checksum: str | None, progress: Progress | 
     Raises
     ------
     DownloadError
-        No connection, an error of the server, a wrong checksum, or no space; the message gives only the reason.
+        No connection, an error of the server, a wrong checksum, another file than was meant, or no space; the message
+        gives only the reason.
     """
     import pooch  # type: ignore[import-untyped]
 
@@ -161,7 +180,9 @@ def retrieve(url: str, target: Path, checksum: str | None, progress: Progress | 
     known = checksum
     if known is None and record.is_file():
         known = f"sha256:{record.read_text(encoding='utf-8').strip()}"
-    downloader = ResumingDownloader(target.with_name(target.name + ".part"), progress)
+    # Later downloads are compared with the recorded checksum, which says more.
+    first_check = check if known is None else None
+    downloader = ResumingDownloader(target.with_name(target.name + ".part"), progress, first_check)
     try:
         with _quiet(pooch.get_logger()):
             pooch.retrieve(url, known, fname=target.name, path=target.parent, downloader=downloader)

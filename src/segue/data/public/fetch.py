@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import shutil
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from segue.data.public.catalogue import DATASETS, PublicDataset
 from segue.data.public.download import Progress, retrieve
+from segue.data.reading.formats.records import RecordLines
+from segue.data.reading.formats.registry import FORMATS
 from segue.data.reading.read import Log, read
 from segue.errors import ConfigError, DataError, DownloadError, nearest
 from segue.files import atomic_file
+
+_LONGEST_RECORD = 1 << 24  # characters
 
 __all__ = ["DATASETS", "PublicDataset", "available", "fetch", "lookup", "open_public"]
 
@@ -52,8 +58,8 @@ def fetch(
     """Return the file with the interactions of a public dataset; download it if it is not in the cache.
 
     An archive in the cache is verified each time against its published checksum (MovieLens). If none is published
-    (Amazon, Steam), the first download is accepted and its SHA-256 recorded beside it, to be compared from then on. A
-    broken download continues where it ended.
+    (Amazon, Steam), the first download is accepted if it is a whole gzip file with records of the right columns. Its
+    SHA-256 is recorded beside it, to be compared from then on. A broken download continues where it ended.
 
     Parameters
     ----------
@@ -95,12 +101,16 @@ def fetch(
     base = base_url or os.environ.get("SEGUE_DATASETS_URL")
     url = f"{base.rstrip('/')}/{dataset.archive}" if base else dataset.url
     try:
-        fetched = retrieve(url, folder / dataset.archive, dataset.checksum, progress)
+        fetched = retrieve(url, folder / dataset.archive, dataset.checksum, progress, _check_of(dataset, url))
     except DownloadError as error:
         raise DownloadError(
             f"{dataset.title} could not be fetched from {url}: {error}. If you can get {dataset.archive} in another "
             f"way, pass the path of your copy with archive=."
         ) from error
+    try:
+        check_start(dataset, fetched)
+    except DownloadError as error:
+        raise DownloadError(f"{fetched} is not {dataset.title}: {error}. Delete it and fetch it again.") from error
     return _interactions(dataset, fetched, folder)
 
 
@@ -132,6 +142,50 @@ def open_public(
     )
 
 
+def _check_of(dataset: PublicDataset, url: str) -> Callable[[Path], None] | None:
+    """Check of a download without a published checksum; None if there is one."""
+    if dataset.checksum is not None:
+        return None
+
+    def check(file: Path) -> None:
+        size = file.stat().st_size
+        check_start(dataset, file)
+        if url == dataset.url and dataset.size not in (None, size):
+            raise DownloadError(f"what arrived has {size:,} bytes, and the archive has {dataset.size:,}")
+        try:
+            with gzip.open(file) as stream:
+                while stream.read(1 << 20):
+                    pass
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            raise DownloadError(f"what arrived is damaged or was cut off after {size:,} bytes") from None
+
+    return check
+
+
+def check_start(dataset: PublicDataset, file: Path) -> None:
+    """Raise a DownloadError unless a gzipped file begins with a record of the dataset. Other files are not checked."""
+    if dataset.archive.endswith(".zip"):
+        return
+    with file.open("rb") as stream:
+        begin = stream.read(1024)
+    if not begin.startswith(b"\x1f\x8b"):
+        word = begin.lstrip().lower()
+        kind = (
+            "empty" if not begin else "a web page" if word.startswith((b"<!doctype", b"<html", b"<?xml")) else "no gzip"
+        )
+        raise DownloadError(f"what arrived is {kind}, and not {dataset.archive}")
+    try:
+        with gzip.open(file, "rt", encoding="utf-8", errors="replace") as text:
+            line = text.readline(_LONGEST_RECORD)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DownloadError("what arrived is damaged or was cut off") from None
+    layout = FORMATS[dataset.format]
+    record = layout.parse(line) if issubclass(layout, RecordLines) else None
+    lacking = [column for column in (dataset.user, dataset.item) if record is None or column not in record]
+    if lacking:
+        raise DownloadError(f"what arrived holds no record with {', '.join(map(str, lacking))} in its first line")
+
+
 def _cache_folder(cache: str | Path | None) -> Path:
     given = cache or os.environ.get("SEGUE_CACHE")
     if given:
@@ -154,6 +208,10 @@ def _from_copy(dataset: PublicDataset, copy: Path, folder: Path) -> Path:
         raise DataError(f"{copy}: no such file; expected a copy of {dataset.archive}.")
     if copy.name == file:
         return copy
+    try:
+        check_start(dataset, copy)
+    except DownloadError as error:
+        raise DataError(f"{copy} is not {dataset.archive}: {str(error).replace('what arrived', 'it')}.") from None
     if dataset.checksum is not None:
         import pooch
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import itertools
 import shutil
 import weakref
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 from segue.errors import DataError
 from segue.locks import temporary_folder
 
 _COPY = 1 << 20
+_LONGEST = 200  # characters of a path in a message
 
 
 class Scratch:
@@ -37,8 +40,22 @@ def find_files(source: Path) -> list[Path]:
     Raises
     ------
     DataError
-        There is no file, or a folder holds several kinds of files.
+        There is no file, it cannot be opened, or a folder holds several kinds of files.
     """
+    try:
+        return _found(source)
+    except OSError as error:
+        raise DataError(f"{_shortened(source)} cannot be opened: {error.strerror or error}.") from None
+    except ValueError as error:
+        raise DataError(f"{_shortened(source)!r} is not the name of a file: {error}.") from None
+
+
+def _shortened(source: Path) -> str:
+    name = str(source)
+    return name if len(name) <= _LONGEST else name[:_LONGEST] + "…"
+
+
+def _found(source: Path) -> list[Path]:
     if source.is_file():
         return [source]
     if source.is_dir():
@@ -65,6 +82,63 @@ def _matching(pattern: Path) -> list[Path]:
     return sorted(f for f in Path(*pattern.parts[:wild]).glob("/".join(pattern.parts[wild:])) if f.is_file())
 
 
+def with_line_ends(path: Path, scratch: Scratch) -> Path:
+    """The file itself, or a copy in which a lone carriage return, an old end of line, is a line feed."""
+    target: Path | None = None
+    with path.open("rb") as stream:
+        while piece := stream.read(_COPY):
+            if piece.endswith(b"\r"):
+                piece += stream.read(1)
+            if target is None and piece.count(b"\r") == piece.count(b"\r\n"):
+                continue
+            if target is None:
+                target = scratch.path(path.name)
+                begin = stream.tell() - len(piece)
+                with path.open("rb") as before, target.open("wb") as out:
+                    _copy(before, out, begin)
+            with target.open("ab") as out:
+                out.write(piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n"))
+    return path if target is None else target
+
+
+def _copy(source: BinaryIO, out: BinaryIO, size: int) -> None:
+    """Copy the first bytes of a stream, piece by piece."""
+    while size > 0:
+        piece = source.read(min(size, _COPY))
+        out.write(piece)
+        size -= len(piece)
+
+
+def without_mark(path: Path, scratch: Scratch) -> Path:
+    """The file itself, or a copy without the byte-order mark at its beginning."""
+    with path.open("rb") as stream:
+        if stream.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            return path
+        target = scratch.path("unmarked")
+        with target.open("wb") as out:
+            shutil.copyfileobj(stream, out, _COPY)
+    return target
+
+
+def plainly_named(path: Path, scratch: Scratch) -> Path:
+    """The file itself, or a link to it if its name is not UTF-8, which polars cannot open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return linked(path, scratch)
+    return path
+
+
+def linked(path: Path, scratch: Scratch) -> Path:
+    """A link to the file, or a copy of it, under a plain name."""
+    target = scratch.path("file")
+    try:
+        target.symlink_to(path.absolute())
+    except OSError:
+        shutil.copyfile(path, target)
+    return target
+
+
 def decompressed(path: Path, scratch: Scratch) -> Path:
     """The file itself, or the content of a gzip file, copied piece by piece to a temporary file.
 
@@ -76,7 +150,7 @@ def decompressed(path: Path, scratch: Scratch) -> Path:
     with path.open("rb") as stream:
         if stream.read(2) != b"\x1f\x8b":
             return path
-    target = scratch.path(path.stem)
+    target = scratch.path(path.stem.encode("utf-8", errors="replace").decode()[:100])
     try:
         with gzip.open(path, "rb") as packed, target.open("wb") as plain:
             shutil.copyfileobj(packed, plain, _COPY)

@@ -11,6 +11,7 @@ import polars as pl
 
 from segue.data.reading.files import Scratch
 from segue.data.reading.layout import ROW, Part
+from segue.data.reading.values import EXACT
 from segue.errors import DataError
 
 
@@ -73,9 +74,25 @@ def _plain(frame: pl.LazyFrame, name: str) -> pl.LazyFrame:
     return table.with_columns(_of_objects(table[column].to_list(), column, name) for column in objects).lazy()
 
 
+def _is_missing(value: Any) -> bool:
+    """Whether an object stands for a missing value: None, NaN, or pandas' NA, which equals nothing."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value
+
+
 def _of_objects(values: list[Any], column: str, name: str) -> pl.Series:
     """Python objects of one type as a Series: UUIDs become strings, integers stay, a mixture is an error."""
-    values = [None if value is None or value != value else value for value in values]
+    values = [None if _is_missing(value) else value for value in values]
+    if {type(value) for value in values} - {type(None)} == {int, float}:
+        values = [
+            int(value) if isinstance(value, float) and value.is_integer() and abs(value) < EXACT else value
+            for value in values
+        ]
+        if any(isinstance(value, float) for value in values) and any(
+            isinstance(v, int) and abs(v) >= EXACT for v in values
+        ):
+            raise DataError(f'{name}: the column "{column}" mixes floats with integers that no float can hold.')
     types = {type(value) for value in values} - {type(None)}
     if types <= {int, float} or len(types) <= 1:
         if types == {uuid.UUID}:

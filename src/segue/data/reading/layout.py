@@ -16,11 +16,16 @@ from segue.data.reading.files import Scratch
 from segue.data.reading.values import Stated
 from segue.errors import DataError
 
-ROW = "#row"  # number of the line, row or object, from 1
-LINE = "#line"  # the whole line, in formats that are split here
-BROKEN = "#broken"  # true for a line that does not have the form it should have
+MARK = "\u241f"  # begins the names of columns that are made here: no column of a log is called like this
+ROW = f"{MARK}row"  # number of the line, row or object, from 1
+LINE = f"{MARK}line"  # the whole line, in formats that are split here
+BROKEN = f"{MARK}broken"  # true for a line that does not have the form it should have
+
+UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""Errors of polars for a damaged file; some damage makes it panic."""
 
 _SNIFFED_BYTES = 1 << 20
+_MOST_SNIFFED_BYTES = 1 << 28
 _SNIFFED_LINES = 2_000
 _BINARY = {
     b"PK\x03\x04": "a zip archive (or an Excel file): unpack it first",
@@ -33,6 +38,10 @@ _BINARY = {
 }
 
 
+class NoRowsError(DataError):
+    """A file holds no interactions. Among other files of a log it can be skipped."""
+
+
 @dataclass(frozen=True)
 class Head:
     """The beginning of a decompressed file, and what the caller says of its layout.
@@ -41,8 +50,8 @@ class Head:
     ----------
     path, name
         The file, and its name in messages.
-    separator, header
-        Given by the caller; None if they are to be found.
+    separator, header, quote
+        Given by the caller; None if they are to be found. A quote of "none" makes quote marks ordinary characters.
     requested
         Column names that the caller asks for: if the first line holds one, it is a header.
     """
@@ -52,12 +61,21 @@ class Head:
     separator: str | None = None
     header: bool | None = None
     requested: Sequence[str] = ()
+    quote: str | None = None
 
     @cached_property
     def start(self) -> bytes:
-        """The first megabyte."""
+        """The first megabyte, or more until there are two whole lines."""
         with self.path.open("rb") as stream:
-            return stream.read(_SNIFFED_BYTES)
+            start = stream.read(_SNIFFED_BYTES)
+            while start.count(b"\n") < 2 and len(start) < _MOST_SNIFFED_BYTES and (more := stream.read(len(start))):
+                start += more
+            return start
+
+    @property
+    def is_whole(self) -> bool:
+        """True if `start` is the whole file."""
+        return len(self.start) == self.path.stat().st_size
 
     @property
     def lines(self) -> list[str]:
@@ -83,13 +101,13 @@ class Head:
                 raise DataError(f"{self.name} is {description}.")
         if b"\0" in start:
             raise DataError(f"{self.name} is a binary file of an unknown kind: expected text, JSON lines or Parquet.")
-        whole = start if len(start) < _SNIFFED_BYTES or b"\n" not in start else start[: start.rindex(b"\n")]
+        whole = start if self.is_whole or b"\n" not in start else start[: start.rindex(b"\n")]
         # Bytes that are not UTF-8 are reported by the reader, which knows their line.
-        text = whole.decode("utf-8", errors="replace").removeprefix("\ufeff")
-        every = text.splitlines()[:_SNIFFED_LINES]
+        text = whole.decode("utf-8", errors="replace").lstrip("\ufeff")
+        every = [line.removesuffix("\r") for line in text.split("\n", _SNIFFED_LINES)[:_SNIFFED_LINES]]
         lines = [line for line in every if line.strip()]
         if not lines:
-            raise DataError(f"{self.name} is empty: it holds no interactions ({self.path.stat().st_size} bytes).")
+            raise NoRowsError(f"{self.name} is empty: it holds no interactions ({self.path.stat().st_size} bytes).")
         return lines, every.index(lines[0])
 
 
@@ -150,6 +168,10 @@ class Layout:
         """The layout to read the files with if rows are misread; None if there is no other."""
         return None
 
+    def without_blanks(self) -> FileFormat | None:
+        """The layout to read the files with if blanks stand around ids; None if there is no other."""
+        return None
+
     def roles(self, given: Mapping[str, Column], name: str, sample: Callable[[], pl.DataFrame]) -> dict[str, str]:
         """Role → column.
 
@@ -167,7 +189,7 @@ class Layout:
         ColumnError
             A column is missing, or more than one could be meant.
         """
-        return by_name(self.fields, given, name)
+        return by_name(self.fields, given, name, sample)
 
     def stated_types(self, path: Path) -> Mapping[str, Stated]:
         """Column → its type as stated beside the file at `path`; empty if nothing is stated."""
@@ -212,6 +234,10 @@ class FileFormat(Layout, ABC):
         DataError
             The file does not have this format, or its layout is ambiguous.
         """
+
+    @classmethod
+    def check_guess(cls, head: Head) -> None:
+        """Raise a DataError if the format was found, not given, and the content leaves doubts."""
 
     @abstractmethod
     def scan(
@@ -269,10 +295,11 @@ def plain_lines(path: Path) -> pl.LazyFrame:
     lines = pl.scan_lines(path, name=LINE, glob=False, row_index_name=ROW, row_index_offset=1)
     with path.open("rb") as stream:
         has_mark = stream.read(3) == b"\xef\xbb\xbf"
-    marked = lines.with_columns(pl.col(LINE).str.strip_prefix("\ufeff")) if has_mark else lines
+    marked = lines.with_columns(pl.col(LINE).str.strip_chars_start("\ufeff")) if has_mark else lines
     return marked.filter(pl.col(LINE).str.strip_chars() != "")
 
 
 def quote(line: str, limit: int = 120) -> str:
-    """A line in quotes, shortened for a message."""
-    return f'"{line[:limit]}…"' if len(line) > limit else f'"{line}"'
+    """A line in quotes, shortened for a message; characters that cannot be printed are escaped."""
+    shown = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line[:limit])
+    return f'"{shown}…"' if len(line) > limit else f'"{shown}"'

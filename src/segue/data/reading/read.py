@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.reading.checking import Table, check, sample_of
 from segue.data.reading.columns import ROLES, Column
-from segue.data.reading.files import Scratch, decompressed, find_files
+from segue.data.reading.files import Scratch, decompressed, find_files, plainly_named, with_line_ends
 from segue.data.reading.formats.registry import detect
 from segue.data.reading.frames import from_frame
-from segue.data.reading.layout import ROW, Head, Layout, Part
+from segue.data.reading.layout import MARK, ROW, FileFormat, Head, Layout, NoRowsError, Part
+from segue.data.reading.notes import warn
 from segue.data.reading.values import (
+    UNITS,
     Reading,
     Stated,
+    as_text_id,
     check_stated_time,
     read_id,
     read_rating,
     read_stated_id,
     read_time,
 )
+from segue.display import pairs_as_html
 from segue.errors import ConfigError, SegueError
 
-SUSPECT = "#suspect"  # true for a row that is bad, or shows that the first rows were misleading
-NOTHING_GIVEN: Mapping[str, Column] = dict.fromkeys(ROLES)
+SUSPECT = f"{MARK}suspect"  # true for a row that is bad, or shows that the first rows were misleading
 
 _SAMPLED = 2_000
+_PROBED = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +81,13 @@ class Log:
         columns = ", ".join(f"{role}={column}" for role, column in self.columns.items())
         return f"Log({self.source}: {self.format}, {self.rows:,} interactions, {columns}{dropped})"
 
+    def _repr_html_(self) -> str:
+        facts = {"source": self.source, "format": self.format, "interactions": f"{self.rows:,}"}
+        facts |= {"bad rows dropped": f"{self.dropped:,}"} if self.dropped else {}
+        return pairs_as_html("Log", facts | {f"column of {role}": column for role, column in self.columns.items()})
 
+
+@checked
 def read(
     source: Any,
     *,
@@ -87,6 +99,7 @@ def read(
     format: str | None = None,
     separator: str | None = None,
     header: bool | None = None,
+    quote: str | None = None,
     time_unit: str | None = None,
     bad_rows: Literal["error", "drop"] = "error",
 ) -> Log:
@@ -112,6 +125,9 @@ def read(
         Separator of the fields, of any length; `r"\s+"` is any run of blanks.
     header
         True if the first line holds names.
+    quote
+        The quote mark around fields of delimited text, or "none" if quote marks are ordinary characters. None reads
+        `"` as a quote mark where it stands around a field.
     time_unit
         "s", "ms", "us" or "ns" for times that are numbers. None finds it by their size: below 10^11 seconds, below
         10^14 milliseconds, and so on; a value outside that range is then bad.
@@ -131,6 +147,11 @@ def read(
     ConfigError
         An option has an impossible value.
 
+    Warns
+    -----
+    UserWarning
+        No times are read, a file holds no interactions and is skipped, or an id looks like a missing value.
+
     Examples
     --------
     >>> import polars as pl
@@ -138,13 +159,63 @@ def read(
     >>> log.columns
     {'user': 'user', 'item': 'sku', 'time': 'date'}
     """
-    if bad_rows not in ("error", "drop"):
-        raise ConfigError(f'bad_rows is "error" or "drop", not {bad_rows!r}.')
-    given: dict[str, Column] = {"user": user, "item": item, "time": time, "rating": rating, "session": session}
-    for role in ("user", "item"):
-        if given[role] is False:
-            raise ConfigError(f"{role}=False: a log needs users and items.")
-    return open_source(source, given, format, separator, header, time_unit, drop=bad_rows == "drop").check()
+    options = ReadOptions(user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows)
+    return open_source(source, options).check()
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Options of `read`, checked; None finds a value."""
+
+    user: Column = None
+    item: Column = None
+    time: Column = None
+    rating: Column = None
+    session: Column = None
+    format: str | None = None
+    separator: str | None = None
+    header: bool | None = None
+    quote: str | None = None
+    time_unit: str | None = None
+    bad_rows: str = "error"
+
+    def __post_init__(self) -> None:
+        for role in ROLES:
+            choice = getattr(self, role)
+            if not isinstance(choice, str | int | None):
+                raise ConfigError(f"{role}={choice!r}: expected the name of a column, its position from 0, or False.")
+        for name, expected in _TEXTS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ConfigError(f"{name}={value!r}: expected {expected}.")
+        if self.header is not None and not isinstance(self.header, bool):
+            raise ConfigError(f"header={self.header!r}: expected True, False or None.")
+        if self.separator is not None and (not self.separator or set(self.separator) & set("\r\n")):
+            raise ConfigError(f"separator={self.separator!r}: expected at least one character, and no end of line.")
+        if self.quote is not None and self.quote != "none" and (len(self.quote) != 1 or self.quote in "\r\n"):
+            raise ConfigError(f'quote={self.quote!r}: expected one character, or "none".')
+        if self.quote is not None and self.quote != "none" and not self.quote.isascii():
+            raise ConfigError(f"quote={self.quote!r}: expected an ASCII character.")
+        if self.time_unit is not None and self.time_unit not in UNITS:
+            raise ConfigError(f'unknown time_unit "{self.time_unit}": one of {", ".join(UNITS)}.')
+        if self.bad_rows not in ("error", "drop"):
+            raise ConfigError(f'bad_rows is "error" or "drop", not {self.bad_rows!r}.')
+        for role in ("user", "item"):
+            if getattr(self, role) is False:
+                raise ConfigError(f"{role}=False: a log needs users and items.")
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Role → the caller's choice of its column."""
+        return {role: getattr(self, role) for role in ROLES}
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the options that differ from their defaults."""
+        return [one.name for one in fields(self) if getattr(self, one.name) != one.default]
+
+
+_TEXTS = {"format": "the name of a format", "separator": "text", "quote": "a character", "time_unit": "s, ms, us or ns"}
 
 
 @dataclass(frozen=True)
@@ -177,60 +248,102 @@ class Opened:
         return Log(frame, table.name, table.layout.name, self.columns, rows, dropped, self.time_unit, table.scratch)
 
 
-def open_source(
-    source: Any,
-    given: Mapping[str, Column] = NOTHING_GIVEN,
-    format: str | None = None,
-    separator: str | None = None,
-    header: bool | None = None,
-    time_unit: str | None = None,
-    *,
-    drop: bool = False,
-) -> Opened:
-    """Open a source without the pass over all rows; arguments and errors are those of `read`."""
-    scratch = Scratch()
+def open_source(source: Any, options: ReadOptions | None = None, *, quiet: bool = False) -> Opened:
+    """Open a source without the pass over all rows; errors are those of `read`, and so are warnings unless `quiet`."""
+    options = options or ReadOptions()
+    scratch, given = Scratch(), options.columns
     if isinstance(source, str | Path):
-        parts, layout, roles = _open_files(Path(source), given, format, separator, header, scratch)
+        parts, layout, roles = _open_files(Path(source), options, scratch)
         stated = layout.stated_types(Path(parts[0].name))
     else:
-        if format is not None or separator is not None or header is not None:
-            raise ConfigError("format, separator and header are for files, not for frames.")
+        files_only = [name for name in ("format", "separator", "header", "quote") if getattr(options, name) is not None]
+        if files_only:
+            raise ConfigError("format, separator, header and quote are for files, not for frames.")
         parts, stated = (from_frame(source, scratch),), {}
         layout = Layout(tuple(column for column in parts[0].frame.collect_schema().names() if column != ROW))
-        roles = layout.roles(given, parts[0].name, pl.DataFrame)
+        roles = layout.roles(given, parts[0].name, cache(lambda: sample_of(parts, _SAMPLED, layout)))
+    parts = _alike(parts, roles)
     sample = sample_of(parts, _SAMPLED, layout)
     name = str(source) if isinstance(source, str | Path) else parts[0].name
+    if "time" not in roles and given["time"] is None and not quiet:
+        warn(
+            f"{name}: no times are read, since no column looks like one. The order of the log counts as the order in "
+            f"time. Name the column with the option time, or set it to false to accept this."
+        )
     table = Table(name, parts, layout, {}, sample, scratch)
-    readings, unit = _readings(table, roles, time_unit, stated)
-    return Opened(replace(table, readings=readings), roles, unit, drop)
+    readings, unit = _readings(table, roles, options.time_unit, stated)
+    return Opened(replace(table, readings=readings), roles, unit, options.bad_rows == "drop")
 
 
 def _open_files(
-    source: Path,
-    given: Mapping[str, Column],
-    format: str | None,
-    separator: str | None,
-    header: bool | None,
-    scratch: Scratch,
+    source: Path, options: ReadOptions, scratch: Scratch
 ) -> tuple[tuple[Part, ...], Layout, dict[str, str]]:
-    names = find_files(source)
-    paths = [decompressed(file, scratch) for file in names]
+    given = options.columns
     requested = [choice for choice in given.values() if isinstance(choice, str)]
-    first = str(names[0])
-    layout = detect(Head(paths[0], first, separator, header, requested), format)
+    names = find_files(source)
+    heads = []
+    for file in names:
+        path = _plain_file(file, scratch)
+        heads.append(Head(path, str(file), options.separator, options.header, requested, options.quote))
+    layout, heads = _detected(heads, options.format)
+    first = heads[0]
 
+    @cache
     def sample() -> pl.DataFrame:
-        return sample_of((layout.part(paths[0], first, scratch),), _SAMPLED, layout)
+        return sample_of((layout.part(first.path, first.name, scratch),), _SAMPLED, layout)
 
-    roles = layout.roles(given, first, sample)
-    for name, path in zip(names[1:], paths[1:], strict=True):
-        layout.check_same(Head(path, str(name)), first)
+    roles = layout.roles(given, first.name, sample)
     columns = tuple(dict.fromkeys(roles.values()))
-    parts = [
-        layout.part(path, str(name), scratch, columns, number)
-        for number, (name, path) in enumerate(zip(names, paths, strict=True))
-    ]
+    parts = [layout.part(head.path, head.name, scratch, columns, number) for number, head in enumerate(heads)]
     return tuple(parts), layout, roles
+
+
+def _plain_file(file: Path, scratch: Scratch) -> Path:
+    """The file as text that every format can read: unpacked, under a plain name, lines ending in line feeds."""
+    path = plainly_named(decompressed(file, scratch), scratch)
+    with path.open("rb") as stream:
+        start = stream.read(_PROBED)
+    is_text = not start.startswith(b"PAR1") and b"\0" not in start
+    return with_line_ends(path, scratch) if is_text and start.count(b"\r") != start.count(b"\r\n") else path
+
+
+def _detected(heads: list[Head], format: str | None) -> tuple[FileFormat, list[Head]]:
+    """The layout of the files, and those of them that hold interactions; others are skipped with a warning."""
+    layout: FileFormat | None = None
+    kept: list[Head] = []
+    for head in heads:
+        try:
+            if layout is None:
+                layout = detect(head, format)
+            else:
+                layout.check_same(head, kept[0].name)
+            kept.append(head)
+        except NoRowsError as error:
+            if len(heads) == 1:
+                raise
+            problem = error
+    if layout is None:
+        raise problem
+    if len(kept) < len(heads):
+        empty = [head.name for head in heads if head not in kept]
+        more = f" and {len(empty) - 3} more files" if len(empty) > 3 else ""
+        warn(f"{', '.join(empty[:3])}{more}: skipped, since no interactions are in there.")
+    return layout, kept
+
+
+def _alike(parts: tuple[Part, ...], roles: Mapping[str, str]) -> tuple[Part, ...]:
+    """Parts whose ids have one type: as text, if the types of a column differ."""
+    if len(parts) == 1:
+        return parts
+    schemas = [part.frame.collect_schema() for part in parts]
+    ids = {column for role, column in roles.items() if role in ("user", "item", "session")}
+    mixed = [column for column in ids if len({schema[column] for schema in schemas}) > 1]
+    if not mixed:
+        return parts
+    return tuple(
+        replace(part, frame=part.frame.with_columns(as_text_id(pl.col(c), schema[c]) for c in mixed))
+        for part, schema in zip(parts, schemas, strict=True)
+    )
 
 
 def _readings(

@@ -9,15 +9,18 @@ import json
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from segue.arguments import check_fields, checked
 from segue.data.ragged import Int64
 from segue.errors import ConfigError, StorageError
 from segue.files import FileKind, atomic_file
 from segue.locks import collect
+from segue.memory import require_memory
+from segue.settings import Count, Penalty, Seed, Settings, between
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
@@ -46,43 +49,43 @@ _SHAPES, _PRICES, _TASTES, SESSIONS = range(4)  # purposes of generators
 
 
 @dataclass(frozen=True)
-class Market:
+class Market(Settings):
     """Settings of a simulation.
 
     The letters in brackets are those of the PARSRec paper.
     """
 
-    users: int = 100
+    users: Count = 100
     """Number of users (I)."""
 
-    sessions: int = 50
+    sessions: Count = 50
     """Sessions of each user (T)."""
 
-    categories: int = 20
+    categories: Annotated[int, between(1, 20)] = 20
     """Number of categories (C), at most 20."""
 
-    products: int = 15
+    products: Count = 15
     """Products of each category (Jc)."""
 
     incidence: float = -0.5
     """Mean of the utility of a category (Gamma0)."""
 
-    noise: float = 1.0
+    noise: Penalty = 1.0
     """Standard deviation of a product's utility between the sessions of a user (Sigma0)."""
 
-    taste: float = 2.0
+    taste: Penalty = 2.0
     """Standard deviation of a product's utility between users (tau0)."""
 
     price_effect: float = 2.0
     """Utility lost per unit of price (Beta)."""
 
-    shortest: int = 3
+    shortest: Count = 3
     """Fewest items of a session."""
 
-    longest: int = 11
+    longest: Count = 11
     """Most items of a session; never more than there are categories."""
 
-    seed: int = 123
+    seed: Seed = 123
     """The same seed gives the same sessions."""
 
     names: bool = False
@@ -94,25 +97,19 @@ class Market:
         return self.categories * self.products
 
     def check(self) -> None:
-        """Raise a ConfigError that names an impossible option, its value and the possible ones."""
-        most = len(CATEGORIES)
-        rules = (
-            ("users", self.users >= 1, "at least 1"),
-            ("sessions", self.sessions >= 1, "at least 1"),
-            ("categories", 1 <= self.categories <= most, f"from 1 to {most}"),
-            ("products", self.products >= 1, "at least 1"),
-            ("noise", self.noise >= 0, "at least 0"),
-            ("taste", self.taste >= 0, "at least 0"),
-            ("shortest", 1 <= self.shortest <= self.categories, f"from 1 to the {self.categories} categories"),
-            ("longest", self.longest >= self.shortest, f"at least the shortest, {self.shortest}"),
-            ("seed", self.seed >= 0, "at least 0"),
-        )
-        for name, fine, rule in rules:
-            if not fine:
-                raise ConfigError(f"{name}={getattr(self, name)} is impossible: expected {rule}.")
-        for name in ("incidence", "noise", "taste", "price_effect"):
-            if not np.isfinite(getattr(self, name)):
-                raise ConfigError(f"{name}={getattr(self, name)} is impossible: expected a finite number.")
+        """Raise a ConfigError if the lengths do not go together, or if the memory cannot hold the market."""
+        if self.shortest > self.categories:
+            raise ConfigError(
+                f"shortest={self.shortest} is more than the {self.categories} categories: expected as many or fewer."
+            )
+        if self.longest < self.shortest:
+            raise ConfigError(
+                f"longest={self.longest} is less than shortest={self.shortest}: expected as many or more."
+            )
+        cells = self.categories * self.products
+        tastes = 16 * cells * self.products  # the correlations within each category, drawn and factored
+        block = min(BLOCK, self.users) * self.sessions * 16 * 2 * self.categories
+        require_memory(tastes + block + self.users, "the simulation", "choose fewer products, sessions or users")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +136,9 @@ class Planted:
     groups: npt.NDArray[np.int8]
     prices: Floats
     factors: Singles
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def correlations(self) -> Floats:
@@ -179,6 +179,7 @@ class Planted:
         utilities = drawn @ self.factors.transpose(0, 2, 1)
         return np.asarray(utilities.transpose(1, 0, 2) * np.float32(self.market.taste))
 
+    @checked
     def save(self, path: str | Path) -> Path:
         """Write one .npz file (arrays, and the settings as JSON), and return its path."""
         with atomic_file(Path(path), TRUTH) as temporary, temporary.open("wb") as stream:
@@ -193,6 +194,7 @@ class Planted:
         return Path(path)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Planted:
         """Read a file that `save` wrote.
 
@@ -207,7 +209,7 @@ class Planted:
                 content: dict[str, Any] = {name: archive[name] for name in archive.files}
             market = Market(**json.loads(str(content.pop("settings"))))
             return cls(market, **content)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (ConfigError, OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise StorageError(f"{path} does not hold the truth of a simulation: {error}") from None
 
 
@@ -221,7 +223,6 @@ def plant(market: Market) -> Planted:
     ConfigError
         An option has an impossible value.
     """
-    market.check()
     size = (market.categories, market.products)
     rng = generator(market.seed, _PRICES)
     centres = rng.lognormal(0.5, 0.1, size=(market.categories, 1))

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.ragged import positions
 from segue.data.reading.formats.session_file import SESSION_HEADER, types_beside
@@ -73,6 +74,7 @@ class SessionWriter:
             write_json(types_beside(self._path), types, TYPES)
 
 
+@checked
 def write_session_file(dataset: Dataset, path: str | Path, ids: Literal["raw", "codes"] = "raw") -> Path:
     """Write the visible sessions of a Dataset as PARSRec reads them, and `<name>_columns_dtype.json` beside the file.
 

@@ -19,6 +19,7 @@ from typing import Literal
 
 import polars as pl
 
+from segue.arguments import check_fields, checked
 from segue.data.dataset import Dataset
 from segue.data.preparing.prepare import prepare
 from segue.data.reading.formats.session_file import SESSION_HEADER, types_beside
@@ -37,6 +38,7 @@ from segue.files import (
     real,
 )
 from segue.locks import collect, temporary_folder
+from segue.settings import Count
 
 Format = Literal["parquet", "csv", "session-file", "dataset"]
 Progress = Callable[[str, float], None]
@@ -64,7 +66,10 @@ class Simulation:
     """
 
     truth: Planted
-    partition: int = 1024
+    partition: Count = 1024
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def pieces(self) -> Iterator[pl.DataFrame]:
         """The log, `partition` users at a time: columns user, session and time (both from 0), item; a row per item."""
@@ -81,11 +86,13 @@ class Simulation:
         """The whole log, in memory."""
         return pl.concat(self.pieces())
 
+    @checked
     def dataset(self, out: str | Path | None = None) -> Dataset:
         """The Dataset with its sessions, in memory or in the folder `out`."""
         with temporary_folder(None, "simulate") as folder:
             return prepare(pl.scan_parquet(self._parts(folder)), out=out)
 
+    @checked
     def save(
         self,
         path: str | Path,
@@ -166,6 +173,7 @@ class Simulation:
         return paths
 
 
+@checked
 def simulate(
     users: int = 100,
     sessions: int = 50,
@@ -180,7 +188,7 @@ def simulate(
     longest: int = 11,
     seed: int = 123,
     names: bool = False,
-    partition: int = 1024,
+    partition: Count = 1024,
 ) -> Simulation:
     """Simulate users whose reasons are known.
 
@@ -229,8 +237,6 @@ def simulate(
     >>> made.truth.groups
     array([0, 0, 1, 1], dtype=int8)
     """
-    if partition < 1:
-        raise ConfigError(f"partition={partition} is impossible: expected at least 1.")
     market = Market(
         users=users,
         sessions=sessions,

@@ -8,19 +8,24 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from segue.data.dataset import Dataset
-from segue.data.splits.holdouts import Split
+from segue.data.ragged import Int64
+from segue.data.splits.holdouts import Holdout, Split, holdout_after
 from segue.errors import ConfigError
+from segue.settings import Settings, ShareBelowOne, ShareWithin
+
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
-class SplitConfig(ABC):
+class SplitConfig(Settings, ABC):
     """Settings of a split.
 
-    To add a split, write a frozen dataclass with a name, a documented field per setting, checks in `__post_init__` and
-    the method `split`, and list it in `registry.py`. The command line then offers it. The first line of its docstring
-    is its description in `--help`.
+    To add a split, write a frozen dataclass with a name, a documented field per setting and the method `split`, and
+    list it in `registry.py`. The type of a field gives its range; rules between fields are written in `check`. The
+    command line then offers it. The first line of its docstring is its description in `--help`.
     """
 
     name: ClassVar[str]
@@ -64,22 +69,23 @@ class SplitConfig(ABC):
 class SharesConfig(SplitConfig):
     """Settings of a split into shares."""
 
-    test: float = 0.1
+    test: ShareWithin = 0.1
     """Share of the interactions (or users, if users are held out) in the test part."""
 
-    validation: float = 0.1
-    """Share of the interactions (or users) in the validation part."""
+    validation: ShareBelowOne = 0.1
+    """Share of the interactions (or users) in the validation part; 0 for none, so that the last epoch is kept."""
 
-    def __post_init__(self) -> None:
-        test, validation = self.test, self.validation
-        numbers = all(isinstance(share, int | float) for share in (test, validation))
-        if not (numbers and 0 < test < 1 and 0 < validation < 1 and test + validation < 1):
+    def check(self) -> None:
+        """Raise a ConfigError unless the parts leave something to train on."""
+        if self.test + self.validation >= 1:
             raise ConfigError(
-                f"test={test!r} and validation={validation!r} are shares: both above 0, together below 1."
+                f"test={self.test!r} and validation={self.validation!r} are shares: together below 1, to leave "
+                "something to train on."
             )
 
-
-def check_seed(seed: int) -> None:
-    """Raise a ConfigError unless a seed is a whole number from 0."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise ConfigError(f"seed={seed!r}: expected a whole number from 0.")
+    def validation_part(self, dataset: Dataset, first: Int64, second: Int64, known: Bools | None = None) -> Holdout:
+        """Holdout of the interactions from `first` to `second`, as of `holdout_after`; empty if none is wanted."""
+        if self.validation:
+            return holdout_after(dataset, first, second, "validation", known)
+        nobody = np.empty(0, dtype=np.int64)
+        return Holdout(dataset, nobody, nobody, nobody, "validation")

@@ -8,13 +8,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.item_histories import item_order
 from segue.data.order import time_order
 from segue.data.ragged import Int64, rows_of
-from segue.data.splits.base import SharesConfig, check_seed
+from segue.data.splits.base import SharesConfig
 from segue.data.splits.holdouts import Split, holdout_after
-from segue.errors import ConfigError
+from segue.settings import Seed, ShareBelowOne, ShareWithin
 
 # The parts, in their order within each user. Interactions that are neither learnt nor targets stand behind their part:
 # a later part may then learn from them.
@@ -27,20 +28,14 @@ class RandomRows(SharesConfig):
 
     name: ClassVar[str] = "random-rows"
 
-    test: float = 0.2
+    test: ShareWithin = 0.2
     """Share of the interactions in the test part."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the draw."""
 
     known_items: bool = False
     """Drop targets whose item does not occur in training."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_seed(self.seed)
-        if not isinstance(self.known_items, bool):
-            raise ConfigError(f"known_items={self.known_items!r}: expected true or false.")
 
     def split(self, dataset: Dataset) -> Split:
         """Split the visible interactions of a Dataset."""
@@ -55,7 +50,7 @@ class RandomRows(SharesConfig):
         return Split(
             dataset=dataset,
             train=mixed.until(ends[_TRAINING]),
-            validation=holdout_after(mixed, ends[_TRAINING], ends[_VALIDATION], "validation", known),
+            validation=self.validation_part(mixed, ends[_TRAINING], ends[_VALIDATION], known),
             test=holdout_after(mixed, ends[_VALIDATION_DROPPED], ends[_TEST], "test", known),
             spec=self.spec,
         )
@@ -70,8 +65,13 @@ class RandomRows(SharesConfig):
         return parts
 
 
+@checked
 def random_rows(
-    dataset: Dataset, test: float = 0.2, validation: float = 0.1, seed: int = 0, known_items: bool = False
+    dataset: Dataset,
+    test: ShareWithin = 0.2,
+    validation: ShareBelowOne = 0.1,
+    seed: Seed = 0,
+    known_items: bool = False,
 ) -> Split:
     """Draw single interactions (rows) for test and validation, from all users and all times.
 
@@ -89,7 +89,7 @@ def random_rows(
     dataset
         Any Dataset; of a view, the visible interactions count.
     test, validation
-        Shares of all interactions: round(n · test) and round(n · validation) of n are drawn.
+        Shares of all interactions: round(n · test) and round(n · validation) of n are drawn. 0 for no validation.
     seed
         Seed of the draw.
     known_items

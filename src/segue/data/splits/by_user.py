@@ -7,14 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.ragged import positions
-from segue.data.splits.base import SharesConfig, SplitConfig, check_seed
+from segue.data.splits.base import SharesConfig, SplitConfig
 from segue.data.splits.by_row import random_rows as random_rows
 from segue.data.splits.holdouts import Holdout as Holdout
 from segue.data.splits.holdouts import Split as Split
 from segue.data.splits.holdouts import holdout_after
-from segue.errors import ConfigError, DataError
+from segue.errors import DataError
+from segue.settings import Count, Seed, ShareBelowOne, ShareWithin
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,8 @@ class LeaveLastN(SplitConfig):
 
     name: ClassVar[str] = "leave-last-n"
 
-    n: int
+    n: Count
     """Number of interactions per user in the test part, and again in the validation part."""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.n, int | np.integer) or isinstance(self.n, bool) or self.n < 1:
-            raise ConfigError(f"n is the number of interactions held out per user: expected 1 or more, found {self.n}.")
 
     def split(self, dataset: Dataset) -> Split:
         """Split the visible interactions of a Dataset."""
@@ -48,7 +46,8 @@ class LeaveLastN(SplitConfig):
         )
 
 
-def leave_last_n(dataset: Dataset, n: int) -> Split:
+@checked
+def leave_last_n(dataset: Dataset, n: Count) -> Split:
     """Hold out the last `n` interactions of each user for test, and the `n` before them for validation.
 
     Users with fewer than 2 n + 1 interactions stay in training only. The leak from the future that `leave_last_out`
@@ -75,6 +74,7 @@ class LeaveLastOut(SplitConfig):
         return replace(LeaveLastN(1).split(dataset), spec=self.spec)
 
 
+@checked
 def leave_last_out(dataset: Dataset) -> Split:
     """Hold out the last interaction of each user for test, and the last but one for validation.
 
@@ -119,6 +119,7 @@ class LastSessionOut(SplitConfig):
         )
 
 
+@checked
 def last_session_out(dataset: Dataset) -> Split:
     """Hold out the last session of each user for test, and the last but one for validation.
 
@@ -155,13 +156,14 @@ class TimeCut(SharesConfig):
         return Split(
             dataset=dataset,
             train=dataset.until(first),
-            validation=holdout_after(dataset, first, second, "validation"),
+            validation=self.validation_part(dataset, first, second),
             test=holdout_after(dataset, second, dataset.ends, "test"),
             spec=self.spec,
         )
 
 
-def time_cut(dataset: Dataset, test: float = 0.1, validation: float = 0.1) -> Split:
+@checked
+def time_cut(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareBelowOne = 0.1) -> Split:
     """Cut all users at the same two points in time: the only split without a leak from the future.
 
     Test targets are all interactions after the later point, validation targets all those between the two. Users without
@@ -173,7 +175,7 @@ def time_cut(dataset: Dataset, test: float = 0.1, validation: float = 0.1) -> Sp
     dataset
         Must have times.
     test, validation
-        Shares of all interactions, by time, in each part.
+        Shares of all interactions, by time, in each part; 0 for no validation.
 
     Raises
     ------
@@ -191,18 +193,15 @@ class HeldOutUsers(SharesConfig):
 
     name: ClassVar[str] = "held-out-users"
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the draw."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_seed(self.seed)
 
     def split(self, dataset: Dataset) -> Split:
         """Split the visible interactions of a Dataset."""
         users = np.flatnonzero(dataset.lengths >= 2)
         drawn = np.random.default_rng(self.seed).permutation(users)
         n_test, n_validation = (max(1, round(len(users) * share)) for share in (self.test, self.validation))
+        n_validation = n_validation if self.validation else 0
         if n_test + n_validation >= len(users):
             raise DataError(f"{len(users)} users with two interactions are too few to hold any out.")
         test, validation = np.sort(drawn[:n_test]), np.sort(drawn[n_test : n_test + n_validation])
@@ -216,7 +215,8 @@ class HeldOutUsers(SharesConfig):
         return Split(dataset, dataset.until(train_ends), validation_part, test_part, self.spec)
 
 
-def hold_out_users(dataset: Dataset, test: float = 0.1, validation: float = 0.1, seed: int = 0) -> Split:
+@checked
+def hold_out_users(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareBelowOne = 0.1, seed: Seed = 0) -> Split:
     """Hold out some users entirely: the last interaction is the target, the rest is the given history.
 
     The figures say how well a model serves users that it has never seen.
@@ -226,7 +226,7 @@ def hold_out_users(dataset: Dataset, test: float = 0.1, validation: float = 0.1,
     dataset
         Any Dataset.
     test, validation
-        Shares of the users who have at least two interactions.
+        Shares of the users who have at least two interactions; 0 for no validation.
     seed
         Seed of the draw.
 

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from segue.arguments import check_fields, checked
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
+from segue.display import pairs_as_html
 from segue.errors import DataError
+from segue.settings import Count, Seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +43,19 @@ class Holdout:
     name: str
     known: bool = True
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def __len__(self) -> int:
         return len(self.users)
 
     def __repr__(self) -> str:
         return f"Holdout({self.name}: {len(self):,} users, {int(self.n_targets.sum()):,} targets)"
+
+    def _repr_html_(self) -> str:
+        return pairs_as_html(
+            f"Holdout: {self.name}", {"users": f"{len(self):,}", "targets": f"{int(self.n_targets.sum()):,}"}
+        )
 
     @property
     def n_targets(self) -> Int64:
@@ -90,7 +101,8 @@ class Holdout:
             target_ends=self.target_ends[index],
         )
 
-    def sample(self, n: int, seed: int = 0) -> Holdout:
+    @checked
+    def sample(self, n: Count, seed: Seed = 0) -> Holdout:
         """Random sample of `n` users, in ascending order; all if there are no more than `n`."""
         if n >= len(self):
             return self
@@ -106,7 +118,7 @@ class Holdout:
         return self.dataset.until(ends)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """A training view with the Holdouts that choose and judge the model.
 
@@ -117,7 +129,7 @@ class Split:
     train
         View to fit a model on.
     validation
-        Chooses settings and the number of epochs.
+        Chooses settings and the number of epochs. It may be empty: then the last epoch is kept.
     test
         Judges the final model, once.
     spec
@@ -129,6 +141,23 @@ class Split:
     validation: Holdout
     test: Holdout
     spec: dict[str, object]
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def __repr__(self) -> str:
+        return f"Split({self.spec['name']}: train {self.train!r}, {self.validation!r}, {self.test!r})"
+
+    def _repr_html_(self) -> str:
+        settings = {name: value for name, value in self.spec.items() if name != "name"}
+        parts = {
+            "train": f"{self.train.n_interactions:,} interactions",
+            **{
+                part.name: f"{len(part):,} users, {int(part.n_targets.sum()):,} targets"
+                for part in (self.validation, self.test)
+            },
+        }
+        return pairs_as_html(f"Split: {self.spec['name']}", parts | settings)
 
     @property
     def refit(self) -> Dataset:

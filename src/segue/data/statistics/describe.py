@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from segue.arguments import checked
+from segue.data.dataset import Dataset
 from segue.data.statistics.distributions import Histogram, histogram_of, spread_of
 from segue.data.statistics.figures import Figures, Popularity, Ratings, Times
 from segue.data.statistics.sessions import describe_sessions, per_second_of
@@ -19,7 +21,6 @@ from segue.data.statistics.sessions import describe_sessions, per_second_of
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from segue.data.dataset import Dataset
 
 Floats = npt.NDArray[np.float64]
 
@@ -28,7 +29,7 @@ _PERIODS = 60
 _POINTS = 200
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Description(Figures):
     """The figures of a Dataset, with the ways to show them.
 
@@ -56,6 +57,14 @@ class Description(Figures):
 
         return text(self)
 
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from segue.data.statistics.views import tables
+        from segue.display import as_html
+
+        return as_html(*tables(self))
+
     def picture(self, path: str | Path) -> Path:
         """Draw the distributions into a file (.png, .svg or .pdf) and return its path."""
         from segue.data.statistics.views import picture
@@ -63,6 +72,7 @@ class Description(Figures):
         return picture(self, Path(path))
 
 
+@checked
 def describe(dataset: Dataset) -> Description:
     """Describe the visible interactions of a Dataset.
 

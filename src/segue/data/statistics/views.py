@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segue.display import as_text
 from segue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,25 +23,27 @@ _BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
-def table(description: Figures) -> RenderableType:
+def tables(description: Figures) -> list[Table]:
     """Tables of counts, distributions and preparation steps."""
-    from rich.console import Group
-
-    parts: list[RenderableType] = [_table(("", ""), list(facts(description).items())), _distribution_table(description)]
+    parts = [_table(("", ""), list(facts(description).items())), _distribution_table(description)]
     if description.ratings is not None:
         parts.append(_rating_table(description.ratings))
     if description.steps:
         parts.append(_step_table(description))
-    return Group(*parts)
+    return parts
+
+
+def table(description: Figures) -> RenderableType:
+    """The same tables as one for the terminal."""
+    from rich.console import Group
+
+    return Group(*tables(description))
 
 
 def text(description: Figures) -> str:
-    """The same tables as plain text, 100 columns wide."""
-    from rich.console import Console
-
-    written = io.StringIO()
-    Console(file=written, width=100, color_system=None).print(table(description))
-    return "\n".join(line.rstrip() for line in written.getvalue().splitlines()).rstrip()
+    """The same tables as plain text, 100 columns wide or as wide as they need."""
+    lines = as_text(table(description), width=100).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def facts(description: Figures) -> dict[str, str]:

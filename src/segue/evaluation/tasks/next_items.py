@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.data.splits.holdouts import Holdout
@@ -23,11 +24,9 @@ from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPl
 from segue.inference.scorer import HasScorer
 from segue.inference.scoring.ranking import distinct, target_ranks, top_k
 from segue.models.base import Model
+from segue.settings import Count, Resamples, Seed
 
 __all__ = ["Evaluation", "HasScorer", "NextItems", "evaluate"]
-
-KS = (10,)
-"""The usual length of the lists."""
 
 
 class NextItems(RankingTask):
@@ -90,7 +89,7 @@ class NextItems(RankingTask):
         return evaluate(
             recommender,
             holdout,
-            k=options.k or KS,
+            k=options.k,
             candidates=options.candidates,
             by=options.by,
             exclude_seen=options.exclude_seen is not False,
@@ -99,18 +98,19 @@ class NextItems(RankingTask):
         )
 
 
+@checked
 def evaluate(
     recommender: HasScorer | Model,
     holdout: Holdout,
     *,
-    k: int | Sequence[int] = (10,),
-    candidates: int | Candidates | None = None,
+    k: Count | Sequence[Count] | None = None,
+    candidates: Count | Candidates | None = None,
     by: Law = "uniform",
     exclude_seen: bool = True,
-    users: int | None = None,
-    seed: int = 0,
+    users: Count | None = None,
+    seed: Seed = 0,
     lists: bool = True,
-    resamples: int = 1_000,
+    resamples: Resamples = 1_000,
 ) -> Evaluation:
     """Rank the next items of each user of a Holdout, and measure the ranking.
 
@@ -124,7 +124,8 @@ def evaluate(
     holdout
         The questions: `split.validation` or `split.test`.
     k
-        Lengths of the lists, each from 1 to the size of the catalogue.
+        Lengths of the lists, each from 1 to the size of the catalogue. When None, 10, or all of a
+        smaller catalogue.
     candidates
         None ranks the targets among all items. A number draws that many items for each user (see `sample_candidates`).
         `Candidates` that were drawn before are taken as they are.

@@ -33,6 +33,11 @@ class RankingTask(Task):
         seen = "seen items left out" if protocol["exclude_seen"] else "seen items kept"
         return f"{super().setting(protocol)}, {seen}"
 
+    def suitable_metric(self, validation: Holdout | None) -> str:
+        """The usual metric; with lists of the whole catalogue if that is smaller."""
+        name, _, k = self.usual_metric.partition("@")
+        return self.usual_metric if validation is None else f"{name}@{min(int(k), validation.dataset.n_items)}"
+
     def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
         """Check the length of the lists against the number of items that are ranked."""
         n_items = holdout.dataset.n_items

@@ -15,6 +15,7 @@ from segue.data.ragged import Int64, positions, rows_of
 from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, DataError, EvaluationError
 from segue.evaluation.metrics import Floats
+from segue.evaluation.questions import require_same_ids
 from segue.inference.scorer import HasScorer, scorer_of
 from segue.inference.scoring.batches import to_device
 from segue.models.base import Model
@@ -76,6 +77,7 @@ class RatingQuestions:
                 f"the model knows {model.n_users:,} users and {model.n_items:,} items, and the Holdout's Dataset has "
                 f"{data.n_users:,} and {data.n_items:,}: the model was fitted on another Dataset."
             )
+        require_same_ids(model, sample, users=True)
         targets = positions(sample.history_ends, sample.target_ends)
         rows = rows_of(sample.history_ends, sample.target_ends)
         ratings = data.ratings[targets].astype(np.float64)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
@@ -25,6 +26,7 @@ from segue.evaluation.tasks.task import EvaluationOptions, Measure, Task, Valida
 from segue.inference.scorer import HasScorer
 from segue.models.base import Model
 from segue.models.ratings import RatingModel
+from segue.settings import Count, Resamples, Seed
 
 KS = (3, 5, 7, 10)
 """The lengths of the lists in the ARERec paper."""
@@ -139,7 +141,7 @@ class Ratings(Task):
         evaluation = evaluate_ratings(
             recommender,
             holdout,
-            k=options.k or KS,
+            k=KS if options.k is None else options.k,
             cutoff=options.cutoff,
             arg_max=options.arg_max,
             users=options.users,
@@ -152,16 +154,17 @@ class Ratings(Task):
 _ROOTS = [metric.name for metric in Ratings.metrics if metric.root]
 
 
+@checked
 def evaluate_ratings(
     recommender: HasScorer | Model,
     holdout: Holdout,
     *,
-    k: int | Sequence[int] = KS,
+    k: Count | Sequence[Count] = KS,
     cutoff: float | None = None,
     arg_max: bool = False,
-    users: int | None = None,
-    seed: int = 0,
-    resamples: int = 1_000,
+    users: Count | None = None,
+    seed: Seed = 0,
+    resamples: Resamples = 1_000,
 ) -> Evaluation:
     """Predict the rating of every target of a Holdout at its moment, and measure the predictions.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import textwrap
 from collections.abc import Mapping
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from rich.console import Console
 from rich.table import Table
 
+from segue.display import as_html, as_text
 from segue.errors import EvaluationError, StorageError, nearest
 from segue.evaluation.metrics import Floats
 from segue.evaluation.tasks.description import TaskDescription
@@ -28,9 +27,9 @@ LEAK = "looked back as published: histories held the test ratings"
 """Warning about a model whose setting `look_back` is "reference"."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """Figures of one model on one Holdout.
+    """Figures of one model on one Holdout. Printed and in a notebook it is a table.
 
     Attributes
     ----------
@@ -75,6 +74,11 @@ class Evaluation:
 
     def __str__(self) -> str:
         return f"{self.caption}\n{as_text(self._grid())}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self._grid(), caption=self.caption)
 
     @property
     def by_history_length(self) -> pl.DataFrame:
@@ -263,12 +267,3 @@ def side_by_side(evaluations: Mapping[str, Evaluation]) -> Table:
         if all(metric in other.metrics for other in others):
             table.add_row(metric, *(evaluation._cell(metric) for evaluation in evaluations.values()))
     return table
-
-
-def as_text(table: Table) -> str:
-    """A table as plain text."""
-    console = Console(file=io.StringIO(), width=160, color_system=None)
-    console.print(table, markup=False)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return file.getvalue().rstrip()

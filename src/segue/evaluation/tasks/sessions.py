@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 import polars as pl
 
+from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
@@ -26,16 +27,17 @@ from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_step
 from segue.evaluation.candidates import Candidates, Law, most_candidates, sample_candidates
 from segue.evaluation.metrics import Floats
-from segue.evaluation.questions import Questions
+from segue.evaluation.questions import Questions, lengths_of
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.tasks.description import Metric
-from segue.evaluation.tasks.next_items import KS, NextItems
+from segue.evaluation.tasks.next_items import NextItems
 from segue.evaluation.tasks.ranking import RankingTask
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
 from segue.inference.scorer import HasScorer
 from segue.inference.scoring.ranking import distinct, target_ranks
 from segue.models.base import Model
+from segue.settings import Count, Resamples, Seed
 
 CANDIDATES = 99
 """Number of sampled items in the PARSRec paper."""
@@ -116,7 +118,7 @@ class Sessions(RankingTask):
         next_items = NextItems().measure(recommender, holdout, options)
         if options.split not in self.splits:
             return next_items
-        k = options.k or KS
+        k = lengths_of(options.k, holdout.dataset.n_items)
         sessions = both_ways(
             recommender,
             holdout,
@@ -133,17 +135,18 @@ class Sessions(RankingTask):
         return replace(next_items, sessions=sessions)
 
 
+@checked
 def evaluate_sessions(
     recommender: HasScorer | Model,
     holdout: Holdout,
     *,
-    k: int | Sequence[int] = (10,),
-    candidates: int | Candidates | None = None,
+    k: Count | Sequence[Count] | None = None,
+    candidates: Count | Candidates | None = None,
     by: Law = "uniform",
     exclude_seen: bool = False,
-    users: int | None = None,
-    seed: int = 0,
-    resamples: int = 1_000,
+    users: Count | None = None,
+    seed: Seed = 0,
+    resamples: Resamples = 1_000,
 ) -> Evaluation:
     """Complete the session of each row of a Holdout step by step, and measure the steps.
 
@@ -165,7 +168,8 @@ def evaluate_sessions(
     holdout
         The sessions: `split.validation` or `split.test` of `last_session_out`.
     k
-        Lengths of the lists, each from 1 to the size of the catalogue.
+        Lengths of the lists, each from 1 to the size of the catalogue. When None, 10, or all of a
+        smaller catalogue.
     candidates
         None ranks all items. A number ranks the remaining items among that many sampled ones, drawn once for each
         session from the other items (99 in the paper). `Candidates` that were drawn before are taken as they are.

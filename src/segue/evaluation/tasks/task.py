@@ -51,7 +51,7 @@ class EvaluationOptions:
     """Options of `measure`; a task ignores those that it has no use for."""
 
     k: Sequence[int] | None = None
-    """Lengths of the lists; the task's usual ones when None."""
+    """Lengths of the lists; the task's usual ones when None, or all items of a smaller catalogue."""
 
     candidates: int | None = None
     """Number of sampled items that each target is ranked among; all items when None."""

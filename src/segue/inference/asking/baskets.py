@@ -12,13 +12,13 @@ import polars as pl
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, rows_of
-from segue.data.vocabulary import Vocabulary, as_ids
+from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError
-from segue.inference.asking.ids import encode_lists, format_ids, is_scalar, warn_unknown
+from segue.inference.asking.ids import encode_lists, format_ids, is_scalar, requested_ids, warn_unknown
 from segue.inference.asking.in_progress import append_baskets
 from segue.inference.asking.users import RequestedUsers
 
-Basket = Sequence[Any] | Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]]
+Basket = Sequence[Any] | Sequence[Sequence[Any]] | Mapping[Any, Sequence[Any]] | Any
 """Raw item ids in the order of adding: a list for one user, a list per user, or lists by user id."""
 
 
@@ -78,7 +78,7 @@ def _match(basket: Basket, ids: pl.Series) -> tuple[Int64, list[Any]]:
     if is_scalar(basket):
         raise DataError(f"basket={basket!r} is one value: a basket is a list of items, such as [{basket!r}].")
     if isinstance(basket, Mapping):
-        return _rows_by_id(as_ids(list(basket)), ids), list(basket.values())
+        return _rows_by_id(requested_ids(list(basket), "the users of basket"), ids), list(basket.values())
     lists = list(basket)
     if is_single(lists) and (lists or len(ids)):
         if len(ids) != 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.ragged import Int64, offsets_of
-from segue.data.vocabulary import Vocabulary, as_ids
+from segue.data.sources import is_frame
+from segue.data.vocabulary import Vocabulary, as_array, as_ids, raw_series
 from segue.errors import DataError
 from segue.inference.scorer import Scorer
 from segue.models.ratings import RatingModel
@@ -58,14 +59,75 @@ class UnratedItemWarning(UserWarning):
         self.ids = ids
 
 
+class FloatIdWarning(UserWarning):
+    """Warning about floats in a question that were read as the integers of the same value.
+
+    A column of integers with missing values becomes floats in pandas; its type "Int64" keeps integers.
+    """
+
+
 def is_scalar(value: Any) -> bool:
     """True for one raw id, text included; False for a collection of ids."""
-    return isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        return True
+    return getattr(value, "ndim", 1) == 0  # an array or a tensor that holds one value
 
 
-def as_list(ids: Any) -> Iterable[Any]:
-    """A list of one for a single raw id; several ids as they are."""
-    return [ids] if is_scalar(ids) else ids
+def requested_ids(ids: Any, argument: str) -> pl.Series:
+    """Raw ids of a question as Int64 or String: the one rule for users and items of all methods.
+
+    Parameters
+    ----------
+    ids
+        One raw id or several: a list, an array, a tensor or a column of any library. Missing ids are null.
+    argument
+        Name of the argument, for messages.
+
+    Raises
+    ------
+    DataError
+        They are no ids: a frame, a mapping, lists of lists, an array of two dimensions, or a mixture of types.
+    """
+    if type(ids) is str or (type(ids) is int and abs(ids) < 2**63):  # a service asks for one user at a time
+        return pl.Series([ids], dtype=pl.String if type(ids) is str else pl.Int64)
+    if isinstance(ids, Mapping):
+        raise DataError(f"{argument} is a mapping: expected raw ids. Its keys are not read as ids: give list(…).")
+    if is_frame(ids):
+        raise DataError(
+            f"{argument} is a frame: expected raw ids. Give one of its columns, such as frame['user'], or "
+            "histories=frame for a frame of histories."
+        )
+    if isinstance(ids, (bytes, bytearray)):
+        raise DataError(f"{argument}={ids!r} is bytes: expected text or integers. Decode it first.")
+    if getattr(ids, "ndim", None) == 0 and not isinstance(ids, np.generic):
+        array = as_array(ids)
+        ids = ids if array is None else array.item()
+    try:
+        series = raw_series([ids] if is_scalar(ids) else ids)
+        plain = as_ids(series)
+    except DataError as error:
+        raise DataError(f"{argument}: {error}") from None
+    example = _first_whole_float(ids, series)
+    if example is not None:
+        warnings.warn(
+            FloatIdWarning(
+                f"{argument} holds floats: {example!r} was read as the id {example:.0f}, and so on. "
+                'Give integers; in pandas, the type "Int64" holds integers beside missing values.'
+            ),
+            stacklevel=_stack_level(),
+        )
+    return plain
+
+
+def _first_whole_float(ids: Any, series: pl.Series) -> float | None:
+    """First of the ids that is a float and a whole number; `series` holds them in their own type."""
+    if series.dtype.is_float():
+        floats = series.drop_nulls().drop_nans()
+        whole = floats.filter(floats == floats.floor()).head(1)
+        return float(whole[0]) if len(whole) else None
+    if type(ids) in (list, tuple) and float in set(map(type, ids)):
+        return next((one for one in ids if type(one) is float and one.is_integer()), None)
+    return None
 
 
 def unique_ids(ids: pl.Series) -> pl.Series:
@@ -73,14 +135,14 @@ def unique_ids(ids: pl.Series) -> pl.Series:
     return ids if len(ids) < 2 else ids.unique(maintain_order=True)
 
 
-def item_codes(catalogue: Vocabulary, items: Any) -> Int64:
+def item_codes(catalogue: Vocabulary, items: Any, argument: str = "items") -> Int64:
     """Codes of known raw item ids without repeats; codes of the whole catalogue for None."""
     if items is None:
         return np.arange(1, len(catalogue) + 1, dtype=np.int64)
-    return known_codes(catalogue, unique_ids(as_ids(as_list(items))), "items", "left out")
+    return known_codes(catalogue, unique_ids(requested_ids(items, argument)), "items", "left out")
 
 
-def known_codes(vocabulary: Vocabulary, ids: Iterable[Any], noun: str, consequence: str) -> Int64:
+def known_codes(vocabulary: Vocabulary, ids: pl.Series, noun: str, consequence: str) -> Int64:
     """Codes of the known ids, with a warning about the others.
 
     Parameters
@@ -99,13 +161,12 @@ def known_codes(vocabulary: Vocabulary, ids: Iterable[Any], noun: str, consequen
     UnknownIdError
         There are ids, and none is known.
     """
-    requested = as_ids(ids)
-    codes = vocabulary.encode(requested)
-    if len(requested) and not codes.any():
-        vocabulary.require(requested, noun.removesuffix("s"))
+    codes = vocabulary.encode(ids)
+    if len(ids) and not codes.any():
+        vocabulary.require(ids, noun.removesuffix("s"))
     if codes.all():
         return codes
-    warn_unknown(noun, requested.filter(pl.Series(codes == 0)), consequence)
+    warn_unknown(noun, ids.filter(pl.Series(codes == 0)), consequence)
     return codes[codes > 0]
 
 
@@ -117,9 +178,9 @@ def allowed_items(
         return None
     allowed = np.full(len(catalogue) + 1, allow is None)
     if allow is not None:
-        allowed[item_codes(catalogue, allow)] = True
+        allowed[item_codes(catalogue, allow, "allow")] = True
     if deny is not None:
-        denied = as_ids(as_list(deny))
+        denied = requested_ids(deny, "deny")
         codes = catalogue.encode(denied)
         warn_unknown("items", denied.filter(pl.Series(codes == 0)), "ignored in deny")
         allowed[codes] = False
@@ -139,7 +200,7 @@ def encode_lists(
     lists
         n lists.
     argument
-        "histories" or "baskets", for the message.
+        "histories", "baskets", "allow" or "deny", for messages.
 
     Returns
     -------
@@ -159,11 +220,22 @@ def encode_lists(
         raise DataError(
             f"{argument} are lists of items, one per user: write {{'ann': ['tea', 'milk']}} or [['tea', 'milk']]."
         )
+    if any(isinstance(one, Mapping) or is_frame(one) for one in lists):
+        raise DataError(f"{argument} are lists of items, one per user: found a mapping or a frame among them.")
+    lists = [one if type(one) in (list, tuple) else _plain_list(one, argument) for one in lists]
     offsets = offsets_of(np.fromiter(map(len, lists), dtype=np.int64, count=len(lists)))
-    raw = as_ids(list(chain.from_iterable(lists)))
+    raw = requested_ids(list(chain.from_iterable(lists)), argument)
     codes = catalogue.encode(raw)
     known = np.concatenate([[0], np.cumsum(codes > 0)])[offsets]
     return codes[codes > 0].astype(np.int32), known, raw.filter(pl.Series(codes == 0))
+
+
+def _plain_list(values: Any, argument: str) -> list[Any]:
+    """Items of one list in an array, a tensor, a column or an iterator, as Python values."""
+    array = as_array(values)
+    if array is not None and array.ndim != 1:
+        raise DataError(f"{argument} are lists of items, one per user: found an array of shape {array.shape}.")
+    return list(values) if array is None else list(array.tolist())
 
 
 def warn_unknown(noun: str, ids: pl.Series, consequence: str) -> None:

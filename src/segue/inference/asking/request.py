@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from segue.data.dataset import Dataset
 from segue.data.ragged import Int64
-from segue.data.sources import HistorySource
-from segue.data.vocabulary import Vocabulary, as_ids
+from segue.data.sources import HistorySource, is_frame
+from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError
 from segue.inference.asking.baskets import Basket, add_baskets, is_single
-from segue.inference.asking.ids import as_list, is_scalar, known_codes
+from segue.inference.asking.everyone import EVERYONE
+from segue.inference.asking.ids import FloatIdWarning, is_scalar, known_codes, requested_ids
+from segue.inference.asking.own_items import OwnItems
 from segue.inference.asking.users import (
     GivenHistories,
     RequestedUsers,
@@ -42,8 +46,8 @@ def resolve_users(
     source
         Histories of known users.
     users, histories
-        Raw ids or given histories, not both. With neither, all users; or, if there is a basket, the users that it
-        names, or one unknown user for each of its lists.
+        Raw ids, `EVERYONE` or given histories; None if not given. With neither, all users; or, if there is a basket,
+        the users that it names, or one unknown user for each of its lists.
     basket
         Items of the sessions in progress; None if no user has one.
     unknown
@@ -54,17 +58,19 @@ def resolve_users(
     Raises
     ------
     ConfigError
-        Users and histories at once, or a basket that does not fit the users.
+        A basket does not fit the users.
     DataError
-        Histories or baskets that are not lists.
+        Users are no ids, or histories or baskets are not lists.
     UnknownIdError
         All users are unknown and have no basket, or some are unknown and `unknown` is "error".
     """
-    refuse_both(users, histories)
     if basket is None:
         if histories is None:
+            users = EVERYONE if users is None else users
             return handle_unknown(source, users_by_id(source, users), unknown).at(as_of)
         return users_by_history(dataset, source, histories, as_of)
+    if is_frame(basket):
+        raise DataError("basket is a frame: expected a list of items, such as frame['item'], or lists by user.")
     if not isinstance(basket, Mapping) and not is_scalar(basket):
         basket = list(basket)
     if users is None and histories is None:
@@ -100,7 +106,7 @@ def resolve_pairs(
     UnknownIdError
         None of the users or none of the items is known.
     """
-    ids = as_ids(as_list(items) if items is not None else source.catalogue.ids)
+    ids = source.catalogue.ids if items is None else requested_ids(items, "items")
     codes = source.catalogue.encode(ids)
     known_codes(source.catalogue, ids, "items", "left out")
     requested, rows = resolve_repeated_users(dataset, source, users, histories, basket, as_of)
@@ -127,12 +133,18 @@ def resolve_repeated_users(
     if users is None and histories is None and basket is None:
         raise ConfigError("an explanation needs users: give users, histories or a basket.")
     requested = resolve_users(dataset, source, users, histories, basket, "skip", as_of)
-    if users is None or not len(requested):
+    if users is None or users is EVERYONE or not len(requested):
         return requested, np.arange(len(requested), dtype=np.int64)
-    return requested, Vocabulary.in_order(requested.ids).encode(as_ids(as_list(users))) - 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FloatIdWarning)  # it was given when the users were looked up
+        ids = requested_ids(users, "users")
+    return requested, Vocabulary.in_order(requested.ids).encode(ids) - 1
 
 
-def refuse_both(users: Any, histories: Any) -> None:
-    """Refuse users and histories at once."""
-    if users is not None and histories is not None:
-        raise ConfigError("give users or histories, not both: a given history replaces the stored one of its user.")
+def limit_items(users: RequestedUsers, source: HistorySource, allow: Any = None, deny: Any = None) -> RequestedUsers:
+    """The same users with the items that `allow` and `deny` list for each of them, if these are mappings."""
+    allowed, denied = (
+        OwnItems.of(lists, argument, users.ids, source.users, source.catalogue) if isinstance(lists, Mapping) else None
+        for argument, lists in (("allow", allow), ("deny", deny))
+    )
+    return users if allowed is None and denied is None else replace(users, allowed=allowed, denied=denied)

@@ -13,9 +13,10 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.sources import HistorySource, given_histories, is_frame
-from segue.data.vocabulary import as_ids
-from segue.errors import ConfigError, nearest
-from segue.inference.asking.ids import as_list, encode_lists, unique_ids, warn_unknown
+from segue.errors import ConfigError, DataError, UnknownIdError, nearest
+from segue.inference.asking.everyone import EVERYONE
+from segue.inference.asking.ids import encode_lists, is_scalar, requested_ids, unique_ids, warn_unknown
+from segue.inference.asking.own_items import OwnItems
 from segue.inference.scorer import Scorer
 
 Unknown = Literal["skip", "popular", "error"]
@@ -39,14 +40,24 @@ class RequestedUsers:
         users unknown to the model.
     known
         (n,) bool: False for ids that are unknown and have no given history.
+    allowed, denied
+        Items of single users: the only ones, and those that may not be recommended; None without such lists.
     """
 
     ids: pl.Series
     histories: Histories
     known: npt.NDArray[np.bool_]
+    allowed: OwnItems | None = None
+    denied: OwnItems | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def own_items(self) -> dict[str, OwnItems]:
+        """`allowed` and `denied` by name, if they are given."""
+        lists = {"own_allowed": self.allowed, "own_denied": self.denied}
+        return {name: one for name, one in lists.items() if one is not None}
 
     def served_by(self, scorer: Scorer) -> npt.NDArray[np.bool_]:
         """Mask (n,) of the users that the model answers; popularity answers users without history and basket."""
@@ -76,15 +87,36 @@ class RequestedUsers:
 
     def select(self, index: npt.NDArray[np.int64] | slice) -> RequestedUsers:
         """The users at `index`, in its order."""
-        return RequestedUsers(self.ids[index], self.histories.select(index), self.known[index])
+        return RequestedUsers(
+            self.ids[index],
+            self.histories.select(index),
+            self.known[index],
+            None if self.allowed is None else self.allowed.select(index),
+            None if self.denied is None else self.denied.select(index),
+        )
 
 
 def users_by_id(source: HistorySource, ids: Any) -> RequestedUsers:
-    """Look up raw user ids, known or not, each once and in their order; all users of the source for None."""
-    if ids is None:
+    """Look up raw user ids, known or not, each once and in their order; all users of the source for `EVERYONE`.
+
+    Missing ids (null) are left out, with a warning.
+
+    Raises
+    ------
+    DataError
+        They are no ids.
+    UnknownIdError
+        All of them are missing.
+    """
+    if ids is EVERYONE:
         codes = np.arange(1, len(source.users) + 1, dtype=np.int64)
         return RequestedUsers(source.users.ids, source.histories(codes), codes > 0)
-    unique = unique_ids(as_ids(as_list(ids)))
+    unique = unique_ids(requested_ids(ids, "users"))
+    if unique.null_count():
+        if len(unique) == 1:
+            raise UnknownIdError("users holds only missing ids (null): give raw ids, or users=segue.EVERYONE.")
+        warn_unknown("users", unique.filter(unique.is_null()), "left out")
+        unique = unique.drop_nulls()
     codes = source.users.encode(unique)
     return RequestedUsers(unique, source.histories(codes), codes > 0)
 
@@ -108,8 +140,16 @@ def users_by_history(
     if is_frame(histories):
         ids, rows, unknown = given_histories(dataset, source, histories)
     else:
+        if is_scalar(histories):
+            raise DataError(
+                f"histories={histories!r} is one value: expected lists of items, such as {{'ann': ['tea', 'milk']}}."
+            )
         if isinstance(histories, Mapping):
-            ids = as_ids(list(histories))
+            ids = requested_ids(list(histories), "the users of histories")
+            if ids.null_count():
+                raise DataError(
+                    "a user of histories is missing (null): give an id for each history, or a list of them."
+                )
             codes, lists = source.users.encode(ids), list(histories.values())
         else:
             lists = list(histories)
@@ -158,5 +198,5 @@ def handle_unknown(
         users = users.select(np.flatnonzero(kept))
     if users.ids.dtype == source.users.ids.dtype:
         return users
-    same_type = users.ids.cast(source.users.ids.dtype, strict=False)
+    same_type = source.users.convert(users.ids)
     return replace(users, ids=users.ids if same_type.null_count() else same_type)

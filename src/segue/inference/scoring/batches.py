@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -59,6 +60,14 @@ class Chunk:
         """Set the scores of the pairs (rows (m,), items (m,)) that are in this chunk to −inf."""
         inside = (items >= self.start) & (items < self.stop)
         self.scores[rows[inside], items[inside] - self.start] = -torch.inf
+
+    def keep_only(self, limited: Tensor, rows: Tensor, items: Tensor) -> None:
+        """Set all scores of the rows `limited` (r,) to −inf, except those of the pairs (rows (m,), items (m,))."""
+        inside = (items >= self.start) & (items < self.stop)
+        rows, columns = rows[inside], items[inside] - self.start
+        kept = self.scores[rows, columns]
+        self.scores[limited] = -torch.inf
+        self.scores[rows, columns] = kept
 
 
 class Sweep:
@@ -142,10 +151,8 @@ def batch_rows(scorer: Scorer, histories: Histories, rows: int, limits: Limits) 
     DataError
         A history is empty, and the model needs at least one item.
     """
+    require_histories(scorer, histories)
     lengths = histories.lengths
-    empty = int((lengths == 0).sum())
-    if empty and scorer.needs_history:
-        raise DataError(f"{empty:,} of {len(histories):,} histories are empty: the model needs at least one item.")
     if scorer.max_history is not None:
         lengths = np.minimum(lengths, scorer.max_history)
     order = np.argsort(-lengths, kind="stable")
@@ -203,13 +210,20 @@ def log_sum_exp(
     return logs
 
 
+def require_histories(scorer: Scorer, histories: Histories) -> None:
+    """Raise a DataError if a history is empty and the model needs at least one item."""
+    if scorer.needs_history and not (histories.starts < histories.ends).all():
+        empty = int((histories.lengths == 0).sum())
+        raise DataError(f"{empty:,} of {len(histories):,} histories are empty: the model needs at least one item.")
+
+
 def require_finite(scores: Tensor) -> None:
     """Raise an EvaluationError unless every score (batch, n) is finite.
 
     A NaN is neither above nor below any number, so later comparisons would not notice it. The sum of the scores is not
     finite if any score is not, and it costs far less than a check of each score; only such a sum leads to that check.
     """
-    if bool(torch.isfinite(scores.sum())):
+    if math.isfinite(scores.sum().item()):
         return
     broken = ~torch.isfinite(scores)
     if bool(broken.any()):

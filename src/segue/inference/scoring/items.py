@@ -16,13 +16,20 @@ from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import LIMITS, Sweep, batches, require_finite, to_device
 from segue.inference.scoring.lists import Scores, model_names
+from segue.inference.scoring.ranking import Progress
 
 _MIN_RATIO = 16
 """Items are scored pair by pair if the catalogue is more than this many times larger, else by chunks."""
 
 
 def score_frame(
-    scorer: Scorer, users: RequestedUsers, items: Int64, shares: Scores, catalogue: Vocabulary, long: bool
+    scorer: Scorer,
+    users: RequestedUsers,
+    items: Int64,
+    shares: Scores,
+    catalogue: Vocabulary,
+    long: bool,
+    progress: Progress | None = None,
 ) -> pl.DataFrame:
     """Scores of the item codes `items` (m,) for n users as a frame with raw ids.
 
@@ -36,7 +43,7 @@ def score_frame(
         A score is NaN or infinite.
     """
     warn_unrated(scorer, catalogue, items)
-    matrix = score_matrix(scorer, users, items, shares)
+    matrix = score_matrix(scorer, users, items, shares, progress)
     ids = catalogue.decode(items)
     return _long_frame(scorer, users, ids, matrix) if long else _wide_frame(users, ids, matrix)
 
@@ -60,8 +67,12 @@ def _long_frame(scorer: Scorer, users: RequestedUsers, items: pl.Series, matrix:
     )
 
 
-def score_matrix(scorer: Scorer, users: RequestedUsers, items: Int64, shares: Scores) -> Scores:
+def score_matrix(
+    scorer: Scorer, users: RequestedUsers, items: Int64, shares: Scores, progress: Progress | None = None
+) -> Scores:
     """Scores (n, m) of the item codes `items` (m,) for n users; `shares` (n_items + 1,) are the popularity.
+
+    `progress` is called after each batch with its number of users.
 
     Raises
     ------
@@ -75,23 +86,25 @@ def score_matrix(scorer: Scorer, users: RequestedUsers, items: Int64, shares: Sc
     if len(served):
         histories = users.histories.select(served)
         by_pair = len(items) * _MIN_RATIO < scorer.n_items
-        scores[served] = (_by_pair if by_pair else _by_chunk)(scorer, histories, items)
+        scores[served] = (_by_pair if by_pair else _by_chunk)(scorer, histories, items, progress)
     return scores
 
 
-def _by_pair(scorer: Scorer, histories: Histories, items: Int64) -> Scores:
+def _by_pair(scorer: Scorer, histories: Histories, items: Int64, progress: Progress | None) -> Scores:
     scores = np.empty((len(histories), len(items)), dtype=np.float32)
-    rows = max(1, min(LIMITS.histories, LIMITS.pairs // len(items)))
+    rows = max(1, min(LIMITS.histories, LIMITS.pairs // max(1, len(items))))
     with torch.inference_mode():
         codes = to_device(items, scorer.device)
         for index, queries in batches(scorer, histories, rows, LIMITS):
             batch_scores: Tensor = scorer.score_items(queries, codes.expand(len(queries), -1))
             require_finite(batch_scores)
             scores[index] = batch_scores.cpu().numpy()
+            if progress is not None:
+                progress(len(index))
     return scores
 
 
-def _by_chunk(scorer: Scorer, histories: Histories, items: Int64) -> Scores:
+def _by_chunk(scorer: Scorer, histories: Histories, items: Int64, progress: Progress | None) -> Scores:
     scores = np.empty((len(histories), len(items)), dtype=np.float32)
     with torch.inference_mode():
         sweep = Sweep(scorer, LIMITS, len(histories))
@@ -100,4 +113,6 @@ def _by_chunk(scorer: Scorer, histories: Histories, items: Int64) -> Scores:
                 inside = np.flatnonzero((items >= chunk.start) & (items < chunk.stop))
                 columns = torch.from_numpy(items[inside] - chunk.start).to(scorer.device)
                 scores[index[:, None], inside] = chunk.scores[:, columns].cpu().numpy()
+            if progress is not None:
+                progress(len(index))
     return scores

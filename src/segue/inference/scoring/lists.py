@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -11,15 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.data.ragged import Int64
+from segue.data.ragged import Int64, positions
 from segue.data.vocabulary import Vocabulary
 from segue.inference.asking.ids import allowed_items
 from segue.inference.asking.in_progress import sessions_in_progress
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
-from segue.inference.scoring.ranking import check_k, top_k
+from segue.inference.scoring.ranking import Progress, check_k, top_k
 
 Scores = npt.NDArray[np.float32]
+_LIMITED_ROWS = 4_096
+"""Users with items of their own in `allow` or `deny` whom popularity answers at once."""
 FALLBACK = "popularity"
 """Name in the column `model` of answers for users without history and basket."""
 
@@ -55,17 +57,22 @@ def make_rules(
     deny: Iterable[Any] | None,
     in_session: bool = False,
 ) -> Rules:
-    """Rules from arguments with raw ids. `exclude_seen` None leaves seen items out, except in a session.
+    """Rules for all users, from arguments with raw ids. `exclude_seen` None leaves seen items out, except in a session.
+
+    Mappings in `allow` and `deny` are rules of single users: they belong to `RequestedUsers`.
 
     Raises
     ------
     UnknownIdError
         None of the items of `allow` is known.
     """
+    allow, deny = (None if isinstance(ids, Mapping) else ids for ids in (allow, deny))
     return Rules(k, not in_session if exclude_seen is None else exclude_seen, allowed_items(catalogue, allow, deny))
 
 
-def best_lists(scorer: Scorer, users: RequestedUsers, rules: Rules, shares: Scores) -> tuple[Int64, Scores]:
+def best_lists(
+    scorer: Scorer, users: RequestedUsers, rules: Rules, shares: Scores, progress: Progress | None = None
+) -> tuple[Int64, Scores]:
     """Rank the best items for each user.
 
     Parameters
@@ -78,6 +85,8 @@ def best_lists(scorer: Scorer, users: RequestedUsers, rules: Rules, shares: Scor
         Rules for the lists.
     shares
         (n_items + 1,) popularity: share of each item in all interactions. It ranks items for the other users.
+    progress
+        Called with the number of users that were answered.
 
     Returns
     -------
@@ -87,19 +96,71 @@ def best_lists(scorer: Scorer, users: RequestedUsers, rules: Rules, shares: Scor
         (n, k) float32.
     """
     rules.check(scorer.n_items)
-    served = np.flatnonzero(users.served_by(scorer))
+
+    def ranked(part: RequestedUsers) -> tuple[Int64, Scores]:
+        histories = part.histories
+        hidden = histories if rules.exclude_seen else sessions_in_progress(histories)
+        return top_k(
+            scorer,
+            histories,
+            rules.k,
+            exclude_seen=hidden is not None,
+            seen=hidden,
+            allowed=rules.allowed,
+            own_allowed=part.allowed,
+            own_denied=part.denied,
+            progress=progress,
+        )
+
+    served = users.served_by(scorer)
+    if len(users) and served.all():
+        return ranked(users)
     codes = np.zeros((len(users), rules.k), dtype=np.int64)
     scores = np.zeros((len(users), rules.k), dtype=np.float32)
-    if len(served) < len(users):
-        popular = most_popular(shares, rules)
-        codes[:, : len(popular)], scores[:, : len(popular)] = popular, shares[popular]
-    if len(served):
-        histories = users.histories.select(served)
-        hidden = histories if rules.exclude_seen else sessions_in_progress(histories)
-        codes[served], scores[served] = top_k(
-            scorer, histories, rules.k, exclude_seen=hidden is not None, seen=hidden, allowed=rules.allowed
-        )
+    codes[~served], scores[~served] = _popular_lists(users.select(np.flatnonzero(~served)), rules, shares)
+    if served.any():
+        codes[served], scores[served] = ranked(users.select(np.flatnonzero(served)))
     return codes, scores
+
+
+def _popular_lists(users: RequestedUsers, rules: Rules, shares: Scores) -> tuple[Int64, Scores]:
+    """Codes and scores (n, k) of the most popular items for each user; 0 if fewer than k items are left."""
+    codes = np.zeros((len(users), rules.k), dtype=np.int64)
+    popular = most_popular(shares, rules)
+    codes[:, : len(popular)] = popular
+    limited = np.zeros(len(users), dtype=np.bool_)
+    for lists in (users.allowed, users.denied):
+        limited |= False if lists is None else lists.named
+    rows = np.flatnonzero(limited)
+    for first in range(0, len(rows), _LIMITED_ROWS):
+        part = rows[first : first + _LIMITED_ROWS]
+        codes[part] = _popular_of_limited(users.select(part), rules, shares)
+    return codes, np.where(codes > 0, shares[codes], 0).astype(np.float32)
+
+
+def _popular_of_limited(users: RequestedUsers, rules: Rules, shares: Scores) -> Int64:
+    """Like the codes of `_popular_lists`, for users with items of their own in `allow` or `deny`."""
+    stride = len(shares)
+    order = most_popular(shares, replace(rules, k=stride))
+    ranks = np.full(stride, -1, dtype=np.int64)
+    ranks[order] = np.arange(len(order))
+    denied_rows, denied = (np.zeros(0, dtype=np.int64),) * 2 if users.denied is None else users.denied.pairs()
+    # k items, and one more for each that is denied, are enough; a list of allowed items takes their place.
+    enough = np.minimum(rules.k + np.bincount(denied_rows, minlength=len(users)), len(order))
+    rows, items = np.zeros((2, 0), dtype=np.int64)
+    if users.allowed is not None:
+        enough[users.allowed.named] = 0
+        rows, items = users.allowed.pairs()
+    rows = np.concatenate([rows, np.repeat(np.arange(len(users)), enough)])
+    items = np.concatenate([items, order[positions(np.zeros_like(enough), enough)]])
+    kept = (ranks[items] >= 0) & ~np.isin(rows * stride + items, denied_rows * stride + denied)
+    keys = np.unique(rows[kept] * stride + ranks[items[kept]])
+    rows = keys // stride
+    columns = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    listed = columns < rules.k
+    codes = np.zeros((len(users), rules.k), dtype=np.int64)
+    codes[rows[listed], columns[listed]] = order[keys[listed] % stride]
+    return codes
 
 
 def most_popular(shares: Scores, rules: Rules) -> Int64:
@@ -132,22 +193,23 @@ def list_frame(
         Mask (n, k) of the items from the model; those of the users that it serves, if it is None.
     """
     rows, columns = np.nonzero(codes)
+    from_model = users.served_by(scorer)[rows] if by_model is None else by_model[rows, columns]
     return pl.DataFrame(
-        {
-            "user": users.ids[rows],
-            "item": catalogue.decode(codes[rows, columns]),
-            "score": scores[rows, columns],
-            rank_column: (columns + 1).astype(np.int32),
-            "model": model_names(
-                scorer, users.served_by(scorer)[rows] if by_model is None else by_model[rows, columns]
-            ),
-        }
+        [
+            (users.ids.new_from_index(0, len(rows)) if len(users) == 1 else users.ids[rows]).alias("user"),
+            catalogue.decode(codes[rows, columns]).alias("item"),
+            pl.Series("score", scores[rows, columns]),
+            pl.Series(rank_column, (columns + 1).astype(np.int32)),
+            model_names(scorer, from_model).alias("model"),
+        ]
     )
 
 
 def model_names(scorer: Scorer, by_model: npt.NDArray[np.bool_]) -> pl.Series:
     """Column `model` (n,): the name of the model where the mask `by_model` (n,) is true, else popularity."""
     names = _possible_names(scorer.config.name)
+    if by_model.all():
+        return names.new_from_index(0, len(by_model))
     return names[np.where(by_model, 0, len(names) - 1)]
 
 

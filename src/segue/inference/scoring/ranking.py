@@ -6,6 +6,8 @@ candidate with the same score, so no model gains from equal scores.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,9 +16,22 @@ from torch import Tensor
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions
 from segue.errors import ConfigError, DataError
+from segue.inference.asking.own_items import OwnItems
 from segue.inference.scorer import Scorer, scorer_of
-from segue.inference.scoring.batches import LIMITS, Chunk, Limits, Sweep, batches, require_finite, to_device
+from segue.inference.scoring.batches import (
+    LIMITS,
+    Chunk,
+    Limits,
+    Sweep,
+    batches,
+    require_finite,
+    require_histories,
+    to_device,
+)
 from segue.models.base import Model
+
+Progress = Callable[[int], None]
+"""Function of the number of users that were answered since its last call."""
 
 _ROWS_COMPARED = 64
 """Rows compared at once: few enough for the flags to stay in the cache, many enough to keep the cores busy."""
@@ -25,6 +40,9 @@ _BLOCK = 64
 """Scores in a block. The maximum of a block decides if its scores are searched for the best of a row."""
 _MIN_REDUCTION = 8
 """Blocks are used if they reduce the number of scores to search by at least this factor."""
+
+_MIN_BLOCKED = 50_000
+"""Scores of a single row from which blocks are faster."""
 
 
 def top_k(
@@ -35,7 +53,10 @@ def top_k(
     exclude_seen: bool = True,
     seen: Histories | None = None,
     allowed: npt.NDArray[np.bool_] | None = None,
+    own_allowed: OwnItems | None = None,
+    own_denied: OwnItems | None = None,
     limits: Limits = LIMITS,
+    progress: Progress | None = None,
 ) -> tuple[Int64, npt.NDArray[np.float32]]:
     """Find the k best items for each history, exactly; equal scores are ordered by item code.
 
@@ -53,8 +74,12 @@ def top_k(
         n full histories whose items are left out; None means `histories` themselves.
     allowed
         Mask (n_items + 1,) of the item codes that may be recommended; None means all.
+    own_allowed, own_denied
+        Items of each of the n rows: the only ones that it may have, and those that it may not have.
     limits
         Sizes of batches and buffers.
+    progress
+        Called after each batch with the number of histories that were answered.
 
     Returns
     -------
@@ -75,6 +100,8 @@ def top_k(
     scorer = scorer_of(model)
     check_k(k, scorer.n_items)
     hidden = (histories if seen is None else seen) if exclude_seen else None
+    if len(histories) == 1 and scorer.device.type == "cpu" and 4 * (scorer.n_items + 1) <= limits.buffer_bytes:
+        return _top_k_of_one(scorer, histories, k, hidden, _allowed_to_one(allowed, own_allowed, own_denied, scorer))
     codes = np.zeros((len(histories), k), dtype=np.int64)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
     with torch.inference_mode():
@@ -82,16 +109,24 @@ def top_k(
         sweep = Sweep(scorer, limits, len(histories))
         for index, queries in batches(scorer, histories, sweep.rows, limits):
             pairs = _pairs(hidden, index, scorer.device)
+            own_hidden = _own_pairs(own_denied, index, scorer.device)
+            only = _own_pairs(own_allowed, index, scorer.device)
             best: tuple[Tensor, Tensor] | None = None
             for chunk in sweep.chunks(queries):
                 chunk.hide(*pairs)
                 if denied is not None:
                     chunk.scores.masked_fill_(denied[chunk.start : chunk.stop], -torch.inf)
+                if own_hidden is not None:
+                    chunk.hide(*own_hidden[1:])
+                if only is not None:
+                    chunk.keep_only(*only)
                 chunk_best = _best(chunk, k)
                 best = chunk_best if best is None else _merge(best, chunk_best, k)
             assert best is not None
             width = best[0].shape[1]
             codes[index, :width], scores[index, :width] = best[0].cpu().numpy(), best[1].cpu().numpy()
+            if progress is not None:
+                progress(len(index))
     codes[np.isneginf(scores)] = 0
     return codes, scores
 
@@ -192,6 +227,45 @@ def check_k(k: int, n_items: int) -> None:
         raise ConfigError(f"k is {k:,}, but the catalogue has only {n_items:,} items: ask for {n_items:,} or fewer.")
 
 
+def _top_k_of_one(
+    scorer: Scorer, histories: Histories, k: int, hidden: Histories | None, allowed: npt.NDArray[np.bool_] | None
+) -> tuple[Int64, npt.NDArray[np.float32]]:
+    """`top_k` of one history on the CPU, in the fewest operations: a service asks for one user at a time."""
+    require_histories(scorer, histories)
+    with torch.inference_mode():
+        scores = scorer.score_all(scorer.queries(histories), 0, scorer.n_items + 1)
+        flat = scores.numpy()[0]
+        flat[0] = 0.0
+        require_finite(scores)
+        flat[0] = -np.inf
+        if hidden is not None:
+            flat[hidden.items[hidden.starts[0] : hidden.ends[0]]] = -np.inf
+        if allowed is not None:
+            flat[~allowed] = -np.inf
+        largest = scores.topk(k + 1) if len(flat) < _MIN_BLOCKED else _largest(scores, k + 1)
+        values, columns = largest[0].numpy()[0], largest[1].numpy()[0]
+        if values[k - 1] == values[k] > -np.inf:
+            columns = _best_of_tied(scores, torch.from_numpy(values[None, k - 1 : k]), k).numpy()[0]
+    best = columns[:k]
+    best = best[np.lexsort((best, -flat[best]))]
+    values = flat[best]
+    return np.where(np.isneginf(values), 0, best)[None], values[None]
+
+
+def _allowed_to_one(
+    allowed: npt.NDArray[np.bool_] | None, own_allowed: OwnItems | None, own_denied: OwnItems | None, scorer: Scorer
+) -> npt.NDArray[np.bool_] | None:
+    """Mask (n_items + 1,) of the items that the only user may have; None for all."""
+    if own_allowed is not None and own_allowed.named[0]:
+        mask = np.zeros(scorer.n_items + 1, dtype=np.bool_)
+        mask[own_allowed.pairs()[1]] = True
+        allowed = mask if allowed is None else mask & allowed
+    if own_denied is not None and own_denied.named[0]:
+        allowed = np.ones(scorer.n_items + 1, dtype=np.bool_) if allowed is None else allowed.copy()
+        allowed[own_denied.pairs()[1]] = False
+    return allowed
+
+
 def _pairs(histories: Histories | None, index: Int64 | slice, device: torch.device) -> tuple[Tensor, Tensor]:
     """Rows (m,) and item codes (m,) of the histories at `index`, on the device; empty without histories."""
     if histories is None:
@@ -199,6 +273,15 @@ def _pairs(histories: Histories | None, index: Int64 | slice, device: torch.devi
         return empty, empty
     rows, items = histories.select(index).seen()
     return to_device(rows, device), to_device(items, device)
+
+
+def _own_pairs(lists: OwnItems | None, index: Int64, device: torch.device) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Rows with a list (r,), and rows (m,) and item codes (m,) of the lists at `index`; None without lists."""
+    if lists is None:
+        return None
+    part = lists.select(index)
+    rows, items = part.pairs()
+    return to_device(np.flatnonzero(part.named), device), to_device(rows, device), to_device(items, device)
 
 
 def _best(chunk: Chunk, k: int) -> tuple[Tensor, Tensor]:

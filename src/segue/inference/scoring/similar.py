@@ -15,7 +15,7 @@ from segue.data.ragged import Int64
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
 from segue.inference.scorer import Scorer
-from segue.inference.scoring.ranking import top_k
+from segue.inference.scoring.ranking import Progress, top_k
 from segue.models.base import Model
 from segue.models.scores import ItemScores, ProductScores
 
@@ -148,7 +148,9 @@ def similarity_scorer(scorer: Scorer) -> Scorer:
         return Scorer.of(cosines(scorer.model, vectors))
 
 
-def similar_frame(scorer: Scorer, catalogue: Vocabulary, items: Int64, k: int) -> pl.DataFrame:
+def similar_frame(
+    scorer: Scorer, catalogue: Vocabulary, items: Int64, k: int, progress: Progress | None = None
+) -> pl.DataFrame:
     """Find the k items most similar to each of the item codes `items` (n,): item, similar, score, rank.
 
     Items with a zero vector are unknown to the model; they are similar to no item and have no rows. The Scorer is that
@@ -159,7 +161,7 @@ def similar_frame(scorer: Scorer, catalogue: Vocabulary, items: Int64, k: int) -
     known_items = items[known[items]]
     rows = np.arange(len(known_items), dtype=np.int64)
     histories = Histories(np.zeros_like(known_items), known_items.astype(np.int32), rows, rows + 1)
-    codes, scores = top_k(scorer, histories, k, exclude_seen=True, allowed=known)
+    codes, scores = top_k(scorer, histories, k, exclude_seen=True, allowed=known, progress=progress)
     rows, columns = np.nonzero(codes)
     return pl.DataFrame(
         {

@@ -1,1 +1,1 @@
-"""ARERec: ratings predicted from an item's own history."""
+"""ARERec: ratings predicted from the history of the item."""

@@ -1,4 +1,4 @@
-"""The module of ARERec: its training, and its answers with their reasons."""
+"""Module of ARERec: training, predictions, and the neighbours behind them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from segue.data.histories import NOW
 from segue.data.ragged import Int64, rows_of
 from segue.errors import ConfigError
 from segue.models.arerec.neighbours import (
-    NOBODY,
+    NO_NEIGHBOUR,
     ItemNeighbours,
     RatingBatch,
     RatingExamples,
     group_offsets,
-    ragged_places,
+    padded_positions,
 )
-from segue.models.arerec.regions import Read, RegionAttention
-from segue.models.arerec.scale import places_on
+from segue.models.arerec.regions import RegionAttention, RegionReading
+from segue.models.arerec.scale import level_indices
 from segue.models.arerec.settings import ARERecSettings
 from segue.models.base import TrainableModel
 from segue.models.rating_bias import ridge_biases
@@ -33,33 +33,33 @@ from segue.models.ratings import (
     Rated,
     RatingModel,
     TrainingRatings,
-    joined,
+    concatenated,
     training_ratings,
 )
 from segue.models.users import UserVectors
 from segue.nn.dropout import Dropout
 
 _CELLS = 4_000_000
-"""Region products that are made at once when ratings are predicted."""
+"""Number of region products that are held at once in prediction."""
 _GROUP = 64
 _PULL = 3.0
 _USER_STD, _ITEM_STD, _AGREEMENT_STD = 0.4, 0.1, 0.05
 _DOUBT = 5.0
 _AGREEMENT = 4.0
-"""Makes up for vectors that begin small, so that steps of the usual size move them fast enough."""
+"""Factor of the agreement. It lets steps of the usual size move the small initial vectors fast enough."""
 
 
 class ARERecModel(RatingModel, TrainableModel):
-    """The module of `ARERec`: `RegionAttention`, then levels = W (regions) + b.
+    """Module of `ARERec`: `RegionAttention`, then levels = W (regions) + b.
 
-    With `biases` or `neighbour_ratings` the levels get slope · z besides, where
+    With `biases` or `neighbour_ratings` the levels also get slope · z, with
 
     z = b_user + b_item + Σ_j 4 ⟨p_user, q_j⟩ (r_j - mean - b'_j) / √(neighbours + 5)
 
-    r_j is what neighbour j gave, b'_j the neighbour's bias, and the product of p and q, which may be negative, says how
-    far the user agrees with the neighbour: an item-based linear autoencoder (Sedhain et al., *AutoRec*, 2015) that
-    never sees the rating it predicts. Training begins at the biases of ridge regression, and at slopes and b that make
-    it a normal distribution around mean + z.
+    Here r_j is the rating of neighbour j and b'_j the bias of the neighbour. The product of p and q, which may be
+    negative, is the agreement of the user with the neighbour. This is an item-based linear autoencoder (Sedhain et al.,
+    *AutoRec*, 2015) that never sees the rating it predicts. Training starts from the biases of ridge regression, and
+    from slopes and b that make the levels a normal distribution around mean + z.
     """
 
     config: ARERecSettings
@@ -74,7 +74,9 @@ class ARERecModel(RatingModel, TrainableModel):
     def __init__(self, config: ARERecSettings, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         if config.levels is None or not isinstance(config.history_length, int) or config.look_back is None:
-            raise ConfigError("these settings leave levels, history_length or look_back to the data: use resolved().")
+            raise ConfigError(
+                "levels, history_length or look_back are not set: fill them in from the data with resolved()."
+            )
         self.dropouts = nn.ModuleDict(
             {name: Dropout(getattr(config, f"dropout_{name}")) for name in ("user", "neighbour", "item", "user_rating")}
         )
@@ -93,7 +95,7 @@ class ARERecModel(RatingModel, TrainableModel):
             {name: getattr(config, f"dropout_{name}") for name in inner},
         )
         self.output = nn.Linear(config.region_size, len(config.levels))
-        # Only what is used: several processes wait for a gradient of every parameter there is.
+        # Only parameters in use, because several processes wait for a gradient of every parameter.
         if config.biases:
             self.user_biases, self.item_biases = nn.Embedding(n_users + 1, 1), nn.Embedding(n_items + 1, 1)
         if config.neighbour_ratings:
@@ -108,11 +110,11 @@ class ARERecModel(RatingModel, TrainableModel):
         self.register_buffer("item_offsets", torch.zeros(n_items + 2, dtype=torch.int64))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("habits", torch.zeros(n_users + 1))
-        self._index: ItemNeighbours | None = None  # of a model that is no longer trained
+        self._index: ItemNeighbours | None = None  # set once training has ended
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """User vectors spread enough for the attention to tell them apart; what stands for nothing is 0."""
+        """Draw user vectors with enough spread for the attention to distinguish them; row 0 of the items is 0."""
         nn.init.normal_(self.users.weight, std=_USER_STD)
         nn.init.normal_(self.items.weight, std=_ITEM_STD)
         nn.init.normal_(self.output.weight, std=self.config.region_size**-0.5)
@@ -126,36 +128,36 @@ class ARERecModel(RatingModel, TrainableModel):
         with torch.no_grad():
             self.items.weight[0] = 0
 
-    # ---- training -----------------------------------------------------------------------------------------------
+    # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, dataset: Dataset) -> None:
-        """Keep the histories of the items, the known users, and the biases that training begins at."""
-        self._look_back_at(dataset)
+        """Store the histories of the items, the known users, and the initial biases."""
+        self._store_histories(dataset)
         known = training_ratings(dataset)
-        self._begin(known)
+        self._set_initial_weights(known)
         self.users.trained_on(np.unique(known.users))
 
     def settle(self) -> None:
-        """Make the index of neighbours once, for a model that is no longer trained."""
+        """Build the index of neighbours once, for a model whose training has ended."""
         self._index = self._new_index()
 
     def examples(self, dataset: Dataset) -> RatingExamples:
-        """Groups of ratings of one item."""
+        """Return groups of ratings of one item."""
         histories = dataset.item_histories
         assert histories.ratings is not None
         users, items = histories.users.astype(np.int64), rows_of(histories.offsets[:-1], histories.offsets[1:])
-        levels = places_on(histories.ratings.astype(np.float64), self.levels)
+        levels = level_indices(histories.ratings.astype(np.float64), self.levels)
         moments = np.full(len(users), NOW) if histories.times is None else np.asarray(histories.times)
         return RatingExamples(self.index, items, users, levels, moments, self.config.group)
 
-    def _look_back_at(self, dataset: Dataset) -> None:
-        """Keep the histories of the items: of what is visible or, with the published leak, of everything."""
+    def _store_histories(self, dataset: Dataset) -> None:
+        """Store the visible histories of the items or, with the published leak, the whole histories."""
         whole = self.config.look_back == "reference"
         histories = (dataset.until(dataset.offsets[1:]) if whole else dataset).item_histories
         assert histories.ratings is not None
         device = self.device
         self.raters = torch.from_numpy(histories.users.astype(np.int32)).to(device)
-        levels = places_on(histories.ratings.astype(np.float64), self.levels)
+        levels = level_indices(histories.ratings.astype(np.float64), self.levels)
         self.rated = torch.from_numpy(levels.astype(np.uint8)).to(device)
         self.item_offsets.copy_(torch.from_numpy(histories.offsets))
         if histories.times is not None:
@@ -163,8 +165,8 @@ class ARERecModel(RatingModel, TrainableModel):
         if self.config.contexts == "interaction":
             self.regions.make_tables(len(self.raters) + 1, len(self.raters) + 1)
 
-    def _begin(self, known: TrainingRatings) -> None:
-        """Start from the biases of ridge regression, and from a normal distribution around what they expect."""
+    def _set_initial_weights(self, known: TrainingRatings) -> None:
+        """Start from the biases of ridge regression, with normal distributions around their predictions."""
         users, items = ridge_biases(known, (self.n_users + 1, self.n_items + 1), (_PULL, _PULL))
         mean = float(known.ratings.mean())
         self.mean.fill_(mean)
@@ -181,11 +183,11 @@ class ARERecModel(RatingModel, TrainableModel):
                 self.item_biases.weight.copy_(torch.from_numpy(items)[:, None])
 
     def forward(self, batch: RatingBatch) -> Tensor:
-        """The cross-entropy of the levels, summed over the ratings, with the penalties for as many."""
+        """Cross-entropy of the levels, summed over the ratings, plus the penalties times the number of ratings."""
         logits, _ = self.logits(batch)
-        asked = batch.levels >= 0
-        loss = F.cross_entropy(logits[asked], batch.levels[asked], reduction="sum")
-        return loss + self._penalty(batch) * asked.sum()
+        real = batch.levels >= 0
+        loss = F.cross_entropy(logits[real], batch.levels[real], reduction="sum")
+        return loss + self._penalty(batch) * real.sum()
 
     def _penalty(self, batch: RatingBatch) -> Tensor:
         config = self.config
@@ -199,57 +201,58 @@ class ARERecModel(RatingModel, TrainableModel):
                 layer = self.output if name == "output" else getattr(self.regions, name)
                 total = total + rate * layer.weight.square().sum()
         if config.neighbour_ratings and config.l2_agreement:
-            read = self.asks(torch.unique(batch.users)).square().sum() + self.tells(batch.neighbours).square().sum()
-            total = total + config.l2_agreement * read
+            squares = self.asks(torch.unique(batch.users)).square().sum() + self.tells(batch.neighbours).square().sum()
+            total = total + config.l2_agreement * squares
         return total
 
-    def logits(self, batch: RatingBatch) -> tuple[Tensor, Read]:
-        """Scores of the levels (u, c, levels), before the softmax, and what was read of the neighbours."""
+    def logits(self, batch: RatingBatch) -> tuple[Tensor, RegionReading]:
+        """Logits (u, c, levels) of the levels, and the strongest neighbours of each region."""
         config = self.config
         known = self.users(batch.users) if self.training else self.users.of(batch.users)
         users = self.dropouts["user"](known)
         neighbours = self.dropouts["neighbour"](self.users(batch.neighbours))
         items = self.dropouts["item"](self.items(batch.items))
-        read = self.regions(batch, users, neighbours, items)
-        logits = self.output(self.dropouts["user_rating"](read.regions))
+        reading = self.regions(batch, users, neighbours, items)
+        logits = self.output(self.dropouts["user_rating"](reading.regions))
         if config.biases or config.neighbour_ratings:
-            logits = logits + self._above(batch)[..., None] * self.slope
-        return logits, read
+            logits = logits + self._above_mean(batch)[..., None] * self.slope
+        return logits, reading
 
-    def _above(self, batch: RatingBatch) -> Tensor:
-        """z (u, c): how far above the mean the rating is expected, from biases and what the neighbours gave."""
+    def _above_mean(self, batch: RatingBatch) -> Tensor:
+        """Expected difference z (u, c) from the mean, from the biases and the neighbours' ratings."""
         above = self.mean.new_zeros(batch.users.shape)
         if self.config.biases:
             above = above + self.user_biases(batch.users)[..., 0] + self.item_biases(batch.items)
         if self.config.neighbour_ratings:
-            gave = self.scale[batch.given] - self.mean - self.habits[batch.neighbours][batch.which]
-            counted = batch.inside & (batch.given >= 0)[:, None]
-            said = (self.agreement(batch) * gave[:, None]).masked_fill(~counted, 0.0).sum(dim=2)
-            above = above + said / (counted.sum(dim=2).to(said) + _DOUBT).sqrt()
+            biases = self.habits[batch.neighbours][batch.neighbour_index]
+            differences = self.scale[batch.neighbour_levels] - self.mean - biases
+            counted = batch.inside & (batch.neighbour_levels >= 0)[:, None]
+            total = (self.agreement(batch) * differences[:, None]).masked_fill(~counted, 0.0).sum(dim=2)
+            above = above + total / (counted.sum(dim=2).to(total) + _DOUBT).sqrt()
         return above
 
     def agreement(self, batch: RatingBatch) -> Tensor:
-        """4 ⟨p_user, q_j⟩ (u, c, w): how far users agree with their neighbours; 0 of users unknown."""
+        """Agreement 4 ⟨p_user, q_j⟩ (u, c, w) of users with their neighbours; 0 for unknown users."""
         asks = self.dropouts["user"](self.asks(batch.users)) * self.users.known[batch.users][..., None]
-        tells = self.dropouts["neighbour"](self.tells(batch.neighbours))[batch.which]
+        tells = self.dropouts["neighbour"](self.tells(batch.neighbours))[batch.neighbour_index]
         products: Tensor = asks @ tells.transpose(1, 2) * _AGREEMENT
         return products
 
-    # ---- answers ------------------------------------------------------------------------------------------------
+    # ---- prediction -------------------------------------------------------------------------------------------------
 
     @property
     def levels(self) -> tuple[float, ...]:
-        """The scale, ascending."""
+        """Levels of the scale, ascending."""
         assert self.config.levels is not None
         return self.config.levels
 
     @property
     def index(self) -> ItemNeighbours:
-        """Who rated each item in training, and which of them count."""
+        """Training ratings of each item, and the rule that selects neighbours among them."""
         return self._new_index() if self._index is None else self._index
 
     def _new_index(self) -> ItemNeighbours:
-        """The index over the buffers, which it shares on a CPU."""
+        """Build the index on the buffers; on a CPU it shares their memory."""
         assert self.config.look_back is not None and isinstance(self.config.history_length, int)
         return ItemNeighbours(
             self.raters.cpu().numpy(),
@@ -262,25 +265,25 @@ class ARERecModel(RatingModel, TrainableModel):
         )
 
     def unrated(self) -> Tensor:
-        """(n_items + 1,) bool: the items that have no rating in training."""
-        found = self.item_offsets.diff() == 0
-        found[0] = False
-        return found
+        """Mask (n_items + 1,) bool of the items without ratings in training."""
+        unrated = self.item_offsets.diff() == 0
+        unrated[0] = False
+        return unrated
 
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:
-        """The probabilities of the levels and their mean; pairs of one item are answered together."""
-        asked, people, when = (tensor.cpu().numpy() for tensor in (items, users, moments))
-        order = np.lexsort((when, asked))  # pairs that are asked at about the same time look at the same neighbours
-        asked, people, when = asked[order], people[order], when[order]
-        offsets = group_offsets(asked, _GROUP)
+        """Predict the probabilities of the levels and their mean; pairs of one item are grouped."""
+        item, user, moment = (tensor.cpu().numpy() for tensor in (items, users, moments))
+        order = np.lexsort((moment, item))  # pairs of one item at similar times have similar neighbours
+        item, user, moment = item[order], user[order], moment[order]
+        offsets = group_offsets(item, _GROUP)
         starts, ends = offsets[:-1], offsets[1:]
-        probabilities = torch.empty(len(asked), len(self.levels), device=self.device, dtype=self.scale.dtype)
+        probabilities = torch.empty(len(item), len(self.levels), device=self.device, dtype=self.scale.dtype)
         rows = torch.from_numpy(order).to(self.device)
-        for groups in self._portions(asked[starts], when[starts], when[ends - 1], _GROUP):
-            places, real = ragged_places(starts[groups], ends[groups])
-            found = self._probabilities(asked[starts[groups]], people[places], when[places])
-            there = torch.from_numpy(places[real]).to(self.device)
-            probabilities[rows[there]] = found[torch.from_numpy(real).to(self.device)]
+        for groups in self._portions(item[starts], moment[starts], moment[ends - 1], _GROUP):
+            positions, real = padded_positions(starts[groups], ends[groups])
+            predicted = self._probabilities(item[starts[groups]], user[positions], moment[positions])
+            pairs = torch.from_numpy(positions[real]).to(self.device)
+            probabilities[rows[pairs]] = predicted[torch.from_numpy(real).to(self.device)]
         return Rated(probabilities @ self.scale, probabilities)
 
     def scores(self) -> RegionScores:
@@ -288,36 +291,37 @@ class ARERecModel(RatingModel, TrainableModel):
         return RegionScores(self)
 
     def expected_by_item(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
-        """Expected ratings (batch, stop - start) of the item codes start … stop - 1, from users and moments."""
-        asked = queries.cpu().numpy()
+        """Expected ratings (batch, stop - start) of the item codes start … stop - 1, from queries (batch, 2)."""
+        users_and_times = queries.cpu().numpy()
         if out is None:
             out = torch.empty(len(queries), stop - start, device=self.device, dtype=self.scale.dtype)
-        if not len(asked):
+        if not len(users_and_times):
             return out
         items = np.arange(start, stop)
-        first, last = (np.full(len(items), moment) for moment in (asked[:, 1].min(), asked[:, 1].max()))
-        for portion in self._portions(items, first, last, len(asked)):
-            users, moments = (np.broadcast_to(column, (len(portion), len(asked))) for column in asked.T)
-            found = self._probabilities(items[portion], users, moments) @ self.scale
-            out[:, torch.from_numpy(portion).to(self.device)] = found.T.to(out.dtype)
+        n, times = len(users_and_times), users_and_times[:, 1]
+        first, last = (np.full(len(items), moment) for moment in (times.min(), times.max()))
+        for portion in self._portions(items, first, last, n):
+            users, moments = (np.broadcast_to(column, (len(portion), n)) for column in users_and_times.T)
+            expected = self._probabilities(items[portion], users, moments) @ self.scale
+            out[:, torch.from_numpy(portion).to(self.device)] = expected.T.to(out.dtype)
         return out
 
     def _portions(self, items: Int64, first: Int64, last: Int64, size: int) -> Iterator[Int64]:
-        """Groups (u,) divided into those that are answered at once: of like width, and few where they look at many.
+        """Divide groups (u,) into portions to compute at once: of similar width, and smaller if they are wide.
 
-        Each asks about `items`, for up to `size` users, at moments from `first` to `last`.
+        Each group predicts the ratings of one of `items`, for up to `size` users, at times from `first` to `last`.
         """
         starts, ends = self.index.windows(np.stack([items, items]), np.stack([first, last]))
         widths = 1 + ends.max(axis=0) - starts.min(axis=0)
         order = np.argsort(-widths, kind="stable")
         low = 0
         while low < len(order):
-            many = max(1, _CELLS // (size * self.config.region_size * int(widths[order[low]])))
-            yield order[low : low + many]
-            low += many
+            count = max(1, _CELLS // (size * self.config.region_size * int(widths[order[low]])))
+            yield order[low : low + count]
+            low += count
 
     def _probabilities(self, items: Int64, users: Int64, moments: Int64) -> Tensor:
-        """Of the levels (u, c, levels), for items (u,) and users and moments (u, c)."""
+        """Probabilities (u, c, levels) of the levels, for items (u,) and users and times (u, c)."""
         batch = self.index.batch(items, users, np.full(users.shape, -1), moments)
         return self.logits(_on(batch, self.device))[0].softmax(dim=-1)
 
@@ -326,41 +330,44 @@ class ARERecModel(RatingModel, TrainableModel):
         return self.items.weight
 
     def neighbours(self, users: Tensor, items: Tensor, moments: Tensor) -> Neighbours:
-        """Who decided: weights, the regions in which each was the strongest, and what is expected without each."""
+        """Neighbours of the pairs: weights, shares of the regions that each decided, and effects."""
         item, user, moment = (tensor.cpu().numpy() for tensor in (items, users, moments))
         width = 1 + int(np.diff(self.index.windows(item, moment), axis=0).max(initial=0))
         size = max(1, _CELLS // (width * width * self.config.region_size))
-        found = [
-            self._reasons(low, item[low : low + size], user[low : low + size], moment[low : low + size])
+        parts = [
+            self._neighbours_of(low, item[low : low + size], user[low : low + size], moment[low : low + size])
             for low in range(0, max(len(item), 1), size)
         ]
-        return joined(found)
+        return concatenated(parts)
 
-    def _reasons(self, first: int, items: Int64, users: Int64, moments: Int64) -> Neighbours:
-        """`neighbours` of pairs (n,), numbered from `first`: each as it is, then without one after the other."""
+    def _neighbours_of(self, first: int, items: Int64, users: Int64, moments: Int64) -> Neighbours:
+        """Result of `neighbours` for pairs (n,), numbered from `first`.
+
+        Column 0 of the batch is the prediction itself; column j is the prediction without neighbour j.
+        """
         index = self.index
         batch = _on(index.batch(items, users[:, None], np.full((len(items), 1), -1), moments[:, None]), self.device)
         width = batch.inside.shape[2]
         without = batch.inside & ~torch.eye(width, dtype=torch.bool, device=self.device)
         without[:, 0] = batch.inside[:, 0]
-        without[:, :, NOBODY] = ~without[:, :, 1:].any(dim=2)
-        variants = batch._replace(users=batch.users.expand(-1, width), inside=without)
-        logits, read = self.logits(variants)
+        without[:, :, NO_NEIGHBOUR] = ~without[:, :, 1:].any(dim=2)
+        left_out = batch._replace(users=batch.users.expand(-1, width), inside=without)
+        logits, reading = self.logits(left_out)
         expected = logits.softmax(dim=-1) @ self.scale
-        decided = F.one_hot(read.decided[:, 0], width).float().mean(dim=1)
+        decided = F.one_hot(reading.decided[:, 0], width).float().mean(dim=1)
         rows, columns = np.nonzero(batch.inside[:, 0, 1:].cpu().numpy())
-        at = torch.from_numpy(rows), torch.from_numpy(columns + 1)
-        places = batch.contexts.cpu()[at].numpy() - 1
+        cells = torch.from_numpy(rows), torch.from_numpy(columns + 1)
+        rating = batch.contexts.cpu()[cells].numpy() - 1
         return Neighbours(
             rows=rows + first,
-            users=batch.neighbours[batch.which].cpu()[at].numpy(),
-            ratings=self.scale[batch.given].cpu()[at].numpy(),
-            positions=places - index.offsets[items[rows]] + 1,
-            times=None if index.times is None else index.times[places],
-            agreement=self.agreement(batch)[:, 0].cpu()[at].numpy() if self.config.neighbour_ratings else None,
-            weights=read.weights[:, :, 0].transpose(1, 2).cpu()[at].numpy() if self.config.attention else None,
-            decided=decided.cpu()[at].numpy(),
-            effects=(expected[:, :1] - expected).cpu()[at].numpy(),
+            users=batch.neighbours[batch.neighbour_index].cpu()[cells].numpy(),
+            ratings=self.scale[batch.neighbour_levels].cpu()[cells].numpy(),
+            positions=rating - index.offsets[items[rows]] + 1,
+            times=None if index.times is None else index.times[rating],
+            agreement=self.agreement(batch)[:, 0].cpu()[cells].numpy() if self.config.neighbour_ratings else None,
+            weights=reading.weights[:, :, 0].transpose(1, 2).cpu()[cells].numpy() if self.config.attention else None,
+            decided=decided.cpu()[cells].numpy(),
+            effects=(expected[:, :1] - expected).cpu()[cells].numpy(),
         )
 
     def fault(self) -> str | None:
@@ -389,7 +396,7 @@ class ARERecModel(RatingModel, TrainableModel):
         return None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # How many ratings there are depends on the data: make room for what is about to be loaded.
+        # The number of ratings depends on the data: make buffers of the size to load.
         for name in ("raters", "rated", "rated_at"):
             saved = state_dict.get(prefix + name)
             if saved is not None:
@@ -397,14 +404,14 @@ class ARERecModel(RatingModel, TrainableModel):
         names = (f"{prefix}regions.{table}.weight" for table in ("k_iu", "k_ui"))
         tables = [state_dict[name] for name in names if name in state_dict]
         sizes = tuple(map(len, tables))
-        # New tables only where the old ones do not fit: an optimizer may hold them.
+        # New tables only if the old ones do not fit, because an optimizer may hold them.
         if self.config.contexts == "interaction" and len(sizes) == 2 and sizes != self.regions.sizes:
             self.regions.make_tables(*sizes)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class RegionScores(ExpectedRatings):
-    """Expected ratings of an `ARERecModel`; all users of a batch are answered item by item."""
+    """Expected ratings of an `ARERecModel`, computed item by item for all users of a batch."""
 
     _model: ARERecModel
 

@@ -1,7 +1,7 @@
-"""Whose ratings a model of item histories looks back at: windows into the history of each item.
+"""Neighbours of a rating: windows of earlier ratings in the history of its item.
 
-Ratings of one item share most of what they look at. So they are learnt and predicted in groups, and what a neighbour
-brings is computed once per group.
+Ratings of one item share most of their neighbours. So they are learnt and predicted in groups, and the vectors of a
+neighbour are computed once per group.
 """
 
 from __future__ import annotations
@@ -17,63 +17,63 @@ from torch import Tensor
 from segue.data.ragged import Int64, positions
 
 LookBack = Literal["past", "train", "reference"]
-NOBODY = 0
-"""The user code, and the column, of the neighbour who stands where there are no others."""
+NO_NEIGHBOUR = 0
+"""User code and column of the empty neighbour, which is read if there are no others."""
 
 
 class RatingBatch(NamedTuple):
-    """Groups of ratings with all that they look at. Column 0 of what is w wide is nobody.
+    """Groups of ratings with their neighbours. Column 0 of each dimension w is the empty neighbour.
 
     Attributes
     ----------
     items
-        (u,) int64 the item of each group.
+        (u,) int64 item of each group.
     users
-        (u, c) int64 who gives the ratings; 0 where a group has fewer.
+        (u, c) int64 users of the ratings; 0 is padding.
     levels
-        (u, c) int64 place of each rating in the scale; -1 where a group has fewer, or where it is to be found out.
+        (u, c) int64 index of each rating on the scale; -1 is padding, or a rating to predict.
     neighbours
-        (m,) int64 the user codes of all neighbours, each once; the first is nobody.
-    which
-        (u, w) int64 places in `neighbours`, oldest first from column 1; 0 behind the last.
+        (m,) int64 distinct user codes of all neighbours; the first is the empty neighbour.
+    neighbour_index
+        (u, w) int64 index in `neighbours`, oldest first from column 1; 0 behind the last.
     contexts
-        (u, w) int64 from 1 the neighbour's rating among all ratings of training; 0 for none.
-    given
-        (u, w) int64 place in the scale of what the neighbour gave; -1 for none.
+        (u, w) int64 number of the neighbour's rating among all training ratings, from 1; 0 for none.
+    neighbour_levels
+        (u, w) int64 index of the neighbour's rating on the scale; -1 for none.
     inside
-        (u, c, w) bool whether a rating looks at a neighbour. Nobody is looked at only where there is no other.
+        (u, c, w) bool, True if a rating reads a neighbour. It reads the empty neighbour only if there are no others.
     """
 
     items: Tensor
     users: Tensor
     levels: Tensor
     neighbours: Tensor
-    which: Tensor
+    neighbour_index: Tensor
     contexts: Tensor
-    given: Tensor
+    neighbour_levels: Tensor
     inside: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class ItemNeighbours:
-    """Who rated each item, and which of them count when somebody else does.
+    """Ratings of each item, and the rule that selects the neighbours of a new rating among them.
 
     Attributes
     ----------
     users
         (n,) int32 user codes, by item, then time.
     levels
-        (n,) uint8 place of each rating in the scale.
+        (n,) uint8 index of each rating on the scale.
     times
-        (n,) int64, or none where they do not matter.
+        (n,) int64 times; None if they do not matter.
     offsets
-        (n_items + 2,) int64: item i has those from `offsets[i]` to before `offsets[i + 1]`; item 0 has none.
+        (n_items + 2,) int64: the ratings of item i are `offsets[i]` to before `offsets[i + 1]`; item 0 has none.
     look_back
-        past: only ratings before the moment asked about; train: all but the asked user's own; reference: all.
+        "past": ratings before the time of the prediction; "train": all except the user's own; "reference": all.
     limit
-        How many count at most.
+        Largest number of neighbours.
     keep
-        Which of more than these: the newest or the oldest.
+        Neighbours to keep above the limit: the newest or the oldest.
     """
 
     users: npt.NDArray[np.int32]
@@ -86,13 +86,13 @@ class ItemNeighbours:
 
     @property
     def counts(self) -> Int64:
-        """(n_items + 1,) how many ratings each item has."""
+        """Number of ratings (n_items + 1,) of each item."""
         return np.diff(self.offsets)
 
     def windows(self, items: Int64, moments: Int64) -> tuple[Int64, Int64]:
-        """Where what counts begins and ends, for items and moments of the same shape.
+        """Start and end of the ratings that may be neighbours, for items and moments of the same shape.
 
-        With "train" there is one more than may count, since one of them may be the asked user's own.
+        With "train" a window has one more rating than the limit, since one of them may be the user's own.
         """
         most = self.limit + (self.look_back == "train")
         starts, ends = self.offsets[items], self.offsets[items + 1]
@@ -104,60 +104,64 @@ class ItemNeighbours:
         return starts, np.minimum(ends, starts + most)
 
     def batch(self, items: Int64, users: Int64, levels: Int64, moments: Int64) -> RatingBatch:
-        """What groups of ratings look at.
+        """Return groups of ratings with their neighbours.
 
         Parameters
         ----------
         items
             (u,) item codes.
         users, levels, moments
-            (u, c) as in `RatingBatch`, and when each rating is given.
+            (u, c) as in `RatingBatch`, and the time of each rating.
         """
         starts, ends = self.windows(np.broadcast_to(items[:, None], users.shape), moments)
         low, high = starts.min(axis=1), ends.max(axis=1)
-        places = low[:, None] + np.arange(max(int((high - low).max(initial=0)), 0))
-        real = places < high[:, None]
-        places = np.where(real, places, 0)
-        raters = np.where(real, self.users[places] if len(self.users) else places, NOBODY)
-        inside = (places[:, None] >= starts[:, :, None]) & (places[:, None] < ends[:, :, None]) & real[:, None]
+        rated_positions = low[:, None] + np.arange(max(int((high - low).max(initial=0)), 0))
+        real = rated_positions < high[:, None]
+        rated_positions = np.where(real, rated_positions, 0)
+        raters = np.where(real, self.users[rated_positions] if len(self.users) else rated_positions, NO_NEIGHBOUR)
+        inside = (
+            (rated_positions[:, None] >= starts[:, :, None])
+            & (rated_positions[:, None] < ends[:, :, None])
+            & real[:, None]
+        )
         if self.look_back == "train":
             inside &= raters[:, None] != users[:, :, None]
             inside = self._at_most(inside)
-        distinct, which = np.unique(_with_nobody(raters, NOBODY), return_inverse=True)
-        given = np.where(real, self.levels[places].astype(np.int64) if len(self.levels) else 0, -1)
+        distinct, index = np.unique(_with_empty_column(raters, NO_NEIGHBOUR), return_inverse=True)
+        neighbour_levels = np.where(real, self.levels[rated_positions].astype(np.int64) if len(self.levels) else 0, -1)
         arrays = (
             items,
             users,
             levels,
             distinct.astype(np.int64),
-            which.reshape(len(items), 1 + places.shape[1]),
-            _with_nobody(np.where(real, places + 1, 0), 0),
-            _with_nobody(given, -1),
+            index.reshape(len(items), 1 + rated_positions.shape[1]),
+            _with_empty_column(np.where(real, rated_positions + 1, 0), 0),
+            _with_empty_column(neighbour_levels, -1),
             np.concatenate([~inside.any(axis=2, keepdims=True), inside], axis=2),
         )
         return RatingBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
     def _at_most(self, inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        """The first or last `limit` of each row (u, c, w)."""
+        """Keep the first or last `limit` neighbours of each row (u, c, w)."""
         if self.keep == "oldest":
             return inside & (inside.cumsum(axis=2) <= self.limit)
         return inside & (inside[:, :, ::-1].cumsum(axis=2)[:, :, ::-1] <= self.limit)
 
 
 class RatingExamples:
-    """Units of training: up to `size` ratings of one item.
+    """Training units: groups of up to `size` ratings of one item.
 
-    Ratings that look at the past are grouped in the order of time, so that they look at nearly the same neighbours;
-    others at random, once.
+    With `look_back="past"` ratings are grouped in the order of time, so that a group has nearly the same neighbours.
+    Otherwise they are grouped at random, once.
 
     Parameters
     ----------
     index
-        What is looked back at.
+        Ratings that may be neighbours.
     items, users, levels, moments
-        (n,) the ratings to learn, sorted by item, then time; `levels` are places in the scale.
+        (n,) ratings to learn, sorted by item, then time; `levels` are indices on the scale.
     size
-        Ratings per unit, at most.
+        Largest number of ratings of a unit.
     """
 
     def __init__(
@@ -175,19 +179,22 @@ class RatingExamples:
         self.lengths = np.minimum(index.counts[self._items], index.limit)
 
     def batch(self, index: Int64, generator: np.random.Generator) -> RatingBatch:
-        """The units at `index` with all that they look at."""
+        """Return the units at `index` with their neighbours."""
         users, levels, moments = self._columns
-        places, real = ragged_places(self._offsets[index], self._offsets[index + 1])
+        padded, real = padded_positions(self._offsets[index], self._offsets[index + 1])
         return self.index.batch(
-            self._items[index], np.where(real, users[places], 0), np.where(real, levels[places], -1), moments[places]
+            self._items[index],
+            np.where(real, users[padded], 0),
+            np.where(real, levels[padded], -1),
+            moments[padded],
         )
 
 
-def ragged_places(starts: Int64, ends: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
-    """Positions (n, width) of slices side by side, and whether they are real; behind the last it stands again."""
+def padded_positions(starts: Int64, ends: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """Positions (n, width) of slices, padded by their last position, and a mask that is False at padding."""
     columns = np.arange(int((ends - starts).max(initial=0)))
-    places = starts[:, None] + columns
-    return np.minimum(places, ends[:, None] - 1), places < ends[:, None]
+    padded = starts[:, None] + columns
+    return np.minimum(padded, ends[:, None] - 1), padded < ends[:, None]
 
 
 def group_offsets(items: Int64, size: int) -> Int64:
@@ -207,7 +214,7 @@ def group_offsets(items: Int64, size: int) -> Int64:
 
 
 def first_not_before(times: Int64, starts: Int64, ends: Int64, moments: Int64) -> Int64:
-    """The first position from `starts` to `ends` (any shape) whose time is not before `moments`; `ends` if none.
+    """First position from `starts` to `ends` (any shape) with a time not before `moments`; `ends` if none.
 
     Times ascend within each slice.
     """
@@ -220,6 +227,6 @@ def first_not_before(times: Int64, starts: Int64, ends: Int64, moments: Int64) -
     return low
 
 
-def _with_nobody(matrix: npt.NDArray[np.int64], value: int) -> npt.NDArray[np.int64]:
-    """The matrix (u, w - 1) with a column of `value` before it."""
+def _with_empty_column(matrix: npt.NDArray[np.int64], value: int) -> npt.NDArray[np.int64]:
+    """Put a column of `value` before the matrix (u, w - 1)."""
     return np.concatenate([np.full((len(matrix), 1), value, dtype=np.int64), matrix], axis=1)

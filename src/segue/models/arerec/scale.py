@@ -1,4 +1,4 @@
-"""The levels of a rating scale: found in the data, or given and held against it."""
+"""Levels of a rating scale, taken from the data or checked against it."""
 
 from __future__ import annotations
 
@@ -9,58 +9,59 @@ from segue.errors import DataError
 from segue.models.rating_bias import Float64
 
 MOST_LEVELS = 101
-"""Levels that a scale may have: 0 to 10 in tenths, or 0 to 100."""
+"""Largest number of levels of a scale, such as 0 to 10 in tenths, or 0 to 100."""
 
 
 def scale_of(ratings: Float64, levels: tuple[float, ...] | None) -> tuple[float, ...]:
-    """The levels of a scale, ascending.
+    """Return the levels of a scale, ascending.
 
     Parameters
     ----------
     ratings
-        (n,) the ratings to learn from.
+        (n,) ratings to learn from.
     levels
-        What the scale should be; found in the ratings when None.
+        Levels of the scale; taken from the ratings if None.
 
     Raises
     ------
     DataError
-        There is one single level, there are too many to be a scale, or ratings are not on the levels given.
+        The ratings have a single level, too many levels for a scale, or a level that is not among those given.
     """
-    found, counts = np.unique(ratings, return_counts=True)
+    values, counts = np.unique(ratings, return_counts=True)
     if levels is not None:
-        places_on(ratings, levels)
-    elif len(found) > MOST_LEVELS:
+        level_indices(ratings, levels)
+    elif len(values) > MOST_LEVELS:
         raise DataError(
-            f"the ratings take {len(found):,} different values, from {found[0]:g} to {found[-1]:g}: too many for the "
-            "levels of a scale. Round them in the log, or predict them with matrix-factorization."
+            f"the ratings take {len(values):,} different values, from {values[0]:g} to {values[-1]:g}: too many for "
+            "the levels of a scale. Round them in the log, or predict them with matrix-factorization."
         )
-    if len(found) < 2:
+    if len(values) < 2:
         raise DataError(
-            f"all {int(counts.sum()):,} ratings are {found[0]:g}: with one single level there is nothing to predict. "
-            "If they only say that something was taken, use a model of what comes next, such as sasrec."
+            f"all {int(counts.sum()):,} ratings are {values[0]:g}: with a single level there is nothing to predict. "
+            "If they only mark interactions, use a model of the next item, such as sasrec."
         )
-    return tuple(float(level) for level in found) if levels is None else levels
+    return tuple(float(level) for level in values) if levels is None else levels
 
 
-def places_on(ratings: Float64, levels: tuple[float, ...]) -> Int64:
-    """The place (n,) of each rating (n,) on the scale, from 0.
+def level_indices(ratings: Float64, levels: tuple[float, ...]) -> Int64:
+    """Index (n,) of the level of each rating (n,), from 0.
 
     Raises
     ------
     DataError
-        A rating is none of the levels.
+        A rating is not among the levels.
     """
     scale = np.asarray(levels)
-    places = np.searchsorted(_middles(scale), ratings).astype(np.int64)
-    strange = np.unique(ratings[np.abs(scale[places] - ratings) > _tolerance(scale)])
-    if len(strange):
-        shown = ", ".join(f"{rating:g}" for rating in strange[:5]) + (", …" if len(strange) > 5 else "")
+    indices = np.searchsorted(_middles(scale), ratings).astype(np.int64)
+    unknown = np.unique(ratings[np.abs(scale[indices] - ratings) > _tolerance(scale)])
+    if len(unknown):
+        examples = ", ".join(f"{rating:g}" for rating in unknown[:5]) + (", …" if len(unknown) > 5 else "")
+        expected = ", ".join(f"{level:g}" for level in levels)
         raise DataError(
-            f"ratings of {shown} are none of the {len(levels)} levels {', '.join(f'{level:g}' for level in levels)}: "
-            "give all levels of the scale, or none to have them found."
+            f"ratings of {examples} are none of the {len(levels)} levels {expected}: "
+            "give all levels of the scale, or none to take them from the data."
         )
-    return places
+    return indices
 
 
 def _middles(scale: Float64) -> Float64:
@@ -69,5 +70,5 @@ def _middles(scale: Float64) -> Float64:
 
 
 def _tolerance(scale: Float64) -> float:
-    """Ratings are stored as float32."""
+    """Tolerance of the comparison, because ratings are stored as float32."""
     return float(np.abs(scale).max()) * 1e-6

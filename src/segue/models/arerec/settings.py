@@ -1,4 +1,4 @@
-"""Settings of ARERec; some are found in the data."""
+"""Settings of ARERec; some are taken from the data."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ class ARERecSettings(ModelConfig):
     """Local context units: "shared" (one per user and per item), or "interaction" (two per training rating, as
     published)."""
     look_back: LookBack | None = None
-    """Neighbours' ratings: "past" (before the one predicted), "train" (all but the user's own), or "reference" (as
-    published, with the answer among them: for comparison alone). When not given, "past" if times are known, and "train"
+    """Neighbours' ratings: "past" (before the predicted one), "train" (all but the user's own), or "reference" (as
+    published, with the answer among them: only for comparison). When not given, "past" if times are known, and "train"
     with random-rows or without times."""
     history_length: Count | Literal["mean", "max"] = 100
-    """Most neighbours per item; "mean" or "max" take the length of the items' training histories."""
+    """Most neighbours per item; "mean" or "max" use that length of the items' training histories."""
     keep: Literal["newest", "oldest"] = "newest"
-    """Neighbours to keep of a longer history."""
+    """Neighbours to keep if an item has more."""
     levels: tuple[float, ...] | None = None
-    """Levels of the rating scale; found in the data when not given."""
+    """Levels of the rating scale; taken from the data when not given."""
     attention: bool = True
-    """Weigh the neighbours for the user."""
+    """Weight the neighbours for the user."""
     biases: bool = True
     """Add the biases of user and item; not in the published model."""
     neighbour_ratings: bool = True
-    """Add the neighbours' ratings, weighed by the user's agreement with each; not in the published model."""
+    """Add the neighbours' ratings, weighted by the user's agreement with each; not in the published model."""
     group: Count = 16
-    """Most ratings of one item that are learnt together: one example of `batch_size`."""
+    """Most ratings of one item that are learnt together, as one example of `batch_size`."""
     dropout_user: ShareBelowOne = 0.3
     """Dropout of the users' vectors."""
     dropout_neighbour: ShareBelowOne = 0.3
@@ -80,7 +80,7 @@ class ARERecSettings(ModelConfig):
     """L2 penalty on the agreement vectors that a step reads."""
 
     def check(self) -> None:
-        """Raise a ConfigError for settings that do not go together, or levels that are no scale."""
+        """Raise a ConfigError for settings that contradict each other, or levels that are not a scale."""
         if self.width % self.heads:
             raise ConfigError(f"heads={self.heads} does not divide width={self.width}.")
         levels = self.levels
@@ -88,7 +88,7 @@ class ARERecSettings(ModelConfig):
             if len(levels) < 2 or list(levels) != sorted(set(levels)):
                 raise ConfigError(f"levels={levels}: expected two or more numbers, ascending.")
             if len(levels) > MOST_LEVELS:
-                raise ConfigError(f"levels: {len(levels):,} of them are no scale; expected {MOST_LEVELS} at most.")
+                raise ConfigError(f"levels: {len(levels):,} of them are not a scale; expected {MOST_LEVELS} at most.")
         if self.look_back == "reference" and self.neighbour_ratings:
             raise ConfigError(
                 "look_back='reference' reads the rating that is predicted; with neighbour_ratings=True the model would "
@@ -96,12 +96,12 @@ class ARERecSettings(ModelConfig):
             )
 
     def resolved(self, dataset: Dataset) -> Self:
-        """The same settings, with levels, history length and look_back filled in from the visible ratings.
+        """Return the settings with levels, history length and look_back filled in from the visible ratings.
 
         Raises
         ------
         DataError
-            No ratings, no scale, ratings that are not on the scale given, or look_back="past" without times.
+            The ratings are missing, are not a scale or are not on the scale given, or look_back="past" without times.
         """
         known = training_ratings(dataset)
         look_back = self.look_back

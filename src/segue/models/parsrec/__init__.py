@@ -1,1 +1,1 @@
-"""PARSRec: sessions completed step by step."""
+"""PARSRec: step-by-step completion of sessions."""

@@ -1,4 +1,4 @@
-"""PARSRec's attention: one query per session over the items of the basket."""
+"""Attention of PARSRec, with one query per session over the items of the basket."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from segue.nn.transformer import EPSILON
 
 
 class Composed(NamedTuple):
-    """The maps of one attention block, multiplied out once per batch.
+    """Linear maps of an attention block, multiplied together once per batch.
 
-    With a single query per session, W_q and W_k meet only as W_kᵀ W_q, and W_v and W_o only as W_o W_v: neither keys
-    nor values of the items are ever formed, and the attention reads the item vectors themselves. (A bias of the keys
-    would add the same to every weight of a softmax, so there is none.)
+    With a single query per session, only the products W_kᵀ W_q and W_o W_v are needed. So the keys and values of the
+    items are never computed, and the attention reads the item vectors themselves. The keys have no bias, because it
+    would not change the softmax.
 
     Attributes
     ----------
-    asking
-        (heads · item_width, query_width): the query as each head holds it against the item vectors, scaled.
-    asking_bias
-        (heads · item_width,).
-    answering
-        (query_width, heads · item_width): from what the heads gathered to the output.
-    answering_bias
-        (query_width,).
+    query_map
+        (heads · item_width, query_width) scaled map from the query to its products with the item vectors, per head.
+    query_bias
+        (heads · item_width,) bias of the same map.
+    output_map
+        (query_width, heads · item_width) map from the weighted item vectors of the heads to the output.
+    output_bias
+        (query_width,) bias of the same map.
     """
 
-    asking: Tensor
-    asking_bias: Tensor
-    answering: Tensor
-    answering_bias: Tensor
+    query_map: Tensor
+    query_bias: Tensor
+    output_map: Tensor
+    output_bias: Tensor
 
 
 class BasketAttention(nn.Module):
-    """Attention of one query over the items of the basket, then LN(query + attention), then a linear map.
+    """Attention of one query over the items of the basket, LN(query + attention), and a linear map.
 
     Parameters
     ----------
     query_width, item_width, output_width
-        Of the query, of the items (keys and values), and of what comes out.
+        Widths of the query, of the items (keys and values) and of the result.
     heads
-        Divides `query_width`.
+        Number of heads; must divide `query_width`.
     """
 
     def __init__(self, query_width: int, item_width: int, output_width: int, heads: int) -> None:
@@ -62,50 +62,50 @@ class BasketAttention(nn.Module):
             nn.init.zeros_(biased.bias)
 
     def composed(self) -> Composed:
-        """The maps, multiplied out."""
+        """Multiply the maps together."""
         heads, width = self.heads, self.key.in_features
         size = self.query.out_features // heads
         key = self.key.weight.view(heads, size, width).transpose(1, 2) / math.sqrt(size)
-        asking = torch.bmm(key, self.query.weight.view(heads, size, -1)).flatten(0, 1)
-        asking_bias = torch.bmm(key, self.query.bias.view(heads, size, 1)).flatten()
+        query_map = torch.bmm(key, self.query.weight.view(heads, size, -1)).flatten(0, 1)
+        query_bias = torch.bmm(key, self.query.bias.view(heads, size, 1)).flatten()
         outputs = self.output.weight.view(-1, heads, size).transpose(0, 1)
-        answering = torch.bmm(outputs, self.value.weight.view(heads, size, width)).transpose(0, 1).flatten(1)
-        return Composed(asking, asking_bias, answering, self.output(self.value.bias))
+        output_map = torch.bmm(outputs, self.value.weight.view(heads, size, width)).transpose(0, 1).flatten(1)
+        return Composed(query_map, query_bias, output_map, self.output(self.value.bias))
 
     def forward(
-        self, query: Tensor, asked: Tensor, basket: Tensor, inside: Tensor, composed: Composed
+        self, query: Tensor, mapped: Tensor, basket: Tensor, inside: Tensor, composed: Composed
     ) -> tuple[Tensor, Tensor]:
-        """One step.
+        """Attend to the items of the baskets.
 
         Parameters
         ----------
         query
-            (n, query_width).
-        asked
-            (n, heads · item_width): the query through `asking`.
+            (n, query_width) queries.
+        mapped
+            (n, heads · item_width) queries after `query_map`.
         basket
             (n, length, item_width) item vectors.
         inside
-            (n, length) bool: which of them are in the basket; at least one of each row.
+            (n, length) bool, True for items in the basket; at least one in each row.
         composed
-            The maps.
+            Linear maps of this block.
 
         Returns
         -------
-        (n, output_width), and the attention weights (n, heads, length).
+        Results (n, output_width), and attention weights (n, heads, length).
         """
         # Products of such thin matrices are faster term by term than as one matrix product per session.
-        fits = (asked.view(len(query), self.heads, 1, -1) * basket[:, None]).sum(-1)
-        weights = fits.masked_fill(~inside[:, None], -torch.inf).softmax(-1)
-        gathered = (weights[..., None] * basket[:, None]).sum(2).flatten(1)
-        return self.finish(query, torch.addmm(composed.answering_bias, gathered, composed.answering.T)), weights
+        logits = (mapped.view(len(query), self.heads, 1, -1) * basket[:, None]).sum(-1)
+        weights = logits.masked_fill(~inside[:, None], -torch.inf).softmax(-1)
+        means = (weights[..., None] * basket[:, None]).sum(2).flatten(1)
+        return self.finish(query, torch.addmm(composed.output_bias, means, composed.output_map.T)), weights
 
     def alone(self, query: Tensor, item: Tensor, composed: Composed) -> Tensor:
-        """The same over one item (item_width,), which has all of the attention."""
-        answer = torch.addmv(composed.answering_bias, composed.answering, item.repeat(self.heads))
-        return self.finish(query, answer)
+        """Attend to a single item (item_width,), which gets the whole attention."""
+        attention = torch.addmv(composed.output_bias, composed.output_map, item.repeat(self.heads))
+        return self.finish(query, attention)
 
     def finish(self, query: Tensor, attention: Tensor) -> Tensor:
-        """Residual, norm and linear map."""
+        """Apply residual, norm and linear map."""
         out: Tensor = self.linear(self.norm(query + attention))
         return out

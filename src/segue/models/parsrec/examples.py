@@ -1,4 +1,4 @@
-"""Sessions as training units: sets of items, each with all that came before it, counted without a loop."""
+"""Training units of PARSRec: sessions as sets of items, each with the item counts of its history."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from segue.errors import TrainingError
 
 
 class SparseRows(NamedTuple):
-    """A sparse matrix in CSR form, as tensors.
+    """Sparse matrix in CSR form, as tensors.
 
     Attributes
     ----------
     offsets
-        (rows + 1,) int32.
+        (rows + 1,) int32 offsets of the rows.
     columns, values
         (m,) int32 and float32; the values are counts.
     """
@@ -33,23 +33,23 @@ class SparseRows(NamedTuple):
 
 
 class SessionBatch(NamedTuple):
-    """b sessions, the longest first.
+    """Batch of b sessions, the longest first.
 
     Attributes
     ----------
     users
         (b,) int64 user codes.
     items
-        (b, length) int64 the items of each session in a random order, 0 behind the last.
+        (b, length) int64 items of each session in random order, 0 behind the last.
     lengths
         (b,) int64 number of items of each session, descending.
     sizes
-        (b,) int64 number of items in each history, repeated ones as often as they occur.
+        (b,) int64 number of items in each history, with repeats.
     offsets, columns, values
-        The history of each session as a row of a sparse matrix (b, n_items + 1) in CSR form: how often each item
-        occurs in it. A row without history is empty.
+        Item counts of each history, as rows of a sparse matrix (b, n_items + 1) in CSR form. A session without history
+        has an empty row.
     item_offsets, item_columns, item_values
-        The same matrix transposed, for the gradient.
+        Transpose of this matrix, for the gradient.
     """
 
     users: Tensor
@@ -65,16 +65,16 @@ class SessionBatch(NamedTuple):
 
 
 class SessionExamples:
-    """One unit per session of the visible part: a session without history (a user's first) is one too.
+    """Training units: one per visible session, also for the first session of a user, which has no history.
 
-    A repeated item counts once in its session, and as often as it occurs in the history of later ones.
+    A repeated item counts once in its session, and with its repeats in the histories of later sessions.
 
     Parameters
     ----------
     dataset
-        The training view; it must have sessions.
+        Training view of a Dataset with sessions.
     history_sessions
-        How many sessions before the one in question are its history; all when None.
+        Number of earlier sessions that make the history of a session; all if None.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class SessionExamples:
         self.weights: Int64 = self.lengths
         self.usual_batch, self.usual_averaging = 128, 0.0
         self.n_items = visible.n_items
-        # Each user's distinct items, and which of them every interaction is: a history is then counted by `bincount`.
+        # Distinct items of each user, and the index of each interaction among them: `bincount` then counts a history.
         stride = visible.n_items + 1
         keys, slots = np.unique(rows_of(visible.starts, visible.ends) * stride + visible.items, return_inverse=True)
         self._owned = (keys % stride).astype(np.int32)
@@ -107,7 +107,7 @@ class SessionExamples:
         self._slots = slots.astype(np.int32 if len(keys) < 2**31 else np.int64)
 
     def batch(self, index: Int64, generator: np.random.Generator) -> SessionBatch:
-        """The sessions at `index`, their items in random order."""
+        """Return the sessions at `index`, with their items in random order."""
         index = index[np.argsort(-self.lengths[index], kind="stable")]
         lengths = self.lengths[index]
         history = self._histories(index)
@@ -117,7 +117,7 @@ class SessionExamples:
         return SessionBatch._make([*tensors, *history, *_transposed(history, self.n_items + 1)])
 
     def _shuffled(self, index: Int64, generator: np.random.Generator) -> Int64:
-        """(b, length) items, each row in a random order."""
+        """Items (b, length) of the sessions, each row in random order."""
         starts, ends, lengths = self.offsets[index], self.offsets[index + 1], self.lengths[index]
         rows = rows_of(starts, ends)
         order = np.lexsort((generator.random(len(rows)), rows))
@@ -126,66 +126,65 @@ class SessionExamples:
         return items
 
     def _histories(self, index: Int64) -> SparseRows:
-        """How often each item occurs in the history of the sessions at `index`."""
+        """Item counts of the histories of the sessions at `index`."""
         users, starts, ends = self.users[index], self.starts[index], self.ends[index]
         first, last = self._owned_offsets[users], self._owned_offsets[users + 1]
         bases = offsets_of(last - first)
         slots = self._slots[positions(starts, ends)] + np.repeat(bases[:-1] - first, ends - starts)
         counts = np.bincount(slots, minlength=int(bases[-1]))
-        found = np.flatnonzero(counts)
-        return _sparse(np.searchsorted(found, bases), self._owned[positions(first, last)][found], counts[found])
+        nonzero = np.flatnonzero(counts)
+        return _sparse(np.searchsorted(nonzero, bases), self._owned[positions(first, last)][nonzero], counts[nonzero])
 
 
 def history_starts(starts: Int64, ends: Int64, session_offsets: Int64 | None, history_sessions: int | None) -> Int64:
-    """(n,) where histories begin that are limited to so many whole sessions before `ends`.
+    """Starts (n,) of histories that are limited to a number of whole sessions before `ends`.
 
     Parameters
     ----------
     starts, ends
-        (n,) the unlimited histories; where `session_offsets` are given, each ends between two sessions.
+        (n,) starts and ends of the unlimited histories. If `session_offsets` are given, each ends between two sessions.
     session_offsets
-        Where sessions begin; without them nothing is limited.
+        Starts of the sessions; without them nothing is limited.
     history_sessions
-        How many; None for all.
+        Number of sessions; None for all.
     """
     if session_offsets is None or history_sessions is None:
         return starts
-    place = np.searchsorted(session_offsets, ends) - history_sessions
-    return np.maximum(starts, session_offsets[np.maximum(place, 0)])
+    session = np.searchsorted(session_offsets, ends) - history_sessions
+    return np.maximum(starts, session_offsets[np.maximum(session, 0)])
 
 
 def history_rows(histories: Histories) -> SparseRows:
-    """Histories as the rows of a sparse matrix, an entry for every item as often as it occurs."""
+    """Return histories as rows of a sparse matrix, with one entry for each interaction."""
     items = histories.seen()[1]
     return _sparse(offsets_of(histories.lengths), items, np.ones(len(items)))
 
 
 def history_means(table: Tensor, batch: SessionBatch) -> Tensor:
-    """(b, width) mean of the rows of `table` (n_items + 1, width) over each history of a batch; 0 for an empty one."""
+    """Mean (b, width) of the rows of `table` (n_items + 1, width) over each history of a batch; 0 if it is empty."""
     with torch.autocast(table.device.type, enabled=False):
         total: Tensor = _HistorySum.apply(table, *batch[4:])  # type: ignore[no-untyped-call]
     return total / batch.sizes.clamp(min=1)[:, None]
 
 
 class _HistorySum(torch.autograd.Function):
-    """A sparse matrix times the table and, backwards, its transpose, which is at hand, times the gradient."""
+    """Sparse matrix times the table; the backward pass multiplies the given transpose with the gradient."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, *parts: Tensor) -> Tensor:
-        """From the table, the matrix and its transpose."""
+        """Multiply the matrix with the table; `parts` are the matrix and its transpose."""
         ctx.save_for_backward(*parts[3:])
         return row_sums(SparseRows(*parts[:3]), table)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of the table."""
+        """Return the gradient of the table."""
         return (row_sums(SparseRows(*ctx.saved_tensors), gradient.contiguous()), *[None] * 6)
 
 
 def _sets(items: npt.NDArray[np.int32], starts: Int64, ends: Int64) -> tuple[npt.NDArray[np.int32], Int64]:
-    """The items of each session once, and where sessions begin and end among them."""
-    where = positions(starts, ends)
-    rows, flat = rows_of(starts, ends), items[where]
+    """Distinct items of each session, and the offsets of the sessions among them."""
+    rows, flat = rows_of(starts, ends), items[positions(starts, ends)]
     order = np.lexsort((flat, rows))
     rows, flat = rows[order], flat[order]
     first = np.ones(len(flat), dtype=np.bool_)
@@ -202,7 +201,7 @@ def _sparse(offsets: npt.NDArray[Any], columns: npt.NDArray[Any], values: npt.ND
 
 
 def _transposed(rows: SparseRows, n_columns: int) -> SparseRows:
-    """The transposed matrix, with a row for each of the columns."""
+    """Transpose the matrix, which has `n_columns` columns."""
     columns = rows.columns.numpy()
     order = np.argsort(columns.astype(np.int16) if n_columns < 2**15 else columns, kind="stable")  # int16: radix sort
     row = np.repeat(np.arange(len(rows.offsets) - 1), np.diff(rows.offsets.numpy()))
@@ -210,10 +209,10 @@ def _transposed(rows: SparseRows, n_columns: int) -> SparseRows:
 
 
 def row_sums(rows: SparseRows, dense: Tensor) -> Tensor:
-    """The sparse matrix times a dense one (columns, width): sums (rows, width) of its rows."""
+    """Product (rows, width) of the sparse matrix and a dense one (columns, width)."""
     size = (len(rows.offsets) - 1, len(dense))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR")  # torch calls the form a beta
+        warnings.filterwarnings("ignore", "Sparse CSR")  # torch warns that CSR is in beta
         matrix = torch.sparse_csr_tensor(
             rows.offsets, rows.columns, rows.values.to(dense.dtype), size, check_invariants=False
         )

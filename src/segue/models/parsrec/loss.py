@@ -1,4 +1,4 @@
-"""Losses that compare one target with every item of the catalogue, given the scores or able to make them again."""
+"""Losses that compare one target with every item of the catalogue, with stored or recomputed scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK_BYTES = 32 << 20
 def catalogue_loss(
     name: CatalogueLossName, vectors: Tensor, items: Tensor, targets: Tensor, scores: Tensor | None = None
 ) -> Tensor:
-    """The summed loss of n positions over all items, with s = vectors · itemsᵀ and y the target's one-hot row.
+    """Summed loss of n positions over all items, with s = vectors · itemsᵀ and y the one-hot row of the target.
 
     - **softmax**: −log softmax(s)[target], the categorical cross-entropy;
     - **bce**: −log σ(s[target]) − Σ over the other items of log(1 − σ(s));
@@ -27,16 +27,16 @@ def catalogue_loss(
     Parameters
     ----------
     name
-        Which loss.
+        Name of the loss.
     vectors
-        (n, width) one vector per position.
+        (n, width), one vector per position.
     items
-        (n_items, width) the item vectors.
+        (n_items, width) item vectors.
     targets
         (n,) int64 rows of `items`.
     scores
-        (n, n_items) s, if it is at hand; it is overwritten. Without it the scores are made in chunks of rows, once for
-        the loss and once for its gradient, and never held together.
+        (n, n_items) scores s, if they are already computed; they are overwritten. Otherwise the scores are computed in
+        chunks of rows, once for the loss and once for its gradient, and memory never holds all of them.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         vectors = vectors.to(items.dtype)
@@ -45,7 +45,7 @@ def catalogue_loss(
 
 
 class _CatalogueLoss(torch.autograd.Function):
-    """∂loss/∂s is made in the forward pass, where the scores are at hand; backwards there are two matrix products."""
+    """Loss with ∂loss/∂s computed in the forward pass from stored scores; the backward pass is two matrix products."""
 
     @staticmethod
     def forward(
@@ -80,15 +80,15 @@ def _chunks(vectors: Tensor, items: Tensor) -> list[slice]:
 
 
 def _with_residual(name: CatalogueLossName, scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The summed loss and ∂loss/∂s (n, n_items); `scores` may be overwritten."""
+    """Summed loss and ∂loss/∂s (n, n_items); `scores` may be overwritten."""
     column = targets[:, None]
-    wanted = scores.gather(1, column)
-    one = torch.ones_like(wanted)
+    target_scores = scores.gather(1, column)
+    one = torch.ones_like(target_scores)
     if name == "softmax":
-        chances, total = softmax_and_total(scores)
-        return (total - wanted[:, 0]).sum(), chances.scatter_add_(1, column, -one)
+        shares, total = softmax_and_total(scores)
+        return (total - target_scores[:, 0]).sum(), shares.scatter_add_(1, column, -one)
     if name == "bce":
-        loss = F.softplus(scores).sum() - wanted.sum()
+        loss = F.softplus(scores).sum() - target_scores.sum()
         return loss, scores.sigmoid_().scatter_add_(1, column, -one)
-    loss = scores.square().sum() - 2 * wanted.sum() + len(wanted)
+    loss = scores.square().sum() - 2 * target_scores.sum() + len(target_scores)
     return loss, scores.scatter_add_(1, column, -one).mul_(2)

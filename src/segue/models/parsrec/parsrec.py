@@ -1,15 +1,16 @@
-"""PARSRec: personalised attention fused with a recurrent net over the partial basket (Gholami, Motamedi &
+"""PARSRec: personalised attention fused with a recurrent network over the partial basket (Gholami, Motamedi &
 Aravindakshan, KDD 2022, arXiv 2209.13015).
 
-A session is a set. It is predicted one step after the other, from the user, everything in earlier sessions, and the
-items that are in the basket already.
+A session is a set of items. The model predicts it step by step, from the user, the items of earlier sessions, and the
+items that are already in the basket.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.data.ragged import Int64
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.parsrec.attention import BasketAttention
@@ -27,11 +27,10 @@ from segue.models.parsrec.examples import (
     SessionExamples,
     SparseRows,
     history_means,
-    history_rows,
-    history_starts,
     row_sums,
 )
-from segue.models.parsrec.export import walk_as_scan
+from segue.models.parsrec.export import run_as_scan
+from segue.models.parsrec.inputs import BasketInputs, basket_inputs
 from segue.models.parsrec.loss import CatalogueLossName, catalogue_loss
 from segue.models.scores import ProductScores
 from segue.models.users import UserVectors
@@ -39,13 +38,13 @@ from segue.nn.dropout import Dropout
 from segue.settings import Count, ShareBelowOne, Size
 
 _KEPT_BYTES = 256 << 20
-"""Scores of a batch that are kept from choosing the targets for the loss; more than that are computed twice."""
+"""Largest size of the scores of a batch that are stored for the loss; larger ones are computed twice."""
 _CHUNK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
 class PARSRec(ModelConfig):
-    """A recurrent net whose input is the user's own attention over the basket so far; items are scored by one table.
+    """Recurrent network over the user's attention to the basket so far; one item table scores the next item.
 
     Examples
     --------
@@ -55,6 +54,15 @@ class PARSRec(ModelConfig):
 
     name: ClassVar[str] = "parsrec"
     task: ClassVar[str] = "sessions"
+    published_training: ClassVar[Mapping[str, Any]] = {
+        "epochs": 50,
+        "batch_size": 256,
+        "beta2": 0.999,
+        "clip_norm": 30.0,
+        "patience": None,
+        "metric": "sess_prec@10",
+        "validation_candidates": 99,
+    }
 
     user_width: Count = 128
     """Width of the user vectors."""
@@ -65,7 +73,7 @@ class PARSRec(ModelConfig):
     heads: Count = 2
     """Attention heads; must divide the sum of the widths."""
     dropout: ShareBelowOne = 0.1
-    """Dropout of the user, item and history vectors that are read."""
+    """Dropout of the user, item and history vectors."""
     loss: CatalogueLossName = "softmax"
     """Loss over the whole catalogue: softmax (categorical cross-entropy), bce or mse."""
     history_sessions: Size | None = None
@@ -77,20 +85,25 @@ class PARSRec(ModelConfig):
         if width % self.heads:
             raise ConfigError(f"heads={self.heads} does not divide user_width + item_width = {width}.")
 
+    @classmethod
+    def as_published(cls) -> Self:
+        """Return the settings of the program, which are the defaults."""
+        return cls()
+
     def build(self, n_users: int, n_items: int) -> PARSRecModel:
-        """A new module with random weights."""
+        """Return a new module with random weights."""
         return PARSRecModel(self, n_users, n_items)
 
 
 class PARSRecModel(TrainableModel):
-    """The module of `PARSRec`.
+    """Module of `PARSRec`.
 
-    u = U[user]; h₀ = mean of E over the history (0 without one). Step t: q = [u ; hₜ₋₁]; aₜ = the blocks' answer to q
-    over the items of the basket (at the first step over SOB, the start of a basket, which is row 0 of E); c = [q ; aₜ];
-    hₜ = ReLU(W_h c); oₜ = W_o c; score(i) = ⟨oₜ, E[i]⟩.
+    u = U[user]; h₀ = mean of E over the history (0 without one). Step t: q = [u ; hₜ₋₁]; aₜ = result of the attention
+    blocks for q over the items of the basket; c = [q ; aₜ]; hₜ = ReLU(W_h c); oₜ = W_o c; score(i) = ⟨oₜ, E[i]⟩. At the
+    first step the basket has only the start item SOB, which is row 0 of E.
 
-    In training a step's target is the best-scored item of the whole catalogue if it is one of those still to come, and
-    otherwise one of those at random; the target joins the basket.
+    In training the target of a step is the item with the best score in the catalogue, if it is one of the remaining
+    items of the session. Otherwise the target is a random one of them. The target then joins the basket.
     """
 
     personal = True
@@ -103,7 +116,7 @@ class PARSRecModel(TrainableModel):
         self.users = UserVectors(n_users, config.user_width)
         self.attention_blocks = nn.ModuleList(
             BasketAttention(width, item_width, item_width if last else width, config.heads)
-            for last in [False] * (config.blocks - 1) + [True]
+            for last in (block == config.blocks for block in range(1, config.blocks + 1))
         )
         self.hidden = nn.Linear(width + item_width, item_width)
         self.output = nn.Linear(width + item_width, item_width)
@@ -111,7 +124,7 @@ class PARSRecModel(TrainableModel):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Both tables uniform in ±1/√n; the recurrent maps normal with variance 2 / (inputs + outputs)."""
+        """Draw both tables uniform in ±1/√n, and the recurrent maps normal with variance 2 / (inputs + outputs)."""
         for table in (self.items, self.users):
             bound = 1 / math.sqrt(table.num_embeddings)
             nn.init.uniform_(table.weight, -bound, bound)
@@ -119,72 +132,74 @@ class PARSRecModel(TrainableModel):
             nn.init.normal_(layer.weight, std=math.sqrt(2 / (layer.in_features + layer.out_features)))
             nn.init.normal_(layer.bias, std=math.sqrt(1 / layer.out_features))
 
-    # ---- training -----------------------------------------------------------------------------------------------
+    # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, dataset: Dataset) -> None:
-        """Keep which users are trained on."""
+        """Store the users in training."""
         visible = dataset.compact()
         self.users.trained_on(np.unique(visible.sessions.users))
 
     def examples(self, dataset: Dataset) -> SessionExamples:
-        """One unit per session."""
+        """Return one unit per session."""
         return SessionExamples(dataset, self.config.history_sessions)
 
     def forward(self, batch: SessionBatch) -> Tensor:
-        """The summed loss over all steps of the batch's sessions."""
+        """Summed loss over all steps of the sessions of the batch."""
         table = self.items.weight
         basket = self.dropout(F.embedding(batch.items, table))
         users, means = self.users(batch.users), history_means(table, batch)
-        course = Course(self, self.dropout(users), self.dropout(means), basket)
+        steps = SessionSteps(self, self.dropout(users), self.dropout(means), basket)
         scored = table[1:]
         counts = torch.bincount(batch.lengths).flip(0).cumsum(0).flip(0)[1:].tolist()  # sessions that reach each step
-        kept = self._room(int(batch.lengths.sum()), table)
+        stored = self._score_buffer(int(batch.lengths.sum()), table)
         real, first = batch.items > 0, 0
         waiting = real.clone()
         outputs, targets = [], []
         for step, n in enumerate(counts):
-            output, _ = course.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
-            scores = None if kept is None else kept[first : first + n]
-            place = _choose(output.detach(), scored.detach(), batch.items[:n], waiting[:n], scores)
-            waiting[:n].scatter_(1, place, False)
+            output, _ = steps.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
+            scores = None if stored is None else stored[first : first + n]
+            column = _chosen_targets(output.detach(), scored.detach(), batch.items[:n], waiting[:n], scores)
+            waiting[:n].scatter_(1, column, False)
             outputs.append(output)
-            targets.append(batch.items[:n].gather(1, place)[:, 0] - 1)
+            targets.append(batch.items[:n].gather(1, column)[:, 0] - 1)
             first += n
-        loss = catalogue_loss(self.config.loss, torch.cat(outputs), scored, torch.cat(targets), kept)
-        if len(counts) == 1:  # the query's map was of no use, but processes wait for the gradient of every parameter
-            loss = loss + 0 * course.users_asked.sum()
+        loss = catalogue_loss(self.config.loss, torch.cat(outputs), scored, torch.cat(targets), stored)
+        if (
+            len(counts) == 1
+        ):  # the query map was not used, but several processes wait for the gradient of every parameter
+            loss = loss + 0 * steps.user_queries.sum()
         return loss
 
-    def _room(self, n_steps: int, table: Tensor) -> Tensor | None:
-        """Room for all scores (steps, n_items) of a batch, or None if that would be too much."""
+    def _score_buffer(self, n_steps: int, table: Tensor) -> Tensor | None:
+        """Buffer for all scores (steps, n_items) of a batch, or None if it would be too large."""
         if n_steps * self.n_items * table.element_size() > _KEPT_BYTES:
             return None
         return table.new_empty((n_steps, self.n_items))
 
-    # ---- answers ------------------------------------------------------------------------------------------------
+    # ---- scoring ----------------------------------------------------------------------------------------------------
 
     def inputs(self, histories: Histories) -> BasketInputs:
-        """Users, baskets in their order, and what came before them, the longest baskets first."""
-        return _inputs(histories, self.config.history_sessions)[0]
+        """Return users, ordered baskets and earlier items, with the longest baskets first."""
+        return basket_inputs(histories, self.config.history_sessions)[0]
 
     def encode(self, inputs: BasketInputs) -> Tensor:
-        """Outputs (n, item_width) after each basket. There are as many steps as the longest basket has items."""
-        return walk_as_scan(self, inputs) if torch.compiler.is_exporting() else self._walk(inputs)[0]
+        """Outputs (n, item_width) after each basket. The longest basket decides the number of steps."""
+        return run_as_scan(self, inputs) if torch.compiler.is_exporting() else self._run(inputs)[0]
 
     def attention(self, histories: Histories) -> Attention:
-        """The weights over the items of each basket."""
-        inputs, places = _inputs(histories, self.config.history_sessions)
-        return Attention(self._walk(inputs.to(self.device))[1], places)
+        """Attention over the items of each basket."""
+        inputs, positions = basket_inputs(histories, self.config.history_sessions)
+        return Attention(self._run(inputs.to(self.device))[1], positions)
 
-    def _walk(self, inputs: BasketInputs) -> tuple[Tensor, Tensor]:
-        """Through each basket in its order, up to the question of what comes next.
+    def _run(self, inputs: BasketInputs) -> tuple[Tensor, Tensor]:
+        """Run the steps of each basket in its order, up to the prediction of the next item.
 
-        Outputs (n, item_width) and attention weights (n, blocks, heads, width), in the order of the histories.
+        Return outputs (n, item_width) and attention weights (n, blocks, heads, width), in the order of the histories.
         """
         table = self.items.weight
         rows = SparseRows(inputs.offsets, inputs.columns, inputs.values)
         means = row_sums(rows, table) / inputs.sizes.clamp(min=1)[:, None]
-        course = Course(self, self.users.of(inputs.users), means, self.items(inputs.items))
+        steps = SessionSteps(self, self.users.of(inputs.users), means, self.items(inputs.items))
         width = inputs.items.shape[1]
         outputs = table.new_zeros((len(inputs.users), self.config.item_width))
         weights = outputs.new_zeros((len(inputs.users), self.config.blocks, self.config.heads, width))
@@ -192,10 +207,10 @@ class PARSRecModel(TrainableModel):
         counts = (inputs.lengths >= torch.arange(width + 1, device=table.device)[:, None]).sum(1).tolist()
         for step, n in enumerate(counts):
             after = counts[step + 1] if step + 1 < len(counts) else 0
-            output, looks = course.step(n, (within < step).expand(n, -1), last=step == width)
+            output, attention = steps.step(n, (within < step).expand(n, -1), last=step == width)
             outputs[after:n] = output[after:]
-            if looks is not None:
-                weights[after:n] = looks[after:]
+            if attention is not None:
+                weights[after:n] = attention[after:]
         return outputs[inputs.back], weights[inputs.back]
 
     def scores(self) -> ProductScores:
@@ -207,69 +222,19 @@ class PARSRecModel(TrainableModel):
         return self.items.weight
 
 
-class BasketInputs(NamedTuple):
-    """n sessions in progress, the longest basket first.
+class SessionSteps:
+    """Steps of a batch of sessions: values that are the same at every step, and the hidden states.
 
-    Attributes
-    ----------
-    users
-        (n,) int64 user codes; 0 = unknown.
-    items
-        (n, length) int64 items of the baskets in their order, 0 behind the last.
-    lengths
-        (n,) int64 number of items of each basket, descending.
-    sizes
-        (n,) int64 number of items in each history, repeated ones as often as they occur.
-    offsets, columns, values
-        The histories as rows of a sparse matrix (n, n_items + 1) in CSR form.
-    back
-        (n,) int64 the row of each history here, in the order in which they were given.
-    """
-
-    users: Tensor
-    items: Tensor
-    lengths: Tensor
-    sizes: Tensor
-    offsets: Tensor
-    columns: Tensor
-    values: Tensor
-    back: Tensor
-
-    def to(self, device: torch.device) -> BasketInputs:
-        """The same on a device."""
-        return BasketInputs(*(tensor.to(device) for tensor in self))
-
-
-def _inputs(histories: Histories, history_sessions: int | None) -> tuple[BasketInputs, Int64]:
-    """The inputs of n histories, and the positions (n, length) of the baskets' items, -1 behind the last."""
-    begins = histories.ends if histories.baskets is None else histories.baskets
-    lengths = histories.ends - begins
-    order = np.argsort(-lengths, kind="stable")
-    chosen, begins, lengths = histories.select(order), begins[order], lengths[order]
-    columns = np.arange(int(lengths.max(initial=0)))
-    places = np.where(columns < lengths[:, None], begins[:, None] + columns, -1)
-    codes = np.where(places >= 0, histories.items[places], 0).astype(np.int64) if len(columns) else places
-    starts = history_starts(chosen.starts, begins, chosen.session_offsets, history_sessions)
-    rows = history_rows(replace(chosen, starts=starts, ends=begins, baskets=None))
-    back = np.argsort(order)
-    arrays = (chosen.users, codes, lengths, begins - starts)
-    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    return BasketInputs._make([*tensors, *rows, torch.from_numpy(back)]), places[back]
-
-
-class Course:
-    """A batch of sessions on their way: what stays the same at every step, and the hidden states.
-
-    What the user's vector adds to the query, to the next state and to the output is computed once.
+    The terms of the user in the query, in the next state and in the output are computed once.
 
     Parameters
     ----------
     model
-        Its weights are read once, here.
+        Model, whose weights are read once, here.
     users, states
-        (b, user_width) and (b, item_width): user vectors, and hidden states before the first step.
+        (b, user_width) user vectors, and (b, item_width) hidden states before the first step.
     basket
-        (b, length, item_width) vectors of the items that are in the baskets sooner or later.
+        (b, length, item_width) vectors of all items that join the baskets.
     """
 
     def __init__(self, model: PARSRecModel, users: Tensor, states: Tensor, basket: Tensor) -> None:
@@ -278,71 +243,71 @@ class Course:
         self.start_of_basket = model.items.weight[0]
         self.users, self.states, self.basket = users, states, basket
         width = users.shape[1]
-        asking = self.composed[0].asking
-        self.users_asked = torch.addmm(self.composed[0].asking_bias, users, asking[:, :width].T)
-        self.state_asking = asking[:, width:].T
-        moving = torch.cat([model.output.weight, model.hidden.weight])
+        query_map = self.composed[0].query_map
+        self.user_queries = torch.addmm(self.composed[0].query_bias, users, query_map[:, :width].T)
+        self.state_map = query_map[:, width:].T
+        result_map = torch.cat([model.output.weight, model.hidden.weight])
         bias = torch.cat([model.output.bias, model.hidden.bias])
-        self.users_moved = torch.addmm(bias, users, moving[:, :width].T)
-        self.moving = moving[:, width:].T
-        self.begun = False
+        self.user_results = torch.addmm(bias, users, result_map[:, :width].T)
+        self.result_map = result_map[:, width:].T
+        self.started = False
 
     def step(self, n: int, inside: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
-        """One step of the first n sessions.
+        """Take one step of the first n sessions.
 
         Parameters
         ----------
         n
-            How many; never more than at the step before.
+            Number of sessions; never more than at the previous step.
         inside
-            (n, length) bool: which items are in the basket; none at the first step.
+            (n, length) bool, True for items in the basket; none at the first step.
         last
-            Whether no step follows, so that no new hidden state is needed.
+            Skip the next hidden state, because no step follows.
 
         Returns
         -------
-        The outputs (n, item_width), and the attention weights (n, blocks, heads, length), None at the first step.
+        Outputs (n, item_width), and attention weights (n, blocks, heads, length), which are None at the first step.
         """
         state = self.states[:n]
         query, weights = self._attend(torch.cat([self.users[:n], state], dim=1), inside)
         size = state.shape[1] if last else 2 * state.shape[1]
-        together = torch.cat([state, query], dim=1)
-        moved = torch.addmm(self.users_moved[:n, :size], together, self.moving[:, :size])
+        joint = torch.cat([state, query], dim=1)
+        results = torch.addmm(self.user_results[:n, :size], joint, self.result_map[:, :size])
         if not last:
-            self.states = F.relu(moved[:, state.shape[1] :])
-        self.begun = True
-        return moved[:, : state.shape[1]], weights
+            self.states = F.relu(results[:, state.shape[1] :])
+        self.started = True
+        return results[:, : state.shape[1]], weights
 
     def _attend(self, query: Tensor, inside: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Through all blocks: the last one's answer (n, item_width), and the weights of each."""
+        """Run all attention blocks; return the result of the last one (n, item_width), and the weights of each."""
         n = len(query)
-        if not self.begun:
+        if not self.started:
             for block, composed in zip(self.blocks, self.composed, strict=True):
                 query = block.alone(query, self.start_of_basket, composed)
             return query, None
         weights = []
-        asked = torch.addmm(self.users_asked[:n], self.states[:n], self.state_asking)
+        mapped = torch.addmm(self.user_queries[:n], self.states[:n], self.state_map)
         for number, (block, composed) in enumerate(zip(self.blocks, self.composed, strict=True)):
             if number:
-                asked = torch.addmm(composed.asking_bias, query, composed.asking.T)
-            query, found = block(query, asked, self.basket[:n], inside, composed)
-            weights.append(found)
+                mapped = torch.addmm(composed.query_bias, query, composed.query_map.T)
+            query, block_weights = block(query, mapped, self.basket[:n], inside, composed)
+            weights.append(block_weights)
         return query, torch.stack(weights, dim=1)
 
 
-def _choose(outputs: Tensor, table: Tensor, items: Tensor, waiting: Tensor, scores: Tensor | None) -> Tensor:
-    """Column (n, 1) of each session's next target: the best-scored item if it is one of the waiting, else the first.
+def _chosen_targets(outputs: Tensor, table: Tensor, items: Tensor, waiting: Tensor, scores: Tensor | None) -> Tensor:
+    """Column (n, 1) of the next target: the item with the best score if it waits, else the first that waits.
 
     Parameters
     ----------
     outputs
-        (n, width).
+        (n, width) outputs of the step.
     table
         (n_items, width) vectors of the item codes from 1.
     items, waiting
-        (n, length) item codes in random order, and whether each is still to come; at least one of each row is.
+        (n, length) item codes in random order, and a mask of those that are not yet in the basket; each row has one.
     scores
-        (n, n_items) receives all scores; None computes them in chunks and keeps none.
+        (n, n_items) buffer for all scores. If None, they are computed in chunks and not stored.
     """
     if scores is None:
         size = max(1, _CHUNK_BYTES // (table.element_size() * len(outputs)))
@@ -355,5 +320,5 @@ def _choose(outputs: Tensor, table: Tensor, items: Tensor, waiting: Tensor, scor
         torch.mm(outputs, table.T, out=scores)
         own = scores.gather(1, (items - 1).clamp_(min=0)).masked_fill(~waiting, -torch.inf)
         fits = own >= scores.amax(1, keepdim=True)
-    # The first that fits or, where none does, the first that waits.
+    # The first item that fits or, if none does, the first that waits.
     return torch.where(fits.any(1, keepdim=True), fits, waiting).to(torch.uint8).argmax(1, keepdim=True)

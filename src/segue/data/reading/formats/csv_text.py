@@ -6,17 +6,30 @@ import csv
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import polars as pl
 
 from segue.data.reading.columns import Column, by_content, by_name, known_role
-from segue.data.reading.files import Scratch
-from segue.data.reading.layout import BROKEN, LINE, ROW, FileFormat, Head, plain_lines, quote
-from segue.errors import DataError
+from segue.data.reading.files import Scratch, with_line_ends
+from segue.data.reading.formats.batches import scan_batches
+from segue.data.reading.formats.quoting import QUOTE, WAY_OUT, Quoting, judged, lenient_rows, open_quote
+from segue.data.reading.layout import (
+    BROKEN,
+    LINE,
+    MARK,
+    ROW,
+    UNREADABLE,
+    FileFormat,
+    Head,
+    NoRowsError,
+    plain_lines,
+    quote,
+)
+from segue.errors import ColumnError, ConfigError, DataError
 
 WHITESPACE = r"\s+"
 
@@ -24,6 +37,9 @@ _SEPARATORS = ("\t", "::", ",", ";", "|")
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 _DATE = re.compile(r"\s*\d{4}-\d\d-\d\d.*")
 _TYPED_NAME = re.compile(r"[\w.]+:(token|float|token_seq|float_seq)")
+_EXTRA, _PARTS = f"{MARK}extra", f"{MARK}parts"
+
+Quotes = Literal["none", "fields", "text"]
 
 
 @dataclass(frozen=True)
@@ -36,18 +52,34 @@ class Csv(FileFormat):
         Between the fields of a line; `WHITESPACE` is any run of blanks.
     header_line
         Number of the line that holds the names; 0 if there is none.
-    quoted
-        True if fields may stand in double quotes.
+    quotes
+        "none": quote marks are ordinary characters, or there are none. "fields": each line is a row, and quotes around
+        a field are removed. "text": fields in quotes may hold separators and line ends.
+    mark
+        The quote mark; empty if the caller says that there is none.
+    doubled
+        True if fields in quotes may hold the quote mark, doubled.
+    asserted
+        True if the caller named the quote mark.
     spaced
         True if fields have blanks around them, to be removed.
+    careful
+        True if lines hold characters that need care: lone carriage returns or NUL.
+    sequences
+        Columns that hold several values, as a typed header says.
     """
 
     name: ClassVar[str] = "csv"
 
     separator: str = ""
     header_line: int = 0
-    quoted: bool = False
+    quotes: Quotes = "none"
+    mark: str = QUOTE
+    doubled: bool = False
+    asserted: bool = False
     spaced: bool = False
+    careful: bool = False
+    sequences: frozenset[str] = frozenset()
 
     # ---- recognizing ------------------------------------------------------------------------------------------------
 
@@ -58,11 +90,11 @@ class Csv(FileFormat):
 
     @classmethod
     def detect(cls, head: Head) -> Self:
-        """Separator, header and columns, found from the first lines."""
-        lines, name = head.lines, head.name
-        separator = head.separator or _known_separator(lines, name)
-        quoted = len(separator) == 1 and any('"' in line for line in lines)
-        rows = _split(lines, separator, quoted)
+        """Separator, header, quotes and columns, found from the first lines."""
+        lines, name, mark = head.lines, head.name, mark_of(head.quote)
+        separator = head.separator or _known_separator(lines, name, mark)
+        _check_marks(separator, mark, name)
+        rows, quotes = _rows(lines, separator, mark, asserted=head.quote is not None)
         if len(rows[0]) < 2 and head.separator is not None:
             raise DataError(f'{name}, line 1: the separator "{separator}" does not occur in {quote(lines[0])}.')
         named = _has_header(rows, name, lines[0], head.requested) if head.header is None else head.header
@@ -73,37 +105,69 @@ class Csv(FileFormat):
         if named and twice:
             raise DataError(f'{name}, line 1: the column name "{twice[0]}" occurs twice in {quote(lines[0])}.')
         if named and len(rows) == 1:
-            raise DataError(f"{name} holds a header ({quote(lines[0])}) and no interactions.")
+            raise NoRowsError(f"{name} holds a header ({quote(lines[0])}) and no interactions.")
         return cls(
             fields=tuple(fields) if named else tuple(str(position) for position in range(len(first))),
             first=lines[0],
             separator=separator,
             header_line=head.blank_lines + 1 if named else 0,
-            quoted=quoted,
+            quotes=quotes,
+            mark=mark,
+            doubled=bool(mark) and any(mark * 2 in line for line in lines),
+            asserted=head.quote is not None,
             spaced=separator != WHITESPACE and any(field != field.strip() for row in rows for field in row),
+            sequences=frozenset(f.partition(":")[0] for f in first if typed and f.endswith("_seq")),
         )
+
+    @classmethod
+    def check_guess(cls, head: Head) -> None:
+        """Raise a DataError for a comment, and for blocks of lines below a line such as `1:`."""
+        first = head.lines[0]
+        if any(re.fullmatch(r"\w+:", line.strip()) for line in head.lines):
+            refuse_blocks(head)
+        if first.startswith(("#", "%", "//")) and not any(map(known_role, re.split(r"[\s,;|]+|::", first))):
+            raise DataError(
+                f"{head.name}, line {head.blank_lines + 1}: {quote(first)} looks like a comment. Remove such lines, or "
+                f"pass format= and header= if it belongs to the log."
+            )
 
     def roles(self, given: Mapping[str, Column], name: str, sample: Callable[[], pl.DataFrame]) -> dict[str, str]:
         """Role → column: by the names of the header, or without one by content."""
-        if self.header_line:
-            return by_name(self.fields, given, name)
-        return by_content(sample(), given, name, quote(self.first))
+        if not self.header_line:
+            return by_content(sample(), given, name, quote(self.first))
+        roles = by_name(self.fields, given, name, sample)
+        for role, column in roles.items():
+            if column in self.sequences:
+                raise ColumnError(
+                    f'{name}: the column "{column}" ({role}) holds several values per row, as its type says. Expected '
+                    f"one interaction per row: name another column with {role}=…, or write each value on its own row."
+                )
+        return roles
 
     def check_same(self, head: Head, first: str) -> None:
         """Raise a DataError unless a further file has the same header; without a header, lines are checked later."""
-        if self.header_line:
-            super().check_same(replace(head, separator=self.separator, header=True), first)
+        lines = head.lines  # raises an error if there are none
+        if not self.header_line:
+            return
+        row = _rows(lines[:1], self.separator, self.mark)[0][0]
+        if not {field.strip().partition(":")[0] for field in row} & set(self.fields):
+            raise DataError(
+                f"{head.name} begins with {quote(lines[0])}, and {first} with the header {', '.join(self.fields)}: "
+                f"files of one log have the same header, or none has one."
+            )
+        super().check_same(replace(head, separator=self.separator, header=True), first)
 
     # ---- reading ----------------------------------------------------------------------------------------------------
 
     def scan(
         self, path: Path, name: str, scratch: Scratch, columns: tuple[str, ...] = (), number: int = 0
     ) -> pl.LazyFrame:
-        """A file as a lazy frame of its columns and `ROW`; also `LINE` and `BROKEN` if there are no quotes."""
-        frame = self._scan_quoted(path) if self.quoted else self._scan_lines(path)
+        """A file as a lazy frame of its columns and `ROW`; also `LINE` and `BROKEN` if lines are rows."""
+        path = with_line_ends(path, scratch) if self.careful else path
+        frame = self._scan_text(path, name, scratch) if self.quotes == "text" else self._scan_lines(path, columns)
         return frame.with_columns(pl.col(self.fields).str.strip_chars()) if self.spaced else frame
 
-    def _scan_lines(self, path: Path) -> pl.LazyFrame:
+    def _scan_lines(self, path: Path, columns: Sequence[str]) -> pl.LazyFrame:
         """Lines split at the separator, with one field more than there are names, to see lines that are too long."""
         lines, line = plain_lines(path), pl.col(LINE)
         if self.header_line:
@@ -111,18 +175,65 @@ class Csv(FileFormat):
         separator = self.separator
         if separator == WHITESPACE:
             line, separator = line.str.strip_chars().str.replace_all(WHITESPACE, " "), " "
-        names = [*self.fields, "#extra"]
-        parts = line.str.split_exact(separator, len(self.fields)).struct.rename_fields(names).alias("#parts")
-        too_long = pl.col("#extra").is_not_null()
-        too_short = pl.col(self.fields[-1]).is_null()
-        return lines.with_columns(parts).unnest("#parts").with_columns((too_long | too_short).alias(BROKEN))
+        names = [*self.fields, _EXTRA]
+        parts = line.str.split_exact(separator, len(self.fields)).struct.rename_fields(names).alias(_PARTS)
+        broken = pl.col(_EXTRA).is_not_null() | pl.col(self.fields[-1]).is_null()
+        if self.careful:
+            broken = broken | pl.col(LINE).str.contains("\0", literal=True)
+        frame = lines.with_columns(parts).unnest(_PARTS)
+        if self.quotes != "fields":
+            return frame.with_columns(broken.alias(BROKEN))
+        opened, closed = ([one(field) for field in self.fields] for one in (self._is_open, self._is_closed))
+        for column in columns:
+            broken = broken | opened[self.fields.index(column)]
+        # Both on one line: a field in quotes holds the separator.
+        held = pl.any_horizontal(opened) & pl.any_horizontal(closed)
+        frame = frame.with_columns((broken | held).fill_null(True).alias(BROKEN))
+        return frame.with_columns(self._unquoted(field) for field in self.fields)
 
-    def _scan_quoted(self, path: Path) -> pl.LazyFrame:
+    def _is_open(self, field: str) -> pl.Expr:
+        """True for a field with a quote before it and none behind it: nobody knows whether the quote is part of it."""
+        column = pl.col(field).str.strip_chars() if self.spaced else pl.col(field)
+        return (column.str.starts_with(self.mark) & ~column.str.ends_with(self.mark)).fill_null(False)
+
+    def _is_closed(self, field: str) -> pl.Expr:
+        """True for a field with a quote behind it and none before it."""
+        column = pl.col(field).str.strip_chars() if self.spaced else pl.col(field)
+        return (column.str.ends_with(self.mark) & ~column.str.starts_with(self.mark)).fill_null(False)
+
+    def _unquoted(self, field: str) -> pl.Expr:
+        """A field without the quotes around it."""
+        column = pl.col(field).str.strip_chars() if self.spaced else pl.col(field)
+        enclosed = column.str.starts_with(self.mark) & column.str.ends_with(self.mark) & (column.str.len_bytes() > 1)
+        if not self.doubled:
+            return pl.when(enclosed).then(column.str.strip_chars(self.mark)).otherwise(column)
+        inner = column.str.strip_prefix(self.mark).str.strip_suffix(self.mark)
+        return pl.when(enclosed).then(inner.str.replace_all(self.mark * 2, self.mark, literal=True)).otherwise(column)
+
+    def _scan_text(self, path: Path, name: str, scratch: Scratch) -> pl.LazyFrame:
         """Text whose fields may stand in quotes, and may then hold separators and even line ends."""
+        quoting = Quoting(self.separator, self.mark)
+        try:
+            verdict = judged(path, quoting, self.header_line, len(self.fields))
+        except UNREADABLE as error:
+            raise FileFormat.find_damage(self, path, name) or DataError(f"{name} cannot be read: {error}") from None
+        if verdict.doubtful is not None and not self.asserted:
+            begin, end = verdict.doubtful
+            raise DataError(
+                f"{name}, lines {begin} to {end}: a quote mark is opened in the first and closed in the last, and each "
+                f"of these lines could be a row. Pass quote={self.mark!r} to read them as one row, or quote='none'."
+            )
+        if not verdict.is_kept:
+            damage = FileFormat.find_damage(self, path, name)
+            if damage is not None:
+                raise damage
+            rows = lenient_rows(path, name, quoting, self.header_line, self.spaced)
+            return scan_batches(self._checked(rows, name), self.fields, scratch)
         frame = pl.scan_csv(
             path,
             glob=False,
             separator=self.separator,
+            quote_char=self.mark,
             has_header=False,
             skip_lines=self.header_line,
             schema=dict.fromkeys(self.fields, pl.String),
@@ -131,62 +242,95 @@ class Csv(FileFormat):
         )
         return frame.filter(pl.any_horizontal(pl.col(self.fields).is_not_null()))
 
+    def _checked(self, rows: Iterable[tuple[int, list[str]]], name: str) -> Iterable[tuple[int, Sequence[str]]]:
+        for number, row in rows:
+            if len(row) != len(self.fields):
+                raise self._wrong_number_of_fields(name, number, len(row), self.separator.join(row), 1)
+            yield number, row
+
     # ---- damage -----------------------------------------------------------------------------------------------------
 
     @property
     def by_line(self) -> bool:
-        """True if lines are split here, which is so without quotes."""
-        return not self.quoted
+        """True if each line is a row."""
+        return self.quotes != "text"
 
     @property
     def misread(self) -> pl.Expr | None:
-        """True for a line with a quote, if the first lines have none."""
-        return None if self.quoted else pl.col(LINE).str.contains('"', literal=True)
+        """True for a line with characters that the first lines do not have, or whose quotes hold separators."""
+        line = pl.col(LINE)
+        if self.quotes == "text":
+            return None
+        if self.quotes == "none":
+            return None if self.careful else line.str.contains(f"[\r\0{re.escape(self.mark)}]")
+        broken = pl.col(BROKEN) & line.str.contains(self.mark, literal=True)
+        more = [] if self.careful else [line.str.contains("[\r\0]")]
+        more += [] if self.doubled else [line.str.contains(self.mark * 2, literal=True)]
+        more += [broken] if self._may_be_text else []
+        return pl.any_horizontal(more) if more else None
 
     @property
     def incomplete(self) -> pl.Expr | None:
         """True for a row without its last field; in quoted text this may be a broken line."""
-        return pl.col(self.fields[-1]).is_null() if self.quoted else None
+        return pl.col(self.fields[-1]).is_null() if self.quotes == "text" else None
+
+    @property
+    def _may_be_text(self) -> bool:
+        return bool(self.mark) and _is_single(self.separator)
 
     def corrected(self) -> FileFormat | None:
-        """The same layout with quotes; None if the separator is too long for them."""
-        return replace(self, quoted=True) if len(self.separator) == 1 else None
+        """The same layout with more care; None if there is no other."""
+        if not self.careful or (self.quotes == "fields" and not self.doubled):
+            quotes: Quotes = "fields" if self.mark and self.quotes == "none" else self.quotes
+            return replace(self, careful=True, doubled=True, quotes=quotes)
+        return replace(self, quotes="text") if self.quotes == "fields" and self._may_be_text else None
+
+    def without_blanks(self) -> FileFormat | None:
+        """The same layout without the blanks around fields; None if they are removed already."""
+        return None if self.spaced or self.separator == WHITESPACE else replace(self, spaced=True)
 
     def line_of(self, path: Path, row: int) -> int:
         """Line in the file of a row number; a quoted field may span lines."""
-        if not self.quoted:
+        if self.by_line:
+            return row
+        quoting = Quoting(self.separator, self.mark)
+        if not judged(path, quoting, self.header_line, len(self.fields)).is_kept:
             return row
         with path.open(encoding="utf-8", errors="replace", newline="") as stream:
-            reader = csv.reader(stream, delimiter=self.separator)
+            reader = csv.reader(stream, delimiter=self.separator, quotechar=self.mark)
             next(itertools.islice(reader, row - 1, None), None)
             return reader.line_num
 
     def broken_line(self, name: str, number: int, line: str, count: int) -> DataError:
         """The error for a line with a wrong number of fields."""
-        fields = len(_split([line], self.separator, False)[0])
+        if "\0" in line:
+            return DataError(f"{name}, line {number} holds a NUL character: {quote(line)}. The file is damaged.")
+        fields = len(_split([line], self.separator)[0])
+        if fields == len(self.fields):
+            return open_quote(name, number, line)
         return self._wrong_number_of_fields(name, number, fields, line, count)
 
     def find_damage(self, path: Path, name: str) -> DataError | None:
         """The error for the first line that is not UTF-8 or, in quoted text, has a wrong number of fields."""
         damage = super().find_damage(path, name)
-        if damage is not None or not self.quoted:
+        if damage is not None or self.by_line:
             return damage
         with path.open(encoding="utf-8", newline="") as stream:
-            reader = csv.reader(stream, delimiter=self.separator)
+            reader = csv.reader(stream, delimiter=self.separator, quotechar=self.mark)
             try:
                 bad = next((row for row in reader if row and len(row) != len(self.fields)), None)
             except csv.Error as error:
-                return DataError(f"{name}, line {reader.line_num}: {error}.")
+                return DataError(f"{name}, line {reader.line_num}: {error}. {WAY_OUT}")
             if bad is None:
                 return None
             return self._wrong_number_of_fields(name, reader.line_num, len(bad), self.separator.join(bad), 1)
 
     def _wrong_number_of_fields(self, name: str, number: int, fields: int, line: str, count: int) -> DataError:
         more = f" {count} lines are like this." if count > 1 else ""
-        way_out = "" if self.quoted else ", or leave such lines out with bad_rows='drop'"
+        way_out = "leave such lines out with bad_rows='drop'" if self.by_line else WAY_OUT.partition(", or ")[2][:-1]
         return DataError(
             f"{name}, line {number} has {fields} fields, expected {len(self.fields)}: {quote(line)}.{more} "
-            f"Correct the file{way_out}."
+            f"Correct the file, or {way_out}."
         )
 
 
@@ -199,22 +343,21 @@ class Inter(Csv):
     @classmethod
     def recognizes(cls, head: Head) -> bool:
         """True if a file with this beginning has this format."""
-        separator = head.separator or find_separator(head.lines)
+        separator = head.separator or find_separator(head.lines, mark_of(head.quote))
         if separator is None or head.header is False:
             return False
-        first = _split(head.lines[:1], separator, False)[0]
+        first = _split(head.lines[:1], separator)[0]
         return any(_TYPED_NAME.fullmatch(field.strip()) for field in first)
 
 
 # ---- separators and headers ------------------------------------------------------------------------------------------
 
 
-def find_separator(lines: Sequence[str]) -> str | None:
+def find_separator(lines: Sequence[str], mark: str = QUOTE) -> str | None:
     """The separator that gives all (or most) lines the same number of fields; None if there is none."""
     best = None
     for candidate in (*_SEPARATORS, WHITESPACE):
-        quoted = len(candidate) == 1 and any('"' in line for line in lines)
-        rows = _split(lines, candidate, quoted)
+        rows = _rows(lines, candidate, mark)[0]
         size, count = Counter(len(row) for row in rows).most_common(1)[0]
         if size >= 2 and count == len(rows):
             single = candidate == WHITESPACE and all(line == " ".join(line.split()) for line in lines)
@@ -228,8 +371,18 @@ def find_separator(lines: Sequence[str]) -> str | None:
     return best
 
 
-def _known_separator(lines: Sequence[str], name: str) -> str:
-    separator = find_separator(lines)
+def refuse_blocks(head: Head) -> None:
+    """Raise a DataError that describes blocks of lines below a line such as `1:`."""
+    line = next(line for line in head.lines if line.strip().endswith(":"))
+    raise DataError(
+        f"{head.name} has lines such as {quote(line.strip())}, which seem to name the item (or user) of the lines "
+        f"below them, as in the Netflix prize. Expected one interaction per line: write that id on each of its lines, "
+        f"or give format='csv' or format='user-lines' if the file is one of these."
+    )
+
+
+def _known_separator(lines: Sequence[str], name: str, mark: str) -> str:
+    separator = find_separator(lines, mark)
     if separator is None:
         raise DataError(
             f"{name}: no separator found (tried tab, ::, comma, semicolon, | and blanks). "
@@ -238,12 +391,60 @@ def _known_separator(lines: Sequence[str], name: str) -> str:
     return separator
 
 
-def _split(lines: Sequence[str], separator: str, quoted: bool) -> list[list[str]]:
-    """The fields of each line."""
+def mark_of(quote_option: str | None) -> str:
+    """The quote mark that the option means; empty for none."""
+    return QUOTE if quote_option is None else "" if quote_option == "none" else quote_option
+
+
+def _check_marks(separator: str, mark: str, name: str) -> None:
+    if mark and mark in separator:
+        raise ConfigError(f"{name}: the separator {separator!r} cannot hold the quote mark {mark!r}.")
+
+
+def _is_single(separator: str) -> bool:
+    """Whether a separator is one ASCII character, as quoted text needs."""
+    return len(separator) == 1 and separator.isascii()
+
+
+def _rows(lines: Sequence[str], separator: str, mark: str, *, asserted: bool = False) -> tuple[list[list[str]], Quotes]:
+    """The fields of lines, and the part that quotes play."""
+    plain = _split(lines, separator)
+    if not mark or not any(mark in line for line in lines):
+        return plain, "none"
+    unquoted = [[_without_quotes(field, mark) for field in row] for row in plain]
+    if not _is_single(separator):
+        return unquoted, "fields"
+    quoting = Quoting(separator, mark)
+    try:
+        quoted = [row for row in quoting.reader(lines) if row]
+    except csv.Error:
+        return unquoted, "fields"
+    if asserted and len(quoted) < len(lines):
+        return quoted, "text"
+    is_kept = quoting.is_kept(lines)
+    if len(set(map(len, plain))) == 1:
+        other = is_kept and len(quoted) == len(lines) and {len(row) for row in quoted} not in ({len(plain[0])}, {1})
+        return (quoted, "text") if other and len(set(map(len, quoted))) == 1 else (unquoted, "fields")
+    # Rows as they most often are; lines within a field have one field of their own.
+    of_plain, of_quoted = (
+        max((count for size, count in Counter(map(len, rows)).items() if size > 1), default=0)
+        for rows in (plain, quoted)
+    )
+    is_text = of_quoted > of_plain or (is_kept and of_quoted == of_plain)
+    return (quoted, "text") if is_text else (unquoted, "fields")
+
+
+def _without_quotes(field: str, mark: str) -> str:
+    bare = field.strip()
+    if len(bare) > 1 and bare.startswith(mark) and bare.endswith(mark):
+        return bare[1:-1].replace(mark * 2, mark)
+    return field
+
+
+def _split(lines: Sequence[str], separator: str) -> list[list[str]]:
+    """The fields of each line, quotes and all."""
     if separator == WHITESPACE:
         return [line.split() for line in lines]
-    if quoted:
-        return [row for row in csv.reader(lines, delimiter=separator) if row]
     return [line.split(separator) for line in lines]
 
 

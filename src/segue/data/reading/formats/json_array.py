@@ -13,12 +13,13 @@ from typing import ClassVar, Self, TextIO
 import polars as pl
 
 from segue.data.reading.files import Scratch
-from segue.data.reading.formats.records import SAMPLED_RECORDS, Records, scan_json_lines
-from segue.data.reading.layout import Head, quote
+from segue.data.reading.formats.records import NOT_JSON, SAMPLED_RECORDS, Records, as_integer, scan_json_lines
+from segue.data.reading.layout import Head, NoRowsError, quote
 from segue.errors import DataError
 
 _PIECE = 1 << 20  # characters read at a time
 _LARGEST = 1 << 24  # characters of the largest object
+_SHOWN = 200  # characters of an excerpt
 _BLANK = re.compile(r"\s*")
 _COMMA = re.compile(r"\s*,\s*(?=\{)")
 
@@ -45,8 +46,8 @@ class JsonArray(Records):
             )
         sampled = list(itertools.islice(_objects(head.path, head.name), SAMPLED_RECORDS))
         if not sampled:
-            raise DataError(f"{head.name} is empty: it holds no interactions, only an empty JSON array.")
-        return cls.of([json.loads(line) for line in sampled], sampled[0])
+            raise NoRowsError(f"{head.name} is empty: it holds no interactions, only an empty JSON array.")
+        return cls.of([json.loads(line, parse_int=as_integer) for line in sampled], sampled[0])
 
     def scan(
         self, path: Path, name: str, scratch: Scratch, columns: tuple[str, ...] = (), number: int = 0
@@ -132,7 +133,12 @@ class _Text:
                 self._read()
                 continue
             return self._text[start : self._position].replace("\n", " ").replace("\r", " ")
-        raise DataError(f"{label} is damaged or truncated: expected a JSON object, found {self._excerpt()}.")
+        excerpt = self._excerpt()
+        if NOT_JSON.search(self._text[self._position : self._position + _SHOWN]):
+            raise DataError(
+                f"{label} holds NaN or Infinity, which are not JSON: {excerpt}. Write null for a missing value."
+            )
+        raise DataError(f"{label} is damaged or truncated: expected a JSON object, found {excerpt}.")
 
     def _read(self) -> None:
         """Read on: at least as much as waits, so that a large object is parsed only a few times."""
@@ -143,7 +149,7 @@ class _Text:
     def _excerpt(self) -> str:
         if self.next() == "":
             return "the end of the file"
-        return quote(" ".join(self._text[self._position : self._position + 200].split()))
+        return quote(" ".join(self._text[self._position : self._position + _SHOWN].split()))
 
 
 def _as_is(number: str) -> str:

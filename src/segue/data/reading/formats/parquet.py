@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import polars as pl
 
 from segue.data.reading.files import Scratch
-from segue.data.reading.layout import ROW, FileFormat, Head
+from segue.data.reading.layout import ROW, UNREADABLE, FileFormat, Head, NoRowsError
 from segue.errors import DataError
 
 
@@ -29,13 +29,21 @@ class Parquet(FileFormat):
     @classmethod
     def detect(cls, head: Head) -> Self:
         """The columns that the file names."""
+        if not head.start:
+            raise NoRowsError(f"{head.name} is empty: it holds no interactions (0 bytes).")
         if not cls.recognizes(head):
             raise DataError(f"{head.name} is not a Parquet file: it starts with {head.start[:8]!r}.")
         try:
             schema = pl.scan_parquet(head.path, glob=False).collect_schema()
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{head.name} cannot be read: {error}") from error
         return cls(tuple(schema.names()))
+
+    def check_same(self, head: Head, first: str) -> None:
+        """Raise a DataError unless a further file has the same columns, in any order."""
+        other = type(self).detect(head)
+        if set(other.fields) != set(self.fields):
+            super().check_same(head, first)
 
     def scan(
         self, path: Path, name: str, scratch: Scratch, columns: tuple[str, ...] = (), number: int = 0

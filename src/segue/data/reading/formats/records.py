@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
-import shutil
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,14 +16,19 @@ from typing import Any, ClassVar, Self
 import polars as pl
 
 from segue.data.reading.columns import Column, by_name
-from segue.data.reading.files import Scratch
+from segue.data.reading.files import Scratch, linked, without_mark
+from segue.data.reading.formats.batches import scan_batches
 from segue.data.reading.layout import ROW, FileFormat, Head, quote
+from segue.data.reading.values import EXACT
 from segue.errors import ColumnError, DataError
 
 Record = dict[str, Any]
 SAMPLED_RECORDS = 200
 
-_BATCH = 50_000
+NOT_JSON = re.compile(r"[:\[,]\s*-?(NaN|Infinity|nan|inf)\s*[,\]}]")
+"""A number that JSON does not have."""
+
+_DEEPEST = 200  # brackets of a line that is not said to be nested too deeply
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,13 @@ class Records(FileFormat):
         The fields that no sampled record lacks.
     nested
         The fields that hold lists or objects: no ids, times or ratings.
+    sampled
+        The first records.
     """
 
     complete: frozenset[str] = frozenset()
     nested: frozenset[str] = frozenset()
+    sampled: tuple[Record, ...] = ()
 
     @classmethod
     def of(cls, records: Sequence[Record], first: str) -> Self:
@@ -48,20 +56,39 @@ class Records(FileFormat):
         fields = dict.fromkeys(key for record in records for key in record)
         complete = frozenset(key for key, count in counts.items() if count == len(records))
         nested = frozenset(key for record in records for key, value in record.items() if isinstance(value, list | dict))
-        return cls(tuple(fields), first, complete, nested)
+        return cls(tuple(fields), first, complete, nested, tuple(records))
 
     def roles(self, given: Mapping[str, Column], name: str, sample: Callable[[], pl.DataFrame]) -> dict[str, str]:
         """Role → column. Of two fields that could have a role, one that all sampled records have is preferred."""
-        roles = by_name(self.fields, given, name, self.complete or None)
+        if self.nested.issuperset(self.fields) and len(self.sampled) == 1:
+            raise DataError(
+                f"{name} holds one object, whose fields are lists or objects ({', '.join(self.fields)}). Expected one "
+                f"object per interaction: an array of objects, or one object per line (in pandas "
+                f"frame.to_json(path, orient='records', lines=True))."
+            )
+        roles = by_name(self.fields, given, name, self._table, self.complete or None)
         if given["session"] is None and roles.get("session") in self.nested:
             del roles["session"]
         for role, column in roles.items():
             if column in self.nested:
                 raise ColumnError(f'{name}: the column "{column}" ({role}) holds lists or objects, not single values.')
+            values = [record.get(column) for record in self.sampled] if role in ("user", "item", "session") else []
+            if any(isinstance(value, float) and abs(value) >= EXACT for value in values):
+                raise ColumnError(
+                    f'{name}: the column "{column}" ({role}) holds floats from 2^53 on, which have lost digits. Write '
+                    f"such ids as integers or as text."
+                )
         return roles
 
+    def _table(self) -> pl.DataFrame:
+        """The first records as text; `sample` of `roles` would read a whole file of some formats."""
+        flat = [field for field in self.fields if field not in self.nested]
+        values = {field: [_as_text(record.get(field)) for record in self.sampled] for field in flat}
+        return pl.DataFrame(values, schema=dict.fromkeys(flat, pl.String))
+
     def check_same(self, head: Head, first: str) -> None:
-        """Accept any further file: a record may lack fields."""
+        """Accept any further file that is not empty: a record may lack fields."""
+        type(self).detect(head)
 
 
 class RecordLines(Records):
@@ -81,8 +108,34 @@ class RecordLines(Records):
         parsed = (cls.parse(line) for line in head.lines[:SAMPLED_RECORDS])
         records = [record for record in parsed if record is not None]
         if not records:
-            raise DataError(f"{head.name}, line 1: expected {cls.expected} per line, found {quote(head.lines[0])}.")
+            problem = cls.problem(head.lines[0]).replace(cls.expected, f"{cls.expected} per line")
+            raise DataError(f"{head.name}, line {head.blank_lines + 1}: {problem}.{_hint(head.lines)}")
         return cls.of(records, head.lines[0])
+
+    @classmethod
+    def problem(cls, line: str) -> str:
+        """Description of a line that is no record."""
+        line = line.strip()
+        if NOT_JSON.search(line):
+            return (
+                f"NaN and Infinity are not JSON, found {quote(line)}. Write null for a missing value (in Python "
+                f"json.dumps(record, allow_nan=False) finds such values)"
+            )
+        if max(map(line.count, "[{(-")) > _DEEPEST:
+            return f"the line is nested too deeply: {quote(line)}"
+        return f"expected {cls.expected}, found {quote(line)}"
+
+
+def _hint(lines: Sequence[str]) -> str:
+    """The way out, if the first lines show the reason that none of them is a record."""
+    first = lines[0].strip()
+    if first in ("{", "{{") or (len(lines) > 1 and not first.endswith(("}", "},"))):
+        return " Objects over several lines are read only in an array ([…]); jq -c . FILE writes one object per line."
+    if first.endswith("},"):
+        return " Remove the commas between the lines, or write [ before the first and ] behind the last object."
+    if re.search(r"\}\s*\{", first):
+        return " Write each object on its own line."
+    return ""
 
 
 @dataclass(frozen=True)
@@ -94,14 +147,17 @@ class JsonLines(RecordLines):
 
     @classmethod
     def recognizes(cls, head: Head) -> bool:
-        """True if a file with this beginning has this format."""
-        return cls.parse(head.lines[0]) is not None
+        """True if a file with this beginning has this format: objects, unless they are Python's alone."""
+        first = head.lines[:SAMPLED_RECORDS]
+        if not first[0].lstrip().startswith("{"):
+            return False
+        return any(map(cls.parse, first)) or not any(map(PythonDicts.parse, first))
 
     @classmethod
     def parse(cls, line: str) -> Record | None:
-        """One line as a dict; None if it is not a JSON object."""
+        """One line as a dict; None if it is not a JSON object. Integers of any length are kept as they stand."""
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_int=as_integer, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
@@ -110,7 +166,9 @@ class JsonLines(RecordLines):
         self, path: Path, name: str, scratch: Scratch, columns: tuple[str, ...] = (), number: int = 0
     ) -> pl.LazyFrame:
         """A file as a lazy frame of its columns and `ROW`."""
-        return scan_json_lines(_without_wildcards(path, scratch), columns or self.fields)
+        # A pattern is what the scanner of JSON lines would take such a name for.
+        plain = linked(path, scratch) if set(str(path)) & set("*?[") else path
+        return scan_json_lines(without_mark(plain, scratch), columns or self.fields)
 
     def line_of(self, path: Path, row: int) -> int:
         """Line in the file of a row number, which does not count blank lines."""
@@ -122,24 +180,21 @@ class JsonLines(RecordLines):
         """Description of a line that is not a JSON object; None if it is one, or blank."""
         if not line.strip() or self.parse(line) is not None:
             return None
-        return f"expected {self.expected}, found {quote(line.strip())}."
+        return f"{self.problem(line)}."
+
+
+def as_integer(digits: str) -> int | str:
+    """An integer of JSON; text if it is so long that it can only be an id."""
+    return int(digits) if len(digits) < 20 else digits
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def scan_json_lines(path: Path, columns: Sequence[str]) -> pl.LazyFrame:
     """One JSON object per line as a lazy frame of text, and `ROW`."""
     return pl.scan_ndjson(path, schema=dict.fromkeys(columns, pl.String), row_index_name=ROW, row_index_offset=1)
-
-
-def _without_wildcards(path: Path, scratch: Scratch) -> Path:
-    """The file under a name without `*?[`, which the scanner of JSON lines would take for a pattern."""
-    if not set(str(path)) & set("*?["):
-        return path
-    target = scratch.path("lines.jsonl")
-    try:
-        target.symlink_to(path.absolute())
-    except OSError:
-        shutil.copyfile(path, target)
-    return target
 
 
 @dataclass(frozen=True)
@@ -152,29 +207,33 @@ class PythonDicts(RecordLines):
     @classmethod
     def recognizes(cls, head: Head) -> bool:
         """True if a file with this beginning has this format."""
-        return head.lines[0].lstrip().startswith("{")
+        first = head.lines[:SAMPLED_RECORDS]
+        return first[0].lstrip().startswith("{") and any(map(cls.parse, first))
 
     @classmethod
     def parse(cls, line: str) -> Record | None:
         """One line as a dict; None if it is not one. Nothing in the line is ever run."""
         try:
             value = ast.literal_eval(line.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return None
-        return value if isinstance(value, dict) else None
+        return {str(key): one for key, one in value.items()} if isinstance(value, dict) else None
 
     def scan(
         self, path: Path, name: str, scratch: Scratch, columns: tuple[str, ...] = (), number: int = 0
     ) -> pl.LazyFrame:
         """A file as a lazy frame of its columns and `ROW`. Python parses the lines one by one."""
-        with path.open(encoding="utf-8", errors="replace") as stream:
-            numbered = ((row, self._parsed(line, row, name)) for row, line in enumerate(stream, 1) if line.strip())
-            return _scan_records(numbered, columns or self.fields, scratch)
+        try:
+            with path.open(encoding="utf-8-sig", newline="\n") as stream:
+                numbered = ((row, self._parsed(line, row, name)) for row, line in enumerate(stream, 1) if line.strip())
+                return _scan_records(numbered, columns or self.fields, scratch)
+        except UnicodeDecodeError:
+            raise super().find_damage(path, name) or DataError(f"{name} is not UTF-8.") from None
 
     def _parsed(self, line: str, number: int, name: str) -> Record:
         record = self.parse(line)
         if record is None:
-            raise DataError(f"{name}, line {number}: expected {self.expected}, found {quote(line.strip())}.")
+            raise DataError(f"{name}, line {number}: {self.problem(line)}.")
         return record
 
     def find_damage(self, path: Path, name: str) -> DataError | None:
@@ -183,16 +242,11 @@ class PythonDicts(RecordLines):
 
 
 def _scan_records(numbered: Iterable[tuple[int, Record]], columns: Sequence[str], scratch: Scratch) -> pl.LazyFrame:
-    """Records with their row numbers, written to temporary Parquet files batch by batch, as a lazy frame of text."""
-    remaining, written = iter(numbered), list[Path]()
-    while (batch := list(itertools.islice(remaining, _BATCH))) or not written:
-        values = {column: [_as_text(record.get(column)) for _, record in batch] for column in columns}
-        table = pl.DataFrame(values, schema=dict.fromkeys(columns, pl.String))
-        target = scratch.path("batch.parquet")
-        table.with_columns(pl.Series(ROW, [row for row, _ in batch], dtype=pl.UInt32)).write_parquet(target)
-        written.append(target)
-    return pl.scan_parquet(written, glob=False)
+    """Records with their row numbers as a lazy frame of text."""
+    rows = ((row, [_as_text(record.get(column)) for column in columns]) for row, record in numbered)
+    return scan_batches(rows, columns, scratch)
 
 
 def _as_text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    """A single value as text; None for a list or a dict, which is no id, time or rating."""
+    return None if value is None or isinstance(value, list | dict | tuple | set) else str(value)

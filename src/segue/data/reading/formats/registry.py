@@ -47,10 +47,12 @@ def detect(head: Head, format: str | None) -> FileFormat:
         There is no such format.
     """
     if format is not None and format not in FORMATS:
-        raise ConfigError(f'unknown format "{format}": {nearest(format, FORMATS)}.')
+        raise ConfigError(f'unknown format "{format}": {nearest(str(format), FORMATS)}.')
     for binary in FORMATS.values():
         if binary.magic and head.start.startswith(binary.magic):
             return binary.detect(head)
     if format is not None:
         return FORMATS[format].detect(head)
-    return next(known for known in FORMATS.values() if known.recognizes(head)).detect(head)
+    recognized = next(known for known in FORMATS.values() if known.recognizes(head))
+    recognized.check_guess(head)
+    return recognized.detect(head)

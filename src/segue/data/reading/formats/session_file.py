@@ -11,13 +11,14 @@ import polars as pl
 
 from segue.data.reading.columns import ROLES, Column, refuse_columns
 from segue.data.reading.files import Scratch
-from segue.data.reading.layout import BROKEN, LINE, ROW, FileFormat, Head, plain_lines, quote
+from segue.data.reading.layout import BROKEN, LINE, MARK, ROW, FileFormat, Head, NoRowsError, plain_lines, quote
 from segue.data.reading.values import STATED_INTEGERS, STATED_NUMBERS, STATED_TEXTS, Stated
 from segue.errors import DataError, StorageError
 from segue.files import read_json
 
 SESSION_HEADER = "user_id,time,session_length,session_items"
 
+_STATED = f"{MARK}stated"
 _COLUMNS = ("user_id", "time", "session_length", "session_items", "history")
 _ROLES = {"user": "user_id", "item": "session_items", "time": "time", "session": "line"}
 
@@ -48,7 +49,7 @@ class SessionFile(FileFormat):
         if not cls.recognizes(head):
             raise DataError(f"{head.name}, line {line}: expected {SESSION_HEADER}, found {quote(lines[0])}.")
         if len(lines) == 1:
-            raise DataError(f"{head.name} holds a header ({quote(lines[0])}) and no sessions.")
+            raise NoRowsError(f"{head.name} holds a header ({quote(lines[0])}) and no sessions.")
         return cls(tuple(_ROLES.values()), lines[1], line)
 
     def roles(self, given: Mapping[str, Column], name: str, sample: Callable[[], pl.DataFrame]) -> dict[str, str]:
@@ -94,13 +95,15 @@ class SessionFile(FileFormat):
             (pl.col(ROW).cast(pl.Int64) + (number << 40)).alias("line"),
             user.alias("user_id"),
             time.alias("time"),
-            stated.alias("#stated"),
+            stated.alias(_STATED),
             fields.list.slice(3).alias("session_items"),
         )  # fmt: skip
         items = pl.col("session_items").list
-        complete = (pl.col("#stated").cast(pl.Int64, strict=False) == items.len()) & (items.len() > 0)
+        complete = (pl.col(_STATED).cast(pl.Int64, strict=False) == items.len()) & (items.len() > 0)
         reserved = items.contains("0") | items.contains("1")
-        marked = sessions.with_columns((~complete.fill_null(False) | reserved).alias(BROKEN)).drop("#stated")
+        marked = sessions.with_columns(
+            (~complete.fill_null(False) | reserved | pl.col(LINE).str.contains("[\r\0]")).alias(BROKEN)
+        ).drop(_STATED)
         return marked.explode("session_items", empty_as_null=True)
 
     @property
@@ -112,7 +115,9 @@ class SessionFile(FileFormat):
         """The error for a line that is not a session; `count` items stand in such lines."""
         fields = [field.strip() for field in line.split(",")]
         items = fields[3:]
-        if len(fields) < 3:
+        if "\r" in line or "\0" in line:
+            problem = "holds a lone carriage return or a NUL"
+        elif len(fields) < 3:
             problem = f"has {len(fields)} fields; expected user,time,n,item1,…,itemn"
         elif not fields[2].isdigit():
             problem = f'has "{fields[2]}" as the number of items; expected a whole number'

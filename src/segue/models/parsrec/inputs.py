@@ -1,0 +1,64 @@
+"""Inputs of PARSRec for sessions in progress: users, baskets, and the items of earlier sessions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segue.data.histories import Histories
+from segue.data.ragged import Int64
+from segue.models.parsrec.examples import history_rows, history_starts
+
+
+class BasketInputs(NamedTuple):
+    """Inputs of n sessions in progress, the longest basket first.
+
+    Attributes
+    ----------
+    users
+        (n,) int64 user codes; 0 = unknown.
+    items
+        (n, length) int64 items of the baskets in order, 0 behind the last.
+    lengths
+        (n,) int64 number of items of each basket, descending.
+    sizes
+        (n,) int64 number of items in each history, with repeats.
+    offsets, columns, values
+        Histories as rows of a sparse matrix (n, n_items + 1) in CSR form.
+    back
+        (n,) int64 row of each history, in their original order.
+    """
+
+    users: Tensor
+    items: Tensor
+    lengths: Tensor
+    sizes: Tensor
+    offsets: Tensor
+    columns: Tensor
+    values: Tensor
+    back: Tensor
+
+    def to(self, device: torch.device) -> BasketInputs:
+        """Return the inputs on a device."""
+        return BasketInputs(*(tensor.to(device) for tensor in self))
+
+
+def basket_inputs(histories: Histories, history_sessions: int | None) -> tuple[BasketInputs, Int64]:
+    """Inputs of n histories, and the positions (n, length) of the items of the baskets, -1 behind the last."""
+    begins = histories.ends if histories.baskets is None else histories.baskets
+    lengths = histories.ends - begins
+    order = np.argsort(-lengths, kind="stable")
+    chosen, begins, lengths = histories.select(order), begins[order], lengths[order]
+    columns = np.arange(int(lengths.max(initial=0)))
+    positions = np.where(columns < lengths[:, None], begins[:, None] + columns, -1)
+    codes = np.where(positions >= 0, histories.items[positions], 0).astype(np.int64) if len(columns) else positions
+    starts = history_starts(chosen.starts, begins, chosen.session_offsets, history_sessions)
+    rows = history_rows(replace(chosen, starts=starts, ends=begins, baskets=None))
+    back = np.argsort(order)
+    arrays = (chosen.users, codes, lengths, begins - starts)
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return BasketInputs._make([*tensors, *rows, torch.from_numpy(back)]), positions[back]
