@@ -248,6 +248,15 @@ def test_the_handler_of_a_program_stays(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_run_with_kept_states_is_replaced(tmp_path: Path) -> None:
+    training = segue.Training(epochs=2, keep_every=1, cpu=True)
+    for _ in range(2):
+        options = {"training": training, "out": tmp_path / "run", "overwrite": True, "quiet": True}
+        fit(segue.SASRec(width=4, blocks=1, max_length=4), segue.leave_last_out(cycle_dataset()), **options)
+    assert {path.name for path in (tmp_path / "run" / "epochs").iterdir()} > {"state-0001.safetensors"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 @pytest.mark.slow
 def test_sigterm_saves_a_training_and_says_how_to_go_on(tmp_path: Path, data: Path) -> None:
     run = tmp_path / "run"

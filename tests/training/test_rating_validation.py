@@ -125,7 +125,8 @@ def test_weights_of_epochs_are_kept_and_loaded(tmp_path: Path) -> None:
     split, run = time_cut(DATA), tmp_path / "run"
     training = rating_training(epochs=5, keep_every=2)
     fitted = fit(LevelBiases(), split, training=training, out=run, refit=True, quiet=True)
-    assert sorted(path.name for path in (run / "epochs").iterdir()) == ["0002.safetensors", "0004.safetensors"]
+    kept = ["0002.safetensors", "0004.safetensors", "state-0002.safetensors", "state-0004.safetensors"]
+    assert sorted(path.name for path in (run / "epochs").iterdir()) == kept
     recorded = pl.read_csv(run / "metrics.csv")["rmse"]
     for epoch in (2, 4):
         loaded = load(run, epoch=epoch)
