@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, replace
@@ -229,7 +228,7 @@ class _Run:
             trainer.resume(from_epoch)
             if from_epoch and self.folder is not None and accelerator.is_main_process:
                 # Its training again begins anew: it may be for another number of epochs now.
-                shutil.rmtree(self.folder / "refit", ignore_errors=True)
+                begin_run(self.folder / "refit", resume=False)
         if self.folder is not None and accelerator.is_main_process:
             write_json(self.folder / RUN, {**self.manifest, "training": self.settings.to_dict()})
         try:

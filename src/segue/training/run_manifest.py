@@ -109,7 +109,9 @@ def check_run(folder: Path, resume: bool, overwrite: bool | None) -> None:
     if not there:
         return
     kind = next((kind for kind in KINDS if f"{kind}.json" in there), None)
-    is_run = bool(read_run(folder)) or all(_OWN.fullmatch(name) for name in there)
+    # A process that was killed before it wrote `run.json` leaves the Dataset of an unfinished run, or nothing.
+    marks = (LAST, f"{RECOMMENDER}/{RECOMMENDER}.json")
+    is_run = bool(read_run(folder)) or any(name in marks or name.startswith("unfinished/") for name in there)
     if kind is not None or not is_run:
         what = f"holds a {kind}" if kind else f"holds {there[0]}, and no run"
         raise StorageError(f"{folder} {what}: a run would mix with it. Choose another folder.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_or
 from segue.data.spool import Spool
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError
-from segue.files import check_folder, failures_name, real
+from segue.files import check_folder, exclusive, failures_name, real
 from segue.locks import temporary_folder
 
 _PASSING = ("user", "session")  # columns that become offsets
@@ -156,6 +157,7 @@ def _prepare(
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
     with (
+        nullcontext() if out is None else exclusive(Path(out)),
         temporary_folder(target and target.parent, "prepare" if target is None else target.name) as folder,
         failures_name(Path(folder if out is None else out)),
     ):
