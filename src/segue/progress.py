@@ -51,7 +51,7 @@ class Bar:
         self.note = ""
         self._delay = delay
         self._shown: _Notebook | _Terminal | None = None
-        self._possible = can_show()
+        self._possible: bool | None = None
         self._started = self._updated = time.perf_counter()
 
     def __enter__(self) -> Bar:
@@ -76,7 +76,11 @@ class Bar:
         """Set the number of units so far, and a text to show behind them."""
         self.done, self.note = done, note
         now = time.perf_counter()
-        if not self._possible or now - self._started < self._delay:
+        if now - self._started < self._delay:
+            return
+        if self._possible is None:
+            self._possible = can_show()
+        if not self._possible:
             return
         if self._shown is None:
             self._shown = _Notebook(self) if in_notebook() else _Terminal(self)

@@ -319,3 +319,14 @@ def test_few_text_ids_of_many_are_found_as_all_of_them_are(arrived: list[str]) -
     expected = [0 if one is None or one not in set(words.ids) else words.ids.to_list().index(one) + 1 for one in asked]
     assert words.encode(asked).tolist() == expected
     assert [words.encode([one]).item() for one in asked] == expected
+
+
+@settings(deadline=None)
+@given(
+    ids=st.one_of(st.lists(INT64, max_size=9, unique=True), st.lists(TEXT, max_size=9, unique=True)),
+    requested=st.one_of(INT64, st.integers(), TEXT, st.integers(-3, 3).map(str)),
+)
+def test_the_code_of_one_id_is_that_of_a_list_of_one(ids: list[Any], requested: int | str) -> None:
+    vocabulary = Vocabulary.in_order(ids)
+    for raw_id in [requested, *ids]:
+        assert vocabulary.code_of(raw_id) == vocabulary.encode([raw_id])[0]

@@ -152,6 +152,28 @@ class Vocabulary:
         positions = ranks if self._order is None else self._order[ranks]
         return np.where(known, positions + 1, 0).astype(np.int64, copy=False)
 
+    def code_of(self, raw_id: int | str) -> int:
+        """Code of one raw id; 0 if it is unknown. `encode` of a list gives the same, several times slower.
+
+        >>> Vocabulary(["milk", "tea"]).code_of("tea")
+        2
+        """
+        if not len(self):
+            return 0
+        if type(raw_id) is int and self._holds_integers:
+            if not -(2**63) <= raw_id < 2**63:
+                return 0
+            rank = int(self._sorted_integers.searchsorted(raw_id))
+            known = rank < len(self) and self._sorted_integers[rank] == raw_id
+        elif type(raw_id) is str and not self._holds_integers:
+            rank = int(self._sorted_ids.search_sorted(raw_id))
+            known = rank < len(self) and self._sorted_ids[rank] == raw_id
+        else:
+            return int(self.encode([raw_id])[0])
+        if not known:
+            return 0
+        return (rank if self._order is None else int(self._order[rank])) + 1
+
     def require(self, ids: Iterable[Any], what: str) -> Codes:
         """Codes (n,) of raw ids (n); every id must be known.
 
@@ -181,8 +203,8 @@ class Vocabulary:
         """Raw ids (n) of codes (n); null for code 0."""
         numbers = np.asarray(codes, dtype=np.int64)
         if numbers.ndim == 1 and numbers.all():
-            if self.ids.dtype == pl.Int64:
-                return pl.Series(self._integers[numbers - 1])
+            if self._holds_integers:
+                return pl.Series("id", self._integers[numbers - 1])
             return self.ids[numbers - 1]  # many times as fast as an index that may hold nulls
         index = pl.Series(numbers - 1).set(pl.Series(numbers == 0), None)
         return self.ids.gather(index)
@@ -236,6 +258,10 @@ class Vocabulary:
     def _order(self) -> Codes | None:
         """Positions (n,) of the ids in sorted order; None if the ids are sorted."""
         return None if self.is_sorted else self.ids.arg_sort().to_numpy().astype(np.int64)
+
+    @cached_property
+    def _holds_integers(self) -> bool:
+        return bool(self.ids.dtype == pl.Int64)
 
     @cached_property
     def _integers(self) -> Codes:

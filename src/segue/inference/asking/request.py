@@ -23,6 +23,7 @@ from segue.inference.asking.users import (
     RequestedUsers,
     Unknown,
     handle_unknown,
+    one_known_user,
     users_by_history,
     users_by_id,
 )
@@ -66,6 +67,9 @@ def resolve_users(
     """
     if basket is None:
         if histories is None:
+            one = one_known_user(source, users)
+            if one is not None:
+                return one.at(as_of)
             users = EVERYONE if users is None else users
             return handle_unknown(source, users_by_id(source, users), unknown).at(as_of)
         return users_by_history(dataset, source, histories, as_of)

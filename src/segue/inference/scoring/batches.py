@@ -223,7 +223,12 @@ def require_finite(scores: Tensor) -> None:
     A NaN is neither above nor below any number, so later comparisons would not notice it. The sum of the scores is not
     finite if any score is not, and it costs far less than a check of each score; only such a sum leads to that check.
     """
-    if math.isfinite(scores.sum().item()):
+    if len(scores) == 1 and scores.device.type == "cpu":
+        with np.errstate(all="ignore"):
+            total = float(scores.numpy().sum())  # NumPy starts sooner
+    else:
+        total = scores.sum().item()
+    if math.isfinite(total):
         return
     broken = ~torch.isfinite(scores)
     if bool(broken.any()):

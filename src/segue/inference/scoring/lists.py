@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -192,17 +192,20 @@ def list_frame(
     by_model
         Mask (n, k) of the items from the model; those of the users that it serves, if it is None.
     """
-    rows, columns = np.nonzero(codes)
-    from_model = users.served_by(scorer)[rows] if by_model is None else by_model[rows, columns]
-    return pl.DataFrame(
-        [
-            (users.ids.new_from_index(0, len(rows)) if len(users) == 1 else users.ids[rows]).alias("user"),
-            catalogue.decode(codes[rows, columns]).alias("item"),
-            pl.Series("score", scores[rows, columns]),
-            pl.Series(rank_column, (columns + 1).astype(np.int32)),
-            model_names(scorer, from_model).alias("model"),
-        ]
-    )
+    if len(users) == 1 and by_model is None and codes.all():  # a service asks for one user at a time
+        k = codes.shape[1]
+        ids, items, values = users.ids.new_from_index(0, k), catalogue.decode(codes[0]), scores[0]
+        rank_and_model = _full_list(scorer.config.name, bool(users.served_by(scorer)[0]), k, rank_column)
+    else:
+        rows, columns = np.nonzero(codes)
+        ids = users.ids.new_from_index(0, len(rows)) if len(users) == 1 else users.ids[rows]
+        items, values = catalogue.decode(codes[rows, columns]), scores[rows, columns]
+        from_model = users.served_by(scorer)[rows] if by_model is None else by_model[rows, columns]
+        ranks = pl.Series(rank_column, (columns + 1).astype(np.int32))
+        rank_and_model = [ranks, model_names(scorer, from_model).alias("model")]
+    first = ids.alias("user").to_frame()
+    # half the time of pl.DataFrame(…)
+    return first.hstack([items.alias("item"), pl.Series("score", values), *rank_and_model])
 
 
 def model_names(scorer: Scorer, by_model: npt.NDArray[np.bool_]) -> pl.Series:
@@ -211,6 +214,14 @@ def model_names(scorer: Scorer, by_model: npt.NDArray[np.bool_]) -> pl.Series:
     if by_model.all():
         return names.new_from_index(0, len(by_model))
     return names[np.where(by_model, 0, len(names) - 1)]
+
+
+@lru_cache(maxsize=256)
+def _full_list(name: str, from_model: bool, k: int, rank_column: str) -> list[pl.Series]:
+    """Columns of the ranks 1 … k and of the model, for a list of k items; columns are never changed in place."""
+    names = _possible_names(name)
+    source = names.new_from_index(0 if from_model else len(names) - 1, k)
+    return [pl.Series(rank_column, np.arange(1, k + 1, dtype=np.int32)), source.alias("model")]
 
 
 @cache

@@ -246,10 +246,14 @@ def _top_k_of_one(
         values, columns = largest[0].numpy()[0], largest[1].numpy()[0]
         if values[k - 1] == values[k] > -np.inf:
             columns = _best_of_tied(scores, torch.from_numpy(values[None, k - 1 : k]), k).numpy()[0]
-    best = columns[:k]
-    best = best[np.lexsort((best, -flat[best]))]
-    values = flat[best]
-    return np.where(np.isneginf(values), 0, best)[None], values[None]
+            values = flat[columns]
+    best, values = columns[:k], values[:k]
+    if (values[1:] == values[:-1]).any():
+        order = np.lexsort((best, -values))
+        best, values = best[order], values[order]
+    if values[-1] == -np.inf:
+        best = np.where(np.isneginf(values), 0, best)
+    return best[None], values[None]
 
 
 def _allowed_to_one(
