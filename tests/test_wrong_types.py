@@ -131,6 +131,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         "prepare": [(segue.prepare, {"source": frame}), (segue.prepare, {"source": frame, "out": out / "prepared"})],
         "read": [(segue.read, {"source": frame}), (segue.read, {"source": world["folder"] / "log.csv"})],
         "random_rows": [(segue.random_rows, {"dataset": data})],
+        "cold_items": [(segue.cold_items, {"dataset": data})],
         "register": [(segue.register, {"config": segue.Markov})],
         "simulate": [(segue.simulate, {"users": 2, "sessions": 2})],
         "time_cut": [(segue.time_cut, {"dataset": data, "test": 0.2, "validation": 0.2})],

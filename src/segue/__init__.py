@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segue.data.simulation.planted import Planted
     from segue.data.simulation.session_file import write_session_file
     from segue.data.simulation.simulate import Simulation, simulate
+    from segue.data.splits.by_item import cold_items
     from segue.data.splits.by_user import (
         Holdout,
         Split,
@@ -84,6 +85,7 @@ _HOMES = {
     "TrainableModel": "segue.models.base",
     "Training": "segue.training.config",
     "Vocabulary": "segue.data.vocabulary",
+    "cold_items": "segue.data.splits.by_item",
     "compare": "segue.evaluation.compare",
     "describe": "segue.data.statistics.describe",
     "evaluate": "segue.evaluation.tasks.next_items",
@@ -136,6 +138,7 @@ __all__ = [
     "Training",
     "Vocabulary",
     "__version__",
+    "cold_items",
     "compare",
     "describe",
     "evaluate",

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.sources import HistorySource
+from segue.data.times import Moment as AsOf
+from segue.data.times import to_timestamp
 from segue.errors import ConfigError, StorageError
 from segue.files import (
     FileKind,
@@ -26,7 +28,6 @@ from segue.files import (
     real,
     write_json,
 )
-from segue.inference.asking.as_of import AsOf, to_timestamp
 from segue.inference.asking.ids import warn_unrated
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer

@@ -14,9 +14,10 @@ from segue.arguments import checked, checked_except
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.data.splits.holdouts import Holdout
+from segue.data.times import Moment as AsOf
+from segue.data.times import to_timestamp
 from segue.display import pairs_as_html
 from segue.errors import ConfigError, StorageError
-from segue.inference.asking.as_of import AsOf, to_timestamp
 from segue.inference.asking.baskets import Basket
 from segue.inference.asking.everyone import UNSET, given
 from segue.inference.asking.ids import item_codes, warn_unknown, warn_unrated

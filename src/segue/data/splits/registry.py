@@ -7,6 +7,7 @@ from typing import Any
 
 from segue.data.dataset import Dataset
 from segue.data.splits.base import SplitConfig
+from segue.data.splits.by_item import ColdItems
 from segue.data.splits.by_row import RandomRows
 from segue.data.splits.by_user import HeldOutUsers, LastSessionOut, LeaveLastN, LeaveLastOut, TimeCut
 from segue.data.splits.holdouts import Split
@@ -19,6 +20,7 @@ _CLASSES: tuple[type[SplitConfig], ...] = (
     TimeCut,
     HeldOutUsers,
     RandomRows,
+    ColdItems,
 )
 
 SPLITS: Mapping[str, type[SplitConfig]] = {split.name: split for split in _CLASSES}
