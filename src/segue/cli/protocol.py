@@ -45,6 +45,9 @@ class Protocol(Settings):
     """Of ratings: rank a user's items by their most probable level, as the published code of ARERec does, instead of by
     the expected rating."""
 
+    published_gains: bool = False
+    """Of ratings: compute own_ndcg as the published code of ARERec does."""
+
     users: Count | None = None
     """Evaluate only this many users, drawn from the seed; all when not given."""
 
@@ -97,6 +100,7 @@ def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> E
         split=recommender.metadata["split"]["name"],
         cutoff=protocol.cutoff,
         arg_max=protocol.arg_max,
+        published_gains=protocol.published_gains,
         ranking=protocol.ranking,
     )
     return measure_by_task(recommender, holdout, options)
