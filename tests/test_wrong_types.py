@@ -133,6 +133,9 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         "random_rows": [(segue.random_rows, {"dataset": data})],
         "register": [(segue.register, {"config": segue.Markov})],
         "simulate": [(segue.simulate, {"users": 2, "sessions": 2})],
+        "split_for": [
+            (segue.split_for, {"recommender": recommender, "data": frame, "split": {"name": "leave-last-out"}})
+        ],
         "time_cut": [(segue.time_cut, {"dataset": data, "test": 0.2, "validation": 0.2})],
         "write_session_file": [(segue.write_session_file, {"dataset": data, "path": out / "s.txt", "ids": "codes"})],
     }

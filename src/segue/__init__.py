@@ -102,6 +102,7 @@ _HOMES = {
     "register": "segue.models.registry",
     "resume": "segue.training.resuming",
     "simulate": "segue.data.simulation.simulate",
+    "split_for": "segue.evaluation.other_data",
     "time_cut": "segue.data.splits.by_user",
     "write_session_file": "segue.data.simulation.session_file",
 }
@@ -154,6 +155,7 @@ __all__ = [
     "register",
     "resume",
     "simulate",
+    "split_for",
     "time_cut",
     "write_session_file",
 ]
