@@ -68,7 +68,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     data, split, recommender, frame = (world[name] for name in ("data", "split", "recommender", "frame"))
     evaluation, simulation, holdout = world["evaluation"], world["simulation"], split.test
     training = segue.Training(epochs=1, cpu=True)
-    lists = recommender.recommend(k=3)
+    lists = recommender.recommend(segue.EVERYONE, k=3)
     configs = [
         segue.ARERec, segue.GRU4Rec, segue.GlobalMean, segue.Markov, segue.MatrixFactorization, segue.PARSRec,
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,
