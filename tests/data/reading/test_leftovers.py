@@ -72,3 +72,36 @@ def test_day_numbers_of_excel(times: list[Any], name: str) -> None:
 
 def test_steps_of_that_size_stay_counts() -> None:
     assert segue.read(frame([30000, 40000, 50000], "step"), time="step").collect()["time"].to_list()[0] == 30000
+
+
+@pytest.mark.parametrize("title", ['"D, \\"x\\", y"', '"ends \\""'])
+def test_an_escaped_quote_mark_names_the_way_out(title: str, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    text = f'user_id,item_id,timestamp,title\n1,10,1577836800,"A"\n1,11,1577836801,{title}\n2,10,1577836802,"E, F"\n'
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"line 3.*backslash before a quote mark.*sed 's/"):
+        segue.read(path)
+    path.write_text(text.replace('\\"', '""'))  # as the message says
+    assert segue.read(path).rows == 3
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id"])
+@pytest.mark.parametrize("value", ["9007199254740993.0", "1e16", "-1.2e20"])
+@pytest.mark.parametrize("usual", [1, "u1"])
+def test_floats_that_lost_digits_far_behind_the_first_lines(
+    column: str, value: str, usual: int | str, tmp_path: Path
+) -> None:
+    rows = [{"user_id": usual, "item_id": usual, "timestamp": 1577836800 + step} for step in range(400)]
+    late = {"user_id": usual, "item_id": usual, "timestamp": 1577837300, column: "#"}
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, late]).replace('"#"', value))
+    with pytest.raises(DataError, match=rf'line 401: the column "{column}" holds .*2\^53 on, which has lost digits'):
+        segue.read(path)
+
+
+def test_other_floats_and_texts_are_no_such_ids(tmp_path: Path) -> None:
+    rows = [{"user_id": 1, "item_id": 10, "timestamp": 1577836800.5 + step, "price": 1e20} for step in range(250)]
+    rows += [{"user_id": 2.0, "item_id": 1e3, "timestamp": 1577837300.5, "note": '{"user_id": 1e20}'}]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert segue.read(path).collect().row(-1)[:2] == (2, 1000)

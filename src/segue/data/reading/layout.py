@@ -270,6 +270,9 @@ class FileFormat(Layout, ABC):
         """A file as a Part; the arguments are those of `scan`."""
         return Part(name, self.scan(path, name, scratch, columns, number), path)
 
+    def check_ids(self, path: Path, name: str, columns: Sequence[str]) -> None:
+        """Raise a ColumnError for ids that polars would read without the digits that they have lost, if it would."""
+
     def without_broken(self, path: Path, scratch: Scratch) -> tuple[Path, int]:
         """A copy of the file without the lines that cannot be read at all, and their number.
 

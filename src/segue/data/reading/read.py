@@ -298,6 +298,9 @@ def _open_files(
 
     roles = layout.roles(given, first.name, sample)
     columns = tuple(dict.fromkeys(roles.values()))
+    ids = [roles[role] for role in ("user", "item", "session") if role in roles]
+    for head, (path, _) in zip(heads, paths, strict=True):
+        layout.check_ids(path, head.name, ids)
     parts = [
         layout.part(path, head.name, scratch, columns, number)
         for number, (head, (path, _)) in enumerate(zip(heads, paths, strict=True))
