@@ -104,10 +104,10 @@ def settle(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def write(name: str, result: dict[str, Any]) -> Path:
-    """Write `results/<name>.json`."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write `<name>.json` in the folder of results, or in another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     return path
 

@@ -29,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=common.RESULTS, help="folder of the result")
     arguments = parser.parse_args()
     machine = common.machine()
     report = fuzzing.run(arguments.minutes * 60, arguments.seed)
@@ -48,7 +49,7 @@ def main() -> None:
         "faults": len(report.faults),
         "first_faults": [asdict(fault) for fault in report.faults[:_KEPT]],
     }
-    print(common.write("fuzz", result).read_text())
+    print(common.write("fuzz", result, arguments.out).read_text())
     sys.exit(1 if report.faults else 0)
 
 

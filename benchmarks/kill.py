@@ -115,7 +115,7 @@ def export(k: int) -> Step:
     """Write lists of a length, in parts of 10 users."""
 
     def step(folder: Path) -> None:
-        segue.load(folder / "model").export(folder / "out.csv", k=k, chunk=10)
+        segue.load(folder / "model").export(folder / "out.csv", segue.EVERYONE, k=k, chunk=10)
 
     return step
 
@@ -334,6 +334,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--print-only", action="store_true", help="write no file of results")
+    parser.add_argument("--out", type=Path, default=common.RESULTS, help="folder of the result")
     arguments = parser.parse_args()
     began = time.perf_counter()
     result = {
@@ -345,7 +346,8 @@ def main() -> None:
         **campaign(arguments.kills, arguments.seed, arguments.only),
         "seconds": round(time.perf_counter() - began),
     }
-    print(json.dumps(result, indent=2) if arguments.print_only else common.write("kill", result).read_text())
+    written = None if arguments.print_only else common.write("kill", result, arguments.out)
+    print(json.dumps(result, indent=2) if written is None else written.read_text())
     sys.exit(bool(result["faults"]))
 
 

@@ -212,7 +212,7 @@ def recommended(trainer: Trainer, dataset: segue.Dataset) -> dict[str, Any]:
     recommender = segue.Recommender(trainer.model, dataset, {})
     for _ in range(2):
         begun = time.perf_counter()
-        lists = recommender.recommend(k=10)
+        lists = recommender.recommend(segue.EVERYONE, k=10)
         seconds = time.perf_counter() - begun
     assert len(lists) == 10 * dataset.n_users
     return {"users": dataset.n_users, "recommended_users_per_second": round(dataset.n_users / seconds)}

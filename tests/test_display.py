@@ -212,10 +212,10 @@ def test_answers_for_many_users_show_their_progress(
     recommender = segue.fit(segue.Markov(), random_dataset(60, 12, 8))
     monkeypatch.setattr(Bar.__init__, "__defaults__", (0.0,))
     for ask in (
-        lambda: recommender.recommend(k=3),
-        lambda: recommender.score(),
+        lambda: recommender.recommend(segue.EVERYONE, k=3),
+        lambda: recommender.score(segue.EVERYONE),
         lambda: recommender.similar(k=3),
-        lambda: recommender.export(tmp_path / "lists.csv", k=3, chunk=20),
+        lambda: recommender.export(tmp_path / "lists.csv", segue.EVERYONE, k=3, chunk=20),
     ):
         before, updates = len(cell.outputs), cell.updates
         ask()

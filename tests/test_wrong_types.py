@@ -68,7 +68,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     data, split, recommender, frame = (world[name] for name in ("data", "split", "recommender", "frame"))
     evaluation, simulation, holdout = world["evaluation"], world["simulation"], split.test
     training = segue.Training(epochs=1, cpu=True)
-    lists = recommender.recommend(k=3)
+    lists = recommender.recommend(segue.EVERYONE, k=3)
     configs = [
         segue.ARERec, segue.GRU4Rec, segue.GlobalMean, segue.Markov, segue.MatrixFactorization, segue.PARSRec,
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,
@@ -134,6 +134,9 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         "cold_items": [(segue.cold_items, {"dataset": data})],
         "register": [(segue.register, {"config": segue.Markov})],
         "simulate": [(segue.simulate, {"users": 2, "sessions": 2})],
+        "split_for": [
+            (segue.split_for, {"recommender": recommender, "data": frame, "split": {"name": "leave-last-out"}})
+        ],
         "time_cut": [(segue.time_cut, {"dataset": data, "test": 0.2, "validation": 0.2})],
         "write_session_file": [(segue.write_session_file, {"dataset": data, "path": out / "s.txt", "ids": "codes"})],
     }

@@ -6,9 +6,7 @@ The names in `__all__` are the public interface. Each is imported when it is fir
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # as typing has it; typing itself takes longer to load than the rest of this file
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
     from segue.data.item_histories import ItemHistories
@@ -104,6 +102,7 @@ _HOMES = {
     "register": "segue.models.registry",
     "resume": "segue.training.resuming",
     "simulate": "segue.data.simulation.simulate",
+    "split_for": "segue.evaluation.other_data",
     "time_cut": "segue.data.splits.by_user",
     "write_session_file": "segue.data.simulation.session_file",
 }
@@ -157,6 +156,7 @@ __all__ = [
     "register",
     "resume",
     "simulate",
+    "split_for",
     "time_cut",
     "write_session_file",
 ]
@@ -168,6 +168,8 @@ def __getattr__(name: str) -> object:
 
         value: object = version("segue")
     elif name in _HOMES:
+        import importlib
+
         value = getattr(importlib.import_module(_HOMES[name]), name)
     else:
         raise AttributeError(f"module 'segue' has no attribute {name!r}")

@@ -274,6 +274,32 @@ def test_evaluate(run: Path, tmp_path: Path, answer: Ask) -> None:
     assert (tmp_path / "found.json").is_file()
 
 
+def test_evaluate_on_another_log(
+    run: Path, csv: Path, tmp_path: Path, answer: Ask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first half of the users under new names, one item renamed; the others as they were."""
+    users = pl.read_csv(csv)["user"].unique(maintain_order=True)
+    renamed = users.head(len(users) // 2).to_list()
+    log = pl.read_csv(csv).with_columns(
+        user=pl.when(pl.col("user").is_in(renamed)).then("new " + pl.col("user")).otherwise("user"),
+        item=pl.col("item").replace("pasta-01", "something new"),
+    )
+    log.write_csv(tmp_path / "other.csv")
+    words = ["--data", tmp_path / "other.csv", "--k", "5", "--report", tmp_path / "page.html"]
+    found = answer("evaluate", run, *words)
+    assert found["data"] == str(tmp_path / "other.csv")
+    assert found["protocol"]["on_unknown_users"] == len(renamed)
+    assert "other.csv" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    recommender = segue.load(run)
+    with pytest.warns(UserWarning, match="unknown"):
+        split = segue.split_for(recommender, tmp_path / "other.csv")
+    assert found["metrics"] == dict(segue.evaluate(recommender, split.test, k=5).metrics)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(tmp_path / "other.csv"), "--k", "5"]) == 0
+    said = capsys.readouterr().err
+    assert "30 unknown users of 60 in the other data" in said and "1 unknown item in the other data" in said
+
+
 def test_evaluate_among_candidates(run: Path, answer: Ask) -> None:
     words = ["--on", "validation", "--candidates", 10, "--by", "popularity", "--users", 20, "--k", 5]
     asked = answer("evaluate", run, *words)["protocol"]

@@ -49,9 +49,12 @@ def test_ratings_are_measured_without_being_asked_for(runs: dict[str, Path], tmp
     assert found["protocol"] == dict(expected.protocol)
     assert "ranking" not in found
     assert Evaluation.load(tmp_path / "found.json").to_dict() == expected.to_dict()
-    liked = answer("evaluate", runs["learnt"], "--k", "2", "--cutoff", "4.5", "--arg-max", "--users", 30)
+    liked = answer(
+        "evaluate", runs["learnt"], "--k", "2", "--cutoff", "4.5", "--arg-max", "--users", 30, "--published-gains"
+    )
     assert {name for name in liked["metrics"] if "@" in name} == {"own_hr@2", "own_ndcg@2"}
     assert [liked["protocol"][name] for name in ("cutoff", "arg_max", "users")] == [4.5, True, 30]
+    assert liked["protocol"]["published_gains"] is True
 
 
 def test_the_ranking_beside_them(runs: dict[str, Path], tmp_path: Path, answer: Ask) -> None:

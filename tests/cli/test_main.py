@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from segue import __main__ as program
 from segue.cli import main as cli
 from segue.errors import ConfigError, DataError
 
@@ -194,3 +195,28 @@ def test_ctrl_c_while_a_module_is_imported(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode in (130, -signal.SIGINT), done
     assert done.stderr == "segue: interrupted.\n"
+
+
+def test_ctrl_c_while_the_command_line_is_loaded_ends_in_one_line() -> None:
+    """SIGINT arrives within the import of the module that a command needs first."""
+    code = (
+        "import builtins, os, signal, sys\n"
+        "usual = builtins.__import__\n"
+        "def imported(name, *rest):\n"
+        "    if name == 'segue.cli.main':\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return usual(name, *rest)\n"
+        "from segue.__main__ import main\n"
+        "builtins.__import__ = imported\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "segue: interrupted.\n")
+
+
+def test_the_program_runs_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["segue", "--version"])
+    before = signal.getsignal(signal.SIGINT)
+    assert program.main() == 0
+    assert capsys.readouterr().out.startswith("segue ")
+    assert signal.getsignal(signal.SIGINT) is before

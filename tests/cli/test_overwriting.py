@@ -135,46 +135,46 @@ def test_lists_replace_lists_and_nothing_else(tmp_path: Path, name: str) -> None
     pl.DataFrame({"user": [1], "note": ["mine"]}).write_csv(path)
     before = path.read_bytes()
     with pytest.raises(StorageError, match="is not a file of lists that segue wrote"):
-        recommender().export(path, k=2, overwrite=True)
+        recommender().export(path, segue.EVERYONE, k=2, overwrite=True)
     assert path.read_bytes() == before
     path.unlink()
     for k in (2, 3):
-        recommender().export(path, k=k)
+        recommender().export(path, segue.EVERYONE, k=k)
     with pytest.raises(StorageError, match="overwrite=False keeps it"):
-        recommender().export(path, k=2, overwrite=False)
+        recommender().export(path, segue.EVERYONE, k=2, overwrite=False)
     with exclusive(path), pytest.raises(StorageError, match="in use by process"):
-        recommender().export(path, k=2)
+        recommender().export(path, segue.EVERYONE, k=2)
     assert [one.name for one in tmp_path.iterdir()] == [name]
 
 
 def test_an_export_that_was_killed_at_any_step_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = recommender().export(tmp_path / "expected.csv", k=2).read_bytes()
+    expected = recommender().export(tmp_path / "expected.csv", segue.EVERYONE, k=2).read_bytes()
     parts = tmp_path / "lists.csv.parts"
     parts.mkdir()  # as an earlier version left it between two steps, with and without its unfinished note
-    recommender().export(tmp_path / "lists.csv", k=2)
+    recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2)
     parts.mkdir()
     (parts / ".export.json.abcdefgh.segue-tmp").write_text("{")
-    recommender().export(tmp_path / "lists.csv", k=2)
+    recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2)
     for step in ("_open_parts", "_join", "_remove_parts"):
         with monkeypatch.context() as patch:
             patch.setattr(export_module, step, lambda *words: (_ for _ in ()).throw(KeyboardInterrupt()))
             with pytest.raises(KeyboardInterrupt):
-                recommender().export(tmp_path / "lists.csv", k=2, chunk=5)
-        assert recommender().export(tmp_path / "lists.csv", k=2, chunk=5).read_bytes() == expected
+                recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2, chunk=5)
+        assert recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2, chunk=5).read_bytes() == expected
     parts.mkdir()
     (parts / "export.json").write_text("[" * 9999)  # damaged: its parts are not used
     (parts / "part-000000.parquet").write_bytes(b"")
-    assert recommender().export(tmp_path / "lists.csv", k=2).read_bytes() == expected
+    assert recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2).read_bytes() == expected
     assert {path.name for path in tmp_path.iterdir()} == {"expected.csv", "lists.csv"}
 
 
 def test_a_part_that_is_no_table_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = recommender().export(tmp_path / "expected.csv", k=2).read_bytes()
+    expected = recommender().export(tmp_path / "expected.csv", segue.EVERYONE, k=2).read_bytes()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(export_module, "_join", lambda *words: (_ for _ in ()).throw(KeyboardInterrupt()))
-        recommender().export(tmp_path / "lists.csv", k=2, chunk=5)
+        recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2, chunk=5)
     (tmp_path / "lists.csv.parts" / "part-000001.parquet").write_bytes(b"half")
-    assert recommender().export(tmp_path / "lists.csv", k=2, chunk=5).read_bytes() == expected
+    assert recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2, chunk=5).read_bytes() == expected
 
 
 @pytest.mark.parametrize("name", ["shop.csv", "shop.parquet", "shop.txt", "shop"])

@@ -10,6 +10,7 @@ from polars.testing import assert_frame_equal
 
 from segue.errors import ConfigError, StorageError, UnknownIdError
 from segue.inference import export as module
+from segue.inference.asking.everyone import EVERYONE
 from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
@@ -51,8 +52,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 def test_the_same_as_recommend(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    path = markov().export(tmp_path / "out.parquet", k=4, chunk=10, progress=lambda *done: calls.append(done))
-    assert_frame_equal(pl.read_parquet(path), markov().recommend(k=4), check_exact=True)
+    path = markov().export(tmp_path / "out.parquet", EVERYONE, k=4, chunk=10, progress=lambda *done: calls.append(done))
+    assert_frame_equal(pl.read_parquet(path), markov().recommend(EVERYONE, k=4), check_exact=True)
     assert calls == [(0, 23), (10, 23), (20, 23), (23, 23)]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.parquet"]
 
@@ -61,8 +62,8 @@ def test_the_same_as_recommend(tmp_path: Path) -> None:
     ("suffix", "read"), [(".csv", pl.read_csv), (".jsonl", pl.read_ndjson), (".parquet", pl.read_parquet)]
 )
 def test_formats(tmp_path: Path, suffix: str, read: Any) -> None:
-    path = markov().export(tmp_path / f"out{suffix}", k=2, chunk=9)
-    expected = markov().recommend(k=2)
+    path = markov().export(tmp_path / f"out{suffix}", EVERYONE, k=2, chunk=9)
+    expected = markov().recommend(EVERYONE, k=2)
     for column in ("user", "item", "rank"):
         assert read(path)[column].to_list() == expected[column].to_list()
     assert read(path)["score"].to_list() == pytest.approx(expected["score"].to_list(), rel=1e-5)
@@ -78,12 +79,12 @@ def test_a_killed_run_continues(tmp_path: Path, watched: Watched) -> None:
     target = tmp_path / "out.parquet"
     watched.stop_after = 3
     with pytest.raises(Killed):
-        markov().export(target, k=4, chunk=5)
+        markov().export(target, EVERYONE, k=4, chunk=5)
     assert not target.exists()
     watched.stop_after = None
-    markov().export(target, k=4, chunk=5)
+    markov().export(target, EVERYONE, k=4, chunk=5)
     assert watched.parts == 5
-    assert_frame_equal(pl.read_parquet(target), markov().recommend(k=4), check_exact=True)
+    assert_frame_equal(pl.read_parquet(target), markov().recommend(EVERYONE, k=4), check_exact=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.parquet"]
 
 
@@ -92,9 +93,9 @@ def test_parts_of_another_export_are_not_used(tmp_path: Path, watched: Watched, 
     target = tmp_path / "out.parquet"
     watched.stop_after = 2
     with pytest.raises(Killed):
-        markov().export(target, k=4, chunk=5)
+        markov().export(target, EVERYONE, k=4, chunk=5)
     watched.stop_after = None
-    options = {"k": 4, "chunk": 5, **other}
+    options = {"users": EVERYONE, "k": 4, "chunk": 5, **other}
     markov().export(target, **options)
     options.pop("chunk")
     assert_frame_equal(pl.read_parquet(target), markov().recommend(**options), check_exact=True)
@@ -102,11 +103,11 @@ def test_parts_of_another_export_are_not_used(tmp_path: Path, watched: Watched, 
 
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path, watched: Watched) -> None:
     target = tmp_path / "out.parquet"
-    markov().export(target, k=2)
+    markov().export(target, EVERYONE, k=2)
     old = target.read_bytes()
     watched.stop_after = watched.parts
     with pytest.raises(Killed):
-        markov().export(target, k=3, chunk=5)
+        markov().export(target, EVERYONE, k=3, chunk=5)
     assert target.read_bytes() == old
 
 
@@ -135,7 +136,7 @@ def test_no_users(tmp_path: Path) -> None:
 )
 def test_bad_input(tmp_path: Path, name: str, options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        markov().export(tmp_path / name, **options)
+        markov().export(tmp_path / name, **{"users": EVERYONE, **options})
     assert not list(tmp_path.iterdir())
 
 
@@ -143,13 +144,13 @@ def test_a_folder_of_another_program_stays(tmp_path: Path) -> None:
     (tmp_path / "out.csv.parts").mkdir()
     (tmp_path / "out.csv.parts" / "mine.txt").write_text("keep")
     with pytest.raises(StorageError, match="was not written by segue"):
-        markov().export(tmp_path / "out.csv", k=1)
+        markov().export(tmp_path / "out.csv", EVERYONE, k=1)
     assert (tmp_path / "out.csv.parts" / "mine.txt").read_text() == "keep"
 
 
 def test_the_note_of_an_unfinished_export(tmp_path: Path, watched: Watched) -> None:
     watched.stop_after = 1
     with pytest.raises(Killed):
-        markov().export(tmp_path / "out.csv", k=1, chunk=5)
+        markov().export(tmp_path / "out.csv", EVERYONE, k=1, chunk=5)
     note = json.loads((tmp_path / "out.csv.parts" / "export.json").read_text())
     assert note["k"] == 1 and note["n"] == 23 and note["chunk"] == 5

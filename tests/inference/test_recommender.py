@@ -14,6 +14,7 @@ from segue.data.dataset import Dataset
 from segue.data.ragged import offsets_of
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError, UnknownIdError
+from segue.inference.asking.everyone import EVERYONE
 from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.recommender import Recommender
 from segue.models.markov import Markov
@@ -75,7 +76,7 @@ def test_lists_by_hand() -> None:
 
 
 def test_all_users_and_users_without_history() -> None:
-    lists = recommender().recommend(k=2)
+    lists = recommender().recommend(EVERYONE, k=2)
     assert lists["user"].unique(maintain_order=True).to_list() == ["ann", "bob", "cat", "dan"]
     # Of 6 interactions, items 10 and 20 have two each: the share is the score, the lower id comes first.
     assert lists.filter(user="dan").rows() == [
@@ -85,7 +86,7 @@ def test_all_users_and_users_without_history() -> None:
 
 
 def test_lists_are_shorter_if_fewer_items_are_left() -> None:
-    lists = recommender().recommend(k=5)
+    lists = recommender().recommend(EVERYONE, k=5)
     assert lists.group_by("user", maintain_order=True).len()["len"].to_list() == [3, 4, 2, 5]
     only = recommender().recommend(["ann", "dan"], k=5, allow=[10, 30])
     assert only.rows() == [
@@ -197,7 +198,7 @@ def test_score_frames() -> None:
     assert long.columns == ["user", "item", "score", "model"]
     assert long["item"].to_list() == [40, 10, 40, 10]
     assert long["model"].to_list() == ["table", "table", "popularity", "popularity"]
-    assert recommender().score().shape == (4, 6)
+    assert recommender().score(EVERYONE).shape == (4, 6)
     assert recommender().score("ann", 20).rows() == [("ann", 2.0)]
 
 
@@ -206,8 +207,8 @@ def test_few_items_of_many_get_the_same_scores() -> None:
     model = Dot(np.random.default_rng(0).normal(size=(301, 4)))
     model.n_users = 50
     answers = Recommender(model, data)
-    everything = answers.score()
-    few = answers.score(items=[2000, 10])
+    everything = answers.score(EVERYONE)
+    few = answers.score(EVERYONE, items=[2000, 10])
     assert np.allclose(few["2000"], everything["2000"], atol=1e-5) and np.allclose(
         few["10"], everything["10"], atol=1e-5
     )
@@ -218,8 +219,8 @@ def test_an_item_called_user() -> None:
     named = Dataset(data.items, data.offsets, data.users, Vocabulary(["user", "viewer"]))
     answers = Recommender(Table(np.ones((2, 3))), named)
     with pytest.raises(DataError, match="long=True"):
-        answers.score()
-    assert len(answers.score(long=True)) == 2
+        answers.score(EVERYONE)
+    assert len(answers.score(EVERYONE, long=True)) == 2
 
 
 # ---- similar ----------------------------------------------------------------------------------------------------
@@ -248,18 +249,22 @@ def test_similar_by_hand() -> None:
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        (lambda r: r.recommend(k=-1), ConfigError, "k=-1: expected 1 or more"),
-        (lambda r: r.recommend(k=0), ConfigError, "k=0: expected 1 or more"),
-        (lambda r: r.recommend(k=6), ConfigError, "k is 6, but the catalogue has only 5 items"),
+        (lambda r: r.recommend(EVERYONE, k=-1), ConfigError, "k=-1: expected 1 or more"),
+        (lambda r: r.recommend(EVERYONE, k=0), ConfigError, "k=0: expected 1 or more"),
+        (lambda r: r.recommend(EVERYONE, k=6), ConfigError, "k is 6, but the catalogue has only 5 items"),
         (lambda r: r.recommend("zoe", k=1), UnknownIdError, "unknown user: 'zoe'. Known ones look like 'ann'"),
         (lambda r: r.recommend(["zoe", "yan"], k=1), UnknownIdError, "unknown user: 'zoe', 'yan'"),
-        (lambda r: r.recommend(k=1, allow=[99]), UnknownIdError, "unknown item: 99"),
+        (lambda r: r.recommend(EVERYONE, k=1, allow=[99]), UnknownIdError, "unknown item: 99"),
         (lambda r: r.recommend("ann", histories={"x": [10]}), ConfigError, "users or histories, not both"),
         (lambda r: r.recommend(histories={"x": "10"}, k=1), DataError, "histories are lists of items"),
         (lambda r: r.recommend(histories=[10, 20], k=1), DataError, "histories are lists of items"),
         (lambda r: r.recommend(["ann", 3], k=1), DataError, "ids mix"),
-        (lambda r: r.recommend(k=1, unknown="skipp"), ConfigError, 'did you mean "skip"'),
-        (lambda r: r.recommend(k=1, as_of="2024-01-01"), DataError, "as_of needs times, and this Dataset has none"),
+        (lambda r: r.recommend(EVERYONE, k=1, unknown="skipp"), ConfigError, 'did you mean "skip"'),
+        (
+            lambda r: r.recommend(EVERYONE, k=1, as_of="2024-01-01"),
+            DataError,
+            "as_of needs times, and this Dataset has none",
+        ),
         (lambda r: r.recommend(histories=[[10]], as_of=3), ConfigError, "as_of cuts stored histories"),
         (lambda r: r.score("ann", [99]), UnknownIdError, "unknown item: 99"),
         (lambda r: r.similar(10), ConfigError, "has no item vectors"),
@@ -292,7 +297,7 @@ def test_scores_that_are_not_finite() -> None:
     broken[2, 3] = np.nan
     answers = Recommender(Table(broken), dataset(HISTORIES, 5, ["ann", "bob", "cat", "dan"]))
     assert len(answers.recommend("ann", k=1)) == 1
-    for ask in (lambda: answers.recommend(k=1), lambda: answers.score()):
+    for ask in (lambda: answers.recommend(EVERYONE, k=1), lambda: answers.score(EVERYONE)):
         with pytest.raises(EvaluationError, match="not finite"):
             ask()
 

@@ -55,7 +55,7 @@ def test_files_that_are_written(saved: Path) -> None:
 def test_round_trip(saved: Path) -> None:
     loaded = segue.load(saved)
     assert loaded.metadata == {"note": "for a test", "figures": {"hr@10": 0.5}}
-    assert_frame_equal(loaded.score(), markov().score(), check_exact=True)
+    assert_frame_equal(loaded.score(segue.EVERYONE), markov().score(segue.EVERYONE), check_exact=True)
     assert not loaded.model.training
 
 
@@ -75,7 +75,7 @@ def test_a_model_saved_before_some_settings_existed_gives_the_same_answers(
     monkeypatch.setattr(kind, "from_dict", classmethod(lambda cls, given: from_dict(cls, {**changed, **given})))
     loaded = segue.load(tmp_path / "old")
     assert loaded.model.config == whole.model.config
-    assert_frame_equal(loaded.score(), whole.score(), check_exact=True)
+    assert_frame_equal(loaded.score(segue.EVERYONE), whole.score(segue.EVERYONE), check_exact=True)
 
 
 def test_a_run_folder_is_opened_too(tmp_path: Path) -> None:
@@ -85,18 +85,18 @@ def test_a_run_folder_is_opened_too(tmp_path: Path) -> None:
 
 def test_saved_again_over_the_old_one_while_it_is_open(saved: Path) -> None:
     loaded = segue.load(saved)
-    before = loaded.score()
+    before = loaded.score(segue.EVERYONE)
     loaded.metadata["note"] = "newer"
     loaded.save(saved)
     assert segue.load(saved).metadata["note"] == "newer"
-    assert_frame_equal(loaded.score(), before)
+    assert_frame_equal(loaded.score(segue.EVERYONE), before)
 
 
 def test_a_view_is_saved_with_its_visible_interactions(tmp_path: Path) -> None:
     whole = markov()
     view = Recommender(whole.model, whole.dataset.until(whole.dataset.ends - (whole.dataset.lengths > 0)))
     loaded = segue.load(view.save(tmp_path / "view"))
-    assert_frame_equal(loaded.recommend(k=3), view.recommend(k=3))
+    assert_frame_equal(loaded.recommend(segue.EVERYONE, k=3), view.recommend(segue.EVERYONE, k=3))
     assert loaded.dataset.n_interactions == whole.dataset.n_interactions - 20
 
 

@@ -66,7 +66,9 @@ def test_given_histories_with_times_are_answered_like_stored_ones(
     parts: tuple[Recommender, pl.DataFrame, pl.DataFrame],
 ) -> None:
     fitted, old, _ = parts
-    assert_frame_equal(fitted.recommend(histories=old, k=4), fitted.recommend(k=4), abs_tol=1e-5, check_dtypes=False)
+    assert_frame_equal(
+        fitted.recommend(histories=old, k=4), fitted.recommend(segue.EVERYONE, k=4), abs_tol=1e-5, check_dtypes=False
+    )
 
 
 def test_new_users_are_answered_from_their_events() -> None:
@@ -77,7 +79,7 @@ def test_new_users_are_answered_from_their_events() -> None:
     assert lists["model"].unique().to_list() == ["markov"]
     by_hand = fitted.recommend(histories={"new": ["i03", "i04"]}, k=3)
     assert lists.filter(user="new")["item"].to_list() == by_hand["item"].to_list()
-    assert "new" in live.recommend(k=1)["user"].to_list()
+    assert "new" in live.recommend(segue.EVERYONE, k=1)["user"].to_list()
     with pytest.raises(segue.SegueError, match="unknown user: 'new'"):
         fitted.recommend("new")
 
@@ -104,7 +106,7 @@ def test_unknown_items_of_events_are_left_out_with_a_warning() -> None:
 def test_events_are_exported_and_not_saved(tmp_path: Any) -> None:
     fitted = segue.fit(segue.Markov(), segue.prepare(log(), duplicates="keep"))
     live = fitted.with_events(pl.DataFrame({"user": ["new"], "item": ["i03"], "time": [1]}))
-    live.export(tmp_path / "lists.parquet", k=2)
+    live.export(tmp_path / "lists.parquet", segue.EVERYONE, k=2)
     assert "new" in pl.read_parquet(tmp_path / "lists.parquet")["user"].to_list()
     live.save(tmp_path / "saved")
     assert segue.load(tmp_path / "saved").recommend("u01", k=3).equals(fitted.recommend("u01", k=3))

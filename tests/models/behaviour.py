@@ -101,7 +101,7 @@ class Behaviour:
     # ---- known results ----------------------------------------------------------------------------------------------
 
     def test_the_known_item_comes_first(self, fitted: Fitted) -> None:
-        lists = fitted.recommender.recommend(k=1)
+        lists = fitted.recommender.recommend(segue.EVERYONE, k=1)
         assert len(lists) == N_USERS
         for user in ("user 000", "user 017", "user 089"):
             first = lists.filter(user=user)["item"].item()
@@ -116,7 +116,7 @@ class Behaviour:
     # ---- content of lists -------------------------------------------------------------------------------------------
 
     def test_lists_are_ranked(self, fitted: Fitted) -> None:
-        lists = fitted.recommender.recommend(k=4)
+        lists = fitted.recommender.recommend(segue.EVERYONE, k=4)
         assert lists.columns == ["user", "item", "score", "rank", "model"]
         assert lists["rank"].to_list() == [1, 2, 3, 4] * N_USERS
         assert lists.group_by("user").agg((pl.col("score").diff() <= 0).all())["score"].all()
@@ -124,10 +124,10 @@ class Behaviour:
 
     def test_seen_items_only_on_request(self, fitted: Fitted) -> None:
         seen = fitted.recommender.dataset.to_frame()
-        without = fitted.recommender.recommend(k=len(ITEMS))
+        without = fitted.recommender.recommend(segue.EVERYONE, k=len(ITEMS))
         assert not len(without.join(seen, on=["user", "item"]))
         assert len(without) == N_USERS * len(ITEMS) - len(seen)
-        everything = fitted.recommender.recommend(k=len(ITEMS), exclude_seen=False)
+        everything = fitted.recommender.recommend(segue.EVERYONE, k=len(ITEMS), exclude_seen=False)
         assert len(everything) == N_USERS * len(ITEMS)
         assert len(everything.join(seen, on=["user", "item"])) == len(seen)
 
@@ -178,8 +178,8 @@ class Behaviour:
     # ---- scores -----------------------------------------------------------------------------------------------------
 
     def test_scores_are_those_of_the_lists(self, fitted: Fitted) -> None:
-        lists = fitted.recommender.recommend(k=3)
-        scores = fitted.recommender.score(long=True)
+        lists = fitted.recommender.recommend(segue.EVERYONE, k=3)
+        scores = fitted.recommender.score(segue.EVERYONE, long=True)
         joined = lists.join(scores, on=["user", "item"], how="left", maintain_order="left")
         assert np.allclose(joined["score"], joined["score_right"], atol=1e-5)
         wide = fitted.recommender.score(["user 004", "user 002"], ["d", "a"])
@@ -226,17 +226,19 @@ class Behaviour:
     # ---- repeats ----------------------------------------------------------------------------------------------------
 
     def test_scores_are_reproducible(self, fitted: Fitted, again: Fitted) -> None:
-        first = fitted.recommender.score()
-        assert_frame_equal(first, fitted.recommender.score(), check_exact=True)
-        assert_frame_equal(first, again.recommender.score(), check_exact=True)
+        first = fitted.recommender.score(segue.EVERYONE)
+        assert_frame_equal(first, fitted.recommender.score(segue.EVERYONE), check_exact=True)
+        assert_frame_equal(first, again.recommender.score(segue.EVERYONE), check_exact=True)
 
     def test_saved_and_loaded(self, fitted: Fitted, tmp_path: Path) -> None:
         fitted.recommender.save(tmp_path / "saved")
         loaded = segue.load(tmp_path / "saved")
         assert loaded.model.config == fitted.config
         assert loaded.metadata == fitted.recommender.metadata
-        assert_frame_equal(loaded.score(), fitted.recommender.score(), check_exact=True)
-        assert_frame_equal(loaded.recommend(k=3), fitted.recommender.recommend(k=3), check_exact=True)
+        assert_frame_equal(loaded.score(segue.EVERYONE), fitted.recommender.score(segue.EVERYONE), check_exact=True)
+        assert_frame_equal(
+            loaded.recommend(segue.EVERYONE, k=3), fitted.recommender.recommend(segue.EVERYONE, k=3), check_exact=True
+        )
 
     def test_config_as_plain_data_and_back(self, fitted: Fitted) -> None:
         assert config_from_dict(fitted.config.to_dict()) == fitted.config

@@ -61,7 +61,7 @@ class RatingBehaviour(Behaviour):
     """Tests of rating models."""
 
     def test_expected_ratings_are_the_true_ones(self, fitted: FittedRatings) -> None:
-        frame = fitted.recommender.score(long=True)
+        frame = fitted.recommender.score(segue.EVERYONE, long=True)
         assert len(frame) == N_USERS * len(ITEMS)
         planted = [LEVELS[item] - strict(user) for user, item in frame.select("user", "item").iter_rows()]
         if fitted.config.name == "global-mean":
@@ -133,5 +133,7 @@ class RatingBehaviour(Behaviour):
         hidden[np.concatenate([np.arange(*pair) for pair in zip(train.starts, train.ends, strict=True)])] = False
         changed = replace(world, ratings=np.where(hidden, 1, world.ratings).astype(np.float32))
         other = fit(fitted.config, replace(leave_last_out(changed), validation=fitted.split.validation))
-        first, second = (recommender.score(long=True)["score"] for recommender in (fitted.recommender, other))
+        first, second = (
+            recommender.score(segue.EVERYONE, long=True)["score"] for recommender in (fitted.recommender, other)
+        )
         assert first.to_list() == pytest.approx(second.to_list(), abs=1e-5)

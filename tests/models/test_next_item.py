@@ -228,3 +228,31 @@ def test_users_are_swapped_with_their_probability_for_users_of_training() -> Non
     everyone = swapped(swap_user=1.0).users.numpy()
     assert np.abs(np.bincount((everyone - 1) // 500) - 500).max() < 5 * 500**0.5, "uniform, and never user 3001"
     assert torch.equal(batch.items, swapped().items) and torch.equal(batch.targets, swapped().targets)
+
+
+def test_an_input_and_its_target_are_swapped_by_one_draw() -> None:
+    """The authors' sampler, written as a loop from the newest position to the oldest, with the same draws."""
+    plain, batch = swapped(), swapped(swap_item=0.4, swap_target=0.4, swap_together=True)
+    generator = np.random.default_rng(0)
+    n = len(plain.positions)
+    coins, drawn = generator.random(n) < 0.4, generator.integers(1, N_ITEMS + 1, (2, n))
+    inputs, targets = plain.items.flatten()[plain.positions].tolist(), []
+    ends = np.cumsum(plain.lengths.numpy())
+    for end, length in zip(ends, plain.lengths.tolist(), strict=True):
+        row, following = [], plain.targets[end - 1].item()
+        for place in reversed(range(end - length, end)):
+            if coins[place]:
+                inputs[place], following = drawn[0, place], drawn[1, place]
+            row.append(following)
+            following = inputs[place]
+        targets += row[::-1]
+    assert batch.items.flatten()[batch.positions].tolist() == inputs
+    assert batch.targets.tolist() == targets
+    assert torch.equal(batch.users, plain.users)
+
+
+def test_one_draw_needs_one_probability() -> None:
+    with pytest.raises(ConfigError, match=r"swap_target=0\.2 and swap_item=0\.1 differ, but swap_together"):
+        SSEPT(swap_target=0.2, swap_together=True)
+    published = SSEPT.as_published()
+    assert published.swap_together and published.scaled_user

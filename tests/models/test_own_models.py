@@ -97,7 +97,7 @@ def test_your_own_model_is_trained_saved_and_loaded(tmp_path: Path) -> None:
     assert settings["name"] == "last-item" and settings["class"] == "tests.models.own_model:LastItem"
     loaded = segue.load(tmp_path / "saved")
     assert loaded.model.config == LastItem()
-    assert_frame_equal(loaded.score(), fitted.score(), check_exact=True)
+    assert_frame_equal(loaded.score(segue.EVERYONE), fitted.score(segue.EVERYONE), check_exact=True)
 
 
 def test_the_settings_of_a_model_of_segue_have_no_class() -> None:

@@ -56,6 +56,11 @@ def sasrec(dtype: torch.dtype, **settings: Any) -> SASRecModel:
     return randomised(config.build(N_USERS, N_ITEMS), dtype)
 
 
+def scored_users(model: SSEPTModel, users: np.ndarray) -> np.ndarray:
+    """User vectors as they stand in the scores."""
+    return users * np.sqrt(users.shape[1]) if model.config.scaled_user else users
+
+
 def ssept(dtype: torch.dtype, **settings: Any) -> SSEPTModel:
     sizes = {"item_width": 8, "user_width": 4, "max_length": MAX_LENGTH, "dropout": 0.4}
     config = SSEPT(**{**sizes, "swap_user": 0.0, "swap_item": 0.0, "swap_target": 0.0, **settings})
@@ -125,7 +130,8 @@ def paper_scores(model: SASRecModel | SSEPTModel, hidden: np.ndarray, user_vecto
     """Scores (n, n_items + 1) of hidden states (n, width), each with its own user vector (n, user_width)."""
     table = arrays(model)["items.weight"]
     if isinstance(model, SSEPTModel):
-        joined = [np.concatenate([table, np.repeat(user[None], N_ITEMS + 1, axis=0)], axis=1) for user in user_vectors]
+        own = scored_users(model, user_vectors)
+        joined = [np.concatenate([table, np.repeat(user[None], N_ITEMS + 1, axis=0)], axis=1) for user in own]
         return np.stack([items @ state for items, state in zip(joined, hidden, strict=True)])
     if model.config.similarity == "dot":
         return paper.dot(hidden, table)
@@ -159,7 +165,7 @@ def test_sasrec_scores_are_the_papers(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
-@pytest.mark.parametrize("shape", SHAPES, ids=named)
+@pytest.mark.parametrize("shape", [*SHAPES, {"scaled_user": True, "heads": 2}], ids=named)
 def test_ssept_scores_are_the_papers(shape: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
     """Users 5 and 6 were not in training, so they get the mean vector of the others."""
     model = ssept(dtype, **shape)
@@ -171,10 +177,10 @@ def test_ssept_scores_are_the_papers(shape: dict[str, Any], dtype: torch.dtype, 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("loss", LOSSES, ids=named)
-@pytest.mark.parametrize("kind", ["dot", "cosine", "ssept"])
+@pytest.mark.parametrize("kind", ["dot", "cosine", "ssept", "ssept-scaled"])
 def test_the_summed_loss_is_the_papers(kind: str, loss: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
-    if kind == "ssept":
-        model: SASRecModel | SSEPTModel = ssept(dtype, **loss)
+    if kind.startswith("ssept"):
+        model: SASRecModel | SSEPTModel = ssept(dtype, scaled_user=kind == "ssept-scaled", **loss)
     else:
         model = sasrec(dtype, norm="paper", similarity=kind, temperature=0.3, **loss)
     batch = batch_of(model)
@@ -231,13 +237,22 @@ def test_the_gradients_of_ssept_are_the_papers(options: dict[str, Any]) -> None:
     gradients_are_the_papers(model, model(batch), lambda: paper_loss(model, batch))
 
 
-def test_l2_counts_the_vectors_that_a_batch_reads() -> None:
-    plain, penalised = sasrec(torch.float64), sasrec(torch.float64, embedding_l2=0.1)
-    batch = plain.examples(make_dataset(HISTORIES)).batch(np.array([0, 3]), np.random.default_rng(0))
+@pytest.mark.parametrize("loss", LOSSES, ids=named)
+@pytest.mark.parametrize("build", [sasrec, ssept])
+def test_l2_counts_the_vectors_that_a_batch_reads(build: Any, loss: dict[str, Any]) -> None:
+    """Inputs, targets and negatives each time they are read; a full softmax reads every item once; users once a row."""
+    plain, penalised = build(torch.float64, **loss), build(torch.float64, embedding_l2=0.1, **loss)
+    batch = batch_of(plain)
     table = arrays(plain)["items.weight"]
     read = [item for row in batch.items.tolist() for item in row if item]
-    expected = 0.1 * sum((table[item] ** 2).sum() for item in read)
-    close(penalised(batch) - plain(batch), expected, 1e-10)
+    if loss["loss"] == "softmax":
+        read += range(1, N_ITEMS + 1)
+    else:
+        read += batch.targets.tolist() + batch.negatives.flatten().tolist()
+    expected = sum((table[item] ** 2).sum() for item in read)
+    if build is ssept:
+        expected += sum((arrays(plain)["users.weight"][user] ** 2).sum() for user in batch.users.tolist())
+    close(penalised(batch) - plain(batch), 0.1 * expected, 1e-10)
 
 
 MODELS = [

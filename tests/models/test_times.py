@@ -168,7 +168,11 @@ def test_patterns_of_time_alone_are_learnt(recommender: segue.Recommender) -> No
 
 
 def test_a_fit_does_not_depend_on_the_unit(recommender: segue.Recommender) -> None:
-    assert_frame_equal(fitted(timed_pairs(10**9), time_bias=True).score(), recommender.score(), check_exact=True)
+    assert_frame_equal(
+        fitted(timed_pairs(10**9), time_bias=True).score(segue.EVERYONE),
+        recommender.score(segue.EVERYONE),
+        check_exact=True,
+    )
 
 
 def test_all_methods_of_the_recommender(recommender: segue.Recommender, tmp_path: Path) -> None:
@@ -183,7 +187,7 @@ def test_all_methods_of_the_recommender(recommender: segue.Recommender, tmp_path
     recommender.save(tmp_path / "kept")
     kept = segue.load(tmp_path / "kept")
     assert kept.model.encoder.gap.item() == recommender.model.encoder.gap.item() > 1
-    assert_frame_equal(kept.score(), recommender.score(), check_exact=True)
+    assert_frame_equal(kept.score(segue.EVERYONE), recommender.score(segue.EVERYONE), check_exact=True)
 
 
 def test_without_an_item_the_others_keep_their_times(recommender: segue.Recommender) -> None:
@@ -195,5 +199,5 @@ def test_without_an_item_the_others_keep_their_times(recommender: segue.Recommen
             torch.nn.init.normal_(parameter, std=2.0)
     less = segue.Recommender(whole.model, make_dataset([[2, 3]], [[1000, 1050]], catalogue=range(1, 17)))
     reasons = whole.explain([1], [9]).filter(pl.col("position") == 1)
-    expected = whole.score(items=9)["9"].item() - less.score(items=9)["9"].item()
+    expected = whole.score(segue.EVERYONE, items=9)["9"].item() - less.score(segue.EVERYONE, items=9)["9"].item()
     assert reasons["effect"].item() == pytest.approx(expected, abs=1e-5) and abs(expected) > 1e-4

@@ -40,6 +40,9 @@ class EvaluateOptions(Settings):
     epoch: Count | None = None
     """Evaluate the weights of this epoch instead of the best; --training.keep-every keeps them."""
 
+    data: PathText | None = None
+    """Evaluate on this other Dataset or log, split as the run's was. Ids are matched; unknown ones are counted."""
+
     out: PathText | None = None
     """Also write the evaluation, with the values per user, to this JSON file."""
 
@@ -65,14 +68,22 @@ def main(argv: Sequence[str]) -> int:
     from segue.inference.loading import load
 
     recommender = load(options.run, device=protocol.device, epoch=options.epoch)
-    holdout = questions(recommender, options.run, protocol.on)
-    evaluation = measure(recommender, holdout, protocol)
+    if options.data is None:
+        holdout, split = questions(recommender, options.run, protocol.on), None
+    else:
+        from segue.evaluation.other_data import split_for
+
+        parts = split_for(recommender, options.data)
+        holdout = parts.test if protocol.on == "test" else parts.validation
+        split = str(parts.spec["name"])
+    evaluation = measure(recommender, holdout, protocol, split)
     if options.out is not None:
         note(f"wrote {evaluation.save(options.out)}")
     if options.report is not None:
         note(f"wrote {_report(options, recommender, holdout, evaluation)}")
     if options.json:
-        write_json({"run": options.run, **evaluation.to_dict()})
+        data = {} if options.data is None else {"data": options.data}
+        write_json({"run": options.run, **data, **evaluation.to_dict()})
         return 0
     _show(evaluation, options.parts)
     if evaluation.ranking is not None:
@@ -117,12 +128,14 @@ def _report(options: EvaluateOptions, recommender: Recommender, holdout: Holdout
     from segue.evaluation.report.runs import report_runs
 
     assert options.report is not None
-    users = holdout.dataset.users.decode(holdout.users[:_EXAMPLES]).to_list()
+    # Examples are of the histories of the run.
+    shown = holdout.users[: _EXAMPLES if options.data is None else 0]
+    users = holdout.dataset.users.decode(shown).to_list()
     return report_runs(
         options.report,
         {evaluation.model: recommender},
         {evaluation.model: evaluation},
-        title=f"{options.run}: {evaluation.model}",
+        title=f"{options.run}: {evaluation.model}" + (f" on {options.data}" if options.data else ""),
         folders={evaluation.model: options.run},
-        examples=examples_of(recommender, users),
+        examples=examples_of(recommender, users) if users else (),
     )

@@ -45,6 +45,9 @@ class Protocol(Settings):
     """Of ratings: rank a user's items by their most probable level, as the published code of ARERec does, instead of by
     the expected rating."""
 
+    published_gains: bool = False
+    """Of ratings: compute own_ndcg as the published code of ARERec does."""
+
     users: Count | None = None
     """Evaluate only this many users, drawn from the seed; all when not given."""
 
@@ -82,8 +85,8 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
     return split.validation
 
 
-def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> Evaluation:
-    """The Evaluation of a Recommender by its task, with these options."""
+def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol, split: str | None = None) -> Evaluation:
+    """The Evaluation of a Recommender by its task, with these options; `split` names a split that is not the run's."""
     from segue.evaluation.tasks.task import EvaluationOptions
     from segue.evaluation.tasks.task import measure as measure_by_task
 
@@ -94,9 +97,10 @@ def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol) -> E
         exclude_seen=None if protocol.include_seen is None else not protocol.include_seen,
         users=protocol.users,
         seed=protocol.seed,
-        split=recommender.metadata["split"]["name"],
+        split=recommender.metadata["split"]["name"] if split is None else split,
         cutoff=protocol.cutoff,
         arg_max=protocol.arg_max,
+        published_gains=protocol.published_gains,
         ranking=protocol.ranking,
     )
     return measure_by_task(recommender, holdout, options)

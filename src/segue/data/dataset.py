@@ -45,7 +45,7 @@ FORMAT_VERSION = 2
 
 _DAY = 86_400_000_000
 """Microseconds of a day."""
-_MANIFEST = "dataset.json"
+MANIFEST = "dataset.json"
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
 
 
@@ -324,7 +324,7 @@ class Dataset:
                 "metadata": dict(self.metadata),
             }
             version = 1 if self.users.is_sorted and self.catalogue.is_sorted else 2
-            write_manifest(folder, _MANIFEST, "dataset", version, content)
+            write_manifest(folder, MANIFEST, "dataset", version, content)
         return Path(path)
 
     def compact(self) -> Dataset:
@@ -367,16 +367,16 @@ class Dataset:
     @classmethod
     def _open(cls, folder: Path, *, sums: bool, values: bool) -> Dataset:
         """Open a folder. `sums` compares checksums, `values` the values of the arrays."""
-        manifest = read_manifest(folder, _MANIFEST, "dataset", FORMAT_VERSION, verify=sums)
+        manifest = read_manifest(folder, MANIFEST, "dataset", FORMAT_VERSION, verify=sums)
         missing = [name for name in _FILES if name not in manifest["files"]]
         missing += [key for key in ("time_unit", "metadata") if key not in manifest]
         if missing:
-            raise StorageError(f"{folder / _MANIFEST} says nothing of {', '.join(missing)}: it was damaged or edited.")
-        check_manifest(manifest, folder / _MANIFEST)
+            raise StorageError(f"{folder / MANIFEST} says nothing of {', '.join(missing)}: it was damaged or edited.")
+        check_manifest(manifest, folder / MANIFEST)
         listed = {name: f"{name}.npy" in manifest["files"] for name in DTYPES}
         unlisted = [f"{name}.npy" for name in DTYPES if not listed[name] and (folder / f"{name}.npy").exists()]
         if unlisted:
-            raise StorageError(f"{folder / _MANIFEST} does not list {', '.join(unlisted)}: it was damaged or edited.")
+            raise StorageError(f"{folder / MANIFEST} does not list {', '.join(unlisted)}: it was damaged or edited.")
         arrays: dict[str, Any] = {
             name: map_array(folder / f"{name}.npy", dtypes) if listed[name] else None for name, dtypes in DTYPES.items()
         }

@@ -124,7 +124,7 @@ def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Event
     """
     # A frame without times is either in order or an error: no warning is needed.
     opened = frame if isinstance(frame, Log) else open_source(frame, quiet=True)
-    arrived = prepare(opened, duplicates="keep", **_session_options(dataset, frame))
+    arrived = prepare(opened, duplicates="keep", **session_options(dataset, frame))
     if need_times and dataset.times is not None and arrived.times is None:
         raise DataError(
             "the events have no times, and the Dataset has: add a column of times, such as 'timestamp', so that the "
@@ -134,7 +134,7 @@ def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Event
     items = codes[arrived.items].astype(np.int32)
     times = None
     if dataset.times is not None and arrived.times is not None:
-        times = _converted(arrived.times, arrived.time_unit or "s", dataset.time_unit or "s")
+        times = converted_times(arrived.times, arrived.time_unit or "s", dataset.time_unit or "s")
     sessions = None
     if dataset.session_offsets is not None:
         sessions = arrived.offsets[1:] if arrived.session_offsets is None else arrived.session_offsets
@@ -143,7 +143,7 @@ def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Event
     return Events(arrived.users.ids, items, arrived.offsets[1:], times, sessions, unknown).select(items > 0)
 
 
-def _session_options(dataset: Dataset, frame: Any) -> dict[str, Any]:
+def session_options(dataset: Dataset, frame: Any) -> dict[str, Any]:
     """Options of `prepare` that divide events into sessions by the rule of the Dataset."""
     rule = dict(dataset.metadata.get("options") or {}).get("sessions")
     names = [str(name).lower() for name in getattr(frame, "column_names", getattr(frame, "columns", []))]
@@ -155,7 +155,7 @@ def _session_options(dataset: Dataset, frame: Any) -> dict[str, Any]:
     return {"day": {"sessions": "day"}, "gap": {"session_gap": rule.get("gap", 0) / second}}.get(rule["kind"], {})
 
 
-def _converted(times: npt.NDArray[np.int64], unit: str, wanted: str) -> npt.NDArray[np.int64]:
+def converted_times(times: npt.NDArray[np.int64], unit: str, wanted: str) -> npt.NDArray[np.int64]:
     """Times in the unit `wanted`, rounded down."""
     old, new = UNITS_PER_SECOND[unit], UNITS_PER_SECOND[wanted]
     return np.asarray(times * (new // old) if new >= old else times // (old // new), dtype=np.int64)

@@ -88,6 +88,7 @@ class Questions:
     def protocol(self, targets: Histories, exclude_seen: bool) -> dict[str, Any]:
         """Setting of the evaluation, as plain data; `targets` are distinct within a row."""
         protocol = protocol_of(self.holdout, targets, exclude_seen, self.candidates, self.users_seed)
+        protocol |= on_other_data(self.holdout)
         return {**protocol, **look_back_of(self.scorer.model)}
 
 
@@ -132,6 +133,13 @@ def look_back_of(model: Model) -> dict[str, Any]:
     return {} if look_back is None else {"look_back": look_back}
 
 
+def on_other_data(holdout: Holdout) -> dict[str, Any]:
+    """Setting of an evaluation on another log, for the protocol: targets of users that the model does not know."""
+    if holdout.fitted_users is None:
+        return {}
+    return {"on_unknown_users": int(holdout.n_targets[holdout.histories().users == 0].sum())}
+
+
 USUAL_LENGTH = 10
 """Length of the lists when none is given."""
 
@@ -174,6 +182,9 @@ def _check(scorer: Scorer, holdout: Holdout) -> None:
 def require_same_ids(model: Model, holdout: Holdout, users: bool) -> None:
     """Raise an EvaluationError if the model was fitted with other items than the Holdout's, or with other users."""
     others = [name for name in model.other_vocabularies(holdout.dataset) if name == "items" or users]
+    fitted = holdout.fitted_users
+    if "users" in others and fitted is not None and model.vocabularies is not None:
+        others = [name for name in others if name == "items" or fitted.fingerprint != model.vocabularies.users]
     if others:
         raise EvaluationError(
             f"the model was fitted with other {' and '.join(others)} than those of the Holdout's Dataset, even if "

@@ -52,8 +52,8 @@ class Recommender:
 
     `segue.fit` and `segue.load` make it. All methods take users in one of two ways:
 
-    - `users`: one raw id or several, as a list, an array or a column of any library; `segue.EVERYONE`, or no users at
-      all, means all users of the Dataset;
+    - `users`: one raw id or several, as a list, an array or a column of any library; `segue.EVERYONE` means all users
+      of the Dataset;
     - `histories`: histories of other users, as `{id: [item, …]}` or `[[item, …], …]` (users are then numbered from 0),
       oldest item first; or a frame with `user, item[, time][, session]`.
 
@@ -63,8 +63,8 @@ class Recommender:
     that it names. A repeated item counts once. Unknown users with a basket are answered from the basket.
 
     An id must be written as in the Dataset: "2" is the user 2, but "+2" and "002" are unknown. Missing ids (None, NaN)
-    are left out with a warning. An explicit `None` or `{}` for users or histories is an error, so that an empty request
-    does not ask for everyone.
+    are left out with a warning. A request that names nobody (no users, `None` or `{}`) is an error, so that an empty
+    request does not ask for everyone.
 
     Users with neither history nor basket are answered by popularity, and the column `model` says so. A model of
     ratings answers them too, with its averages, so that all its scores are expected ratings. It gives an
@@ -493,8 +493,8 @@ class Recommender:
     def without(self, holdout: Holdout) -> Recommender:
         """The same Recommender with histories that end before the targets of a Holdout, as in an evaluation.
 
-        `recommender.without(split.test).recommend()` gives the lists that `segue.evaluate` measures. Users without
-        targets keep their histories.
+        `recommender.without(split.test).recommend(segue.EVERYONE)` gives the lists that `segue.evaluate` measures.
+        Users without targets keep their histories.
 
         Parameters
         ----------

@@ -154,6 +154,23 @@ class NextItemLoss:
         inputs, others = torch.split(table(codes), [n_inputs, len(codes) - n_inputs])
         return inputs.view(*batch.items.shape, -1), others
 
+    def squares(self, inputs: Tensor, scored: Tensor, table: Tensor, batch: NextItemBatch) -> Tensor:
+        """Summed squares (a scalar) of the item vectors that the batch reads, each as often as it is read.
+
+        They are the inputs, targets and negatives; with the full softmax the inputs and, once, all items.
+
+        Parameters
+        ----------
+        inputs, scored
+            Results of `look_up`.
+        table
+            (n_items + 1, width) vectors of all items.
+        batch
+            The batch.
+        """
+        read = table[1:] if self.name == "softmax" else scored
+        return inputs.flatten(0, 1).index_select(0, batch.positions).square().sum() + read.square().sum()
+
 
 class NextItemExamples:
     """Windows of the histories of users with at least two visible interactions, with the next items as targets.

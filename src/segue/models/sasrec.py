@@ -101,7 +101,7 @@ class SASRec(ModelConfig):
     inner_width: Count | None = None
     """Width inside the feed-forward layers; that of the hidden states when not given."""
     embedding_l2: Penalty = 0.0
-    """L2 penalty on the item vectors that a batch reads."""
+    """L2 penalty on the item vectors that a batch reads: inputs, targets and negatives."""
 
     def check(self) -> None:
         """Raise a ConfigError if the heads do not divide the width, or the temperature cannot be learnt."""
@@ -199,9 +199,7 @@ class SASRecModel(TrainableModel):
         hidden = states.flatten(0, 1).index_select(0, batch.positions)
         loss = self.loss(hidden, scored, self.items.weight, batch)
         if self.config.embedding_l2:
-            loss = (
-                loss + self.config.embedding_l2 * inputs.flatten(0, 1).index_select(0, batch.positions).square().sum()
-            )
+            loss = loss + self.config.embedding_l2 * self.loss.squares(inputs, scored, self.items.weight, batch)
         return loss
 
     def hidden_states(self, vectors: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
+from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
     FORMERLY,
@@ -36,7 +37,7 @@ from segue.models.similarity import Similarity
 from segue.models.users import UserVectors
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
-from segue.settings import Count, Negatives, Probability, Share, ShareBelowOne
+from segue.settings import Count, Negatives, Penalty, Probability, Share, ShareBelowOne
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class SSEPT(ModelConfig):
     """SSE: probability that training swaps an input item's id for a random one."""
     swap_target: Probability = 0.1
     """SSE: probability that training swaps a target item's id for a random one."""
+    swap_together: bool = False
+    """SSE: swap an input item and its target by one draw, with the probability swap_item, as the authors' code does."""
     random_window: Probability = 0.0
     """SSE-PT++: probability that training reads a random stretch of a long history instead of its newest part."""
     loss: LossName = "bce"
@@ -93,15 +96,29 @@ class SSEPT(ModelConfig):
     """Activation of the feed-forward layers: relu, gelu or swiglu."""
     inner_width: Count | None = None
     """Width inside the feed-forward layers; that of the hidden states when not given."""
+    scaled_user: bool = False
+    """Scale the user vector by the root of its width in the scores too, as the authors' code does."""
+    embedding_l2: Penalty = 0.0
+    """L2 penalty on the vectors that a batch reads: inputs, targets, negatives and users."""
 
     def check(self) -> None:
-        """Raise a ConfigError if the heads do not divide the sum of the widths."""
+        """Raise a ConfigError if the heads do not divide the sum of the widths, or two swaps exclude each other."""
         check_heads(self.item_width + self.user_width, self.heads)
+        if self.swap_together and self.swap_target != self.swap_item:
+            raise ConfigError(
+                f"swap_target={self.swap_target} and swap_item={self.swap_item} differ, but swap_together swaps an "
+                "input and its target by one draw: give both the same probability."
+            )
 
     @classmethod
     def as_published(cls, item_width: int = 50, user_width: int = 50, max_length: int = 50) -> Self:
-        """Return the settings of the paper, with the swaps published for MovieLens 1M."""
-        return cls(item_width=item_width, user_width=user_width, max_length=max_length)
+        """Return the settings of the paper, with the swaps published for MovieLens 1M.
+
+        The scores and the swaps are those of the authors' code (`scaled_user`, `swap_together`).
+        """
+        return cls(
+            item_width=item_width, user_width=user_width, max_length=max_length, scaled_user=True, swap_together=True
+        )
 
     def build(self, n_users: int, n_items: int) -> SSEPTModel:
         """Return a new module with random weights."""
@@ -111,7 +128,8 @@ class SSEPT(ModelConfig):
 class SSEPTModel(TrainableModel):
     """Module of `SSEPT`.
 
-    x = [E[items]·√item_width ; U[user]·√user_width] + P; the encoder of SASRec; score(i) = ⟨h, [E[i] ; U[user]]⟩.
+    x = [E[items]·√item_width ; U[user]·√user_width] + P; the encoder of SASRec; score(i) = ⟨h, [E[i] ; U[user]]⟩. With
+    `scaled_user`, U[user]·√user_width stands in the score too.
     Users who were not in training get the mean vector of those who were.
     """
 
@@ -169,8 +187,12 @@ class SSEPTModel(TrainableModel):
         ages = batch.ages if self.config.time_bias else None
         hidden = self.hidden_states(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.positions)
         item_part, user_part = torch.split(hidden, [self.config.item_width, self.config.user_width], dim=-1)
-        offset = (user_part * users.repeat_interleave(batch.lengths, dim=0)).sum(-1)
-        return self.loss(item_part, scored, self.items.weight, batch, offset)
+        offset = (user_part * self._scored_users(users).repeat_interleave(batch.lengths, dim=0)).sum(-1)
+        loss = self.loss(item_part, scored, self.items.weight, batch, offset)
+        if self.config.embedding_l2:
+            squares = self.loss.squares(inputs, scored, self.items.weight, batch) + users.square().sum()
+            loss = loss + self.config.embedding_l2 * squares
+        return loss
 
     def hidden_states(self, vectors: Tensor, users: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
         """Hidden states (b, length, both widths).
@@ -197,7 +219,11 @@ class SSEPTModel(TrainableModel):
         users = self.users.of(inputs.users)
         newest = self.encoder.newest(*self._newest_arguments(inputs, users))
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
-        return torch.cat([item_part, (user_part * users).sum(-1, keepdim=True)], dim=-1)
+        return torch.cat([item_part, (user_part * self._scored_users(users)).sum(-1, keepdim=True)], dim=-1)
+
+    def _scored_users(self, users: Tensor) -> Tensor:
+        """User vectors (n, user_width) as they stand in the scores."""
+        return users * math.sqrt(self.config.user_width) if self.config.scaled_user else users
 
     def attention(self, histories: Histories) -> Attention:
         """Attention of the newest item of each history, over its history and itself."""
@@ -230,12 +256,33 @@ class SwappedExamples(NextItemExamples):
     def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
         """Return the windows at `index`, with users, inputs and targets swapped with their probabilities."""
         batch = super().batch(index, generator)
+        if self.config.swap_together:
+            return self._swapped_together(batch, generator)
         items = batch.items.flatten()
         real = _swap(items[batch.positions], self.config.swap_item, self.catalogue, generator)
         return batch._replace(
             users=_swap(batch.users, self.config.swap_user, self.users, generator),
             items=items.index_copy(0, batch.positions, real).view_as(batch.items),
             targets=_swap(batch.targets, self.config.swap_target, self.catalogue, generator),
+        )
+
+    def _swapped_together(self, batch: NextItemBatch, generator: np.random.Generator) -> NextItemBatch:
+        """Swap as the authors' code does.
+
+        One draw per position swaps the input and its target, for two items. An input that was swapped is also the
+        target of the position before it, unless that was swapped itself.
+        """
+        items, n = batch.items.flatten(), len(batch.positions)
+        swapped = torch.from_numpy(generator.random(n) < self.config.swap_item)
+        drawn = torch.from_numpy(self.catalogue[generator.integers(0, len(self.catalogue), (2, n))])
+        inputs = torch.where(swapped, drawn[0], items[batch.positions])
+        newest = torch.zeros(n, dtype=torch.bool)
+        newest[batch.lengths.cumsum(0) - 1] = True
+        targets = torch.where(newest, batch.targets, inputs.roll(-1))
+        return batch._replace(
+            users=_swap(batch.users, self.config.swap_user, self.users, generator),
+            items=items.index_copy(0, batch.positions, inputs).view_as(batch.items),
+            targets=torch.where(swapped, drawn[1], targets),
         )
 
 

@@ -28,15 +28,65 @@ def plain(truth: Sequence[float], predicted: Sequence[float], k: int, cutoff: fl
     return hits / len(liked) if liked else math.nan, gained / ideal if ideal else math.nan
 
 
-def of_one_user(truth: Sequence[float], predicted: Sequence[float], k: int, cutoff: float = 3) -> tuple[float, float]:
+def published_ndcg(truth: Sequence[float], predicted: Sequence[float], k: int) -> float:
+    """NDCG of one user as the published code computes it, ties in the order of rows."""
+    ideal = sorted(range(len(truth)), key=lambda row: -truth[row])[:k]
+    listed = sorted(range(len(truth)), key=lambda row: -predicted[row])[:k]
+    ratings = [truth[row] for row in ideal]
+    gains = [ratings[listed.index(row)] if row in listed else 0 for row in ideal]
+    ranks = [1 + sum(other > rating for other in ratings) for rating in ratings]  # ties share the lowest rank
+    gained, best = (
+        sum((2**gain - 1) / math.log2(rank + 1) for gain, rank in zip(values, ranks, strict=True))
+        for values in (gains, ratings)
+    )
+    return gained / best if best else math.nan
+
+
+def of_one_user(
+    truth: Sequence[float], predicted: Sequence[float], k: int, cutoff: float = 3, published: bool = False
+) -> tuple[float, float]:
     rows = np.zeros(len(truth), dtype=np.int64)
-    found = own_metrics(rows, 1, np.array(truth, dtype=float), np.array(predicted, dtype=float), [k], cutoff)
+    found = own_metrics(rows, 1, np.array(truth, dtype=float), np.array(predicted, dtype=float), [k], cutoff, published)
     return float(found[f"own_hr@{k}"][0]), float(found[f"own_ndcg@{k}"][0])
 
 
 @given(st.permutations(list(range(8))), st.permutations([0, 0.5, 1, 2, 2.5, 3, 4, 5]), st.integers(1, 8))
 def test_without_ties_it_is_the_published_way(predicted: list[int], truth: list[float], k: int) -> None:
     assert of_one_user(truth, predicted, k) == pytest.approx(plain(truth, predicted, k, 3), nan_ok=True)
+
+
+def test_the_published_gains_of_an_example() -> None:
+    """Ideal items rated 5, 4, 4 (ranks 1, 2, 2); the list holds the second at place 1 and the first at place 3."""
+    truth, predicted = [5, 4, 4, 1], [2, 4, 1, 3]
+    gained = (2**4 - 1) / math.log2(2) + (2**5 - 1) / math.log2(3) + 0
+    best = (2**5 - 1) / math.log2(2) + 2 * (2**4 - 1) / math.log2(3)
+    hr, ndcg = of_one_user(truth, predicted, 3, published=True)
+    assert hr == pytest.approx(2 / 3)
+    assert ndcg == pytest.approx(gained / best)
+
+
+@given(st.permutations(list(range(8))), st.lists(st.sampled_from([0, 0.5, 1, 3, 4, 5]), min_size=8, max_size=8))
+def test_published_gains_whatever_the_ratings(predicted: list[int], truth: list[float]) -> None:
+    """The whole list, so that ties among the true ratings matter for ranks alone."""
+    expected = published_ndcg(truth, predicted, 8)
+    hr, ndcg = of_one_user(truth, predicted, 8, published=True)
+    assert ndcg == pytest.approx(expected, nan_ok=True)
+    assert hr == pytest.approx(of_one_user(truth, predicted, 8)[0], nan_ok=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 4))
+def test_published_gains_with_ties_are_means_over_all_orders(data: st.DataObject, k: int) -> None:
+    n = data.draw(st.integers(k, 4))
+    truth = data.draw(st.lists(st.sampled_from([0, 1, 2, 4]), min_size=n, max_size=n))
+    predicted = data.draw(st.lists(st.sampled_from([1, 2, 3]), min_size=n, max_size=n))
+    gains = []
+    for true_order in itertools.permutations(range(n)):
+        for order in itertools.permutations(range(n)):
+            rows = list(true_order)  # another order of the rows breaks the ties among true ratings
+            guessed = [predicted[row] + order[row] / 100 for row in rows]
+            gains.append(published_ndcg([truth[row] for row in rows], guessed, k))
+    assert of_one_user(truth, predicted, k, published=True)[1] == pytest.approx(np.mean(gains), nan_ok=True)
 
 
 @settings(max_examples=60, deadline=None)
@@ -63,14 +113,17 @@ def test_ties_count_what_they_are_worth_in_all_orders(data: st.DataObject, k: in
 @given(st.integers(0, 2**32 - 1))
 def test_each_user_by_themselves_in_any_order_of_rows(seed: int) -> None:
     generator = np.random.default_rng(seed)
+    published = bool(seed % 2)
     rows = np.sort(generator.integers(0, 6, 40))
     truth, predicted = generator.integers(1, 6, 40).astype(float), generator.integers(0, 4, 40).astype(float)
-    found = own_metrics(rows, 7, truth, predicted, [3, 5], 3.5)
+    found = own_metrics(rows, 7, truth, predicted, [3, 5], 3.5, published)
     order = generator.permutation(40)
-    again = own_metrics(rows[order], 7, truth[order], predicted[order], [3, 5], 3.5)
+    again = own_metrics(rows[order], 7, truth[order], predicted[order], [3, 5], 3.5, published)
     for k, user in itertools.product((3, 5), range(7)):
         mine = rows == user
-        alone = of_one_user(truth[mine], predicted[mine], k, 3.5) if mine.sum() >= k else (math.nan, math.nan)
+        alone = (
+            of_one_user(truth[mine], predicted[mine], k, 3.5, published) if mine.sum() >= k else (math.nan, math.nan)
+        )
         for tables in (found, again):
             both = tables[f"own_hr@{k}"][user], tables[f"own_ndcg@{k}"][user]
             assert both == pytest.approx(alone, nan_ok=True)

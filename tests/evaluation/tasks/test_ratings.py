@@ -157,6 +157,14 @@ def test_the_likeliest_level_may_rank() -> None:
         evaluate_ratings(fitted(probable=False), SPLIT.test, arg_max=True)
 
 
+def test_the_gains_may_be_the_published_ones() -> None:
+    usual, published = (evaluate_ratings(fitted(), SPLIT.test, k=3, published_gains=flag) for flag in (False, True))
+    assert usual["own_hr@3"] == published["own_hr@3"]
+    assert usual["own_ndcg@3"] != published["own_ndcg@3"]
+    assert "gains as published" in published.remarks and "gains" not in usual.remarks
+    assert "published_gains" not in usual.protocol
+
+
 def test_what_is_liked_begins_at_the_middle_of_the_scale() -> None:
     assert evaluate_ratings(fitted(), SPLIT.test).protocol["cutoff"] == 3
     doubled = leave_last_n(replace(DATA, ratings=DATA.ratings * 2), 4)  # type: ignore[operator]
@@ -263,6 +271,7 @@ def test_only_the_same_questions_are_compared() -> None:
     for other in (
         evaluate_ratings(fitted(), SPLIT.test, cutoff=4),
         evaluate_ratings(fitted(), SPLIT.test, arg_max=True),
+        evaluate_ratings(fitted(), SPLIT.test, published_gains=True),
         evaluate_ratings(fitted(), SPLIT.validation),
     ):
         with pytest.raises(EvaluationError, match="cannot be compared"):

@@ -282,8 +282,7 @@ def test_a_wrong_request_is_an_error_of_segue_or_an_answer(method: str, argument
 
 
 def test_everyone_by_name() -> None:
-    assert_frame_equal(answers().recommend(segue.EVERYONE, k=2), answers().recommend(k=2))
-    assert_frame_equal(answers().recommend([1, 2, 3, 4], k=2), answers().recommend(k=2))
+    assert_frame_equal(answers().recommend([1, 2, 3, 4], k=2), answers().recommend(segue.EVERYONE, k=2))
     assert answers().score(segue.EVERYONE, 10)["user"].to_list() == [1, 2, 3, 4]
     assert answers().complete(segue.EVERYONE, 1)["user"].to_list() == [1, 2, 3, 4]
     assert markov().explain(segue.EVERYONE, 10)["user"].n_unique() == 23
@@ -291,12 +290,12 @@ def test_everyone_by_name() -> None:
     assert pickle.loads(pickle.dumps(segue.EVERYONE)) is copy.deepcopy(segue.EVERYONE) is segue.EVERYONE
 
 
-@pytest.mark.parametrize("request_", [{"users": None}, {"users": {}}, {"histories": None}, {"histories": {}}])
+@pytest.mark.parametrize("request_", [{}, {"users": None}, {"users": {}}, {"histories": None}, {"histories": {}}])
 def test_an_empty_request_does_not_ask_for_everyone(request_: dict[str, Any], tmp_path: Path) -> None:
     for ask in (answers().recommend, answers().score, answers().complete, answers().explain, answers().attention):
         with pytest.raises(ConfigError, match=r"segue\.EVERYONE"):
             ask(**request_)
-    if "users" in request_:
+    if "histories" not in request_:
         with pytest.raises(ConfigError, match=r"segue\.EVERYONE"):
             answers().export(tmp_path / "lists.csv", **request_, k=1)
 
@@ -321,8 +320,8 @@ def test_users_are_no_mapping_and_everyone_has_no_other_histories() -> None:
 
 
 def test_deny_by_user() -> None:
-    free = answers().recommend(k=5)
-    limited = answers().recommend(k=5, deny={1: [50], 4: [10, 20]})
+    free = answers().recommend(segue.EVERYONE, k=5)
+    limited = answers().recommend(segue.EVERYONE, k=5, deny={1: [50], 4: [10, 20]})
     assert set(free.filter(user=1)["item"]) - set(limited.filter(user=1)["item"]) == {50}
     assert set(free.filter(user=4)["item"]) - set(limited.filter(user=4)["item"]) == {10, 20}
     for user in (2, 3):
@@ -331,14 +330,14 @@ def test_deny_by_user() -> None:
 
 
 def test_allow_by_user() -> None:
-    limited = answers().recommend(k=5, allow={1: [50, 30], 2: [], 4: [50]})
+    limited = answers().recommend(segue.EVERYONE, k=5, allow={1: [50, 30], 2: [], 4: [50]})
     assert limited.group_by("user").agg(pl.col("item").sort()).sort("user").rows()[:1] == [(1, [30, 50])]
     assert limited.filter(user=2).is_empty()
     assert limited.filter(user=4)["item"].to_list() == [50]
     assert_frame_equal(limited.filter(user=3), answers().recommend(3, k=5))
-    both = answers().recommend(k=5, allow={1: [50, 30]}, deny={1: [30]})
+    both = answers().recommend(segue.EVERYONE, k=5, allow={1: [50, 30]}, deny={1: [30]})
     assert both.filter(user=1)["item"].to_list() == [50]
-    shared = answers().recommend(k=5, allow=[30, 50], deny={1: [30], 4: [50]})
+    shared = answers().recommend(segue.EVERYONE, k=5, allow=[30, 50], deny={1: [30], 4: [50]})
     assert shared.filter(user=1)["item"].to_list() == [50] and shared.filter(user=4)["item"].to_list() == [30]
 
 
@@ -378,7 +377,7 @@ def test_lists_by_user_are_those_of_each_user_alone(data: st.DataObject) -> None
     def own(rule: Any, user: Any) -> Any:
         return rule.get(user) if isinstance(rule, dict) else rule
 
-    whole = recommender.recommend(k=4, allow=allow, deny=deny, exclude_seen=exclude_seen)
+    whole = recommender.recommend(segue.EVERYONE, k=4, allow=allow, deny=deny, exclude_seen=exclude_seen)
     for user in everyone[:8]:
         alone = recommender.recommend(
             user, k=4, allow=own(allow, user), deny=own(deny, user), exclude_seen=exclude_seen
@@ -392,8 +391,8 @@ def test_an_export_with_lists_by_user_is_the_same_and_resumes_with_the_same_ones
     from segue.inference import export
 
     rule = {3: [10, 20, 30], 20: [40]}
-    path = markov().export(tmp_path / "out.parquet", k=4, chunk=7, deny=rule)
-    expected = markov().recommend(k=4, deny=rule)
+    path = markov().export(tmp_path / "out.parquet", segue.EVERYONE, k=4, chunk=7, deny=rule)
+    expected = markov().recommend(segue.EVERYONE, k=4, deny=rule)
     assert_frame_equal(pl.read_parquet(path), expected, check_exact=True)
     requested = markov()._resolve(segue.EVERYONE, None, None, None, "skip", None, rule)[0]
     other = markov()._resolve(segue.EVERYONE, None, None, None, "skip", None, {3: [10, 20]})[0]

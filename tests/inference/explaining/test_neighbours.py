@@ -21,6 +21,7 @@ from segue.data.splits.by_user import leave_last_out
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.report.examples import examples_of
 from segue.evaluation.tasks.next_items import evaluate
+from segue.inference.asking.everyone import EVERYONE
 from segue.inference.asking.ids import UnknownIdWarning, UnratedItemWarning
 from segue.inference.explaining import neighbours
 from segue.inference.recommender import Recommender
@@ -179,7 +180,7 @@ def test_items_without_ratings_are_named(answers: Recommender, tmp_path: Path) -
         lambda: answers.score("ann", ["tea", "milk"]),
         lambda: answers.recommend("ann", k=4),
         lambda: answers.complete("ann", 4),
-        lambda: answers.export(tmp_path / "lists.csv", k=4, chunk=1),
+        lambda: answers.export(tmp_path / "lists.csv", EVERYONE, k=4, chunk=1),
     ]
     for ask in questions:
         with pytest.warns(UnratedItemWarning, match=message) as caught:

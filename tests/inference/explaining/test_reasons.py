@@ -28,7 +28,7 @@ def recommender(n_users: int = 40, longest: int = 9, max_history: int | None = 5
 
 def test_effects_of_a_sum_are_its_terms() -> None:
     answers = recommender()
-    lists = answers.recommend(k=3)
+    lists = answers.recommend(segue.EVERYONE, k=3)
     reasons = answers.explain(lists["user"], lists["item"])
     left, right = (VECTORS[(reasons[name] // 10).to_numpy()] for name in ("because", "item"))
     assert np.allclose(reasons["effect"], (left * right).sum(1), atol=1e-4)
@@ -75,7 +75,7 @@ def test_the_only_item_is_compared_with_popular_ones() -> None:
 
 def test_portions_do_not_change_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = recommender()
-    lists = answers.recommend(k=2).sample(fraction=1.0, shuffle=True, seed=1)
+    lists = answers.recommend(segue.EVERYONE, k=2).sample(fraction=1.0, shuffle=True, seed=1)
     whole = answers.explain(lists["user"], lists["item"])
     monkeypatch.setattr(left_out, "_MAX_ITEMS", 200)
     parts = answers.explain(lists["user"], lists["item"])

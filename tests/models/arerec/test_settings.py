@@ -115,11 +115,13 @@ def test_tenths_keep_their_levels() -> None:
     """Test levels such as 0.1, which binary floating point cannot represent exactly."""
     data = rated(lambda ratings: ratings / 10)
     given = fitted(data, levels=(0.1, 0.2, 0.3, 0.4, 0.5))
-    assert fitted(data).score(long=True)["score"].to_list() == pytest.approx(given.score(long=True)["score"].to_list())
+    assert fitted(data).score(segue.EVERYONE, long=True)["score"].to_list() == pytest.approx(
+        given.score(segue.EVERYONE, long=True)["score"].to_list()
+    )
 
 
 def test_more_levels_than_were_seen() -> None:
-    scores = fitted(world(), levels=tuple(float(level) for level in range(8))).score(long=True)["score"]
+    scores = fitted(world(), levels=tuple(float(level) for level in range(8))).score(segue.EVERYONE, long=True)["score"]
     assert scores.is_between(0, 7).all()
 
 
@@ -129,7 +131,7 @@ def test_saved_and_loaded(tmp_path: Path, form: dict[str, Any], look_back: str) 
     recommender = fitted(random_rows(world()), look_back=look_back, **form)
     recommender.save(tmp_path / "saved")
     loaded = segue.load(tmp_path / "saved")
-    assert loaded.score(long=True).equals(recommender.score(long=True))
+    assert loaded.score(segue.EVERYONE, long=True).equals(recommender.score(segue.EVERYONE, long=True))
     assert loaded.explain(3, [10, 20]).equals(recommender.explain(3, [10, 20]))
     assert loaded.model.config == recommender.model.config
 

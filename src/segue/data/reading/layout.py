@@ -270,6 +270,16 @@ class FileFormat(Layout, ABC):
         """A file as a Part; the arguments are those of `scan`."""
         return Part(name, self.scan(path, name, scratch, columns, number), path)
 
+    def check_ids(self, path: Path, name: str, columns: Sequence[str]) -> None:
+        """Raise a ColumnError for ids that polars would read without the digits that they have lost, if it would."""
+
+    def without_broken(self, path: Path, scratch: Scratch) -> tuple[Path, int]:
+        """A copy of the file without the lines that cannot be read at all, and their number.
+
+        The file itself if it has none, or if the format tells line by line.
+        """
+        return path, 0
+
     def problem_of(self, line: str) -> str | None:
         """Description of a line that cannot be read at all; None if it can."""
         return None

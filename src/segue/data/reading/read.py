@@ -220,18 +220,19 @@ _TEXTS = {"format": "the name of a format", "separator": "text", "quote": "a cha
 
 @dataclass(frozen=True)
 class Opened:
-    """A source whose first rows have been read, and nothing else."""
+    """A source whose first rows have been read, and nothing else; `lost` broken lines are left out already."""
 
     table: Table
     columns: dict[str, str]
     time_unit: str | None
     drop: bool
+    lost: int = 0
 
     def check(self) -> Log:
         """The Log, after a pass over all rows."""
         table, rows, bad = check(self.table, drop=self.drop)
         chosen = table.raw.filter(table.usable) if bad else table.raw
-        return self._log(chosen.select(**table.values), rows, bad)
+        return self._log(chosen.select(**table.values), rows, bad + self.lost)
 
     def unchecked(self) -> Log:
         """The Log, to be checked while it is read: its column `SUSPECT` must be false in every row.
@@ -241,7 +242,7 @@ class Opened:
         frame = self.table.raw.select(**self.table.values, **{SUSPECT: self.table.suspect})
         first = self.table.layout.first.encode()
         size = sum(part.path.stat().st_size for part in self.table.parts if part.path is not None)
-        return self._log(frame, size // (len(first) + 1) if first else 0, 0)
+        return self._log(frame, size // (len(first) + 1) if first else 0, self.lost)
 
     def _log(self, frame: pl.LazyFrame, rows: int, dropped: int) -> Log:
         table = self.table
@@ -251,9 +252,9 @@ class Opened:
 def open_source(source: Any, options: ReadOptions | None = None, *, quiet: bool = False) -> Opened:
     """Open a source without the pass over all rows; errors are those of `read`, and so are warnings unless `quiet`."""
     options = options or ReadOptions()
-    scratch, given = Scratch(), options.columns
+    scratch, given, lost = Scratch(), options.columns, 0
     if isinstance(source, str | Path):
-        parts, layout, roles = _open_files(Path(source), options, scratch)
+        parts, layout, roles, lost = _open_files(Path(source), options, scratch)
         stated = layout.stated_types(Path(parts[0].name))
     else:
         files_only = [name for name in ("format", "separator", "header", "quote") if getattr(options, name) is not None]
@@ -272,12 +273,13 @@ def open_source(source: Any, options: ReadOptions | None = None, *, quiet: bool 
         )
     table = Table(name, parts, layout, {}, sample, scratch)
     readings, unit = _readings(table, roles, options.time_unit, stated)
-    return Opened(replace(table, readings=readings), roles, unit, options.bad_rows == "drop")
+    return Opened(replace(table, readings=readings), roles, unit, options.bad_rows == "drop", lost)
 
 
 def _open_files(
     source: Path, options: ReadOptions, scratch: Scratch
-) -> tuple[tuple[Part, ...], Layout, dict[str, str]]:
+) -> tuple[tuple[Part, ...], Layout, dict[str, str], int]:
+    """The files, their layout, the roles of their columns, and the number of lines left out because they are broken."""
     given = options.columns
     requested = [choice for choice in given.values() if isinstance(choice, str)]
     names = find_files(source)
@@ -287,15 +289,23 @@ def _open_files(
         heads.append(Head(path, str(file), options.separator, options.header, requested, options.quote))
     layout, heads = _detected(heads, options.format)
     first = heads[0]
+    drop = options.bad_rows == "drop"
+    paths = [layout.without_broken(head.path, scratch) if drop else (head.path, 0) for head in heads]
 
     @cache
     def sample() -> pl.DataFrame:
-        return sample_of((layout.part(first.path, first.name, scratch),), _SAMPLED, layout)
+        return sample_of((layout.part(paths[0][0], first.name, scratch),), _SAMPLED, layout)
 
     roles = layout.roles(given, first.name, sample)
     columns = tuple(dict.fromkeys(roles.values()))
-    parts = [layout.part(head.path, head.name, scratch, columns, number) for number, head in enumerate(heads)]
-    return tuple(parts), layout, roles
+    ids = [roles[role] for role in ("user", "item", "session") if role in roles]
+    for head, (path, _) in zip(heads, paths, strict=True):
+        layout.check_ids(path, head.name, ids)
+    parts = [
+        layout.part(path, head.name, scratch, columns, number)
+        for number, (head, (path, _)) in enumerate(zip(heads, paths, strict=True))
+    ]
+    return tuple(parts), layout, roles, sum(broken for _, broken in paths)
 
 
 def _plain_file(file: Path, scratch: Scratch) -> Path:

@@ -6,6 +6,7 @@ Every expression is null for a value that cannot be used, so that one count of n
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import polars as pl
@@ -29,6 +30,9 @@ _TOP_OF_SECONDS = 10**11  # the year 5138; in milliseconds, 1973
 _OF_OUR_TIME = 631_152_000.0  # seconds: 1990
 _EARLIEST = 10**8  # seconds: 1973. If most times are of our time, a smaller one has another scale.
 _LATEST = 4_102_444_800.0  # seconds: 2100
+_TICKS = (621_355_968_000_000_000.0, 662_380_416_000_000_000.0)  # .NET: 100 ns since the year 1, from 1970 to 2100
+_EXCEL_DAYS = (25_569.0, 73_051.0)  # days since 1900, from 1970 to 2100
+_DATE_NAME = re.compile(r"date|day|dt$|time", re.IGNORECASE)
 _PER_UNIT = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 _DAY = r"^\d{4}-\d{2}-\d{2}"
 _SLASHED = r"^\d{4}/\d{2}/\d{2}"
@@ -302,6 +306,7 @@ def moments(sample: pl.Series) -> pl.Series | None:
 def _check_moments(sample: pl.Series, reading: Reading, unit: str) -> None:
     """Raise a ColumnError if most of the times lie outside of 1970 to 2100: they are something else."""
     given = sample.drop_nulls()
+    _check_other_epochs(given)
     if reading.is_count:
         return
     microseconds = given.to_frame().select(reading.value.cast(pl.Float64) * _PER_UNIT[unit]).to_series()
@@ -314,6 +319,28 @@ def _check_moments(sample: pl.Series, reading: Reading, unit: str) -> None:
             f'most times of the column "{sample.name}" lie before 1970 or after 2100, such as '
             f"{given.filter(~inside)[0]!r} (read in {unit}): {way_out}name another column with time=, or leave the "
             f"times out with time=False."
+        )
+
+
+def _check_other_epochs(given: pl.Series) -> None:
+    """Raise a ColumnError for numbers that are most likely .NET ticks or the day numbers of Excel."""
+    style = time_style(given)
+    if style not in ("integer", "float") or not len(given):
+        return
+    values = given.cast(pl.Float64, strict=False)
+    if int(values.is_between(*_TICKS).sum()) * 2 > len(given):
+        raise ColumnError(
+            f'the column "{given.name}" holds numbers such as {given[0]!r}, which look like .NET ticks (100 ns since '
+            "the year 1). Turn them into seconds: (ticks - 621355968000000000) / 10000000. If they are nanoseconds of "
+            "1990, give time_unit='ns'; time=False leaves them out."
+        )
+    days = values.is_between(*_EXCEL_DAYS, closed="left")
+    fractions = style == "float" and bool((values != values.floor()).any())
+    if bool(days.fill_null(True).all()) and days.any() and (fractions or _DATE_NAME.search(given.name)):
+        raise ColumnError(
+            f'the column "{given.name}" holds numbers such as {given[0]!r}, which look like day numbers of Excel. Turn '
+            "them into seconds: (days - 25569) * 86400. If they are counts, give time_unit='s'; time=False leaves them "
+            "out."
         )
 
 

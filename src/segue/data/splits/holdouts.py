@@ -11,6 +11,7 @@ from segue.arguments import check_fields, checked
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
+from segue.data.vocabulary import Vocabulary
 from segue.display import pairs_as_html
 from segue.errors import DataError
 from segue.settings import Count, Seed
@@ -34,6 +35,9 @@ class Holdout:
         "validation" or "test".
     known
         True if the model has seen these users in training; False for users held out entirely.
+    fitted_users
+        Vocabulary of the users that the model was fitted with, if the Dataset is another log with new users behind
+        them (`segue.split_for`). None if the Dataset is that of the model.
     """
 
     dataset: Dataset
@@ -42,6 +46,7 @@ class Holdout:
     target_ends: Int64
     name: str
     known: bool = True
+    fitted_users: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -78,6 +83,8 @@ class Holdout:
         times = self.dataset.times
         starts = self.dataset.starts[self.users]
         users = self.users if self.known else np.zeros_like(self.users)
+        if self.fitted_users is not None:
+            users = np.where(users <= len(self.fitted_users), users, 0)
         return Histories(
             users,
             self.dataset.items,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from segue.data.ragged import Int64
+from segue.data.ragged import Int64, offsets_of
 from segue.evaluation.metrics import Floats, summed
 
 _BINS = 10
@@ -57,7 +57,13 @@ class RankRanges(NamedTuple):
 
 
 def own_metrics(
-    rows: Int64, users: int, truth: Floats, predicted: Floats, ks: Sequence[int], cutoff: float
+    rows: Int64,
+    users: int,
+    truth: Floats,
+    predicted: Floats,
+    ks: Sequence[int],
+    cutoff: float,
+    published_gains: bool = False,
 ) -> dict[str, Floats]:
     """HR and NDCG among the items that each user rated, per user (Padungkiatwattana et al. 2022, "ARERec").
 
@@ -66,7 +72,9 @@ def own_metrics(
 
     - **own_hr**: the share of the items in T with a rating of `cutoff` or more that are in P;
     - **own_ndcg**: sum over P of (2^rating - 1) / log₂(1 + r), with the true rating and the predicted rank r from 1,
-      over the same sum in the order of the true ratings.
+      over the same sum in the order of the true ratings. With `published_gains`, as the published code computes it: the
+      sum is over T. An item at place p of P has the gain of the p-th highest true rating, and 0 if it is not in P. Its
+      r is the rank of its own true rating, and tied ratings share the lowest rank.
 
     Tied predictions, and tied true ratings at the border of T, stand in random order, independently. The figures are
     expectations over these orders.
@@ -83,6 +91,8 @@ def own_metrics(
         Lengths of the lists.
     cutoff
         Lowest rating of a liked item.
+    published_gains
+        Compute the NDCG as the published code does.
 
     Returns
     -------
@@ -99,8 +109,13 @@ def own_metrics(
     for k in ks:
         hits = summed(rows, np.where(liked, true.within(k) * guessed.within(k), 0.0), users)
         metrics["own_hr"][k] = _ratio(hits, np.where(counts >= k, np.minimum(n_liked, k), 0.0))
-        ideal = np.where(counts >= k, summed(rows, gains * true.discount(k), users), 0.0)
-        metrics["own_ndcg"][k] = _ratio(summed(rows, gains * guessed.discount(k), users), ideal)
+        if published_gains:
+            weights = true.within(k) / np.log2(true.first + 2)
+            predicted_gains, ideal_gains = weights * _gains_at(rows, users, gains, guessed, k), weights * gains
+        else:
+            predicted_gains, ideal_gains = gains * guessed.discount(k), gains * true.discount(k)
+        ideal = np.where(counts >= k, summed(rows, ideal_gains, users), 0.0)
+        metrics["own_ndcg"][k] = _ratio(summed(rows, predicted_gains, users), ideal)
     return {f"{name}@{k}": values for name, by_k in metrics.items() for k, values in by_k.items()}
 
 
@@ -166,6 +181,19 @@ def _gains(rows: Int64, users: int, truth: Floats) -> Floats:
     top = np.zeros(users)
     np.maximum.at(top, rows, ratings)
     return np.asarray(np.exp2(ratings - top[rows]) - np.exp2(-top[rows]), dtype=np.float64)
+
+
+def _gains_at(rows: Int64, users: int, gains: Floats, ranks: RankRanges, k: int) -> Floats:
+    """Expected gain (n,) of the p-th best item of the user, for a question at rank p of `ranks`; 0 behind k."""
+    order = np.lexsort((-gains, rows))
+    shift = offsets_of(np.bincount(rows, minlength=users))[:-1]
+    within = np.arange(len(rows)) - shift[rows[order]] < k
+    begins = shift[rows] + ranks.first
+    new = np.zeros(len(rows), dtype=np.int64)
+    new[begins] = 1
+    group = np.cumsum(new) - 1  # ranks that tied questions share
+    sums = np.bincount(group, weights=np.where(within, gains[order], 0.0))
+    return np.asarray(sums[group[begins]] / (ranks.stop - ranks.first), dtype=np.float64)
 
 
 def _ratio(values: Floats, over: Floats) -> Floats:

@@ -72,10 +72,11 @@ class RatingQuestions:
             raise DataError("this Dataset has no ratings to compare predictions with: prepare it from a log with them.")
         if not len(sample):
             raise EvaluationError("the Holdout has no users: there is nothing to evaluate.")
-        if (model.n_items, model.n_users) != (data.n_items, data.n_users):
+        n_users = data.n_users if sample.fitted_users is None else len(sample.fitted_users)
+        if (model.n_items, model.n_users) != (data.n_items, n_users):
             raise EvaluationError(
                 f"the model knows {model.n_users:,} users and {model.n_items:,} items, and the Holdout's Dataset has "
-                f"{data.n_users:,} and {data.n_items:,}: the model was fitted on another Dataset."
+                f"{n_users:,} and {data.n_items:,}: the model was fitted on another Dataset."
             )
         require_same_ids(model, sample, users=True)
         targets = positions(sample.history_ends, sample.target_ends)

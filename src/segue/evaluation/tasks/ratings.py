@@ -67,14 +67,15 @@ class Ratings(Task):
         "A list as long as all that a user rated holds every hit."
     )
     ranking_note: ClassVar[str] = "Items are ranked by the rating expected. Equal scores count against the target."
-    settings: ClassVar[tuple[str, ...]] = ("cutoff", "arg_max")
+    settings: ClassVar[tuple[str, ...]] = ("cutoff", "arg_max", "published_gains")
     usual_metric: ClassVar[str] = "rmse"
     ranks: ClassVar[bool] = False
 
     def questions(self, protocol: Mapping[str, Any]) -> str:
         """Number of users and ratings, and the meaning of a liked item, in words."""
         size = f"{protocol['users']:,} users, {protocol['ratings']:,} ratings, liked from {protocol['cutoff']:g}"
-        return f"{size}, ranked by the likeliest level" if protocol["arg_max"] else size
+        ranked = ", ranked by the likeliest level" if protocol["arg_max"] else ""
+        return size + ranked + (", gains as published" if protocol.get("published_gains") else "")
 
     def candidates(self, protocol: Mapping[str, Any]) -> str:
         """Items that the own metrics rank, in words."""
@@ -144,6 +145,7 @@ class Ratings(Task):
             k=KS if options.k is None else options.k,
             cutoff=options.cutoff,
             arg_max=options.arg_max,
+            published_gains=options.published_gains,
             users=options.users,
             seed=options.seed,
         )
@@ -162,6 +164,7 @@ def evaluate_ratings(
     k: Count | Sequence[Count] = KS,
     cutoff: float | None = None,
     arg_max: bool = False,
+    published_gains: bool = False,
     users: Count | None = None,
     seed: Seed = 0,
     resamples: Resamples = 1_000,
@@ -190,6 +193,9 @@ def evaluate_ratings(
     arg_max
         Rank by the most probable level, as the published code does, instead of the expected rating. Nearly all items of
         a user tie then.
+    published_gains
+        Compute `own_ndcg` as the published code does. There an item at place p of the list has the gain of the p-th
+        highest true rating, and the discount of the rank of its own (see `rating_metrics.own_metrics`).
     users
         Number of users to evaluate, drawn from `seed`; all when None.
     seed
@@ -228,7 +234,7 @@ def evaluate_ratings(
     likeliest = predictions.likeliest if arg_max else None
     ranked = predictions.expected if likeliest is None else likeliest
     n_users = len(questions.holdout)
-    own = own_metrics(questions.rows, n_users, questions.ratings, ranked, ks, liked)
+    own = own_metrics(questions.rows, n_users, questions.ratings, ranked, ks, liked, published_gains)
     own = {name: values for name, values in own.items() if np.isfinite(values).any()}
     errors = _errors(questions, predictions)
     n_ratings = questions.holdout.n_targets.astype(np.float64)
@@ -246,7 +252,7 @@ def evaluate_ratings(
         intervals=_intervals(sums, n_ratings, own, resamples, seed) if resamples else {},
         per_user=_rows(questions, sums, own),
         parts=parts,
-        protocol=_protocol(model, questions, liked, arg_max, None if users is None else seed),
+        protocol=_protocol(model, questions, liked, arg_max, published_gains, None if users is None else seed),
     )
 
 
@@ -313,7 +319,12 @@ def _parts(
 
 
 def _protocol(
-    model: RatingModel, questions: RatingQuestions, cutoff: float, arg_max: bool, users_seed: int | None
+    model: RatingModel,
+    questions: RatingQuestions,
+    cutoff: float,
+    arg_max: bool,
+    published_gains: bool,
+    users_seed: int | None,
 ) -> dict[str, Any]:
     """Setting of the evaluation, as plain data."""
     holdout = questions.holdout
@@ -329,6 +340,7 @@ def _protocol(
         "scale": list(questions.scale),
         "cutoff": cutoff,
         "arg_max": arg_max,
+        **({"published_gains": True} if published_gains else {}),
         "ties": "random order, in expectation",
         "on_unrated_items": int(model.unrated().cpu().numpy()[questions.items].sum()),
         "on_unknown_users": int(holdout.n_targets[unknown].sum()),

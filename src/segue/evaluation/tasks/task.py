@@ -77,6 +77,9 @@ class EvaluationOptions:
     arg_max: bool = False
     """True to rank a user's items by their most probable level instead of the expected rating."""
 
+    published_gains: bool = False
+    """True to compute the NDCG among own ratings as the published code of ARERec does."""
+
     ranking: bool = False
     """True to measure the ranking of a rating model, too."""
 

@@ -34,6 +34,7 @@ UNSET: Final = Unset.UNSET
 """Default of `users` and `histories`. It differs from None, which a caller may pass by mistake."""
 
 _WAY_OUT = "give raw ids of users, or users=segue.EVERYONE for all of them."
+_OTHERS = "histories=… and basket=… answer other users."
 
 
 def given(users: Any, histories: Any, basket: Any) -> tuple[Any, Any]:
@@ -45,8 +46,8 @@ def given(users: Any, histories: Any, basket: Any) -> tuple[Any, Any]:
     Raises
     ------
     ConfigError
-        Users and histories are given at once; `users` is a mapping; `histories` is an empty mapping; or None is all
-        that was given.
+        Users and histories are given at once; `users` is a mapping; `histories` is an empty mapping; or nobody is
+        named: nothing was given, or None.
     """
     if isinstance(users, Mapping):
         if not users:
@@ -64,4 +65,5 @@ def given(users: Any, histories: Any, basket: Any) -> tuple[Any, Any]:
         for name, value in (("users", users), ("histories", histories)):
             if value is None:
                 raise ConfigError(f"{name}=None names no user: {_WAY_OUT}")
+        raise ConfigError(f"no users are named: {_WAY_OUT[:-1]}; {_OTHERS}")
     return users if has_users else None, histories if has_histories else None

@@ -13,7 +13,7 @@ from torch import Tensor
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
-from segue.errors import TrainingError
+from segue.errors import DataError, TrainingError
 
 
 class SparseRows(NamedTuple):
@@ -75,17 +75,24 @@ class SessionExamples:
         Training view of a Dataset with sessions.
     history_sessions
         Number of earlier sessions that make the history of a session; all if None.
+    history_time
+        Longest time from an item of the history to the start of the session, in the Dataset's unit; any if None.
 
     Raises
     ------
     DataError
-        The Dataset has no sessions.
+        The Dataset has no sessions, or `history_time` is given and it has no times.
     TrainingError
         No session is visible.
     """
 
-    def __init__(self, dataset: Dataset, history_sessions: int | None = None) -> None:
+    def __init__(self, dataset: Dataset, history_sessions: int | None = None, history_time: int | None = None) -> None:
         visible = dataset.compact()
+        if history_time is not None and visible.times is None:
+            raise DataError(
+                f"history_time={history_time} needs times, and this Dataset has none: prepare it from a log with a "
+                "column of times, or limit the history with history_sessions."
+            )
         sessions = visible.sessions
         if not len(sessions):
             raise TrainingError("no session is visible in the training part: there is nothing to learn.")
@@ -94,6 +101,9 @@ class SessionExamples:
         self.starts = history_starts(
             visible.starts[sessions.users], sessions.starts, visible.session_offsets, history_sessions
         )
+        if history_time is not None and visible.times is not None:
+            earliest = visible.times[sessions.starts] - history_time
+            self.starts = first_since(visible.times, self.starts, self.ends, earliest)
         self.items, self.offsets = _sets(visible.items, sessions.starts, sessions.ends)
         self.lengths: Int64 = np.diff(self.offsets)
         self.weights: Int64 = self.lengths
@@ -152,6 +162,27 @@ def history_starts(starts: Int64, ends: Int64, session_offsets: Int64 | None, hi
         return starts
     session = np.searchsorted(session_offsets, ends) - history_sessions
     return np.maximum(starts, session_offsets[np.maximum(session, 0)])
+
+
+def first_since(times: npt.NDArray[np.int64], starts: Int64, ends: Int64, earliest: Int64) -> Int64:
+    """First position (n,) of each history with a time of `earliest` or later; its end if there is none.
+
+    Parameters
+    ----------
+    times
+        (any,) times, ascending within a history.
+    starts, ends
+        (n,) starts and ends of the histories.
+    earliest
+        (n,) times.
+    """
+    low, high = starts.copy(), np.maximum(starts, ends)
+    while (searching := low < high).any():  # a binary search in all histories at once
+        middle = (low + high) // 2
+        late = searching & (times[np.minimum(middle, len(times) - 1)] >= earliest)
+        high = np.where(late, middle, high)
+        low = np.where(searching & ~late, middle + 1, low)
+    return low
 
 
 def history_rows(histories: Histories) -> SparseRows:

@@ -78,6 +78,8 @@ class PARSRec(ModelConfig):
     """Loss over the whole catalogue: softmax (categorical cross-entropy), bce or mse."""
     history_sessions: Size | None = None
     """Number of earlier sessions that make the history; all when not given."""
+    history_time: Count | None = None
+    """Longest time from the history's items to the session, in the data's unit of time; any when not given."""
 
     def check(self) -> None:
         """Raise a ConfigError if the heads do not divide the sum of the widths."""
@@ -141,7 +143,7 @@ class PARSRecModel(TrainableModel):
 
     def examples(self, dataset: Dataset) -> SessionExamples:
         """Return one unit per session."""
-        return SessionExamples(dataset, self.config.history_sessions)
+        return SessionExamples(dataset, self.config.history_sessions, self.config.history_time)
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Summed loss over all steps of the sessions of the batch."""
@@ -180,7 +182,7 @@ class PARSRecModel(TrainableModel):
 
     def inputs(self, histories: Histories) -> BasketInputs:
         """Return users, ordered baskets and earlier items, with the longest baskets first."""
-        return basket_inputs(histories, self.config.history_sessions)[0]
+        return basket_inputs(histories, self.config.history_sessions, self.config.history_time)[0]
 
     def encode(self, inputs: BasketInputs) -> Tensor:
         """Outputs (n, item_width) after each basket. The longest basket decides the number of steps."""
@@ -188,7 +190,7 @@ class PARSRecModel(TrainableModel):
 
     def attention(self, histories: Histories) -> Attention:
         """Attention over the items of each basket."""
-        inputs, positions = basket_inputs(histories, self.config.history_sessions)
+        inputs, positions = basket_inputs(histories, self.config.history_sessions, self.config.history_time)
         return Attention(self._run(inputs.to(self.device))[1], positions)
 
     def _run(self, inputs: BasketInputs) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import polars as pl
 from segue.data.reading.columns import Column, by_content, by_name, known_role
 from segue.data.reading.files import Scratch, with_line_ends
 from segue.data.reading.formats.batches import scan_batches
-from segue.data.reading.formats.quoting import QUOTE, WAY_OUT, Quoting, judged, lenient_rows, open_quote
+from segue.data.reading.formats.quoting import QUOTE, WAY_OUT, Quoting, escapes, judged, lenient_rows, open_quote
 from segue.data.reading.layout import (
     BROKEN,
     LINE,
@@ -330,7 +330,7 @@ class Csv(FileFormat):
         way_out = "leave such lines out with bad_rows='drop'" if self.by_line else WAY_OUT.partition(", or ")[2][:-1]
         return DataError(
             f"{name}, line {number} has {fields} fields, expected {len(self.fields)}: {quote(line)}.{more} "
-            f"Correct the file, or {way_out}."
+            f"Correct the file, or {way_out}.{escapes(line)}"
         )
 
 

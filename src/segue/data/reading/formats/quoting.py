@@ -212,7 +212,16 @@ def _continued(line: str, number: int, rest: Iterator[tuple[int, str]], name: st
 
 def open_quote(name: str, number: int, line: str) -> DataError:
     """The error for a quote that is opened and not closed."""
-    return DataError(f"{name}, line {number}: a quote mark is opened and not closed: {quote(line)}. {WAY_OUT}")
+    return DataError(
+        f"{name}, line {number}: a quote mark is opened and not closed: {quote(line)}. {WAY_OUT}{escapes(line)}"
+    )
+
+
+def escapes(line: str) -> str:
+    """A sentence on backslashes before quote marks, if the line has one; else empty."""
+    if '\\"' not in line:
+        return ""
+    return ' A backslash before a quote mark is no escape in this format: write the mark twice (sed \'s/\\\\"/""/g\').'
 
 
 @contextmanager

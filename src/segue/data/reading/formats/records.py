@@ -18,7 +18,7 @@ import polars as pl
 from segue.data.reading.columns import Column, by_name
 from segue.data.reading.files import Scratch, linked, without_mark
 from segue.data.reading.formats.batches import scan_batches
-from segue.data.reading.layout import ROW, FileFormat, Head, quote
+from segue.data.reading.layout import LINE, ROW, UNREADABLE, FileFormat, Head, quote
 from segue.data.reading.values import EXACT
 from segue.errors import ColumnError, DataError
 
@@ -112,6 +112,25 @@ class RecordLines(Records):
             raise DataError(f"{head.name}, line {head.blank_lines + 1}: {problem}.{_hint(head.lines)}")
         return cls.of(records, head.lines[0])
 
+    def without_broken(self, path: Path, scratch: Scratch) -> tuple[Path, int]:
+        """As in `FileFormat`: the lines that are records, and blank ones."""
+        copy, broken = scratch.path("whole.jsonl"), 0
+        with path.open("rb") as lines, copy.open("wb") as kept:
+            for line in lines:
+                if self._is_whole(line):
+                    kept.write(line)
+                else:
+                    broken += 1
+        return (copy, broken) if broken else (path, 0)
+
+    @classmethod
+    def _is_whole(cls, line: bytes) -> bool:
+        try:
+            text = line.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return False
+        return not text.strip() or cls.parse(text) is not None
+
     @classmethod
     def problem(cls, line: str) -> str:
         """Description of a line that is no record."""
@@ -161,6 +180,33 @@ class JsonLines(RecordLines):
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
+
+    def check_ids(self, path: Path, name: str, columns: Sequence[str]) -> None:
+        """Raise a ColumnError for an id that is a float of 2^53 or more: as text it looks like an integer."""
+        names = "|".join(re.escape(json.dumps(column)[1:-1]) for column in columns)
+        pattern = rf'"(?:{names})"\s*:\s*-?(?:[0-9]{{16,}}\.|[0-9]+(?:\.[0-9]+)?[eE])'
+        lines = pl.scan_lines(path, name=LINE, glob=False, row_index_name=ROW, row_index_offset=1)
+        try:
+            found = lines.filter(pl.col(LINE).str.contains(pattern)).collect(engine="streaming")
+        except UNREADABLE:  # `find_damage` says what is wrong
+            return
+        for number, line in found.iter_rows():
+            record = self.parse(line) or {}
+            for column in columns:
+                value = record.get(column)
+                if isinstance(value, float) and abs(value) >= EXACT:
+                    raise ColumnError(
+                        f'{name}, line {number}: the column "{column}" holds {value!r}, a float from 2^53 on, which '
+                        "has lost digits. Write such ids as integers or as text."
+                    )
+
+    def without_broken(self, path: Path, scratch: Scratch) -> tuple[Path, int]:
+        """As in `FileFormat`; a file that polars can read has no such lines."""
+        try:
+            self.scan(path, str(path), scratch).select(pl.all().is_null().sum()).collect(engine="streaming")
+        except UNREADABLE:
+            return super().without_broken(path, scratch)
+        return path, 0
 
     def scan(
         self, path: Path, name: str, scratch: Scratch, columns: tuple[str, ...] = (), number: int = 0
