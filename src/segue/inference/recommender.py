@@ -19,8 +19,14 @@ from segue.errors import ConfigError, StorageError
 from segue.inference.asking.as_of import AsOf, to_timestamp
 from segue.inference.asking.baskets import Basket
 from segue.inference.asking.everyone import UNSET, given
-from segue.inference.asking.ids import item_codes, warn_unknown, warn_unrated
-from segue.inference.asking.request import limit_items, resolve_pairs, resolve_repeated_users, resolve_users
+from segue.inference.asking.ids import item_codes, warn_cold, warn_unknown, warn_unrated
+from segue.inference.asking.request import (
+    limit_items,
+    resolve_pairs,
+    resolve_repeated_users,
+    resolve_users,
+    without_cold,
+)
 from segue.inference.asking.users import GivenHistories, RequestedUsers, Unknown
 from segue.inference.explaining.attention import attention_frame
 from segue.inference.explaining.effects import REFERENCES, Measure
@@ -33,7 +39,7 @@ from segue.inference.scoring.items import score_frame
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, make_rules, most_popular
 from segue.inference.scoring.similar import similar_frame, similarity_scorer
 from segue.inference.storage import save_recommender
-from segue.models.base import Model, Vocabularies
+from segue.models.base import Model
 from segue.models.popularity import popularity
 from segue.models.ratings import RatingModel
 from segue.progress import Bar
@@ -179,7 +185,9 @@ class Recommender:
             `as_of` is given without times, or histories or baskets are not lists.
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
-        rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None)
+        rules = make_rules(
+            self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None, cold=self.model.cold
+        )
         with Bar("users", len(requested)) as bar:
             codes, scores = best_lists(self.scorer, requested, rules, shares, bar.advance)
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
@@ -222,7 +230,7 @@ class Recommender:
             As in `recommend`; n is below 1.
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
-        rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
+        rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True, cold=self.model.cold)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
     @_checked
@@ -252,7 +260,8 @@ class Recommender:
         -------
         DataFrame
             Wide: the column user, then a column per item with its raw id as name. Long: columns user, item, score,
-            model.
+            model. The score is null for items of the item table that nobody had taken at the fit, and a
+            `ColdItemWarning` says so.
 
         Raises
         ------
@@ -288,6 +297,8 @@ class Recommender:
             None of the items is known.
         """
         codes = item_codes(self.dataset.catalogue, items)
+        if items is not None:
+            warn_cold(self.scorer, self.dataset.catalogue, codes, "are similar to none")
         with Bar("items", len(codes)) as bar:
             return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k, bar.advance)
 
@@ -345,6 +356,8 @@ class Recommender:
             (of the neighbour), attention (mean over heads; null without), agreement, decided (share of the model's
             regions in which this neighbour is the strongest) and effect. Items without neighbours have no rows.
 
+            Items of the item table that nobody had taken at the fit have no rows, with a `ColdItemWarning`.
+
         Raises
         ------
         ConfigError
@@ -364,7 +377,8 @@ class Recommender:
             warn_unrated(self.scorer, self.dataset.catalogue, codes)
             return self._dated(neighbour_frame(model, self.dataset, pairs, codes, top))
         pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
-        references = most_popular(shares, Rules(REFERENCES))
+        pairs, codes = without_cold(self.scorer, source.catalogue, pairs, codes)
+        references = most_popular(shares, Rules(REFERENCES, cold=self.model.cold))
         reasons = reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
         return self._dated(reasons)
 
@@ -445,7 +459,7 @@ class Recommender:
             `path` holds something that is no lists of segue, or another process is writing there.
         """
         target = Export(Path(path), chunk, overwrite)
-        rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny)
+        rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny, cold=self.model.cold)
         rules.check(self.scorer.n_items)
         requested, shares = self._resolve(users, UNSET, None, as_of, unknown, allow, deny)
         with Bar("users", len(requested)) as bar:
@@ -590,4 +604,4 @@ def bind(model: Model, dataset: Dataset) -> None:
             f"the model was fitted with other {' and '.join(others)} than those of this Dataset, although their "
             "number is the same: its answers would name wrong ids. Give the Dataset of the fit, or fit it again."
         )
-    model.vocabularies = Vocabularies.of(dataset)
+    model.meet(dataset)

@@ -38,11 +38,14 @@ class Rules:
         Leave out the items of the history. The items of the basket are always left out.
     allowed
         Mask (n_items + 1,) of the item codes that may be recommended; all if it is None.
+    cold
+        Codes of items that are in no list, because the model cannot score them (`Model.cold`).
     """
 
     k: int
     exclude_seen: bool = True
     allowed: npt.NDArray[np.bool_] | None = None
+    cold: Int64 | None = None
 
     def check(self, n_items: int) -> None:
         """Raise a ConfigError unless k is from 1 to the size of the catalogue."""
@@ -56,6 +59,7 @@ def make_rules(
     allow: Iterable[Any] | None,
     deny: Iterable[Any] | None,
     in_session: bool = False,
+    cold: Int64 | None = None,
 ) -> Rules:
     """Rules for all users, from arguments with raw ids. `exclude_seen` None leaves seen items out, except in a session.
 
@@ -67,7 +71,8 @@ def make_rules(
         None of the items of `allow` is known.
     """
     allow, deny = (None if isinstance(ids, Mapping) else ids for ids in (allow, deny))
-    return Rules(k, not in_session if exclude_seen is None else exclude_seen, allowed_items(catalogue, allow, deny))
+    seen_out = not in_session if exclude_seen is None else exclude_seen
+    return Rules(k, seen_out, allowed_items(catalogue, allow, deny), cold)
 
 
 def best_lists(
@@ -166,6 +171,8 @@ def _popular_of_limited(users: RequestedUsers, rules: Rules, shares: Scores) -> 
 def most_popular(shares: Scores, rules: Rules) -> Int64:
     """Codes (≤ k,) of the most popular allowed items; equal ones by code."""
     codes = np.arange(1, len(shares)) if rules.allowed is None else np.flatnonzero(rules.allowed[1:]) + 1
+    if rules.cold is not None and len(rules.cold):
+        codes = np.setdiff1d(codes, rules.cold, assume_unique=True)
     order = np.argsort(-shares[codes], kind="stable")
     return codes[order[: rules.k]]
 

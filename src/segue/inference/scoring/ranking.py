@@ -238,6 +238,8 @@ def _top_k_of_one(
         flat[0] = 0.0
         require_finite(scores)
         flat[0] = -np.inf
+        if scorer.cold is not None:
+            flat[scorer.cold.numpy()] = -np.inf
         if hidden is not None:
             flat[hidden.items[hidden.starts[0] : hidden.ends[0]]] = -np.inf
         if allowed is not None:
@@ -392,6 +394,8 @@ def _among_candidates(
     keys = table + stride * torch.arange(len(table), device=rows.device)[:, None]
     excluded = torch.isin(keys, hidden[0] * stride + hidden[1]) | (table == 0)
     excluded[:, width:] |= torch.isin(keys[:, width:], rows * stride + items)
+    if scorer.cold is not None:
+        excluded |= torch.isin(table, scorer.cold)
     scores = scores.masked_fill(excluded, -torch.inf)
     return scores[rows, columns], _count(scores[:, width:].contiguous(), rows, scores[rows, columns])
 
