@@ -266,6 +266,18 @@ class Dataset:
         """Titles (n_items,) of the items, in the order of the codes; None without titles."""
         return None if self.item_table is None else self.item_table.titles
 
+    def item_names(self, ids: pl.Series) -> pl.Series:
+        """Texts (n,) for readers of raw item ids: the title, with the id if others share it; the id without a title."""
+        texts = ids.cast(pl.String)
+        if self.titles is None:
+            return texts
+        codes = pl.Series(self.catalogue.encode(ids))
+        rows = codes.set(codes == 0, None) - 1
+        titles, shared = self.titles.gather(rows), self.titles.is_duplicated().gather(rows)
+        named = pl.DataFrame({"title": titles, "id": texts, "shared": shared})
+        both = pl.when("shared").then(pl.format("{} ({})", "title", "id")).otherwise("title")
+        return named.select(pl.coalesce(both, "id")).to_series()
+
     def to_frame(self) -> pl.DataFrame:
         """The visible interactions with raw ids: columns user, item and, if there are any, time, rating and session.
 
