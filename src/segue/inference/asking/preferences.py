@@ -58,6 +58,8 @@ class Preferences:
         """
         if where is None and not boost:
             return None
+        if where is not None and not isinstance(where, str):
+            raise ConfigError(f"where={where!r}: expected a condition as text, such as \"price < 20\".")
         key = json.dumps([where, _plain(boost)])
         if key not in self._offsets:
             offset = np.zeros(len(self.ids) + 1, dtype=np.float32)
@@ -139,7 +141,7 @@ def _plain(boost: Boost | None) -> Any:
     if boost is None:
         return None
     if not isinstance(boost, Mapping):
-        raise ConfigError('boost: expected numbers by column and value, as in {"category": {"tea": 0.5}}.')
+        raise ConfigError('boost: expected numbers by column and category, as in {"category": {"tea": 0.5}}.')
     return {
         str(column): {str(value): str(weight) for value, weight in weights.items()}
         if isinstance(weights, Mapping)
