@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -162,3 +164,13 @@ def test_a_saved_recommender_follows_them_alone(tmp_path: Path, recommender: Rec
     opened = segue.load(recommender.save(tmp_path / "saved"))
     options: dict[str, Any] = {"where": "price < 30", "show": ["title", "price"], "k": 5}
     assert opened.recommend(USERS, **options).equals(recommender.recommend(USERS, **options))
+
+
+def test_threads_share_compiled_rules_and_a_copy_can_be_sent_away(recommender: Recommender) -> None:
+    fresh = pickle.loads(pickle.dumps(recommender))
+    options: dict[str, Any] = {"where": "price < 30", "boost": {"category": {"c3": 1.0}}, "at_most": {"category": 2}}
+    expected = recommender.recommend(USERS, **options)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: fresh.recommend(USERS, **options), range(32)))
+    assert all(answer.equals(expected) for answer in answers)
+    pickle.loads(pickle.dumps(fresh))

@@ -99,7 +99,8 @@ class Reranking:
             if not alive.any() or place == k - 1:
                 break
             if similarity is not None:
-                np.maximum(similar, similarity(best), out=similar)
+                newest = similarity(best)
+                similar = np.maximum(similar, newest) if place else newest  # a cosine may be below 0
             for (numbers, limit), count in zip(limits, counts, strict=True):
                 taken = numbers[every, best]
                 shared = (numbers[:, :, :, None] == taken[:, None, None, :]).any(axis=3) & (numbers > 0)
