@@ -66,3 +66,43 @@ def ids_of(words: Sequence[str] | None, file: str | None) -> list[str] | None:
     if words:
         return list(words)
     return read_ids(file) if file else None
+
+
+def boosts(words: Sequence[str] | None) -> dict[str, dict[str, float]] | None:
+    """Numbers by column and category, from words such as category=tea:0.5.
+
+    Raises
+    ------
+    ConfigError
+        A word has another form.
+    """
+    if words is None:
+        return None
+    boost: dict[str, dict[str, float]] = {}
+    for word in words:
+        column, equals, rest = word.partition("=")
+        value, colon, number = rest.rpartition(":")
+        try:
+            boost.setdefault(column, {})[value] = float(number)
+        except ValueError:
+            equals = ""
+        if not (column and equals and colon):
+            raise ConfigError(f"--boost: expected COLUMN=CATEGORY:NUMBER, as in category=tea:0.5, found {word!r}.")
+    return boost
+
+
+def limits(words: Sequence[str] | None) -> dict[str, int] | None:
+    """Numbers of items by column, from words such as category=2.
+
+    Raises
+    ------
+    ConfigError
+        A word has another form.
+    """
+    if words is None:
+        return None
+    pairs = [word.rpartition("=") for word in words]
+    for column, _, number in pairs:
+        if not column or not (number.isascii() and number.isdigit()):
+            raise ConfigError(f"--at-most: expected COLUMN=NUMBER, as in category=2, found {column}={number}.")
+    return {column: int(number) for column, _, number in pairs}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from segue.cli.asking import ids_of, items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
-from segue.cli.output import write_frame
+from segue.cli.output import with_titles, write_frame
 from segue.settings import Count, PathText, Settings, Word
 
 _NOTES = """\
@@ -65,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
 
     from segue.inference.loading import load
 
-    steps = load(options.run, device=options.device).complete(
+    recommender = load(options.run, device=options.device)
+    steps = recommender.complete(
         options.user,
         options.n,
         histories=[list(options.history)] if options.history else None,
@@ -75,5 +76,5 @@ def main(argv: Sequence[str]) -> int:
         as_of=options.as_of,
         exclude_seen=not options.include_seen,
     )
-    write_frame(steps, options.json)
+    write_frame(steps if options.json else with_titles(steps, recommender.dataset), options.json)
     return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segue.cli.asking import items_of, require_one
 from segue.cli.options import POSITIONAL, OptionParser
-from segue.cli.output import note, write_frame, write_json
+from segue.cli.output import note, with_titles, write_frame, write_json
 from segue.cli.protocol import questions
 from segue.errors import ConfigError
 from segue.settings import Count, PathText, Settings, Word
@@ -111,12 +111,11 @@ def main(argv: Sequence[str]) -> int:
         return _map(options, recommender)
     if options.picture is not None:
         return _picture(options, recommender)
-    unit = recommender.dataset.time_unit
     if options.attention:
-        return _write(options, recommender.attention(**_asking(options)), unit)
+        return _write(options, recommender.attention(**_asking(options)), recommender.dataset)
     reasons = _reasons(options, recommender, options.item, options.measure or "score")
     caption = _OF_RATINGS if of_ratings else _OF_SCORES
-    return _write(options, reasons, unit, caption)
+    return _write(options, reasons, recommender.dataset, caption)
 
 
 def _check(options: ExplainOptions) -> None:
@@ -154,11 +153,11 @@ def _reasons(
     return recommender.explain(items=list(items), by=options.by, measure=measure, top=options.top, **_asking(options))
 
 
-def _write(options: ExplainOptions, frame: pl.DataFrame, time_unit: str | None, caption: str | None = None) -> int:
+def _write(options: ExplainOptions, frame: pl.DataFrame, dataset: Dataset, caption: str | None = None) -> int:
     if options.json:
         write_json(frame.to_dicts())
         return 0
-    write_frame(_dated(frame, time_unit), as_json=False)
+    write_frame(with_titles(_dated(frame, dataset.time_unit), dataset), as_json=False)
     if caption:
         note(caption)
     return 0
@@ -174,9 +173,20 @@ def _picture(options: ExplainOptions, recommender: Recommender) -> int:
     items = options.item or recommender.recommend(k=min(options.k, recommender.dataset.n_items), **asking)["item"]
     reasons = _reasons(options, recommender, items, options.measure or "log-probability")
     has_attention = type(recommender.model).attention is not Model.attention
-    draw_reasons(options.picture, reasons, recommender.attention(**asking) if has_attention else None)
+    attention = recommender.attention(**asking) if has_attention else None
+    dataset = recommender.dataset
+    draw_reasons(options.picture, _named(reasons, dataset), None if attention is None else _named(attention, dataset))
     note(f"wrote {options.picture}")
     return 0
+
+
+def _named(frame: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """The same frame with titles in place of the ids of items, if there are titles."""
+    if dataset.titles is None:
+        return frame
+    are_users = "kind" in frame.columns and bool((frame["kind"] == "neighbour").any())
+    columns = [name for name in ("item", "because") if name in frame.columns and not (are_users and name == "because")]
+    return frame.with_columns(dataset.item_names(frame[name]).alias(name) for name in columns)
 
 
 def _map(options: ExplainOptions, recommender: Recommender) -> int:

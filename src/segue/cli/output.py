@@ -17,6 +17,8 @@ from segue.cli.printable import json_safe, printable
 if TYPE_CHECKING:
     import polars as pl
 
+    from segue.data.dataset import Dataset
+
 _WIDE = 200
 """Width of the output if it is no terminal, so that tables in files and pipes are not folded."""
 
@@ -46,6 +48,29 @@ def write_frame(frame: pl.DataFrame, as_json: bool) -> None:
     ids = {"user", "item", "similar", "because"}
     rows = [[str(row[name]) if name in ids else row[name] for name in frame.columns] for row in frame.to_dicts()]
     write_table(frame.columns, rows)
+
+
+def with_titles(frame: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """The same frame with the title behind each column of items, if the Dataset has titles: for readers only."""
+    import polars as pl
+
+    titles = dataset.titles
+    if titles is None:
+        return frame
+    columns: list[pl.Series] = []
+    for column in frame:
+        columns.append(column)
+        if column.name in ("item", "similar") or (column.name == "because" and _are_items(frame)):
+            codes = pl.Series(dataset.catalogue.encode(column))
+            names = titles.gather(codes.set(codes == 0, None) - 1)
+            name = "title" if column.name == "item" else f"{column.name} (title)"
+            columns.append(names.alias(name))
+    return pl.DataFrame(columns)
+
+
+def _are_items(frame: pl.DataFrame) -> bool:
+    """Return whether the reasons of an explanation are items, not users."""
+    return "kind" not in frame.columns or not bool((frame["kind"] == "neighbour").any())
 
 
 def write_pairs(pairs: Mapping[str, object], title: str | None = None) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_table
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _NOTES = """\
   segue prepare ml-1m --out data/ml-1m
+  segue prepare log.csv --out data/shop --items products.csv --item-key sku --title title
   segue prepare 'logs/*.csv.gz' --out data/logs --user visitor --item sku --time date --min-rating 4
 
 Format, separator, header and columns are detected. If the file leaves one of them open, the error names the option to
@@ -125,6 +126,33 @@ class SessionOptions(Settings):
 
 
 @dataclass(frozen=True)
+class TableOptions(Settings):
+    """Tables of items and users."""
+
+    items: PathText | None = None
+    """Table of the items: CSV, RecBole's .item, Parquet or JSON. Its items that nobody has taken join the catalogue."""
+
+    item_key: Word | None = None
+    """Column of the table with the ids; found by its name when not given."""
+
+    title: Word | None = None
+    """Column of the table with the names that people read; found by its name when not given."""
+
+    item_kinds: tuple[str, ...] | None = None
+    """Kinds of columns, as in size=category: text, category, categories, number, moment, vector; found when not given.
+    """
+
+    table_items: Literal["all", "known"] = "all"
+    """Items of the table that join the catalogue: all, or only those with an interaction after the filters."""
+
+    users: PathText | None = None
+    """Table of the users. Users without interactions are left out."""
+
+    user_key: Word | None = None
+    """Column of the table of users with the ids."""
+
+
+@dataclass(frozen=True)
 class PublicOptions(Settings):
     """Public datasets."""
 
@@ -138,10 +166,12 @@ class PublicOptions(Settings):
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     parser = OptionParser("prepare", _NOTES)
-    for group in (PrepareOptions, ReadingOptions, FilterOptions, SessionOptions, PublicOptions):
+    for group in (PrepareOptions, ReadingOptions, FilterOptions, SessionOptions, TableOptions, PublicOptions):
         parser.add_options(group)
     parser.read(argv)
     options, chosen, sessions = parser.get(PrepareOptions), parser.get(FilterOptions), parser.get(SessionOptions)
+
+    tables = parser.get(TableOptions)
 
     from segue.data.preparing.prepare import prepare
 
@@ -162,6 +192,13 @@ def main(argv: Sequence[str]) -> int:
             duplicates=chosen.duplicates,
             sessions=sessions.sessions,
             session_gap=sessions.session_gap,
+            items=tables.items,
+            item_key=tables.item_key,
+            title=tables.title,
+            item_kinds=_kinds(tables.item_kinds),
+            table_items=tables.table_items,
+            users=tables.users,
+            user_key=tables.user_key,
             out=options.out,
             overwrite=options.overwrite,
             progress=progress,
@@ -209,6 +246,27 @@ def _column(word: str | None) -> str | int | Literal[False] | None:
     return int(word) if word.isdigit() else word
 
 
+def _kinds(words: Sequence[str] | None) -> dict[str, str] | None:
+    """Kinds by column, from words such as size=category."""
+    if words is None:
+        return None
+    for word in words:
+        if "=" not in word:
+            raise ConfigError(f"--item-kinds: expected COLUMN=KIND, as in size=category, found {word!r}.")
+    return {column: kind for column, _, kind in (word.rpartition("=") for word in words)}
+
+
+def _matches(role: str, table: Mapping[str, Any]) -> str:
+    """Sentence about the ids that a table shares with the log."""
+    known = table["matched"] + table["without_row"]
+    parts = [f"\n{table['matched']:,} of {known:,} {role}s have a row in {table['source']}"]
+    if table["cold"]:
+        parts.append(f"{table['cold']:,} more items of it, which nobody has taken, joined the catalogue")
+    if table["left_out"]:
+        parts.append(f"{table['left_out']:,} rows of other {role}s were left out")
+    return "; ".join(parts)
+
+
 def _refuse(group: ReadingOptions | PublicOptions, why: str) -> None:
     """Raise a ConfigError if any option of the group was given."""
     given = [one.name for one in fields(group) if getattr(group, one.name) != one.default]
@@ -223,6 +281,9 @@ def _report(dataset: Dataset, options: PrepareOptions) -> None:
         return
     steps = dataset.metadata["steps"]
     write_table(("step", "users", "items", "interactions"), [tuple(step.values()) for step in steps])
+    for role in ("item", "user"):
+        if f"{role}_table" in dataset.metadata:
+            note(_matches(role, dataset.metadata[f"{role}_table"]))
     if sessions is not None:
         note(f"\n{sessions:,} sessions")
     place = shlex.quote(options.out)

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from segue.cli.asking import ids_of, items_of, require_one
+from segue.cli.asking import boosts, ids_of, items_of, limits, require_one
 from segue.cli.options import POSITIONAL, OptionParser
-from segue.cli.output import note, write_frame
+from segue.cli.output import note, with_titles, write_frame
 from segue.cli.protocol import Part, questions
 from segue.errors import ConfigError
-from segue.settings import Count, PathText, Settings, Word
+from segue.settings import Count, PathText, Settings, Share, Word
 
 if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
@@ -21,6 +21,7 @@ _NOTES = """\
   segue recommend runs/first --all --k 20 --out recommendations.parquet
   segue recommend runs/first --history 50 172 181
   segue recommend runs/first --user 42 --basket 50 172
+  segue recommend runs/first --user 42 --where "price < 20" --boost category=tea:0.5 --at-most category=2
 
 With --out, a command that was stopped goes on from there when it is given again."""
 
@@ -64,6 +65,24 @@ class RecommendOptions(Settings):
 
     deny_file: PathText | None = None
     """File with raw ids of items that may not be recommended, one per line."""
+
+    where: str | None = None
+    """Condition on the item table, in SQL: "price < 20 AND category = 'tea'". Only items that fulfil it are ranked."""
+
+    boost: tuple[str, ...] | None = None
+    """Numbers to add to the scores of a category, as in category=tea:0.5."""
+
+    at_most: tuple[str, ...] | None = None
+    """Largest number of items in a list with the same category, as in category=2."""
+
+    diversity: Share = 0.0
+    """Weight of diversity in a list, from 0 (none) to 1; 0.3 is usual (maximal marginal relevance)."""
+
+    diversity_by: Word | None = None
+    """Column of categories or vectors for --diversity; the item vectors of the model when not given."""
+
+    show: tuple[str, ...] | None = None
+    """Columns of the item table to show; the titles when not given, and nothing in --json and --out."""
 
     on: Part | None = None
     """Answer as in the evaluation of this part of the split: from each user's history before the held-out items."""
@@ -121,7 +140,15 @@ def main(argv: Sequence[str]) -> int:
         deny=ids_of(None, options.deny_file),
         as_of=options.as_of,
         unknown=options.unknown,
+        where=options.where,
+        boost=boosts(options.boost),
+        at_most=limits(options.at_most),
+        diversity=options.diversity,
+        diversity_by=options.diversity_by,
+        show=options.show,
     )
+    if options.show is None and not options.json:
+        lists = with_titles(lists, recommender.dataset)
     write_frame(lists, options.json)
     return 0
 
@@ -138,6 +165,12 @@ def _export(recommender: Recommender, options: RecommendOptions, users: object) 
             deny=ids_of(None, options.deny_file),
             as_of=options.as_of,
             unknown=options.unknown,
+            where=options.where,
+            boost=boosts(options.boost),
+            at_most=limits(options.at_most),
+            diversity=options.diversity,
+            diversity_by=options.diversity_by,
+            show=options.show,
             overwrite=options.overwrite,
             progress=progress,
         )

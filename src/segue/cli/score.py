@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from segue.cli.asking import ids_of, items_of, only_one, require_one
 from segue.cli.options import POSITIONAL, OptionParser
-from segue.cli.output import write_frame
+from segue.cli.output import with_titles, write_frame
 from segue.cli.protocol import Part, questions
 from segue.errors import ConfigError
 from segue.settings import PathText, Settings, Word
@@ -85,5 +85,5 @@ def main(argv: Sequence[str]) -> int:
         as_of=options.as_of,
         long=options.long,
     )
-    write_frame(scores, options.json)
+    write_frame(with_titles(scores, recommender.dataset) if options.long and not options.json else scores, options.json)
     return 0

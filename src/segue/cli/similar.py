@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from segue.cli.options import POSITIONAL, OptionParser
-from segue.cli.output import write_frame
+from segue.cli.output import with_titles, write_frame
 from segue.settings import Count, PathText, Settings, Word
 
 
@@ -40,5 +40,6 @@ def main(argv: Sequence[str]) -> int:
     from segue.inference.loading import load
 
     recommender = load(options.run, device=options.device)
-    write_frame(recommender.similar(list(options.items), options.k), options.json)
+    frame = recommender.similar(list(options.items), options.k)
+    write_frame(frame if options.json else with_titles(frame, recommender.dataset), options.json)
     return 0

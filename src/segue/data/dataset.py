@@ -35,17 +35,22 @@ from segue.data.stored import (
     is_in_order,
     map_array,
 )
+from segue.data.tables.table import Table
 from segue.data.vocabulary import Vocabulary
 from segue.display import pairs_as_html
 from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
 
-FORMAT_VERSION = 2
-"""The newest format. Version 2 is written only if ids stand in order of arrival: version 1 expects them sorted."""
+FORMAT_VERSION = 3
+"""The newest format. Version 2 is written only if ids stand in order of arrival: version 1 expects them sorted.
+
+Version 3 is written only if there is a table of items or users: version 2 would not know that nobody took an item.
+"""
 
 _DAY = 86_400_000_000
 """Microseconds of a day."""
 MANIFEST = "dataset.json"
+_TABLES = {"item_table": "item", "user_table": "user"}
 _FILES = ("items.npy", "offsets.npy", "users.parquet", "items.parquet")
 
 
@@ -79,6 +84,9 @@ class Dataset:
         then position; None if they have not been sorted. The visible ones are `item_histories`.
     in_order
         True if each user's interactions are in the order of time. Not so after a split that draws single ones.
+    item_table, user_table
+        Tables of the items and of the users, in the order of their codes; None without one. `items_frame` and
+        `users_frame` have the ids, too.
     """
 
     items: npt.NDArray[np.int32]
@@ -93,6 +101,8 @@ class Dataset:
     session_offsets: Int64 | None = None
     by_item: Positions | None = None
     in_order: bool = True
+    item_table: Table | None = None
+    user_table: Table | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -228,6 +238,46 @@ class Dataset:
             visible = self.items[positions(self.starts, self.ends)]
         return np.bincount(visible, minlength=self.n_items + 1).astype(np.int64, copy=False)
 
+    @cached_property
+    def cold_items(self) -> Int64:
+        """Codes (m,) of the items of the table that nobody has taken, visible or not; none without a table.
+
+        A model has nothing to say about them, unless it reads their content.
+        """
+        if self.item_table is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(np.bincount(self.items, minlength=self.n_items + 1)[1:] == 0) + 1
+
+    @cached_property
+    def items_frame(self) -> pl.DataFrame:
+        """The item table: the column `item` of raw ids, then the columns of the table; row i has the code i + 1.
+
+        Without a table, there are only the ids. Values that the source lacks are null.
+        """
+        return _with_ids("item", self.catalogue, self.item_table)
+
+    @cached_property
+    def users_frame(self) -> pl.DataFrame:
+        """The user table: the column `user` of raw ids, then the columns of the table; row i has the code i + 1."""
+        return _with_ids("user", self.users, self.user_table)
+
+    @property
+    def titles(self) -> pl.Series | None:
+        """Titles (n_items,) of the items, in the order of the codes; None without titles."""
+        return None if self.item_table is None else self.item_table.titles
+
+    def item_names(self, ids: pl.Series) -> pl.Series:
+        """Texts (n,) for readers of raw item ids: the title, with the id if others share it; the id without a title."""
+        texts = ids.cast(pl.String)
+        if self.titles is None:
+            return texts
+        codes = pl.Series(self.catalogue.encode(ids))
+        rows = codes.set(codes == 0, None) - 1
+        titles, shared = self.titles.gather(rows), self.titles.is_duplicated().gather(rows)
+        named = pl.DataFrame({"title": titles, "id": texts, "shared": shared})
+        both = pl.when("shared").then(pl.format("{} ({})", "title", "id")).otherwise("title")
+        return named.select(pl.coalesce(both, "id")).to_series()
+
     def to_frame(self) -> pl.DataFrame:
         """The visible interactions with raw ids: columns user, item and, if there are any, time, rating and session.
 
@@ -285,6 +335,10 @@ class Dataset:
             digest.update(vocabulary.to_bytes())
         if self.session_offsets is not None:  # without sessions the fingerprint is that of older versions
             digest.update(b"sessions" + np.ascontiguousarray(self.session_offsets).tobytes())
+        for name in _TABLES:
+            table = getattr(self, name)
+            if table is not None:
+                digest.update(f"{name} {table.fingerprint}".encode())
         return digest.hexdigest()
 
     @checked
@@ -323,7 +377,10 @@ class Dataset:
                 "in_order": self.in_order,
                 "metadata": dict(self.metadata),
             }
-            version = 1 if self.users.is_sorted and self.catalogue.is_sorted else 2
+            tables = {name: getattr(self, name) for name in _TABLES if getattr(self, name) is not None}
+            if tables:
+                content["tables"] = {name: table.save(folder, _TABLES[name]) for name, table in tables.items()}
+            version = 3 if tables else 1 if self.users.is_sorted and self.catalogue.is_sorted else 2
             write_manifest(folder, MANIFEST, "dataset", version, content)
         return Path(path)
 
@@ -382,6 +439,7 @@ class Dataset:
         }
         check_sizes(folder, arrays, manifest)
         check_offsets(folder, arrays, manifest["interactions"])
+        tables = _open_tables(folder, manifest)
         in_order = manifest.get("in_order", True)
         if values:
             check_values(folder, arrays, manifest["items"])
@@ -390,6 +448,8 @@ class Dataset:
                 raise StorageError(f"{folder / 'times.npy'} is not in the order of time: it was damaged or edited.")
         return cls(
             **arrays,
+            item_table=tables.get("item_table"),
+            user_table=tables.get("user_table"),
             users=Vocabulary.load(folder / "users.parquet", manifest["users"]),
             catalogue=Vocabulary.load(folder / "items.parquet", manifest["items"]),
             time_unit=manifest["time_unit"],
@@ -401,3 +461,27 @@ class Dataset:
 def open_within(folder: Path, *, values: bool) -> Dataset:
     """Open a Dataset in a folder whose own manifest has listed all its files, so that they are compared only once."""
     return Dataset._open(folder, sums=False, values=values)
+
+
+def _with_ids(role: str, vocabulary: Vocabulary, table: Table | None) -> pl.DataFrame:
+    ids = vocabulary.ids.alias(role).to_frame()
+    return ids if table is None else pl.concat([ids, table.to_frame()], how="horizontal")
+
+
+def _open_tables(folder: Path, manifest: dict[str, Any]) -> dict[str, Table]:
+    """Tables of a folder, by the name of their field.
+
+    Raises
+    ------
+    StorageError
+        The manifest does not describe them, or a file does not fit it.
+    """
+    entries = manifest.get("tables", {})
+    unlisted = [f"{role}_table.parquet" for name, role in _TABLES.items() if name not in entries]
+    if not isinstance(entries, dict) or entries.keys() - _TABLES or any((folder / one).exists() for one in unlisted):
+        raise StorageError(f"{folder / MANIFEST} does not describe the tables of items and users: it was edited.")
+    sizes = {"item_table": manifest["items"], "user_table": manifest["users"]}
+    return {
+        name: Table.load(folder, _TABLES[name], entry, sizes[name], manifest["files"])
+        for name, entry in entries.items()
+    }

@@ -197,6 +197,7 @@ def _urn(holdout: Holdout, by: Law, from_history: bool) -> _Urn:
         else holdout.training_view().item_counts().astype(np.float64)
     )
     weights[0] = 0.0
+    weights[holdout.dataset.cold_items] = 0.0
     return _Urn(_own_items(holdout, from_history), weights, len(holdout))
 
 

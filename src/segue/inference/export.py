@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from segue.files import (
 from segue.inference.asking.ids import warn_unrated
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
-from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame
+from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, with_columns
 from segue.locks import collect, is_temporary, put, temporary_folder
 from segue.models.base import Model
 
@@ -141,6 +141,7 @@ def write_lists(
     shares: Scores,
     as_of: AsOf | None,
     progress: Progress | None,
+    columns: pl.DataFrame | None = None,
 ) -> Path:
     """Write the best lists of users to a file.
 
@@ -156,6 +157,8 @@ def write_lists(
         End of the histories, if they were cut.
     progress
         Called with the number of users done and the number of all users.
+    columns
+        Columns (n_items,) of the item table to add, in the order of the codes.
     """
 
     listed = np.zeros(scorer.n_items + 1, dtype=np.bool_)
@@ -164,16 +167,22 @@ def write_lists(
         chunk = users.select(part)
         codes, scores = best_lists(scorer, chunk, rules, shares)
         listed[codes] = True
-        return list_frame(scorer, chunk, source.catalogue, codes, scores)
+        return with_columns(list_frame(scorer, chunk, source.catalogue, codes, scores), source.catalogue, columns)
 
+    names = [] if columns is None else columns.columns
     timestamp = None if as_of is None else to_timestamp(source, as_of)
-    path = target.write(len(users), _identity(scorer, source, users, rules, timestamp), lists, progress)
+    path = target.write(len(users), _identity(scorer, source, users, rules, timestamp, names), lists, progress)
     warn_unrated(scorer, source.catalogue, np.flatnonzero(listed))
     return path
 
 
 def _identity(
-    scorer: Scorer, source: HistorySource, users: RequestedUsers, rules: Rules, as_of: int | None
+    scorer: Scorer,
+    source: HistorySource,
+    users: RequestedUsers,
+    rules: Rules,
+    as_of: int | None,
+    columns: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Plain data that the lists depend on; finished parts are used again only if it is the same."""
     return {
@@ -184,6 +193,9 @@ def _identity(
         "exclude_seen": rules.exclude_seen,
         "allowed": None if rules.allowed is None else digest(rules.allowed),
         "as_of": as_of,
+        **({} if rules.offset is None else {"offset": digest(rules.offset)}),
+        **({} if rules.reranking is None else {"reranking": rules.reranking.label}),
+        **({} if not columns else {"columns": list(columns)}),
         **{name: lists.fingerprint for name, lists in users.own_items.items()},
     }
 
@@ -241,7 +253,7 @@ def _is_part(file: Path) -> bool:
     if not file.is_file():
         return False
     try:
-        return list(pl.read_parquet_schema(file)) == _COLUMNS
+        return list(pl.read_parquet_schema(file))[: len(_COLUMNS)] == _COLUMNS
     except (pl.exceptions.PolarsError, OSError):
         return False
 

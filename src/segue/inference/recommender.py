@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,15 @@ from segue.display import pairs_as_html
 from segue.errors import ConfigError, StorageError
 from segue.inference.asking.baskets import Basket
 from segue.inference.asking.everyone import UNSET, given
-from segue.inference.asking.ids import item_codes, warn_unknown, warn_unrated
-from segue.inference.asking.request import limit_items, resolve_pairs, resolve_repeated_users, resolve_users
+from segue.inference.asking.ids import item_codes, warn_cold, warn_unknown, warn_unrated
+from segue.inference.asking.preferences import Boost, Preferences
+from segue.inference.asking.request import (
+    limit_items,
+    resolve_pairs,
+    resolve_repeated_users,
+    resolve_users,
+    without_cold,
+)
 from segue.inference.asking.users import GivenHistories, RequestedUsers, Unknown
 from segue.inference.explaining.attention import attention_frame
 from segue.inference.explaining.effects import REFERENCES, Measure
@@ -31,10 +38,11 @@ from segue.inference.export import Export, Progress, write_lists
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.complete import complete_baskets
 from segue.inference.scoring.items import score_frame
-from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, make_rules, most_popular
+from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, make_rules, most_popular, with_columns
+from segue.inference.scoring.rules import make_reranking, shown_columns
 from segue.inference.scoring.similar import similar_frame, similarity_scorer
 from segue.inference.storage import save_recommender
-from segue.models.base import Model, Vocabularies
+from segue.models.base import Model
 from segue.models.popularity import popularity
 from segue.models.ratings import RatingModel
 from segue.progress import Bar
@@ -43,7 +51,9 @@ from segue.settings import Count
 Items = Iterable[Any] | Mapping[Any, Iterable[Any]] | Any
 """Raw ids of items for all users, or lists of them by user id."""
 
-_checked = checked_except("users", "items", "histories", "basket", "allow", "deny", "as_of")
+_checked = checked_except(
+    "users", "items", "histories", "basket", "allow", "deny", "as_of", "boost", "at_most", "diversity", "show"
+)
 """Check of all arguments but ids and times, whose rules are in `asking`."""
 
 
@@ -137,6 +147,12 @@ class Recommender:
         deny: Items | None = None,
         as_of: AsOf | None = None,
         unknown: Unknown = "skip",
+        where: str | None = None,
+        boost: Boost | None = None,
+        at_most: Mapping[str, int] | None = None,
+        diversity: float = 0.0,
+        diversity_by: str | None = None,
+        show: str | Sequence[str] | None = None,
     ) -> pl.DataFrame:
         """Recommend the k items that are most likely to come next, or that have the highest expected ratings.
 
@@ -161,6 +177,25 @@ class Recommender:
         unknown
             Treatment of unknown users. "skip" leaves out users without a basket, with a warning. "popular" answers
             users without a basket by popularity (a model of ratings: by its averages). "error" refuses all of them.
+        where
+            Condition on the item table, in SQL: "price < 20 AND category = 'tea'". Only items that fulfil it are
+            ranked. A column of several categories is compared as a set, so `genres = 'Drama'` means that Drama is among
+            them. Items without a value fulfil no comparison.
+        boost
+            Numbers to add to the scores, by column and category: {"category": {"tea": 0.5}}. The column `score`
+            includes them.
+        at_most
+            Largest number of items in a list with the same category, by column: {"category": 2}.
+        diversity
+            Weight d of diversity, from 0 (none) to 1 (nothing else). The items of a list are chosen one by one from ten
+            times as many candidates (at least 100), by the largest (1 − d) · relevance − d · similarity to the items
+            before (maximal marginal relevance, Carbonell and Goldstein 1998). The relevance is the score, scaled to
+            0 … 1 over the candidates.
+        diversity_by
+            Column of the item table that the similarity is made of: the cosine of vectors, or the share of common
+            categories. None means the cosine of the model's item vectors.
+        show
+            Columns of the item table to add to the answer, one or several; "title" is the column of the titles.
 
         Returns
         -------
@@ -173,18 +208,31 @@ class Recommender:
         ------
         ConfigError
             k is below 1 or above the size of the catalogue; `as_of` is not a time; users and histories are given at
-            once; or the baskets do not match the users.
+            once; the baskets do not match the users; or a rule needs an item table, names an unknown column or
+            category, or is no condition.
         UnknownIdError
             None of the ids is known.
         DataError
             `as_of` is given without times, or histories or baskets are not lists.
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
-        rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny, in_session=basket is not None)
+        rules = make_rules(
+            self.dataset.catalogue,
+            k,
+            exclude_seen,
+            allow,
+            deny,
+            in_session=basket is not None,
+            cold=self.model.cold,
+            offset=self._preferences.offset(where, boost),
+            reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
+        )
+        columns = shown_columns(self.dataset, show)
         with Bar("users", len(requested)) as bar:
             codes, scores = best_lists(self.scorer, requested, rules, shares, bar.advance)
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
-        return list_frame(self.scorer, requested, self.dataset.catalogue, codes, scores)
+        lists = list_frame(self.scorer, requested, self.dataset.catalogue, codes, scores)
+        return with_columns(lists, self.dataset.catalogue, columns)
 
     @_checked
     def complete(
@@ -223,7 +271,7 @@ class Recommender:
             As in `recommend`; n is below 1.
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
-        rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True)
+        rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True, cold=self.model.cold)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
     @_checked
@@ -253,7 +301,8 @@ class Recommender:
         -------
         DataFrame
             Wide: the column user, then a column per item with its raw id as name. Long: columns user, item, score,
-            model.
+            model. The score is null for items of the item table that nobody had taken at the fit, and a
+            `ColdItemWarning` says so.
 
         Raises
         ------
@@ -289,6 +338,8 @@ class Recommender:
             None of the items is known.
         """
         codes = item_codes(self.dataset.catalogue, items)
+        if items is not None:
+            warn_cold(self.scorer, self.dataset.catalogue, codes, "are similar to none")
         with Bar("items", len(codes)) as bar:
             return similar_frame(self._similarity_scorer, self.dataset.catalogue, codes, k, bar.advance)
 
@@ -346,6 +397,8 @@ class Recommender:
             (of the neighbour), attention (mean over heads; null without), agreement, decided (share of the model's
             regions in which this neighbour is the strongest) and effect. Items without neighbours have no rows.
 
+            Items of the item table that nobody had taken at the fit have no rows, with a `ColdItemWarning`.
+
         Raises
         ------
         ConfigError
@@ -365,7 +418,8 @@ class Recommender:
             warn_unrated(self.scorer, self.dataset.catalogue, codes)
             return self._dated(neighbour_frame(model, self.dataset, pairs, codes, top))
         pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
-        references = most_popular(shares, Rules(REFERENCES))
+        pairs, codes = without_cold(self.scorer, source.catalogue, pairs, codes)
+        references = most_popular(shares, Rules(REFERENCES, cold=self.model.cold))
         reasons = reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
         return self._dated(reasons)
 
@@ -414,6 +468,12 @@ class Recommender:
         deny: Items | None = None,
         as_of: AsOf | None = None,
         unknown: Unknown = "skip",
+        where: str | None = None,
+        boost: Boost | None = None,
+        at_most: Mapping[str, int] | None = None,
+        diversity: float = 0.0,
+        diversity_by: str | None = None,
+        show: str | Sequence[str] | None = None,
         chunk: Count = 50_000,
         overwrite: bool | None = None,
         progress: Progress | None = None,
@@ -425,7 +485,7 @@ class Recommender:
         path
             A path that ends in .parquet, .csv or .jsonl. The folder `<path>.parts` holds finished parts; the file is
             written at the end and replaces earlier lists. Anything else that is there is refused.
-        users, k, exclude_seen, allow, deny, as_of, unknown
+        users, k, exclude_seen, allow, deny, as_of, unknown, where, boost, at_most, diversity, diversity_by, show
             As in `recommend`.
         chunk
             Number of users in a part.
@@ -446,12 +506,22 @@ class Recommender:
             `path` holds something that is no lists of segue, or another process is writing there.
         """
         target = Export(Path(path), chunk, overwrite)
-        rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny)
+        rules = make_rules(
+            self.dataset.catalogue,
+            k,
+            exclude_seen,
+            allow,
+            deny,
+            cold=self.model.cold,
+            offset=self._preferences.offset(where, boost),
+            reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
+        )
+        columns = shown_columns(self.dataset, show)
         rules.check(self.scorer.n_items)
         requested, shares = self._resolve(users, UNSET, None, as_of, unknown, allow, deny)
         with Bar("users", len(requested)) as bar:
             shown = progress or (lambda done, total: bar.set(done))
-            return write_lists(target, self.scorer, self.source, requested, rules, shares, as_of, shown)
+            return write_lists(target, self.scorer, self.source, requested, rules, shares, as_of, shown, columns)
 
     # ---- newer events -------------------------------------------------------------------------------------------
 
@@ -572,6 +642,15 @@ class Recommender:
     def _similarity_scorer(self) -> Scorer:
         return similarity_scorer(self.scorer)
 
+    @property
+    def _preferences(self) -> Preferences:
+        """Compiled rules over the item table, kept from call to call while the table is the same."""
+        made: Preferences | None = self.__dict__.get("_compiled")
+        table, ids = self.dataset.item_table, self.dataset.catalogue.ids
+        if made is None or made.table is not table or made.ids is not ids:
+            made = self.__dict__["_compiled"] = Preferences(table, ids)
+        return made
+
     @cached_property
     def _shares(self) -> Scores:
         return popularity(self.dataset)
@@ -591,4 +670,4 @@ def bind(model: Model, dataset: Dataset) -> None:
             f"the model was fitted with other {' and '.join(others)} than those of this Dataset, although their "
             "number is the same: its answers would name wrong ids. Give the Dataset of the fit, or fit it again."
         )
-    model.vocabularies = Vocabularies.of(dataset)
+    model.meet(dataset)

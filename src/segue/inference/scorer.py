@@ -78,6 +78,12 @@ class Scorer:
         """Device of the tensors."""
         return self.model.device
 
+    @cached_property
+    def cold(self) -> Tensor | None:
+        """Codes (m,) int64 of the items that the model cannot score (`Model.cold`), ascending; None without any."""
+        codes = self.model.cold
+        return None if codes is None or not len(codes) else torch.from_numpy(codes).to(self.device)
+
     def queries(self, histories: Histories) -> Tensor:
         """Encode n histories as queries (n, …). Histories must not be empty if the model `needs_history`."""
         device = self.device

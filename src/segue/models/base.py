@@ -128,6 +128,15 @@ class Model(nn.Module, ABC):
     vocabularies: Vocabularies | None = None
     """Fingerprints of the vocabularies that the model was fitted with; None until a Recommender is made of it."""
 
+    reads_content: bool = False
+    """True if the model scores items that nobody has taken by their content. Such items are then recommended, too."""
+
+    cold: npt.NDArray[np.int64] | None = None
+    """Codes (m,) of the items that the model cannot score: nobody has taken them, and it does not read their content.
+
+    They are in no list and no ranking. None until the model meets its Dataset (`meet`).
+    """
+
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
         super().__init__()
         self.config = config
@@ -194,6 +203,15 @@ class Model(nn.Module, ABC):
                 if settle is not None:
                     settle()
         return twin
+
+    def meet(self, dataset: Dataset) -> None:
+        """Remember the vocabularies of the Dataset, and at the first meeting, at the fit, the items without a vector.
+
+        Items that somebody takes later still have none.
+        """
+        self.vocabularies = Vocabularies.of(dataset)
+        if self.cold is None:
+            self.cold = np.zeros(0, dtype=np.int64) if self.reads_content else dataset.cold_items
 
     def other_vocabularies(self, dataset: Dataset) -> list[str]:
         """Vocabularies of a Dataset, "users" or "items", other than those of the fit; none if that is not known."""

@@ -25,7 +25,7 @@ from segue.inference.checkpoint import LAST, read_note
 from segue.inference.recommender import Recommender
 from segue.inference.unfinished import drop_dataset, keep_dataset
 from segue.memory import keep_buffers
-from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel, Vocabularies
+from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
 from segue.models.registry import config_class
 from segue.settings import Count
 from segue.training.config import Training
@@ -301,7 +301,7 @@ def _new(config: ModelConfig, dataset: Dataset, seed: int) -> Model:
     """Build a module whose settings are resolved for the Dataset and whose weights follow from the seed."""
     torch.manual_seed(seed)
     model = config.resolved(dataset).build(dataset.n_users, dataset.n_items)
-    model.vocabularies = Vocabularies.of(dataset)
+    model.meet(dataset)
     return model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from segue.data.preparing.filters import k_core, without_duplicates
 from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import OLDEST, Encoded, Progress, SuspectRow, encode
 from segue.data.preparing.steps import Steps
+from segue.data.preparing.tables import TableSource, attach, open_table
 from segue.data.ragged import Int64, offsets_of
 from segue.data.reading.checking import doubtful_id, warn_of_words
 from segue.data.reading.columns import Column
@@ -60,6 +62,13 @@ def prepare(
     duplicates: Literal["drop", "keep", "first", "last"] = "drop",
     sessions: Literal["column", "day", "none"] | None = None,
     session_gap: float | None = None,
+    items: Any = None,
+    item_key: str | None = None,
+    title: str | None = None,
+    item_kinds: Mapping[str, str] | None = None,
+    table_items: Literal["all", "known"] = "all",
+    users: Any = None,
+    user_key: str | None = None,
     out: str | Path | None = None,
     overwrite: bool | None = None,
     progress: Progress | None = None,
@@ -100,6 +109,18 @@ def prepare(
         Sessions are found before duplicates and the k-core are dropped.
     session_gap
         Pause in seconds that ends a session (1800 is usual), instead of `sessions`.
+    items
+        Table of the items: a frame, or a file (CSV, RecBole's .item, Parquet or JSON). Its items
+        that nobody has taken, or that the filters dropped, join the catalogue behind the others.
+    item_key, title
+        Columns of the table with the ids and with the names for people. None finds them by their names.
+    item_kinds
+        Kinds of columns that should not be recognized from their values, by column: "text", "category", "categories",
+        "number", "moment" or "vector".
+    table_items
+        Items of the table that join the catalogue: "all", or "known", only those with an interaction after the filters.
+    users, user_key
+        Table of the users, and its column with the ids. Users without interactions are left out.
     out
         Folder to write the Dataset to, atomically. The Dataset returned is then that folder, memory-mapped. Needed if
         the result is larger than memory. A Dataset that is there already is replaced; anything else is refused.
@@ -116,7 +137,8 @@ def prepare(
     Raises
     ------
     DataError
-        The log cannot be read, or the filters leave nothing.
+        The log cannot be read, or the filters leave nothing; a table cannot be read, lacks its key, has a key twice, or
+        none of its ids is in the log.
     ConfigError
         An option has an impossible value, or needs ratings, times or sessions that the log lacks.
     StorageError
@@ -147,11 +169,45 @@ def prepare(
         rule_of(sessions, session_gap, opened.columns, opened.time_unit),
     )
     options.check(opened.columns)
-    return _prepare(opened, options, out, overwrite, progress or (lambda step, share: None))
+    tables = _tables(opened, items, item_key, title, item_kinds, users, user_key)
+    return _prepare(opened, options, tables, table_items, out, overwrite, progress or (lambda step, share: None))
+
+
+def _tables(
+    opened: Log | Opened,
+    items: Any,
+    item_key: str | None,
+    title: str | None,
+    item_kinds: Mapping[str, str] | None,
+    users: Any,
+    user_key: str | None,
+) -> list[TableSource]:
+    """The tables beside the log, read before it: their faults are found at once."""
+    for given, argument, needed, table in (
+        (item_key, "item_key", "items", items),
+        (title, "title", "items", items),
+        (item_kinds, "item_kinds", "items", items),
+        (user_key, "user_key", "users", users),
+    ):
+        if given is not None and table is None:
+            raise ConfigError(f"{argument} describes a table: pass the table as {needed}=, too.")
+    tables = []
+    if items is not None:
+        column = opened.columns.get("item")
+        tables.append(open_table(items, "item", key=item_key, title=title, kinds=item_kinds, log_column=column))
+    if users is not None:
+        tables.append(open_table(users, "user", key=user_key, log_column=opened.columns.get("user")))
+    return tables
 
 
 def _prepare(
-    opened: Log | Opened, options: Preparation, out: str | Path | None, overwrite: bool | None, report: Progress
+    opened: Log | Opened,
+    options: Preparation,
+    tables: list[TableSource],
+    table_items: Literal["all", "known"],
+    out: str | Path | None,
+    overwrite: bool | None,
+    report: Progress,
 ) -> Dataset:
     target = None if out is None else real(Path(out))
     if target is not None:
@@ -163,6 +219,8 @@ def _prepare(
     ):
         log, encoded = _encoded(opened, options, folder, report)
         dataset = _build(log, encoded, options, folder, report, in_memory=out is None)
+        for table in tables:
+            dataset = attach(dataset, table, table_items)
         for note in dataset.metadata["notes"]:
             warnings.warn(f"{log.source}: {note}", stacklevel=3)
         if out is None:

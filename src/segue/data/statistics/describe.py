@@ -15,8 +15,9 @@ import numpy.typing as npt
 from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.statistics.distributions import Histogram, histogram_of, spread_of
-from segue.data.statistics.figures import Figures, Popularity, Ratings, Times
+from segue.data.statistics.figures import Figures, Popularity, Ratings, TableFigures, Times
 from segue.data.statistics.sessions import describe_sessions, per_second_of
+from segue.data.tables.table import Table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -111,6 +112,20 @@ def describe(dataset: Dataset) -> Description:
         ratings=_ratings(visible),
         steps=tuple(visible.metadata.get("steps", ())),
         sessions=None if visible.session_offsets is None else describe_sessions(visible),
+        item_table=_table_figures(dataset.item_table, counts > 0, len(dataset.cold_items)),
+        user_table=_table_figures(dataset.user_table, lengths > 0, 0),
+    )
+
+
+def _table_figures(table: Table | None, taken: npt.NDArray[np.bool_], cold: int) -> TableFigures | None:
+    if table is None:
+        return None
+    return TableFigures(
+        coverage=float(table.described[taken].mean()) if taken.any() else 0.0,
+        cold=cold / max(len(table), 1),
+        kinds=dict(table.kinds),
+        missing=table.missing(),
+        title=table.title,
     )
 
 

@@ -58,6 +58,22 @@ class Ratings:
 
 
 @dataclass(frozen=True)
+class TableFigures:
+    """Figures of a table of items or users."""
+
+    coverage: float
+    """Share of the items (or users) with an interaction that have a row in the table."""
+    cold: float
+    """Share of the items in the catalogue that nobody has taken; 0 for users."""
+    kinds: Mapping[str, str]
+    """Kind of each column."""
+    missing: Mapping[str, float]
+    """Share of the items (or users) without a value in each column."""
+    title: str | None
+    """Column with the names that people read."""
+
+
+@dataclass(frozen=True)
 class Figures:
     """Counts and distributions of a Dataset."""
 
@@ -82,6 +98,8 @@ class Figures:
     """The steps of preparation, each with the users, items and interactions left after it."""
     sessions: SessionStatistics | None = None
     """Statistics of sessions; None without sessions."""
+    item_table: TableFigures | None = None
+    user_table: TableFigures | None = None
 
     @property
     def sparsity(self) -> float:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from segue.data.statistics.distributions import Histogram, Spread
-    from segue.data.statistics.figures import Figures, Popularity, Ratings, Times
+    from segue.data.statistics.figures import Figures, Popularity, Ratings, TableFigures, Times
     from segue.data.statistics.sessions import SessionStatistics
 
 _BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
@@ -28,6 +28,9 @@ def tables(description: Figures) -> list[Table]:
     parts = [_table(("", ""), list(facts(description).items())), _distribution_table(description)]
     if description.ratings is not None:
         parts.append(_rating_table(description.ratings))
+    for role, figures in (("item", description.item_table), ("user", description.user_table)):
+        if figures is not None:
+            parts.append(_column_table(role, figures))
     if description.steps:
         parts.append(_step_table(description))
     return parts
@@ -66,6 +69,7 @@ def facts(description: Figures) -> dict[str, str]:
         texts |= {"first": times.first.replace("+00:00", " UTC"), "last": times.last.replace("+00:00", " UTC")}
         texts |= {} if times.days is None else {"time span": f"{times.days:,.1f} days"}
         texts |= {"at the same time as another of the user": f"{times.tied:.1%}"}
+    texts |= _table_facts(description)
     return texts if description.sessions is None else texts | _session_facts(description.sessions)
 
 
@@ -114,6 +118,24 @@ def _rating_table(ratings: Ratings) -> Table:
     }
     rows += [(name, f"{value:.2f}", "") for name, value in summary.items()]
     return _table(("rating", "interactions", "share"), rows)
+
+
+def _column_table(role: str, figures: TableFigures) -> Table:
+    rows = [
+        (name, f"{kind} (title)" if name == figures.title else kind, f"{figures.missing[name]:.1%}")
+        for name, kind in figures.kinds.items()
+    ]
+    return _table((f"{role} table", "kind", "missing"), rows)
+
+
+def _table_facts(description: Figures) -> dict[str, str]:
+    texts = {}
+    if description.item_table is not None:
+        texts["items with a row in the item table"] = f"{description.item_table.coverage:.1%}"
+        texts["items that nobody has taken"] = f"{description.item_table.cold:.1%}"
+    if description.user_table is not None:
+        texts["users with a row in the user table"] = f"{description.user_table.coverage:.1%}"
+    return texts
 
 
 def _step_table(description: Figures) -> Table:

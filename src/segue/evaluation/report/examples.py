@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from segue.data.dataset import Dataset
 from segue.inference.explaining.neighbours import gives_reasons
 from segue.inference.recommender import Recommender
 
@@ -76,19 +77,20 @@ def examples_of(
     explained = lists if gives_reasons(recommender.model) else lists.clear()
     if len(explained):
         explained = recommender.explain(explained["user"], explained["item"], top=reasons)
+    lists = lists.with_columns(dataset.item_names(lists["item"]).alias("name"))
     histories = dataset.histories(dataset.users.require(list(users), "user")).last(newest)
     examples = []
     for number, user in enumerate(users):
         taken = histories.items[histories.starts[number] : histories.ends[number]]
         suggestions = [
-            Suggestion(str(row["item"]), row["score"], _reasons(explained, user, row["item"]))
+            Suggestion(row["name"], row["score"], _reasons(explained, user, row["item"], dataset))
             for row in lists.filter(lists["user"] == user).to_dicts()
         ]
-        examples.append(Example(str(user), [str(item) for item in dataset.catalogue.decode(taken)], suggestions))
+        examples.append(Example(str(user), dataset.item_names(dataset.catalogue.decode(taken)).to_list(), suggestions))
     return examples
 
 
-def _reasons(explained: pl.DataFrame, user: Any, item: Any) -> list[tuple[str, float]]:
+def _reasons(explained: pl.DataFrame, user: Any, item: Any, dataset: Dataset) -> list[tuple[str, float]]:
     """History items that added to a score, with their effects."""
     if not len(explained):
         return []
@@ -98,4 +100,6 @@ def _reasons(explained: pl.DataFrame, user: Any, item: Any) -> list[tuple[str, f
     if "rating" in rows.columns:
         text = pl.format("{} (rated it {})", "because", pl.col("rating").round(2))
         rows = rows.with_columns(because=text.str.replace(r"\.0\)$", ")"))
+    else:
+        rows = rows.with_columns(because=dataset.item_names(rows["because"]))
     return [(str(because), effect) for because, effect in rows.select("because", "effect").iter_rows()]

@@ -59,6 +59,24 @@ class UnratedItemWarning(UserWarning):
         self.ids = ids
 
 
+class ColdItemWarning(UserWarning):
+    """Warning about items of the item table that nobody had taken at the fit, and whose content the model ignores.
+
+    Attributes
+    ----------
+    ids
+        Raw ids of these items.
+    """
+
+    def __init__(self, ids: list[Any], consequence: str) -> None:
+        subject = "item that nobody had taken" if len(ids) == 1 else "items that nobody had taken"
+        super().__init__(
+            f"{len(ids):,} {subject} when the model was fitted {consequence}, because the model reads no content: "
+            f"{format_ids(ids)}."
+        )
+        self.ids = ids
+
+
 class FloatIdWarning(UserWarning):
     """Warning about floats in a question that were read as the integers of the same value.
 
@@ -257,6 +275,15 @@ def warn_unrated(scorer: Scorer, catalogue: Vocabulary, items: Int64) -> None:
     if len(unrated):
         warning = UnratedItemWarning(catalogue.decode(unrated).to_list())
         warnings.warn(warning, stacklevel=_stack_level())
+
+
+def warn_cold(scorer: Scorer, catalogue: Vocabulary, items: Int64, consequence: str) -> None:
+    """Warn about item codes that the model cannot score (`Model.cold`)."""
+    if scorer.cold is None:
+        return
+    cold = np.intersect1d(items, scorer.cold.cpu().numpy())
+    if len(cold):
+        warnings.warn(ColdItemWarning(catalogue.decode(cold).to_list(), consequence), stacklevel=_stack_level())
 
 
 def format_ids(ids: list[Any]) -> str:

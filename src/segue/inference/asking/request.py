@@ -16,7 +16,7 @@ from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError
 from segue.inference.asking.baskets import Basket, add_baskets, is_single
 from segue.inference.asking.everyone import EVERYONE
-from segue.inference.asking.ids import FloatIdWarning, is_scalar, known_codes, requested_ids
+from segue.inference.asking.ids import FloatIdWarning, is_scalar, known_codes, requested_ids, warn_cold
 from segue.inference.asking.own_items import OwnItems
 from segue.inference.asking.users import (
     GivenHistories,
@@ -27,6 +27,7 @@ from segue.inference.asking.users import (
     users_by_history,
     users_by_id,
 )
+from segue.inference.scorer import Scorer
 
 
 def resolve_users(
@@ -123,6 +124,17 @@ def resolve_pairs(
     user_rows, pair_items = rows[pairs * (n > 1)], codes[pairs * (m > 1)]
     kept = (user_rows >= 0) & (pair_items > 0)
     return requested.select(user_rows[kept]), pair_items[kept]
+
+
+def without_cold(
+    scorer: Scorer, catalogue: Vocabulary, pairs: RequestedUsers, codes: Int64
+) -> tuple[RequestedUsers, Int64]:
+    """The pairs without items that the model cannot score, with a warning about these."""
+    if scorer.cold is None:
+        return pairs, codes
+    warn_cold(scorer, catalogue, codes, "have no reasons")
+    kept = np.flatnonzero(~np.isin(codes, scorer.cold.cpu().numpy()))
+    return pairs.select(kept), codes[kept]
 
 
 def resolve_repeated_users(

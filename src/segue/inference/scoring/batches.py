@@ -47,7 +47,8 @@ class Chunk:
     Attributes
     ----------
     scores
-        (batch, stop - start) float32, a view of the shared buffer: finite, except for −inf in the column of code 0.
+        (batch, stop - start) float32, a view of the shared buffer: finite, except for −inf in the columns of code 0 and
+        of items that the model cannot score (`Scorer.cold`).
     start, stop
         First item code, and the end of the range.
     """
@@ -98,6 +99,7 @@ class Sweep:
             self.rows = max(1, min(self.rows, rows))
         # A new buffer per batch would return its memory to the system and fault it in again each time.
         self._buffer = torch.empty(self.rows * self._width, device=scorer.device)
+        self._cold = [_within(scorer.cold, start, start + self._width) for start in self._starts]
 
     @property
     def single_chunk(self) -> bool:
@@ -112,7 +114,7 @@ class Sweep:
         EvaluationError
             A score is NaN or infinite.
         """
-        for start in self._starts:
+        for start, cold in zip(self._starts, self._cold, strict=True):
             stop = min(start + self._width, self._scorer.n_items + 1)
             out = self._buffer[: len(queries) * (stop - start)].view(len(queries), stop - start)
             scores = self._scorer.score_all(queries, start, stop, out=out)
@@ -121,7 +123,17 @@ class Sweep:
             require_finite(scores)
             if start == 0:
                 scores[:, 0] = -torch.inf
+            if cold is not None:
+                scores[:, cold] = -torch.inf
             yield Chunk(scores, start, stop)
+
+
+def _within(codes: Tensor | None, start: int, stop: int) -> Tensor | None:
+    """Columns of the codes among those from start to stop − 1; None without any."""
+    if codes is None:
+        return None
+    columns = codes[(codes >= start) & (codes < stop)] - start
+    return columns if len(columns) else None
 
 
 def batches(scorer: Scorer, histories: Histories, rows: int, limits: Limits) -> Iterator[tuple[Int64, Tensor]]:

@@ -11,7 +11,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
-from segue.inference.asking.ids import warn_unrated
+from segue.inference.asking.ids import warn_cold, warn_unrated
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import LIMITS, Sweep, batches, require_finite, to_device
@@ -43,6 +43,7 @@ def score_frame(
         A score is NaN or infinite.
     """
     warn_unrated(scorer, catalogue, items)
+    warn_cold(scorer, catalogue, items, "have no score")
     matrix = score_matrix(scorer, users, items, shares, progress)
     ids = catalogue.decode(items)
     return _long_frame(scorer, users, ids, matrix) if long else _wide_frame(users, ids, matrix)
@@ -52,7 +53,7 @@ def _wide_frame(users: RequestedUsers, items: pl.Series, matrix: Scores) -> pl.D
     columns = items.cast(pl.String).to_list()
     if "user" in columns:
         raise DataError('an item has the id "user", which is a column of its own in the wide form: use long=True.')
-    return pl.DataFrame(matrix, schema=columns).insert_column(0, users.ids.alias("user"))
+    return pl.DataFrame(matrix, schema=columns).fill_nan(None).insert_column(0, users.ids.alias("user"))
 
 
 def _long_frame(scorer: Scorer, users: RequestedUsers, items: pl.Series, matrix: Scores) -> pl.DataFrame:
@@ -61,7 +62,7 @@ def _long_frame(scorer: Scorer, users: RequestedUsers, items: pl.Series, matrix:
         {
             "user": users.ids[rows],
             "item": items[np.tile(np.arange(len(items)), len(users))],
-            "score": matrix.reshape(-1),
+            "score": pl.Series(matrix.reshape(-1)).fill_nan(None),
             "model": model_names(scorer, users.served_by(scorer)[rows]),
         }
     )
@@ -71,6 +72,8 @@ def score_matrix(
     scorer: Scorer, users: RequestedUsers, items: Int64, shares: Scores, progress: Progress | None = None
 ) -> Scores:
     """Scores (n, m) of the item codes `items` (m,) for n users; `shares` (n_items + 1,) are the popularity.
+
+    The scores of items that the model cannot score (`Scorer.cold`) are NaN.
 
     `progress` is called after each batch with its number of users.
 
@@ -87,6 +90,8 @@ def score_matrix(
         histories = users.histories.select(served)
         by_pair = len(items) * _MIN_RATIO < scorer.n_items
         scores[served] = (_by_pair if by_pair else _by_chunk)(scorer, histories, items, progress)
+    if scorer.cold is not None:
+        scores[:, np.isin(items, scorer.cold.cpu().numpy())] = np.nan
     return scores
 
 

@@ -18,10 +18,13 @@ from segue.inference.asking.in_progress import sessions_in_progress
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.ranking import Progress, check_k, top_k
+from segue.inference.scoring.reranking import Reranking
 
 Scores = npt.NDArray[np.float32]
 _LIMITED_ROWS = 4_096
 """Users with items of their own in `allow` or `deny` whom popularity answers at once."""
+_GROWTH = 8
+"""Factor by which the candidates of a list grow if the rules leave too few of them."""
 FALLBACK = "popularity"
 """Name in the column `model` of answers for users without history and basket."""
 
@@ -38,11 +41,20 @@ class Rules:
         Leave out the items of the history. The items of the basket are always left out.
     allowed
         Mask (n_items + 1,) of the item codes that may be recommended; all if it is None.
+    cold
+        Codes of items that are in no list, because the model cannot score them (`Model.cold`).
+    offset
+        (n_items + 1,) numbers to add to the scores; −inf for items that may not be recommended.
+    reranking
+        Rules for the items of a list together; None without.
     """
 
     k: int
     exclude_seen: bool = True
     allowed: npt.NDArray[np.bool_] | None = None
+    cold: Int64 | None = None
+    offset: Scores | None = None
+    reranking: Reranking | None = None
 
     def check(self, n_items: int) -> None:
         """Raise a ConfigError unless k is from 1 to the size of the catalogue."""
@@ -56,6 +68,9 @@ def make_rules(
     allow: Iterable[Any] | None,
     deny: Iterable[Any] | None,
     in_session: bool = False,
+    cold: Int64 | None = None,
+    offset: Scores | None = None,
+    reranking: Reranking | None = None,
 ) -> Rules:
     """Rules for all users, from arguments with raw ids. `exclude_seen` None leaves seen items out, except in a session.
 
@@ -67,7 +82,8 @@ def make_rules(
         None of the items of `allow` is known.
     """
     allow, deny = (None if isinstance(ids, Mapping) else ids for ids in (allow, deny))
-    return Rules(k, not in_session if exclude_seen is None else exclude_seen, allowed_items(catalogue, allow, deny))
+    seen_out = not in_session if exclude_seen is None else exclude_seen
+    return Rules(k, seen_out, allowed_items(catalogue, allow, deny), cold, offset, reranking)
 
 
 def best_lists(
@@ -96,6 +112,8 @@ def best_lists(
         (n, k) float32.
     """
     rules.check(scorer.n_items)
+    if rules.reranking is not None:
+        return _reranked(scorer, users, rules, rules.reranking, shares, progress)
 
     def ranked(part: RequestedUsers) -> tuple[Int64, Scores]:
         histories = part.histories
@@ -107,6 +125,7 @@ def best_lists(
             exclude_seen=hidden is not None,
             seen=hidden,
             allowed=rules.allowed,
+            offset=rules.offset,
             own_allowed=part.allowed,
             own_denied=part.denied,
             progress=progress,
@@ -123,6 +142,31 @@ def best_lists(
     return codes, scores
 
 
+def _reranked(
+    scorer: Scorer,
+    users: RequestedUsers,
+    rules: Rules,
+    reranking: Reranking,
+    shares: Scores,
+    progress: Progress | None,
+) -> tuple[Int64, Scores]:
+    """Lists chosen from the best candidates; from more of them for users whose list is not full."""
+    pool = reranking.pool(rules.k, scorer.n_items)
+    codes = np.zeros((len(users), rules.k), dtype=np.int64)
+    scores = np.full((len(users), rules.k), -np.inf, dtype=np.float32)
+    rows = np.arange(len(users))
+    while len(rows):
+        part = users if len(rows) == len(users) else users.select(rows)
+        candidates = best_lists(scorer, part, replace(rules, k=pool, reranking=None), shares, progress)
+        codes[rows], scores[rows] = reranking.choose(*candidates, rules.k)
+        progress = None  # the users were counted
+        if pool == scorer.n_items:
+            break
+        short = (codes[rows, -1] == 0) & (candidates[0][:, -1] > 0)
+        rows, pool = rows[short], min(_GROWTH * pool, scorer.n_items)
+    return codes, np.where(codes > 0, scores, 0).astype(np.float32)
+
+
 def _popular_lists(users: RequestedUsers, rules: Rules, shares: Scores) -> tuple[Int64, Scores]:
     """Codes and scores (n, k) of the most popular items for each user; 0 if fewer than k items are left."""
     codes = np.zeros((len(users), rules.k), dtype=np.int64)
@@ -135,7 +179,8 @@ def _popular_lists(users: RequestedUsers, rules: Rules, shares: Scores) -> tuple
     for first in range(0, len(rows), _LIMITED_ROWS):
         part = rows[first : first + _LIMITED_ROWS]
         codes[part] = _popular_of_limited(users.select(part), rules, shares)
-    return codes, np.where(codes > 0, shares[codes], 0).astype(np.float32)
+    scores = shares if rules.offset is None else shares + rules.offset
+    return codes, np.where(codes > 0, scores[codes], 0).astype(np.float32)
 
 
 def _popular_of_limited(users: RequestedUsers, rules: Rules, shares: Scores) -> Int64:
@@ -166,6 +211,11 @@ def _popular_of_limited(users: RequestedUsers, rules: Rules, shares: Scores) -> 
 def most_popular(shares: Scores, rules: Rules) -> Int64:
     """Codes (≤ k,) of the most popular allowed items; equal ones by code."""
     codes = np.arange(1, len(shares)) if rules.allowed is None else np.flatnonzero(rules.allowed[1:]) + 1
+    if rules.cold is not None and len(rules.cold):
+        codes = np.setdiff1d(codes, rules.cold, assume_unique=True)
+    if rules.offset is not None:
+        codes = codes[rules.offset[codes] > -np.inf]
+        shares = shares + rules.offset
     order = np.argsort(-shares[codes], kind="stable")
     return codes[order[: rules.k]]
 
@@ -206,6 +256,14 @@ def list_frame(
     first = ids.alias("user").to_frame()
     # half the time of pl.DataFrame(…)
     return first.hstack([items.alias("item"), pl.Series("score", values), *rank_and_model])
+
+
+def with_columns(frame: pl.DataFrame, catalogue: Vocabulary, columns: pl.DataFrame | None) -> pl.DataFrame:
+    """A frame with a column `item` of raw ids, and columns (n_items,) of the item table behind it."""
+    if columns is None:
+        return frame
+    rows = columns[catalogue.encode(frame["item"]) - 1]
+    return pl.concat([frame, rows], how="horizontal")
 
 
 def model_names(scorer: Scorer, by_model: npt.NDArray[np.bool_]) -> pl.Series:

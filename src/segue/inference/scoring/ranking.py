@@ -53,6 +53,7 @@ def top_k(
     exclude_seen: bool = True,
     seen: Histories | None = None,
     allowed: npt.NDArray[np.bool_] | None = None,
+    offset: npt.NDArray[np.float32] | None = None,
     own_allowed: OwnItems | None = None,
     own_denied: OwnItems | None = None,
     limits: Limits = LIMITS,
@@ -74,6 +75,8 @@ def top_k(
         n full histories whose items are left out; None means `histories` themselves.
     allowed
         Mask (n_items + 1,) of the item codes that may be recommended; None means all.
+    offset
+        (n_items + 1,) float32 numbers to add to the scores; −inf for items that may not be recommended.
     own_allowed, own_denied
         Items of each of the n rows: the only ones that it may have, and those that it may not have.
     limits
@@ -101,11 +104,13 @@ def top_k(
     check_k(k, scorer.n_items)
     hidden = (histories if seen is None else seen) if exclude_seen else None
     if len(histories) == 1 and scorer.device.type == "cpu" and 4 * (scorer.n_items + 1) <= limits.buffer_bytes:
-        return _top_k_of_one(scorer, histories, k, hidden, _allowed_to_one(allowed, own_allowed, own_denied, scorer))
+        allowed = _allowed_to_one(allowed, own_allowed, own_denied, scorer)
+        return _top_k_of_one(scorer, histories, k, hidden, allowed, offset)
     codes = np.zeros((len(histories), k), dtype=np.int64)
     scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
     with torch.inference_mode():
         denied = None if allowed is None else torch.from_numpy(~allowed).to(scorer.device)
+        added = None if offset is None else torch.tensor(offset, device=scorer.device)
         sweep = Sweep(scorer, limits, len(histories))
         for index, queries in batches(scorer, histories, sweep.rows, limits):
             pairs = _pairs(hidden, index, scorer.device)
@@ -114,6 +119,8 @@ def top_k(
             best: tuple[Tensor, Tensor] | None = None
             for chunk in sweep.chunks(queries):
                 chunk.hide(*pairs)
+                if added is not None:
+                    chunk.scores.add_(added[chunk.start : chunk.stop])
                 if denied is not None:
                     chunk.scores.masked_fill_(denied[chunk.start : chunk.stop], -torch.inf)
                 if own_hidden is not None:
@@ -228,7 +235,12 @@ def check_k(k: int, n_items: int) -> None:
 
 
 def _top_k_of_one(
-    scorer: Scorer, histories: Histories, k: int, hidden: Histories | None, allowed: npt.NDArray[np.bool_] | None
+    scorer: Scorer,
+    histories: Histories,
+    k: int,
+    hidden: Histories | None,
+    allowed: npt.NDArray[np.bool_] | None,
+    offset: npt.NDArray[np.float32] | None = None,
 ) -> tuple[Int64, npt.NDArray[np.float32]]:
     """`top_k` of one history on the CPU, in the fewest operations: a service asks for one user at a time."""
     require_histories(scorer, histories)
@@ -238,8 +250,12 @@ def _top_k_of_one(
         flat[0] = 0.0
         require_finite(scores)
         flat[0] = -np.inf
+        if scorer.cold is not None:
+            flat[scorer.cold.numpy()] = -np.inf
         if hidden is not None:
             flat[hidden.items[hidden.starts[0] : hidden.ends[0]]] = -np.inf
+        if offset is not None:
+            flat += offset
         if allowed is not None:
             flat[~allowed] = -np.inf
         largest = scores.topk(k + 1) if len(flat) < _MIN_BLOCKED else _largest(scores, k + 1)
@@ -396,6 +412,8 @@ def _among_candidates(
     keys = table + stride * torch.arange(len(table), device=rows.device)[:, None]
     excluded = torch.isin(keys, hidden[0] * stride + hidden[1]) | (table == 0)
     excluded[:, width:] |= torch.isin(keys[:, width:], rows * stride + items)
+    if scorer.cold is not None:
+        excluded |= torch.isin(table, scorer.cold)
     scores = scores.masked_fill(excluded, -torch.inf)
     return scores[rows, columns], _count(scores[:, width:].contiguous(), rows, scores[rows, columns])
 

@@ -50,7 +50,7 @@ class ItemCosines(Model):
     def __init__(self, model: Model, vectors: Tensor) -> None:
         super().__init__(model.config, model.n_users, model.n_items)
         norms = torch.linalg.vector_norm(vectors, dim=1)
-        self.register_buffer("known", norms > 0)
+        self.register_buffer("known", _known(norms, model))
         self.register_buffer("vectors", vectors * _inverse(norms)[:, None])
 
     def inputs(self, histories: Histories) -> NewestItem:
@@ -83,7 +83,7 @@ class SparseItemCosines(ItemCosines):
         squares = torch.zeros(len(vectors), device=vectors.device)
         norms = squares.index_add_(0, rows, vectors.values().square()).sqrt_()
         self.width = vectors.shape[1]
-        self.register_buffer("known", norms > 0)
+        self.register_buffer("known", _known(norms, model))
         self.register_buffer("columns", columns)
         self.register_buffer("values", vectors.values() * _inverse(norms)[rows])
         codes = torch.arange(len(vectors) + 1, device=vectors.device)
@@ -171,6 +171,14 @@ def similar_frame(
             "rank": (columns + 1).astype(np.int32),
         }
     )
+
+
+def _known(norms: Tensor, model: Model) -> Tensor:
+    """Mask (n_items + 1,) of the items with a vector that means something."""
+    known = norms > 0
+    if model.cold is not None:
+        known[torch.from_numpy(model.cold)] = False
+    return known
 
 
 def _inverse(norms: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Tables beside the log: properties of the items and of the users."""
