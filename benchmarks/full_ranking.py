@@ -4,7 +4,8 @@
 
 Validation targets (the last but one item of each user) choose settings and epochs. `test` is measured with that model.
 `refit_test` is measured after a refit on everything but the last item, for the chosen number of epochs. Compare each
-with figures of its own kind: few published ones are made with a refit. The result goes to results/full_ranking_<data>.json.
+with figures of its own kind: few published ones are made with a refit. The result goes to
+results/full_ranking_<data>.json.
 """
 
 from __future__ import annotations

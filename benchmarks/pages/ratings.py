@@ -28,7 +28,7 @@ def ratings(results: dict[str, Result]) -> str:
 
 
 def rated(result: Result) -> str:
-    """Table with a row per model, lowest RMSE first: its RMSE without and with the refit, and other metrics without it."""
+    """Table with a row per model, lowest RMSE first: RMSE without and with the refit, other metrics without it."""
     names = {
         "mae": "MAE",
         "log_loss": "log-loss",

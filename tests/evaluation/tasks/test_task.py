@@ -81,7 +81,7 @@ def evaluations() -> dict[str, tuple[Evaluation, Evaluation]]:
     learnt.count(rows.train)
     return {
         "next-items": (evaluate(bad, split.test, exclude_seen=False), evaluate(good, split.test, exclude_seen=False)),
-        "baskets": (evaluate_baskets(bad, split.test), evaluate_baskets(good, split.test)),
+        "baskets": (evaluate_baskets(bad, split.test, k=2), evaluate_baskets(good, split.test, k=2)),
         "sessions": (evaluate_sessions(bad, split.test), evaluate_sessions(good, split.test)),
         "ratings": (evaluate_ratings(blank, rows.test, k=3), evaluate_ratings(learnt, rows.test, k=3)),
     }
