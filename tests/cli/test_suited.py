@@ -137,3 +137,13 @@ def test_leaving_seen_items_out_of_baskets_warns(runs: dict[str, Path], capsys: 
     assert "seen items left out" in said.out
     assert "of the targets of the test part were in their user's history before" in said.err
     assert "(--include-seen)" in said.err
+
+
+def test_recommending_only_new_items_to_people_who_repeat_themselves_warns(
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["recommend", str(runs["markov"]), "--history", "2", "3"]
+    for more, warned in (([], True), (["--include-seen"], False), (["--no-include-seen"], False)):
+        assert main([*words, *more]) == 0
+        said = capsys.readouterr().err
+        assert ("bought before: --include-seen" in said) is warned

@@ -190,6 +190,11 @@ def test_only_whole_sessions_of_several_items_are_baskets() -> None:
     assert task_of_metric("sess_prec@10", SPLIT.test)[0].name == "sessions"
 
 
+def test_the_share_of_repeats_is_that_of_the_targets() -> None:
+    assert holdout_of([[[1, 2], [3], [1, 9, 3]], [[1], [2], [1]]]).repeat_share() == 3 / 4
+    assert SPLIT.test.select(np.zeros(0, dtype=np.int64)).repeat_share() == 0.0
+
+
 def test_seen_items_are_kept_where_people_repeat_themselves() -> None:
     assert SPLIT.test.repeat_share() > 0.1
     assert not leaves_seen_out(SASRec(), SPLIT.test)
