@@ -22,4 +22,5 @@ def test_rows_may_be_slices_of_one_array() -> None:
     histories = Histories(users, items, np.array([0, 3]), np.array([2, 4]))
     later = Histories(users, items, np.array([2, 4]), np.array([3, 5]))
     assert histories.holds(later).tolist() == [False, False]
-    assert histories.holds(Histories(users, items, np.array([1, 3]), np.array([4, 4]))).tolist() == [True, False, True, True]
+    longer = Histories(users, items, np.array([1, 3]), np.array([4, 4]))
+    assert histories.holds(longer).tolist() == [True, False, True, True]
