@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).parent / "results"
 DATA = {"games": "amazon-games/Video.txt", "beauty": "amazon-beauty/Beauty.txt", "ml-100k": "ml-100k/u.data"}
 SESSIONS = "parsrec/synthetic.txt"
+BASKETS = "complete-journey/transactions.parquet"
 
 NOTEBOOK = segue.SASRec.as_published(width=100, dropout=0.1, max_length=50)
 """Setting of Microsoft's notebook: one-negative BCE, two blocks, one head."""
@@ -37,10 +38,25 @@ def session_dataset() -> segue.Dataset:
     return segue.prepare(_data() / SESSIONS)
 
 
+def basket_dataset() -> segue.Dataset:
+    """A year of grocery baskets, "The Complete Journey": households and products with five interactions or more."""
+    return segue.prepare(
+        _data() / BASKETS,
+        user="household_id",
+        item="product_id",
+        session="basket_id",
+        time="transaction_timestamp",
+        rating=False,
+        k_core=5,
+    )
+
+
 def _data() -> Path:
     folder = os.environ.get("SEGUE_TEST_DATA")
     if not folder:
-        raise SystemExit("Set SEGUE_TEST_DATA to the folder that holds " + ", ".join([*DATA.values(), SESSIONS]) + ".")
+        raise SystemExit(
+            "Set SEGUE_TEST_DATA to the folder that holds " + ", ".join([*DATA.values(), SESSIONS, BASKETS]) + "."
+        )
     return Path(folder)
 
 

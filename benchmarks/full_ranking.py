@@ -3,8 +3,9 @@
     python benchmarks/full_ranking.py --data beauty --model sasrec markov popularity --seeds 0 1 2
 
 Validation targets (the last but one item of each user) choose settings and epochs. `test` is measured with that model.
-`refit_test` is measured after a refit on everything but the last item, for the chosen number of epochs; published
-figures are made this way. The result goes to results/full_ranking_<data>.json.
+`refit_test` is measured after a refit on everything but the last item, for the chosen number of epochs. Compare each
+with figures of its own kind: few published ones are made with a refit. The result goes to
+results/full_ranking_<data>.json.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def main() -> None:
     for name in arguments.model:
         for seed in arguments.seeds:
             result = run(name, seed, split)
-            print(name, seed, result["test"], result["refit_test"], flush=True)
+            print(f"{name} {seed} no refit {result['test']} refit {result['refit_test']}", flush=True)
             common.add_run(f"full_ranking_{arguments.data}", what, result)
 
 

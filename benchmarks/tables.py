@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pages import accuracy, options, ratings, rivals, scaling, sessions, speed, turns
+from pages import accuracy, baskets, options, ratings, rivals, scaling, sessions, speed, turns
 from pages.cells import Result, none_yet, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +33,7 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
         DOCS / "sessions.md",
         {"sessions": sessions.sessions, "explanations": sessions.explanations},
     ),
+    "baskets": (DOCS / "baskets.md", {"baskets": baskets.baskets}),
     "ratings": (DOCS / "ratings.md", {"ratings": ratings.ratings, "speed": ratings.rating_speed}),
     "scaling": (DOCS / "scaling.md", {"scaling": scaling.measured, "on paper": scaling.on_paper}),
     "benchmarks": (

@@ -23,8 +23,8 @@ from segue.data.simulation.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-GUIDE, SESSIONS, RATINGS, BENCHMARKS, COMING_FROM = (
-    ROOT / "docs" / f"{name}.md" for name in ("guide", "sessions", "ratings", "benchmarks", "coming-from")
+GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM = (
+    ROOT / "docs" / f"{name}.md" for name in ("guide", "sessions", "baskets", "ratings", "benchmarks", "coming-from")
 )
 TABLES, CURVES = ([sys.executable, str(ROOT / "benchmarks" / f"{name}.py")] for name in ("tables", "curves"))
 
@@ -114,6 +114,21 @@ def test_the_page_on_sessions_does_what_it_says(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     run_blocks(SESSIONS)
     assert (tmp_path / "drawn.png").exists()
+
+
+@pytest.mark.slow
+def test_the_page_on_baskets_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small log of the same columns and kinds of ids."""
+    log = simulate(60, 8, categories=8, products=3, price_effect=0.1, longest=6).log()
+    items = log["item"].cast(pl.Int64)
+    log.select(
+        household_id=pl.col("user").cast(pl.Int64),
+        basket_id=1_000 * pl.col("user").cast(pl.Int64) + pl.col("time").cast(pl.Int64),
+        product_id=1_082_185 + items - int(items.mode()[0]),
+        transaction_timestamp=1_500_000_000 + 86_400 * pl.col("time").cast(pl.Int64),
+    ).write_parquet(tmp_path / "transactions.parquet")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(BASKETS)
 
 
 @pytest.mark.slow

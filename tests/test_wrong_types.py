@@ -117,6 +117,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
                 {**judged, "recommender": world["raters"], "holdout": segue.random_rows(data).test},
             )
         ],
+        "evaluate_baskets": [(segue.evaluate_baskets, judged)],
         "evaluate_sessions": [(segue.evaluate_sessions, judged)],
         "fit": [
             (segue.fit, fit),

@@ -28,9 +28,8 @@ def ratings(results: dict[str, Result]) -> str:
 
 
 def rated(result: Result) -> str:
-    """Table with a row per model, lowest RMSE first: its RMSE after the refit, and metrics of the validated epoch."""
+    """Table with a row per model, lowest RMSE first: RMSE without and with the refit, other metrics without it."""
     names = {
-        "rmse": "RMSE",
         "mae": "MAE",
         "log_loss": "log-loss",
         "own_hr@10": "HR@10, rated items",
@@ -40,12 +39,14 @@ def rated(result: Result) -> str:
     rows = [
         [
             NAMES[model],
-            *(mean(row, name) for name in ("refit_test rmse", *(f"test {name}" for name in names))),
+            mean(row, "test rmse"),
+            mean(row, "refit_test rmse"),
+            *(mean(row, f"test {name}") for name in names),
             seeds(int(row["seeds"])),
         ]
         for model, row in sorted(result["summary"].items(), key=lambda pair: pair[1]["test rmse"])
     ]
-    return table(["", "RMSE, refit", *names.values(), ""], rows)
+    return table(["", "RMSE, no refit", "RMSE, refit", *names.values(), ""], rows)
 
 
 def rating_speed(results: dict[str, Result]) -> str:

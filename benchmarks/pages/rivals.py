@@ -54,11 +54,11 @@ def side_by_side(results: dict[str, Result]) -> str:
 
 def of(data: str, runs: list[Result]) -> Iterator[str]:
     """Headings and tables of one dataset."""
-    yield f"**{DATA[data]}: accuracy**"
+    yield f"**{DATA[data]}: accuracy, with the refit**"
     rows = [
         [named(run, runs), *(estimate(run, metric) for metric in ("ndcg@10", "hr@10")), epochs(run)] for run in runs
     ]
-    yield table(["", "NDCG@10 [95 %]", "HR@10 [95 %]", "epochs"], rows)
+    yield table(["", "NDCG@10, refit [95 %]", "HR@10, refit [95 %]", "epochs"], rows)
     yield f"**{DATA[data]}: speed and memory**"
     yield speeds(runs)
     yield made(f"peers/run.py --data {data}", runs)
@@ -83,7 +83,7 @@ def speeds(runs: list[Result]) -> str:
 
 
 def best_others(results: dict[str, Result]) -> dict[str, tuple[str, str, str]]:
-    """Name, NDCG@10 and HR@10 of the best other library on each dataset."""
+    """Name, NDCG@10 and HR@10 of the best other library on each dataset, with the refit."""
     found = {}
     for data, runs in runs_by_data(results).items():
         for run in [run for run in runs if not run["peer"].startswith("segue")][:1]:

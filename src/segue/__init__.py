@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from segue.errors import SegueError
     from segue.evaluation.compare import compare
     from segue.evaluation.lists import evaluate_lists
+    from segue.evaluation.tasks.baskets import evaluate_baskets
     from segue.evaluation.tasks.next_items import evaluate
     from segue.evaluation.tasks.ratings import evaluate_ratings
     from segue.evaluation.tasks.sessions import evaluate_sessions
@@ -87,6 +88,7 @@ _HOMES = {
     "compare": "segue.evaluation.compare",
     "describe": "segue.data.statistics.describe",
     "evaluate": "segue.evaluation.tasks.next_items",
+    "evaluate_baskets": "segue.evaluation.tasks.baskets",
     "evaluate_lists": "segue.evaluation.lists",
     "evaluate_ratings": "segue.evaluation.tasks.ratings",
     "evaluate_sessions": "segue.evaluation.tasks.sessions",
@@ -141,6 +143,7 @@ __all__ = [
     "compare",
     "describe",
     "evaluate",
+    "evaluate_baskets",
     "evaluate_lists",
     "evaluate_ratings",
     "evaluate_sessions",

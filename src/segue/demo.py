@@ -17,13 +17,17 @@ from segue.errors import ConfigError
 from segue.evaluation.compare import Comparison, compare
 from segue.evaluation.report.examples import Example, examples_of
 from segue.evaluation.report.runs import report_runs
-from segue.evaluation.tasks.next_items import NextItems, evaluate
+from segue.evaluation.tasks.baskets import evaluate_baskets
+from segue.evaluation.tasks.next_items import NextItems
 from segue.evaluation.tasks.result import Evaluation
 from segue.files import write_json
 from segue.inference.recommender import Recommender
+from segue.models.base import ModelConfig
 from segue.models.markov import Markov
 from segue.models.popularity import Popularity, RecentPopularity
+from segue.models.registry import config_class
 from segue.models.sasrec import SASRec
+from segue.models.suited import suggestion_for_dataset
 from segue.training.config import Training
 from segue.training.fit import fit
 
@@ -92,7 +96,7 @@ class Demo:
         return prepare(out / "shop.csv", out=out / "data")
 
     def train(self, split: Split, *, quiet: bool = False) -> dict[str, Recommender]:
-        """Fit the counting models and SASRec."""
+        """Fit the counting models, among them the one that suits the data, and SASRec."""
         training = Training(
             epochs=self.epochs,
             batch_size=16,
@@ -103,7 +107,7 @@ class Demo:
             patience=6,
             seed=self.seed,
         )
-        configs = (Popularity(), RecentPopularity(), Markov(), SASRec(dropout=0.2))
+        configs = (Popularity(), RecentPopularity(), Markov(), *suited_config(split.train), SASRec(dropout=0.2))
         with _one_thread():
             return {
                 config.name: fit(
@@ -121,7 +125,7 @@ class Demo:
         """Evaluate all models on the test; seen items are kept, since customers buy again."""
         with _one_thread():
             return {
-                name: evaluate(model, split.test, k=10, seed=self.seed, exclude_seen=False)
+                name: evaluate_baskets(model, split.test, k=10, seed=self.seed, exclude_seen=False)
                 for name, model in fitted.items()
             }
 
@@ -154,6 +158,14 @@ class Demo:
             comparisons=comparisons,
             examples=examples,
         )
+
+
+def suited_config(dataset: Dataset) -> list[ModelConfig]:
+    """Config of the counting model that suits the data; none if there is no other than the usual ones."""
+    suggestion = suggestion_for_dataset(dataset)
+    if suggestion is None or suggestion.model is None:
+        return []
+    return [config_class(suggestion.model)()]
 
 
 @contextmanager

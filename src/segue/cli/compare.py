@@ -13,8 +13,9 @@ from segue.errors import ConfigError
 from segue.settings import PathText, Settings
 
 if TYPE_CHECKING:
+    from segue.data.splits.holdouts import Holdout
     from segue.evaluation.tasks.result import Evaluation
-    from segue.evaluation.tasks.task import Task
+    from segue.inference.recommender import Recommender
 
 _NOTES = """\
 All runs are evaluated on the same users, and compared with the first. Models of ratings are compared by the ratings
@@ -50,10 +51,12 @@ def main(argv: Sequence[str]) -> int:
     from segue.inference.loading import load
 
     recommenders = [load(run, device=protocol.device) for run in options.runs]
-    shared = _shared(protocol, [task_of_run(recommender) for recommender in recommenders])
+    holdouts = [
+        questions(recommender, run, protocol.on) for run, recommender in zip(options.runs, recommenders, strict=True)
+    ]
+    shared = _shared(protocol, recommenders, holdouts)
     evaluations = [
-        measure(recommender, questions(recommender, run, protocol.on), shared)
-        for run, recommender in zip(options.runs, recommenders, strict=True)
+        measure(recommender, holdout, shared) for recommender, holdout in zip(recommenders, holdouts, strict=True)
     ]
     first, *others = (evaluation.ranking or evaluation for evaluation in evaluations)
     comparisons = [
@@ -75,15 +78,19 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _shared(protocol: Protocol, tasks: Sequence[Task]) -> Protocol:
-    """The same options for all runs: rankings if any task ranks, and seen items kept if any task keeps them."""
+def _shared(protocol: Protocol, recommenders: Sequence[Recommender], holdouts: Sequence[Holdout]) -> Protocol:
+    """The same options for all runs: rankings if any task ranks, and seen items kept if any run keeps them."""
+    from segue.evaluation.tasks.task import leaves_seen_out
+
+    tasks = [task_of_run(recommender) for recommender in recommenders]
     ranking = protocol.ranking or any(task.ranks for task in tasks)
     if ranking and not all(task.ranks for task in tasks):
         names = ", ".join(dict.fromkeys(task.name for task in tasks if not task.ranks))
         note(f"The runs are compared by how they rank, and not by the {names} that some of them expect.")
     include_seen = protocol.include_seen
     if include_seen is None:
-        include_seen = not all(task.exclude_seen for task in tasks)
+        pairs = zip(recommenders, holdouts, strict=True)
+        include_seen = not all(leaves_seen_out(recommender.model.config, holdout) for recommender, holdout in pairs)
     return replace(protocol, ranking=ranking, include_seen=include_seen)
 
 

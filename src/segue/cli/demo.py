@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from segue.evaluation.report.examples import Example
     from segue.evaluation.tasks.result import Evaluation
 
-_MORE_METRICS = ("hr@10", "mrr@10", "coverage@10")
+_MORE_METRICS = ("recall@10", "repeat_recall@10", "explore_recall@10", "hr@10")
 """Metrics in the table, besides the one of the comparisons."""
 
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
 
     from segue.data.splits.by_user import last_session_out
     from segue.data.statistics.describe import describe
-    from segue.demo import LEARNT, Demo
+    from segue.demo import LEARNT, Demo, suited_config
 
     demo = Demo(Path(options.out), options.users, options.sessions, options.products, options.epochs, options.seed)
     _say(f"A simulated shop: {options.users:,} customers with tastes and habits, {20 * options.products:,} items.")
@@ -66,12 +66,15 @@ def main(argv: Sequence[str]) -> int:
     _tell(f"{summary.interactions:,} interactions; half of the histories hold {summary.lengths.median:.0f} or more.")
     _tell("The last visit of each customer is the test; the last but one chooses the epoch of SASRec.")
 
-    _say("Training: three counting models, and SASRec, which learns.")
     split = last_session_out(dataset)
+    suited = [config.name for config in suited_config(split.train)]
+    names = ["popularity", "recent-popularity", "markov", *suited]
+    _say(f"Training: counting models ({', '.join(names)}), and SASRec, which learns.")
     fitted = demo.train(split, quiet=options.quiet)
 
     _say("Test: the ranks of the items of the last visit, among all items.")
     _tell("Customers buy again what they like, so items of the history stay in the ranking.")
+    _tell("repeat_ and explore_ are the parts of a visit that the customer took before, and those that are new.")
     evaluations = demo.evaluate(fitted, split)
     comparisons = demo.compare(evaluations)
     _show_results(evaluations, comparisons[0])

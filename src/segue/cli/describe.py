@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from segue.settings import PathText, Settings
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
     from segue.data.splits.holdouts import Split
+    from segue.data.statistics.sessions import SessionStatistics
 
 _NOTES = """\
   segue describe data/mine --picture mine.png
@@ -62,9 +64,21 @@ def main(argv: Sequence[str]) -> int:
         console().print(description.table())
         for name, size in parts.items():
             note(f"{name}: {size['targets']:,} held-out items of {size['users']:,} users")
+        _suggest(options.dataset, description.sessions)
     if options.picture is not None:
         note(f"wrote {description.picture(options.picture)}")
     return 0
+
+
+def _suggest(folder: str, sessions: SessionStatistics | None) -> None:
+    """Print the command of the model that suits the sessions, if it is not the usual one."""
+    from segue.models.suited import suggestion_for
+
+    suggestion = suggestion_for(sessions)
+    if suggestion is not None:
+        model = "" if suggestion.model is None else f" --model {suggestion.model}"
+        command = f"segue train {shlex.quote(folder)}{model} --split {suggestion.split}"
+        note(f"{suggestion.reason}. This suits them: {command}")
 
 
 def _split(dataset: Dataset, splitting: SplitOptions) -> Split | None:

@@ -25,9 +25,9 @@ _NOTES = """\
   segue evaluate runs/first --report first.html
 
 A target ranks behind every other item with the same score, so no model gains from ties. A run with --split
-last-session-out is also measured session by session: at each step an item of the session joins the basket, and the
-best of those that remain is ranked, among all items and among sampled ones. A model of ratings is measured by the
-ratings it expects; with --ranking also by how it ranks."""
+last-session-out is measured by whole baskets, with repeats and new items apart, and session by session: at each step an
+item of the session joins the basket, and the best of those that remain is ranked, among all items and among sampled
+ones. A model of ratings is measured by the ratings it expects; with --ranking also by how it ranks."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class EvaluateOptions(Settings):
     """Also write one HTML page to this file: figures, examples with reasons, curves, data and settings."""
 
     parts: bool = False
-    """Also show the figures by length of history and by popularity; of sessions, by step; of ratings, by the number of
-    the item's ratings, and their calibration."""
+    """Also show the figures by length of history and by popularity; of baskets, the parts; of sessions, by step; of
+    ratings, by the number of the item's ratings, and their calibration."""
 
     json: bool = False
     """Write JSON instead of a table."""

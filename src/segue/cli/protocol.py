@@ -53,7 +53,7 @@ class Protocol(Settings):
 
     include_seen: bool | None = None
     """Keep items of the history in the ranking, for data in which users take items again. When not given, true for
-    parsrec and false for other models."""
+    parsrec, and for baskets of people who repeat themselves; false otherwise."""
 
     seed: Seed = 0
     """Seed of users, candidates and the resamples behind the intervals."""

@@ -127,6 +127,8 @@ def main(argv: Sequence[str]) -> int:
     recommender = load(options.run, device=options.device)
     if options.on is not None:
         recommender = recommender.without(questions(recommender, options.run, options.on))
+    if options.include_seen is None and options.basket is None:
+        _warn_of_repeats(recommender)
     if options.out is not None:
         _export(recommender, options, EVERYONE if options.all else users)
         return 0
@@ -175,6 +177,15 @@ def _export(recommender: Recommender, options: RecommendOptions, users: object) 
             progress=progress,
         )
     note(f"wrote {path}")
+
+
+def _warn_of_repeats(recommender: Recommender) -> None:
+    """Warn that seen items are left out, if the data are baskets of people who repeat themselves."""
+    from segue.models.suited import suggestion_for_dataset
+
+    suggestion = suggestion_for_dataset(recommender.dataset)
+    if suggestion is not None:
+        note(f"warning: items that a user had before are left out, but these are {suggestion.reason}: --include-seen")
 
 
 @contextmanager

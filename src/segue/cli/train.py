@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from segue.data.dataset import Dataset
     from segue.inference.recommender import Recommender
     from segue.models.base import ModelConfig
+    from segue.models.suited import Suggestion
     from segue.training.resuming import FormerRun
 
 _YES = ("True", "true")
@@ -31,7 +32,10 @@ _NOTES = """\
 Each model has its own options: `segue train --model ssept --help`.
 A run is a folder. The other commands use its `recommender`; `metrics.csv` and `curves.png` show the course of the
 training. Ctrl-C and SIGTERM save the state, and `segue train --resume RUN` continues exactly there. A run that was not
-finished can be used too, with its best weights so far."""
+finished can be used too, with its best weights so far.
+
+If no model is named and the data are baskets of people who repeat themselves, a model that counts repeats is trained,
+and the last baskets are held out. The command says so; --model names another."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class ModelOptions(Settings):
     """The model."""
 
     name: Word = "sasrec"
-    """Name of the model, or package.module:Class of your own."""
+    """Name of the model, or package.module:Class of your own. When not given, sasrec, or the one that suits baskets."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,7 +92,8 @@ def main(argv: Sequence[str]) -> int:
     split_group = split_options()
     run = _run_to_resume(argv)
     former = None if run is None else former_run(run)
-    config = _config_class(argv, former)
+    suggestion = _suggestion(argv) if former is None else None
+    config = _config_class(argv, former, suggestion)
     parser = OptionParser("train", _NOTES, _ALIASES)
     parser.add_options(TrainOptions, texts=_published_help(config))
     parser.add_options(split_group)
@@ -97,7 +102,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(config, under="model", title=f"Settings of {config.name}")
     parser.add_options(Training, under="training", title="Training")
     as_published = _is_on(argv, "as_published") and former is None
-    parser.read(argv, _published(config) if as_published else _as_options(former, config))
+    preset = _published(config) if as_published else _as_options(former, config)
+    if suggestion is not None and suggestion.model is not None:
+        preset = {**preset, "model": {"name": suggestion.model}}
+    parser.read(argv, preset)
     options, splitting = parser.get(TrainOptions), parser.get(split_group)
     model, training = parser.get(config), parser.get(Training)
     if options.out is None and not options.resume:
@@ -120,9 +128,9 @@ def main(argv: Sequence[str]) -> int:
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     dataset = dataset_of_run(Path(folder)) if options.out is None else Dataset.open(options.dataset)
-    spec = splitting.spec(_usual_split(config, dataset, former, splitting))
-    if is_main and splitting.split is None and former is None:
-        note(f"split: {spec['name']} (--split names another)")
+    spec = splitting.spec(_usual_split(config, dataset, former, splitting, suggestion))
+    if is_main and former is None:
+        _say_defaults(spec, splitting, dataset, config, suggestion)
     split = split_by(dataset, spec)
     with _resume_hint(folder), parser.errors_as_typed():
         recommender = fit(
@@ -150,11 +158,30 @@ def _run_to_resume(argv: Sequence[str]) -> Path | None:
     return next((Path(one) for one in folders if one and (Path(one) / "run.json").is_file()), None)
 
 
-def _config_class(argv: Sequence[str], former: FormerRun | None) -> type[ModelConfig]:
-    """Class of the model that is named; of the run to resume if none is."""
+def _suggestion(argv: Sequence[str]) -> Suggestion | None:
+    """Model and split that suit the Dataset; None if the usual ones do, or if a model or a setting of it is given."""
+    from segue.cli.configfile import flat, read_config
+    from segue.data.dataset import Dataset, folder_has_sessions
+    from segue.models.suited import suggestion_for_dataset
+
+    typed = [word.lstrip("-").replace("-", "_") for word in argv if word.startswith("--")]
+    config = peek(argv, "config", "")
+    typed += flat(read_config(config, _ALIASES)) if config else ()
+    if any(name.partition("=")[0].partition(".")[0] in ("model", "as_published", "help") for name in typed):
+        return None
+    folders = [*(word for word in argv if not word.startswith("--")), peek(argv, "dataset", "")]
+    folder = next((one for one in folders if one and folder_has_sessions(Path(one))), None)
+    return None if folder is None else suggestion_for_dataset(Dataset.open(folder))
+
+
+def _config_class(
+    argv: Sequence[str], former: FormerRun | None, suggestion: Suggestion | None = None
+) -> type[ModelConfig]:
+    """Class of the model that is named; of the run to resume, or of the suggestion, if none is."""
     from segue.models.registry import config_class
 
     usual = ModelOptions.name if former is None else former.config.name
+    usual = usual if suggestion is None or suggestion.model is None else suggestion.model
     name = peek(argv, "model.name", usual, _ALIASES)
     if former is not None and name == former.config.name:
         return type(former.config)
@@ -203,11 +230,17 @@ def _as_options(former: FormerRun | None, config: type[ModelConfig]) -> dict[str
 
 
 def _usual_split(
-    config: type[ModelConfig], dataset: Dataset, former: FormerRun | None, splitting: SplitOptions
+    config: type[ModelConfig],
+    dataset: Dataset,
+    former: FormerRun | None,
+    splitting: SplitOptions,
+    suggestion: Suggestion | None,
 ) -> Mapping[str, Any]:
-    """The split to take if none is named: that of the run to resume, or the one that suits the model's task."""
+    """The split to take if none is named: of the run to resume, of the suggestion, or of the model's task."""
     if splitting.split is not None:
         return {}
+    if suggestion is not None and suggestion.model is not None:
+        return {"name": suggestion.split}
     from segue.evaluation.tasks.task import task_named
 
     if former is None:
@@ -215,6 +248,26 @@ def _usual_split(
     if former.split is None:
         raise ConfigError("the run was trained in Python, without a split: continue it with segue.resume(run).")
     return former.split
+
+
+def _say_defaults(
+    spec: Mapping[str, Any],
+    splitting: SplitOptions,
+    dataset: Dataset,
+    config: type[ModelConfig],
+    suggestion: Suggestion | None,
+) -> None:
+    """Print the model and the split that were taken without being named, and a better split for baskets."""
+    from segue.models.suited import suggestion_for_dataset
+
+    if suggestion is not None and suggestion.model is not None:
+        note(f"model: {config.name}, for {suggestion.reason} (--model names another)")
+    if splitting.split is not None:
+        return
+    note(f"split: {spec['name']} (--split names another)")
+    other = suggestion or suggestion_for_dataset(dataset)
+    if other is not None and spec["name"] != other.split:
+        note(f"The data are {other.reason}. --split {other.split} holds out whole baskets.")
 
 
 def _report(recommender: Recommender, options: TrainOptions, folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -456,6 +457,15 @@ class Dataset:
             metadata=manifest["metadata"],
             in_order=in_order,
         )
+
+
+def folder_has_sessions(folder: Path) -> bool:
+    """True if a folder is a Dataset with sessions, as far as its manifest says."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("sessions") is not None
 
 
 def open_within(folder: Path, *, values: bool) -> Dataset:

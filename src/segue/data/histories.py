@@ -85,6 +85,13 @@ class Histories:
         """Rows (m,) and item codes (m,) of all interactions."""
         return rows_of(self.starts, self.ends), self.items[positions(self.starts, self.ends)]
 
+    def holds(self, others: Histories) -> npt.NDArray[np.bool_]:
+        """(m,) True for each item of `others`, row by row, that stands in the same row here; n rows in both."""
+        rows, items = self.seen()
+        other_rows, other_items = others.seen()
+        stride = 1 + max(int(items.max(initial=0)), int(other_items.max(initial=0)))
+        return np.isin(other_rows * stride + other_items, rows * stride + items)
+
     def padded(self, width: int) -> npt.NDArray[np.int64]:
         """Item codes (n, width) int64 of the newest `width` items, oldest first, with padding 0 behind the newest."""
         if len(self) == 1 and self.ends[0] - self.starts[0] >= width:

@@ -50,8 +50,9 @@ class Training(Settings):
     averages about ten epochs. When not given, 0.9 for SASRec and SSE-PT, and 0 for other models."""
     metric: str | None = None
     """Validation metric that chooses the best epoch; ndcg@10 when not given, or rmse for ratings, or sess_prec@10 for
-    parsrec. Next items: hr, ndcg, mrr, recall, precision, map. Sessions: sess_prec, step_hr, step_ndcg. Ratings: rmse,
-    mae, log_loss, own_hr, own_ndcg."""
+    parsrec. Next items: hr, ndcg, mrr, recall, precision, map. Whole baskets: also repeat_recall, repeat_own_recall,
+    explore_recall, explore_own_recall, and the same with ndcg and hr. Sessions: sess_prec, step_hr, step_ndcg. Ratings:
+    rmse, mae, log_loss, own_hr, own_ndcg."""
     validate_every: Count = 1
     """Epochs between validations."""
     validation_users: Count | None = 10_000
@@ -60,7 +61,7 @@ class Training(Settings):
     """Number of sampled items to rank each target among; the whole catalogue when not given."""
     validation_exclude_seen: bool | None = None
     """Leave the items of a user's history out of the ranking in validation; when not given, true, but false for
-    parsrec. Metrics of sessions keep them."""
+    parsrec, and for baskets of people who repeat themselves. Metrics of sessions keep them."""
     watch_test: bool = False
     """Measure the test part too after each validation, only for the curves: it never chooses anything."""
     patience: Count | None = 20

@@ -76,7 +76,7 @@ def fit(
         With `resume`: go back to the state after this epoch, if `Training.keep_every` kept it.
     refit
         After the fit, train again from the start on everything but the test part, for as many epochs as validation
-        chose. Published results are made this way.
+        chose. Figures of refitted models are higher than those of most papers, which do not refit.
     overwrite
         True replaces a run in `out` when the training begins, so a notebook cell can be run again. Everything else in
         `out` is refused, and nothing foreign is deleted.

@@ -9,7 +9,7 @@ from typing import Any
 
 from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError
-from segue.evaluation.tasks.task import Measure, Task, ValidationPlan, task_of, task_of_metric
+from segue.evaluation.tasks.task import Measure, Task, ValidationPlan, leaves_seen_out, task_of, task_of_metric
 from segue.models.base import Model, ModelConfig
 from segue.training.config import Training
 from segue.training.curves import TEST
@@ -29,7 +29,7 @@ def with_task_defaults(
     settings
         Options of the training.
     config
-        Config of the model; its task has the defaults.
+        Config of the model; its task, and one that suits the validation part, have the defaults.
     validation
         Validation part, if there is one.
     resumed
@@ -41,11 +41,9 @@ def with_task_defaults(
         metric = former.get("metric") or task.suitable_metric(validation)
     if exclude_seen is None:
         exclude_seen = former.get("validation_exclude_seen")
-    return replace(
-        settings,
-        metric=metric,
-        validation_exclude_seen=task.exclude_seen if exclude_seen is None else exclude_seen,
-    )
+    if exclude_seen is None:
+        exclude_seen = leaves_seen_out(config, validation)
+    return replace(settings, metric=metric, validation_exclude_seen=exclude_seen)
 
 
 def check_validation(model: Model, settings: Training, validation: Holdout | None, test: Holdout | None) -> None:
@@ -70,7 +68,7 @@ def check_validation(model: Model, settings: Training, validation: Holdout | Non
         raise ConfigError("watch_test=True needs a split with a test part to watch.")
     part = test if validation is None else validation
     if part is not None:
-        task, plan = _plan(settings)
+        task, plan = _plan(settings, part)
         task.check_validation(model, plan, _sampled(settings, part))
 
 
@@ -88,7 +86,7 @@ def validation_of(model: Model, settings: Training, validation: Holdout | None, 
     test
         Test part to watch, if any; `TEST` stands before the names of its metrics.
     """
-    task, plan = _plan(settings)
+    task, plan = _plan(settings, test if validation is None else validation)
     measure, watch = (
         None if part is None else task.validation(model, plan, _sampled(settings, part)) for part in (validation, test)
     )
@@ -100,9 +98,9 @@ def validation_of(model: Model, settings: Training, validation: Holdout | None, 
     return validate
 
 
-def _plan(settings: Training) -> tuple[Task, ValidationPlan]:
+def _plan(settings: Training, holdout: Holdout | None) -> tuple[Task, ValidationPlan]:
     assert settings.metric is not None and settings.validation_exclude_seen is not None, "with_task_defaults first"
-    task, _, k = task_of_metric(settings.metric)
+    task, _, k = task_of_metric(settings.metric, holdout)
     plan = ValidationPlan(
         metric=settings.metric,
         k=k,

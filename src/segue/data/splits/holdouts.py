@@ -99,6 +99,11 @@ class Holdout:
         """The targets of each user, as slices of the same arrays."""
         return Histories(self.users, self.dataset.items, self.history_ends, self.target_ends, self.dataset.times)
 
+    def repeat_share(self) -> float:
+        """Share of the targets that stand in their user's history; 0 without targets."""
+        held = self.histories().holds(self.targets())
+        return float(held.mean()) if len(held) else 0.0
+
     def select(self, index: Int64) -> Holdout:
         """The rows at `index`."""
         return replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,9 @@ from segue.data.statistics.distributions import Histogram, Spread, histogram_of,
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
+
+REPEATING = 0.1
+"""Share of repeated items from which people are said to repeat themselves."""
 
 _DAY = 86_400
 _SESSIONS = 1 << 18  # sessions per piece
@@ -36,6 +40,18 @@ class SessionStatistics:
     """Share of the sessions with one interaction, from which no order can be learnt."""
     median_pause: float | None
     """Median days from the end of a session to the user's next one; None without times, or with time steps."""
+    bought_before: float = 0.0
+    """Share of the items of a session that its user took in an earlier one, over all sessions but the users' first."""
+
+    @property
+    def baskets(self) -> bool:
+        """True if sessions hold two items or more on average, so that a session is a set of items."""
+        return self.lengths.mean >= 2
+
+    @property
+    def repeating(self) -> bool:
+        """True if people repeat themselves: a tenth or more of the items were taken in an earlier session."""
+        return self.bought_before >= REPEATING
 
 
 def per_second_of(dataset: Dataset) -> int | None:
@@ -63,6 +79,7 @@ def describe_sessions(dataset: Dataset) -> SessionStatistics:
         repeats=_repeats(sessions, dataset.n_items) / max(int(lengths.sum()), 1),
         one_item=float((lengths == 1).mean()) if len(sessions) else 0.0,
         median_pause=_median_pause(dataset),
+        bought_before=_bought_before(sessions, dataset.n_items),
     )
 
 
@@ -74,6 +91,27 @@ def _repeats(sessions: Sessions, n_items: int) -> int:
         pairs = np.sort(rows_of(starts, ends) * (n_items + 1) + sessions.items[positions(starts, ends)])
         repeated += int((pairs[1:] == pairs[:-1]).sum())
     return repeated
+
+
+def _bought_before(sessions: Sessions, n_items: int) -> float:
+    """Share of the distinct items of the sessions after each user's first that an earlier session holds, too.
+
+    A pair of user and item that occurs in s sessions is repeated in s − 1 of them.
+    """
+    repeated = total = 0
+    bounds = np.searchsorted(sessions.offsets, np.arange(0, len(sessions), _SESSIONS), side="right") - 1
+    for low, high in pairwise(np.unique(np.append(bounds, len(sessions.offsets) - 1)).tolist()):
+        part = slice(int(sessions.offsets[low]), int(sessions.offsets[high]))
+        starts, ends = sessions.starts[part], sessions.ends[part]
+        numbers = rows_of(starts, ends)
+        items = sessions.items[positions(starts, ends)]
+        in_sessions = np.unique(numbers * (n_items + 1) + items)
+        numbers, items = np.divmod(in_sessions, n_items + 1)
+        users = sessions.users[part]
+        repeated += len(in_sessions) - len(np.unique(users[numbers] * (n_items + 1) + items))
+        first = np.append(True, users[1:] != users[:-1]) if len(users) else np.zeros(0, dtype=bool)
+        total += int((~first[numbers]).sum())
+    return repeated / max(total, 1)
 
 
 def _median_pause(dataset: Dataset) -> float | None:

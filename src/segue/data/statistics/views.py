@@ -79,6 +79,7 @@ def _session_facts(sessions: SessionStatistics) -> dict[str, str]:
         "users with one session": f"{sessions.single:,}",
         "sessions with one item": f"{sessions.one_item:.1%}",
         "repeats of an item in its session": f"{sessions.repeats:.1%}",
+        "items of a session taken in an earlier one": f"{sessions.bought_before:.1%}",
     }
     pause = sessions.median_pause
     return texts if pause is None else texts | {"median pause between sessions": _duration(pause)}

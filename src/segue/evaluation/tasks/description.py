@@ -89,7 +89,7 @@ class TaskDescription(ABC):
     """Name of the task: "next-items"."""
 
     metrics: ClassVar[tuple[Metric, ...]]
-    """Metrics of the task, the most usual first. No other task has one of the same name."""
+    """Metrics of the task, the most usual first. A name means the same in all tasks: two share the same `Metric`."""
 
     headlines: ClassVar[tuple[str, ...]]
     """Names of the metrics that a report shows as bars, by importance; it takes the first two that were measured."""

@@ -18,7 +18,7 @@ from segue.evaluation.metrics import coverage, gini, novelty, user_metrics
 from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.tasks.description import Metric
-from segue.evaluation.tasks.ranking import RankingTask, warn_of_seen_targets
+from segue.evaluation.tasks.ranking import RankingTask, warn_of_seen, warn_of_seen_targets
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
 from segue.inference.scorer import HasScorer
@@ -71,15 +71,8 @@ class NextItems(RankingTask):
         names = dict.fromkeys((f"hr@{k}", f"ndcg@{k}", plan.metric))
 
         def measured_now() -> dict[str, float]:
-            evaluation = evaluate(
-                model,
-                holdout,
-                k=k,
-                candidates=candidates,
-                exclude_seen=plan.exclude_seen,
-                lists=False,
-                resamples=0,
-            )
+            questions = Questions.of(model, holdout, k, candidates, "uniform", None, plan.seed)
+            evaluation, _ = _evaluated(questions, plan.exclude_seen, lists=False, resamples=0, seed=plan.seed)
             return {name: evaluation.metrics[name] for name in names}
 
         return measured_now
@@ -159,6 +152,15 @@ def evaluate(
         The Holdout is empty, belongs to another catalogue, or scores are not finite.
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed)
+    evaluation, hidden = _evaluated(questions, exclude_seen, lists, resamples, seed)
+    warn_of_seen(hidden, holdout)
+    return evaluation
+
+
+def _evaluated(
+    questions: Questions, exclude_seen: bool, lists: bool, resamples: int, seed: int
+) -> tuple[Evaluation, float]:
+    """The Evaluation of questions that were checked, and the share of targets that are left out as seen items."""
     scorer, sample, ks = questions.scorer, questions.holdout, questions.ks
     sampled = questions.candidates
     histories, targets = sample.histories(), distinct(sample.targets())[0]
@@ -167,7 +169,8 @@ def evaluate(
     )
     codes = top_k(scorer, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and sampled is None else None
     protocol = questions.protocol(targets, exclude_seen)
-    return evaluation_of(scorer.config.name, sample, targets, ranks, codes, ks, protocol, resamples, seed)
+    evaluation = evaluation_of(scorer.config.name, sample, targets, ranks, codes, ks, protocol, resamples, seed)
+    return evaluation, float((ranks > scorer.n_items).mean())
 
 
 def evaluation_of(

@@ -6,10 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
-
-from segue.data.ragged import positions, rows_of
 from segue.data.splits.holdouts import Holdout
+from segue.data.statistics.sessions import REPEATING
 from segue.errors import ConfigError
 from segue.evaluation.tasks.task import Task, ValidationPlan
 from segue.models.base import Model
@@ -50,24 +48,29 @@ class RankingTask(Task):
             )
 
 
-def warn_of_seen_targets(plan: ValidationPlan, holdout: Holdout) -> None:
-    """Warn if no target can be hit, because all are in the histories and seen items are left out."""
-    if plan.exclude_seen and len(holdout) and not _any_unseen(holdout):
+def warn_of_seen(share: float, holdout: Holdout, option: str = "exclude_seen=False (--include-seen)") -> None:
+    """Warn if seen items are left out and people repeat themselves.
+
+    Parameters
+    ----------
+    share
+        Share of the targets that stand in their users' histories.
+    holdout
+        The questions.
+    option
+        The option that keeps seen items.
+    """
+    if share >= REPEATING:
+        amount = "all" if share == 1 else f"{share:.0%}"
         warnings.warn(
-            f"every target of the {holdout.name} part was in its user's history before, and seen items are left out "
-            f"of the ranking: {plan.metric} will be 0. Keep them: validation_exclude_seen=False.",
-            stacklevel=2,
+            f"{amount} of the targets of the {holdout.name} part were in their user's history before. Seen items are "
+            f"left out of the ranking, so these targets count as missed. Keep seen items: {option}.",
+            stacklevel=4,
         )
 
 
-def _any_unseen(holdout: Holdout) -> bool:
-    """True if any target is not in its user's history."""
-    data = holdout.dataset
-    starts = data.starts[holdout.users]
-
-    def keys(starts: Any, ends: Any) -> Any:
-        """One number for each pair of a row and an item code."""
-        return rows_of(starts, ends) * (data.n_items + 1) + data.items[positions(starts, ends)]
-
-    history, targets = keys(starts, holdout.history_ends), keys(holdout.history_ends, holdout.target_ends)
-    return not bool(np.isin(targets, history).all())
+def warn_of_seen_targets(plan: ValidationPlan, holdout: Holdout) -> None:
+    """Warn before a training whose validation leaves seen items out, if people repeat themselves."""
+    if plan.exclude_seen and len(holdout):
+        option = "validation_exclude_seen=False (--training.validation-exclude-seen false)"
+        warn_of_seen(holdout.repeat_share(), holdout, option)

@@ -12,6 +12,7 @@ from segue.evaluation.tasks.description import Metric, TaskDescription
 
 _HOMES = {
     "next-items": "segue.evaluation.tasks.next_items:NextItems",
+    "baskets": "segue.evaluation.tasks.baskets:Baskets",
     "sessions": "segue.evaluation.tasks.sessions:Sessions",
     "ratings": "segue.evaluation.tasks.ratings:Ratings",
 }

@@ -41,13 +41,15 @@ class Evaluation:
         95 % bootstrap interval (low, high) of each mean.
     per_user
         One row per user: `user` (raw id) and `history` (its length), then the columns of the task. Next items: `rank`
-        (of the best target) and a column per metric. Sessions: `length` (number of steps) and, for each k, `hits@k`
-        and `gain@k`, summed over the steps. Ratings: `questions`, the summed errors, and a column per metric of own
-        items, null if it cannot be measured.
+        (of the best target) and a column per metric. Baskets: the same, `repeats` (the share that the user had before),
+        and null in the metrics of a part that the basket lacks. Sessions: `length` (number of steps) and, for each k,
+        `hits@k` and `gain@k`, summed over the steps. Ratings: `questions`, the summed errors, and a column per metric
+        of own items, null if it cannot be measured.
     parts
         The same metrics for parts of the users, targets, steps or ratings: a table by "history_length", and by
-        "popularity", by "step" or by "item_ratings". Ratings also have "calibration" and, if levels have
-        probabilities, "level". The first column names the part, the second counts its members.
+        "popularity", by "step" or by "item_ratings". Baskets have "kind", bought before and new. Ratings also have
+        "calibration" and, if levels have probabilities, "level". The first column names the part, the second counts its
+        members.
     protocol
         The setting: the split, how many users and targets, the candidates, whether seen items were left out, and a
         digest of the questions. Equal digests mean the same users, histories, targets and candidates.

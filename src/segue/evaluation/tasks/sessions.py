@@ -29,6 +29,7 @@ from segue.evaluation.candidates import Candidates, Law, most_candidates, sample
 from segue.evaluation.metrics import Floats
 from segue.evaluation.questions import Questions, lengths_of
 from segue.evaluation.resampling import bootstrap_interval
+from segue.evaluation.tasks.baskets import Baskets
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.next_items import NextItems
 from segue.evaluation.tasks.ranking import RankingTask
@@ -114,8 +115,9 @@ class Sessions(RankingTask):
         return measured_now
 
     def measure(self, recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
-        """Evaluate the next items and, if the split holds out sessions, the sessions beside them."""
-        next_items = NextItems().measure(recommender, holdout, options)
+        """Evaluate the next items or baskets and, if the split holds out sessions, the sessions beside them."""
+        baskets = Baskets()
+        next_items = (baskets if baskets.suits(holdout) else NextItems()).measure(recommender, holdout, options)
         if options.split not in self.splits:
             return next_items
         k = lengths_of(options.k, holdout.dataset.n_items)

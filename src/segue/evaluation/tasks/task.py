@@ -60,7 +60,7 @@ class EvaluationOptions:
     """Law of the sampled candidates."""
 
     exclude_seen: bool | None = None
-    """True to leave the items of a user's history out of the ranking; the default of the model's task when None."""
+    """True to leave the items of a user's history out of the ranking; as `leaves_seen_out` says when None."""
 
     users: int | None = None
     """Number of users to evaluate, drawn from the seed; all when None."""
@@ -98,6 +98,14 @@ class Task(TaskDescription):
 
     splits: ClassVar[tuple[str, ...]] = ()
     """Names of the splits that are made for this task: other models of rankings are then measured by it, too."""
+
+    def suits(self, holdout: Holdout) -> bool:
+        """True if the task is made for the questions of this Holdout: other models are then measured by it, too."""
+        return False
+
+    def leaves_seen_out(self, holdout: Holdout | None) -> bool:
+        """Default of `exclude_seen` on a Holdout; None if there is none yet."""
+        return self.exclude_seen
 
     def suitable_split(self, dataset: Dataset) -> dict[str, Any]:
         """The split of a Dataset that suits the task, as `Split.spec`.
@@ -147,8 +155,25 @@ def task_of(config: ModelConfig) -> Task:
     return task_named(config.task)
 
 
-def task_of_metric(name: str) -> tuple[Task, Metric, int]:
+def leaves_seen_out(config: ModelConfig, holdout: Holdout | None) -> bool:
+    """Default of `exclude_seen` for a model on a Holdout.
+
+    Seen items are kept if the task of the model keeps them, or if a task that suits the Holdout does.
+    """
+    own = task_of(config)
+    suited = [] if holdout is None or not own.exclude_seen else [task for task in tasks() if task.suits(holdout)]
+    return own.exclude_seen and all(task.leaves_seen_out(holdout) for task in suited)
+
+
+def task_of_metric(name: str, holdout: Holdout | None = None) -> tuple[Task, Metric, int]:
     """The task that validates by a metric such as "ndcg@10", the metric, and its k (10 for a metric without k).
+
+    Parameters
+    ----------
+    name
+        Full name of the metric.
+    holdout
+        The questions. Of several tasks with the metric, one that suits them measures it.
 
     Raises
     ------
@@ -157,10 +182,15 @@ def task_of_metric(name: str) -> tuple[Task, Metric, int]:
     """
     _, _, length = name.partition("@")
     k = int(length) if length.isdecimal() else _USUAL_K
-    known = {metric.at(k): (task, metric) for task in tasks() for metric in task.metrics if metric.validated}
+    known: dict[str, list[tuple[Task, Metric]]] = {}
+    for task in tasks():
+        for metric in task.metrics:
+            if metric.validated:
+                known.setdefault(metric.at(k), []).append((task, metric))
     if name not in known:
         raise ConfigError(f"metric={name!r} is not measured in validation; {nearest(name, known)}")
-    return (*known[name], k)
+    suited = [] if holdout is None else [pair for pair in known[name] if pair[0].suits(holdout)]
+    return (*(suited or known[name])[0], k)
 
 
 def measure(recommender: HasScorer, holdout: Holdout, options: EvaluationOptions) -> Evaluation:
@@ -182,7 +212,9 @@ def measure(recommender: HasScorer, holdout: Holdout, options: EvaluationOptions
     """
     own = task_of(recommender.scorer.config)
     chosen = next((task for task in tasks() if options.split in task.splits), own) if own.ranks else own
-    exclude_seen = own.exclude_seen if options.exclude_seen is None else options.exclude_seen
+    exclude_seen = options.exclude_seen
+    if exclude_seen is None:
+        exclude_seen = leaves_seen_out(recommender.scorer.config, holdout)
     return chosen.measure(recommender, holdout, replace(options, exclude_seen=exclude_seen))
 
 

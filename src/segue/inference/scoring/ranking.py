@@ -145,6 +145,7 @@ def target_ranks(
     *,
     exclude_seen: bool = True,
     seen: Histories | None = None,
+    only: Histories | None = None,
     candidates: Int64 | None = None,
     limits: Limits = LIMITS,
 ) -> Int64:
@@ -166,6 +167,9 @@ def target_ranks(
         no list reaches.
     seen
         n histories whose items are left out; None means `histories` themselves.
+    only
+        n rows of items: all others are no candidates, and a target among these has the rank `n_items + 1`, too. None
+        means all items. It does not go with `candidates`.
     candidates
         (n, c) int64 item codes of the candidates, 0 = none; None means the whole catalogue.
     limits
@@ -185,6 +189,8 @@ def target_ranks(
     """
     if len(targets) != len(histories) or (candidates is not None and len(candidates) != len(histories)):
         raise DataError(f"{len(histories):,} histories need as many rows of targets and of candidates.")
+    if only is not None and (len(only) != len(histories) or candidates is not None):
+        raise DataError(f"{len(histories):,} histories need as many rows of items to rank, and no candidates beside.")
     scorer = scorer_of(model)
     hidden = (histories if seen is None else seen) if exclude_seen else None
     unique_targets, inverse = distinct(targets)
@@ -201,7 +207,8 @@ def target_ranks(
             pairs = _pairs(part, slice(None), scorer.device)
             hidden_pairs = _pairs(hidden, index, scorer.device)
             if candidates is None:
-                scores, above = _among_all(sweep, queries, pairs, hidden_pairs)
+                kept = None if only is None else _pairs(only, index, scorer.device)
+                scores, above = _among_all(sweep, queries, pairs, hidden_pairs, kept)
             else:
                 scores, above = _among_candidates(scorer, queries, pairs, hidden_pairs, candidates[index])
             worst = scorer.n_items + 1
@@ -353,14 +360,28 @@ def _merge(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], k: int) 
 
 
 def _among_all(
-    sweep: Sweep, queries: Tensor, targets: tuple[Tensor, Tensor], hidden: tuple[Tensor, Tensor]
+    sweep: Sweep,
+    queries: Tensor,
+    targets: tuple[Tensor, Tensor],
+    hidden: tuple[Tensor, Tensor],
+    kept: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
-    """Scores (t,) of the targets, −inf if hidden, and the number (t,) of other items that score at least as high."""
+    """Scores (t,) of the targets, −inf if hidden, and the number (t,) of other items that score at least as high.
+
+    If some items are `kept`, all others are hidden.
+    """
     rows, items = targets
+    everyone = torch.arange(len(queries), device=rows.device)
+
+    def hide(chunk: Chunk) -> None:
+        if kept is not None:
+            chunk.keep_only(everyone, *kept)
+        chunk.hide(*hidden)
+
     scores = torch.full((len(rows),), -torch.inf, device=rows.device)
     above = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     for chunk in sweep.chunks(queries):
-        chunk.hide(*hidden)
+        hide(chunk)
         inside = (items >= chunk.start) & (items < chunk.stop)
         scores[inside] = chunk.scores[rows[inside], items[inside] - chunk.start]
         if sweep.single_chunk:
@@ -368,7 +389,7 @@ def _among_all(
             above += _count(chunk.scores, rows, scores)
     if not sweep.single_chunk:
         for chunk in sweep.chunks(queries):
-            chunk.hide(*hidden)
+            hide(chunk)
             chunk.hide(*targets)
             above += _count(chunk.scores, rows, scores)
     return scores, above

@@ -1,0 +1,47 @@
+"""Table of the page on baskets: every model on the last basket of each household."""
+
+from __future__ import annotations
+
+from pages.cells import MODELS, Result, decimal, made, mean, none_yet, number, seeds, table, wrapped
+
+COLUMNS = {  # metric: heading
+    "recall@10": "recall@10",
+    "ndcg@10": "NDCG@10",
+    "hr@10": "HR@10",
+    "repeat_recall@10": "bought before",
+    "repeat_own_recall@10": "among such",
+    "explore_recall@10": "new",
+    "explore_own_recall@10": "among such",
+    "listed_repeats@10": "repeats in lists",
+}
+
+
+def baskets(results: dict[str, Result]) -> str:
+    """Sentence on the data, and a table with a row per model, highest NDCG@10 on the test first."""
+    if "baskets" not in results:
+        return none_yet("baskets.py")
+    result = results["baskets"]
+    runs = result["runs"]
+    rows = []
+    for model, row in sorted(result["summary"].items(), key=lambda pair: -pair[1]["test ndcg@10"]):
+        own = [run for run in runs if run["model"] == model]
+        cells = [mean(row, f"test {metric}") for metric in COLUMNS]
+        cost = [
+            number(sum(run["seconds"] for run in own) / len(own)),
+            number(max(run["users_per_second"] for run in own)),
+            f"{max(run['peak_memory'] for run in own) / 1e6:,.0f}",
+        ]
+        rows.append([MODELS.get(model, model), *cells, *cost, seeds(int(row["seeds"]))])
+    heads = ["", *COLUMNS.values(), "s to fit", "users/s", "MB", ""]
+    return "\n\n".join([of_the_data(runs[0]), table(heads, rows), made("baskets.py", runs)])
+
+
+def of_the_data(run: Result) -> str:
+    """Sentence on the size of the data and on its repeats."""
+    data, protocol = run["data"], run["protocol"]
+    return wrapped(
+        f"{data['interactions']:,} purchases of {data['users']:,} households, {data['items']:,} products, "
+        f"{data['sessions']:,} baskets of {data['items_per_session']:.1f} items; {data['bought_before']:.0%} of the "
+        f"items were in an earlier basket of the household. The test has {protocol['users']:,} baskets; as a mean over "
+        f"them, {decimal(protocol['repeats'])} of a basket was bought before. No refit."
+    )
