@@ -462,7 +462,7 @@ class Dataset:
 def folder_has_sessions(folder: Path) -> bool:
     """True if a folder is a Dataset with sessions, as far as its manifest says."""
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(manifest, dict) and manifest.get("sessions") is not None
