@@ -212,7 +212,7 @@ class NextItemExamples:
         self.lengths: Int64 = np.minimum(np.repeat(targets, counts) - later, max_length)
         self.weights: Int64 = self.lengths
         # With more data, an epoch has more steps and a step has more targets.
-        self.usual_batch = max(1, round(_TARGETS_PER_STEP * len(self.users) / math.sqrt(self.weights.sum())))
+        self.usual_batch = max(1, usual_batch(len(self.users), int(self.weights.sum())))
         self.usual_averaging = 0.9
         self.with_times = with_times
         self.negatives = Negatives(dataset) if loss.per_position else None
@@ -277,6 +277,11 @@ class NextItemExamples:
         return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch)
 
 
+def usual_batch(units: int, targets: int) -> int:
+    """Average number of units in a step that has about 3·√n of the n targets of all units."""
+    return round(_TARGETS_PER_STEP * units / math.sqrt(targets))
+
+
 def position_rows(lengths: Tensor, width: int, max_length: int) -> Tensor:
     """Rows (b, width) of the position table for inputs of these lengths (b,). The newest input has the last row."""
     steps = torch.arange(width, device=lengths.device)
@@ -318,20 +323,3 @@ def history_inputs(histories: Histories, length: int, with_times: bool = False) 
         ages = np.full((len(lengths), width), -1, dtype=np.int64)
     arrays = (histories.users, histories.padded(width), lengths, ages)
     return HistoryInputs(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
-
-
-def usual_gap(dataset: Dataset) -> int:
-    """Median time from one visible interaction of a user to the next one at another time; 1 if there is none.
-
-    Of two middle values it takes the smaller, so that the result in another unit is exactly the same time.
-    """
-    assert dataset.times is not None
-    ends = dataset.ends[dataset.lengths > 0]
-    starts = dataset.starts[dataset.lengths > 0]
-    later = positions(starts + 1, ends)
-    gaps = dataset.times[later] - dataset.times[later - 1]
-    gaps = gaps[gaps > 0]
-    if not len(gaps):
-        return 1
-    middle = (len(gaps) - 1) // 2
-    return int(np.partition(gaps, middle)[middle])

@@ -24,8 +24,10 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
+from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
 from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.negatives import SMALL_CATALOGUE
 from segue.models.next_item import (
     FORMERLY,
     HistoryInputs,
@@ -36,16 +38,12 @@ from segue.models.next_item import (
     Windows,
     history_inputs,
     position_rows,
-    usual_gap,
 )
 from segue.models.scores import ProductScores
 from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
 from segue.settings import Count, Negatives, Penalty, Positive, Share, ShareBelowOne
-
-_SMALL_CATALOGUE = 5_000
-"""Number of items up to which the full softmax costs little more than a sampled one."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class SASRec(ModelConfig):
         return SASRecModel(self._for_catalogue(n_items), n_users, n_items)
 
     def _for_catalogue(self, n_items: int) -> Self:
-        return replace(self, loss=self.loss or ("softmax" if n_items <= _SMALL_CATALOGUE else "sampled-softmax"))
+        return replace(self, loss=self.loss or ("softmax" if n_items <= SMALL_CATALOGUE else "sampled-softmax"))
 
 
 class SASRecModel(TrainableModel):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
+from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.models.base import Attention, ModelConfig, TrainableModel
@@ -29,7 +30,6 @@ from segue.models.next_item import (
     NextItemLoss,
     history_inputs,
     position_rows,
-    usual_gap,
 )
 from segue.models.scores import ProductScores
 from segue.models.similarity import Similarity

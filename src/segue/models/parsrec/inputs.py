@@ -12,6 +12,7 @@ from torch import Tensor
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.models.parsrec.examples import history_rows, history_starts
+from segue.models.repeats import repeat_inputs
 
 
 class BasketInputs(NamedTuple):
@@ -31,6 +32,8 @@ class BasketInputs(NamedTuple):
         Histories as rows of a sparse matrix (n, n_items + 1) in CSR form.
     back
         (n,) int64 row of each history, in their original order.
+    repeated, features
+        Repeats of the histories, in their original order; see `RepeatInputs`.
     """
 
     users: Tensor
@@ -41,13 +44,17 @@ class BasketInputs(NamedTuple):
     columns: Tensor
     values: Tensor
     back: Tensor
+    repeated: Tensor
+    features: Tensor
 
     def to(self, device: torch.device) -> BasketInputs:
         """Return the inputs on a device."""
         return BasketInputs(*(tensor.to(device) for tensor in self))
 
 
-def basket_inputs(histories: Histories, history_sessions: int | None) -> tuple[BasketInputs, Int64]:
+def basket_inputs(
+    histories: Histories, history_sessions: int | None, repeats: bool = False
+) -> tuple[BasketInputs, Int64]:
     """Inputs of n histories, and the positions (n, length) of the items of the baskets, -1 behind the last."""
     begins = histories.ends if histories.baskets is None else histories.baskets
     lengths = histories.ends - begins
@@ -61,4 +68,5 @@ def basket_inputs(histories: Histories, history_sessions: int | None) -> tuple[B
     back = np.argsort(order)
     arrays = (chosen.users, codes, lengths, begins - starts)
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    return BasketInputs._make([*tensors, *rows, torch.from_numpy(back)]), positions[back]
+    tensors += [*rows, torch.from_numpy(back), *repeat_inputs(histories, repeats)]
+    return BasketInputs._make(tensors), positions[back]
