@@ -37,7 +37,7 @@ from segue.nn import losses
 ENOUGH = 0.1
 """Share of repeats in the data from which on models take them into account, unless the settings say otherwise."""
 
-_PAIRS = 1 << 17
+PAIRS = 1 << 17
 """Number of pairs, about, of a history and one of its items that a training step scores."""
 _FEWEST = 16
 """Smallest number of items of a history that a training step scores, if it has more."""
@@ -93,6 +93,15 @@ class RepeatBatch(NamedTuple):
     def to(self, device: torch.device, non_blocking: bool = False) -> RepeatBatch:
         """Return the batch on a device."""
         return RepeatBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
+
+    def products(self, queries: Tensor, vectors: Tensor) -> Tensor:
+        """Scores (n, r) of the items of each target's history.
+
+        Queries (n, width) of targets with the same history are equal. Item vectors are (q · r, width).
+        """
+        first = torch.searchsorted(self.rows, torch.arange(len(self.items), device=queries.device))
+        vectors = vectors.view(*self.items.shape, -1)
+        return (queries[first][:, None] @ vectors.transpose(1, 2))[:, 0].index_select(0, self.rows)
 
     def of_targets(self, index: Tensor) -> RepeatBatch:
         """Return the batch for the targets at `index`, in its order."""
@@ -171,7 +180,7 @@ def _drawn(counts: Int64, generator: np.random.Generator) -> tuple[Int64, int]:
 
     Of a longer row every so many entries are drawn, from a random one on, so all have the same probability.
     """
-    width = int(min(counts.max(initial=0), max(_FEWEST, _PAIRS // max(len(counts), 1))))
+    width = int(min(counts.max(initial=0), max(_FEWEST, PAIRS // max(len(counts), 1))))
     offsets, kept = offsets_of(counts)[:-1], np.minimum(counts, width)
     place = positions(np.zeros_like(kept), kept)
     step = np.repeat(counts / np.maximum(kept, 1), kept)
