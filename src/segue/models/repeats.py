@@ -37,7 +37,7 @@ from segue.nn import losses
 ENOUGH = 0.1
 """Share of repeats in the data from which on models take them into account, unless the settings say otherwise."""
 
-PAIRS = 1 << 17
+PAIRS = 1 << 15
 """Number of pairs, about, of a history and one of its items that a training step scores."""
 _FEWEST = 16
 """Smallest number of items of a history that a training step scores, if it has more."""
@@ -79,6 +79,8 @@ class RepeatBatch(NamedTuple):
         (n,) bool, True for targets that are in their history.
     hit_rows, hit_columns
         (m,) int64 pairs of a history and a shared negative that is in it.
+    hit_features
+        (m, 8) float32 features of these negatives; (0,) if nobody needs them.
     """
 
     rows: Tensor
@@ -89,6 +91,7 @@ class RepeatBatch(NamedTuple):
     repeated: Tensor
     hit_rows: Tensor
     hit_columns: Tensor
+    hit_features: Tensor
 
     def to(self, device: torch.device, non_blocking: bool = False) -> RepeatBatch:
         """Return the batch on a device."""
@@ -114,7 +117,7 @@ class RepeatBatch(NamedTuple):
         return self._replace(repeated=self.repeated & ~targets)
 
 
-NO_REPEATS = RepeatBatch(*(torch.zeros(0) for _ in RepeatBatch._fields))
+NO_REPEATS = RepeatBatch(*(torch.zeros(0, dtype=torch.int64) for _ in RepeatBatch._fields))
 """Repeats of a batch of a model without them."""
 
 
@@ -125,9 +128,12 @@ class RepeatExamples:
     ----------
     dataset
         Training view of a Dataset; positions below are those of its arrays.
+    with_hits
+        Add the features of the negatives in the histories.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, with_hits: bool = False) -> None:
+        self.with_hits = with_hits
         self.occurrences = Occurrences.in_dataset(dataset)
         self.n_items = dataset.n_items
 
@@ -170,8 +176,12 @@ class RepeatExamples:
         again = rows[repeated]
         target_features[repeated] = known.features(before[repeated], starts[again], ends[again])
         log_weights = np.log(np.maximum(counts, 1) / np.maximum(kept, 1)).astype(np.float32)
-        hits = _hits(owners, known.items[places], negatives, self.n_items)
-        arrays = (rows, items, features, log_weights, target_features, repeated, *hits)
+        entries, hit_columns = _hits(known.items[places], negatives, self.n_items)
+        hit_rows, hit_features = owners[entries], np.zeros(0, dtype=np.float32)
+        if self.with_hits:
+            hit_features = known.features(places[entries], starts[hit_rows], ends[hit_rows])
+        own = (rows, items, features, log_weights, target_features, repeated)
+        arrays = (*own, hit_rows, hit_columns, hit_features)
         return RepeatBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
@@ -189,16 +199,15 @@ def _drawn(counts: Int64, generator: np.random.Generator) -> tuple[Int64, int]:
     return np.repeat(offsets, kept) + np.minimum(within, np.repeat(counts, kept) - 1), width
 
 
-def _hits(rows: Int64, items: npt.NDArray[np.int32], negatives: Int64, n_items: int) -> tuple[Int64, Int64]:
-    """Rows (m,) and columns (m,) of the pairs of an entry of `rows` and `items` and an equal negative."""
+def _hits(items: npt.NDArray[np.int32], negatives: Int64, n_items: int) -> tuple[Int64, Int64]:
+    """Places (m,) in `items` and columns (m,) in `negatives` of the pairs of equal ones."""
     drawn = np.zeros(n_items + 1, dtype=np.bool_)
     drawn[negatives] = True
-    inside = drawn[items]
-    rows, items = rows[inside], items[inside]
+    inside = np.flatnonzero(drawn[items])
     order = np.argsort(negatives, kind="stable")
-    first = np.searchsorted(negatives[order], items, side="left")
-    last = np.searchsorted(negatives[order], items, side="right")
-    return np.repeat(rows, last - first), order[positions(first, last)]
+    first = np.searchsorted(negatives[order], items[inside], side="left")
+    last = np.searchsorted(negatives[order], items[inside], side="right")
+    return np.repeat(inside, last - first), order[positions(first, last)]
 
 
 class RepeatInputs(NamedTuple):
@@ -282,6 +291,10 @@ class Repeats(nn.Module):
 
     def forward(self, features: Tensor, items: Tensor) -> Tensor:
         """Additions (…,) for items (…,) with features (…, 8)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return self._additions(features.to(self.linear.weight.dtype), items)
+
+    def _additions(self, features: Tensor, items: Tensor) -> Tensor:
         count, ago, age, fast, slow, time_ago, time_age, steps = features.unbind(-1)
         unit = self.gap.to(features.dtype)
         time_ago = torch.where(time_ago < 0, ago, time_ago / unit)

@@ -128,7 +128,7 @@ class SessionExamples:
         if negatives:
             self.negatives = SharedNegatives(np.bincount(self.items, minlength=self.n_items + 1), negatives, in_batch)
             self.usual_batch = max(128, usual_batch(len(self.lengths), int(self.weights.sum())))
-        self.repeats = RepeatExamples(visible) if repeats else None
+        self.repeats = RepeatExamples(visible, with_hits=True) if repeats else None
         self.user_starts: Int64 = visible.starts[sessions.users]
         # Distinct items of each user, and the index of each interaction among them: `bincount` then counts a history.
         stride = visible.n_items + 1

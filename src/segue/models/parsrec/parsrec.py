@@ -85,7 +85,7 @@ class PARSRec(ModelConfig):
     loss: PARSRecLoss | None = None
     """Loss over the whole catalogue: softmax (categorical cross-entropy), bce or mse; or sampled-softmax. When not
     given, softmax for up to 5,000 items, and sampled-softmax for more."""
-    negatives: Negatives = 1024
+    negatives: Negatives = 512
     """Number of negatives of sampled-softmax, which the batch shares, with the logQ correction."""
     in_batch: Share = 0.5
     """Share of these negatives drawn from the sessions of the batch; the others are uniform."""
@@ -130,8 +130,8 @@ class PARSRecModel(TrainableModel):
     In training the target of a step is the item with the best score in the catalogue, if it is one of the remaining
     items of the session. Otherwise the target is a random one of them. The target then joins the basket.
 
-    With repeats the scores of earlier items get an addition (`Repeats`). Under sampled softmax, and with repeats, the
-    catalogue of this rule is … TODO.
+    With repeats the scores of earlier items get an addition (`Repeats`). Under sampled softmax the catalogue of the
+    rule is the shared negatives and the items of the session.
     """
 
     personal = True
@@ -187,28 +187,24 @@ class PARSRecModel(TrainableModel):
     def _among_candidates(self, batch: SessionBatch) -> Tensor:
         """Summed loss among shared negatives and, with repeats, the items of the histories."""
         table, repeats = self.items.weight, self.repeats
-        parts = [batch.items, batch.negatives, batch.repeats.items.long()]
+        parts = [batch.items, batch.negatives, batch.repeats.items]
         # All vectors are read in one lookup, because each lookup costs a gradient as large as the table.
         vectors = F.embedding(torch.cat([part.flatten() for part in parts]), table)
         basket, drawn, own = torch.split(vectors, [part.numel() for part in parts])
-        basket, own = basket.view(*batch.items.shape, -1), own.view(*batch.repeats.items.shape, -1)
+        basket = basket.view(*batch.items.shape, -1)
         sampled = self.config.loss == "sampled-softmax"
         negatives = batch.negatives if sampled else torch.arange(1, self.n_items + 1, device=table.device)
         drawn = drawn if sampled else table[1:]
         steps, counts, real = self._steps(batch, basket)
-        waiting, b = real.clone(), len(batch.users)
+        waiting = real.clone()
         offsets = batch.lengths.cumsum(0) - batch.lengths
-        bases = basket.new_zeros(batch.items.shape)  # additions of the items of the sessions
-        if repeats is not None:
-            with torch.no_grad():
-                every = repeats.of_targets(batch.items[real], batch.repeats)
-            bases[real] = every.to(bases.dtype)
+        own_bases, other_bases = self._bases(batch, negatives)
         outputs, columns = [], []
         for step, n in enumerate(counts):
             output, _ = steps.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
             with torch.no_grad():
-                highest = (output @ drawn.T).amax(1, keepdim=True)
-                scores = (output[:, None] * basket[:n]).sum(-1) + bases[:n]
+                highest = torch.addmm(other_bases[:n], output, drawn.T).amax(1, keepdim=True)
+                scores = (output[:, None] * basket[:n]).sum(-1) + own_bases[:n]
             column = _first_best(scores, highest, waiting[:n])
             waiting[:n].scatter_(1, column, False)
             outputs.append(output)
@@ -223,10 +219,29 @@ class PARSRecModel(TrainableModel):
             return losses.sampled_softmax(target_scores, negative_scores, hits, log_counts)
         number = torch.cat([torch.full((n,), step, device=table.device) for step, n in enumerate(counts)])
         places = rows * len(counts) + number
-        grid = queries.new_zeros(b * len(counts), queries.shape[1]).index_copy(0, places, queries)
-        own_scores = (grid.view(b, len(counts), -1) @ own.transpose(1, 2)).flatten(0, 1).index_select(0, places)
+        grid = queries.new_zeros(len(real) * len(counts), queries.shape[1]).index_copy(0, places, queries)
+        own = own.view(*batch.repeats.items.shape, -1)
+        own_scores = (grid.view(len(real), len(counts), -1) @ own.transpose(1, 2)).flatten(0, 1).index_select(0, places)
         chosen = batch.repeats.of_targets(offsets[rows] + column)
         return repeats.loss(target_scores, negative_scores, own_scores, targets, negatives, log_counts, chosen)
+
+    @torch.no_grad()
+    def _bases(self, batch: SessionBatch, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Additions (b, length) of the items of the sessions, and (b, k) of the negatives; -inf for no candidate.
+
+        Padding is none, and neither is a negative that is an item of the session.
+        """
+        real, repeats, table = batch.items > 0, batch.repeats, self.items.weight
+        own = table.new_zeros(batch.items.shape).masked_fill_(~real, -torch.inf)
+        others = table.new_zeros(len(real), len(negatives))
+        if self.repeats is not None:
+            own[real] = self.repeats.of_targets(batch.items[real], repeats)
+            others[repeats.hit_rows, repeats.hit_columns] = self.repeats(
+                repeats.hit_features, negatives[repeats.hit_columns]
+            )
+        items, columns = losses.shared_hits(batch.items[real], negatives)
+        others[torch.nonzero(real)[items, 0], columns] = -torch.inf
+        return own, others
 
     def _steps(self, batch: SessionBatch, basket: Tensor) -> tuple[SessionSteps, list[int], Tensor]:
         """Steps of a batch, the number of sessions that take each, and the mask (b, length) of real items."""
@@ -390,17 +405,16 @@ class SessionSteps:
 
 
 def _first_best(scores: Tensor, highest: Tensor, waiting: Tensor) -> Tensor:
-    """Column (n, 1) of the best of the waiting items if no other candidate is better, else of the first that waits.
+    """Column (n, 1) of the best candidate if it is an item that waits, else of the first that waits.
 
     Parameters
     ----------
     scores, waiting
-        (n, length) scores of the items in random order, and a mask of those that are not yet in the basket.
+        (n, length) scores of the items of the sessions in random order, and a mask of those not yet in the basket.
     highest
         (n, 1) best scores of the other candidates.
     """
-    scores = scores.masked_fill(~waiting, -torch.inf)
-    fits = scores >= torch.maximum(highest, scores.amax(1, keepdim=True))
+    fits = waiting & (scores >= torch.maximum(highest, scores.amax(1, keepdim=True)))
     return torch.where(fits.any(1, keepdim=True), fits, waiting).to(torch.uint8).argmax(1, keepdim=True)
 
 
