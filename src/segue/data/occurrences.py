@@ -6,7 +6,7 @@ the interactions without a later one of the same item, so a query costs one comp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -145,8 +145,16 @@ def repeat_share(dataset: Dataset) -> float:
     codes = np.flatnonzero(dataset.lengths)
     every = max(1, dataset.n_interactions // _SAMPLED)
     histories = dataset.histories(codes[::every])
-    occurrences, _ = Occurrences.in_histories(replace(histories, times=None))
-    return float((occurrences.before >= 0).mean()) if len(occurrences.items) else 0.0
+    rows, items = histories.seen()
+    if not len(items):
+        return 0.0
+    steps = _steps(positions(histories.starts, histories.ends), histories.session_offsets)
+    order = np.lexsort((steps, items, rows))
+    rows, items, steps = rows[order], items[order], steps[order]
+    same = (rows[1:] == rows[:-1]) & (items[1:] == items[:-1])
+    new = np.append(True, ~same)
+    first = np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))
+    return float((steps > steps[first]).mean())
 
 
 def _steps(flat: Int64, session_offsets: Int64 | None) -> Int64:
