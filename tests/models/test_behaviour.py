@@ -24,11 +24,14 @@ CONFIGS = {
     "matrix-factorization": {"width": 4, "reg": 0.3},
     "arerec": {"width": 8, "levels": (1.0, 2.0, 3.0, 4.0, 5.0), "history_length": 20, "look_back": "past"},
 }
+WITH_REPEATS = ("sasrec", "ssept", "gru4rec", "parsrec")
+"""Models that the suite tests a second time, with repeats."""
 
 
 def config(name: str) -> ModelConfig:
+    name, _, repeats = name.partition("+")
     assert name in CONFIGS, f"{name} is new in the registry: give it a small config here, so that the suite covers it"
-    return MODELS[name].from_dict(CONFIGS[name])
+    return MODELS[name].from_dict({**CONFIGS[name], **({"repeats": True} if repeats else {})})
 
 
 def rates(name: str) -> bool:
@@ -36,8 +39,14 @@ def rates(name: str) -> bool:
     return isinstance(config(name).build(2, 3), RatingModel)
 
 
+NEXT_ITEM_MODELS = [name for name in MODELS if not rates(name)] + [f"{name}+repeats" for name in WITH_REPEATS]
+
+
 class TestNextItems(NextItemBehaviour):
-    @pytest.fixture(scope="class", params=[name for name in MODELS if not rates(name)])
+    @pytest.fixture(
+        scope="class",
+        params=[name for name in MODELS if not rates(name)] + [f"{name}+repeats" for name in WITH_REPEATS],
+    )
     @classmethod
     def fitted(cls, request: pytest.FixtureRequest) -> Iterator[Fitted]:
         yield fit_small_world(config(request.param))

@@ -28,6 +28,9 @@ MODELS: dict[str, ModelConfig] = {
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=7),
     "ssept": segue.SSEPT(item_width=6, user_width=4, **SMALL),
     "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7),
+    "sasrec-repeats": segue.SASRec(width=8, repeats=True, **SMALL),
+    "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
+    "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
     "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),
 }
 
@@ -51,9 +54,12 @@ def test_encode_is_exported_with_free_batch_and_length(name: str) -> None:
     model = Scorer.of(fitted.model).model
     example = model.inputs(data.histories())
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length", min=2, max=7)
+    repeated = torch.export.Dim("repeated", min=2)
     free = type(example)(
         *({0: batch, 1: length} if tensor.ndim == 2 and tensor.shape[1] > 1 else {0: batch} for tensor in example)
     )
+    if MODELS[name].to_dict()["repeats"]:
+        free = free._replace(repeated={0: batch, 1: repeated}, features={0: batch, 1: repeated})
     program = torch.export.export(Encode(model), (example,), dynamic_shapes={"inputs": free}).module()
     for histories in (
         data.histories(),
@@ -66,10 +72,11 @@ def test_encode_is_exported_with_free_batch_and_length(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_steps_of_parsrec_are_exported_with_free_batch_baskets_and_histories() -> None:
+@pytest.mark.parametrize("repeats", [False, True])
+def test_the_steps_of_parsrec_are_exported_with_free_batch_baskets_and_histories(repeats: bool) -> None:
     data = make_dataset(HISTORIES, catalogue=range(1, 10))
     data = replace(data, session_offsets=np.union1d(data.offsets, np.arange(0, len(data.items), 2)))
-    config = segue.PARSRec(user_width=4, item_width=6, blocks=2)
+    config = segue.PARSRec(user_width=4, item_width=6, blocks=2, repeats=repeats)
     fitted = segue.fit(config, data, training=segue.Training(epochs=1, cpu=True), quiet=True)
     model = Scorer.of(fitted.model).model
     known = np.array([1, 2, 3, 4, 5])
@@ -82,6 +89,7 @@ def test_the_steps_of_parsrec_are_exported_with_free_batch_baskets_and_histories
 
     example = asked([3, 0, 2, 1, 5])
     batch, length, entries = (torch.export.Dim(name) for name in ("batch", "length", "entries"))
+    repeated = torch.export.Dim("repeated", min=2)
     free = BasketInputs(
         users={0: batch},
         items={0: batch, 1: length},
@@ -91,6 +99,8 @@ def test_the_steps_of_parsrec_are_exported_with_free_batch_baskets_and_histories
         columns={0: entries},
         values={0: entries},
         back={0: batch},
+        repeated={0: batch, 1: repeated} if repeats else {0: batch},
+        features={0: batch, 1: repeated} if repeats else {0: batch},
     )
     program = torch.export.export(Encode(model), (example,), dynamic_shapes={"inputs": free}).module()
     for first_of_basket in ([3, 0, 2, 1, 5], [0, 2, 5], [6, 3, 4, 2, 3], [1]):

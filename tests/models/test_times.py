@@ -17,10 +17,10 @@ from polars.testing import assert_frame_equal
 
 import segue
 from segue.data.dataset import Dataset
+from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
 from segue.data.splits.by_user import leave_last_out
 from segue.errors import DataError
-from segue.models.next_item import usual_gap
 from segue.models.sasrec import SASRec
 from segue.models.ssept import SSEPT
 from tests.helpers import make_dataset, prepared, queries_of

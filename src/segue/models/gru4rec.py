@@ -11,7 +11,7 @@ the batch. The authors draw by a power of the popularity instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -26,10 +26,13 @@ from segue.models.next_item import (
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
+    Targets,
     Windows,
     history_inputs,
 )
-from segue.models.scores import ProductScores
+from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
+from segue.models.repeats import resolved as with_repeats
+from segue.models.scores import ItemScores, ProductScores
 from segue.models.similarity import Similarity
 from segue.nn import losses
 from segue.nn.dropout import Dropout
@@ -56,6 +59,7 @@ class GRU4Rec(ModelConfig):
     """
 
     name: ClassVar[str] = "gru4rec"
+    formerly: ClassVar[Mapping[str, Any]] = {"targets": "item", "repeats": False}
     published_training: ClassVar[Mapping[str, Any]] = {
         "optimizer": "adagrad",
         "learning_rate": 0.2,
@@ -87,6 +91,15 @@ class GRU4Rec(ModelConfig):
     """Penalty of bpr-max on the squared scores of the negatives."""
     elu: Penalty = 0.0
     """Slope of the exponential linear unit on the scores of bpr-max; 0 leaves it out."""
+    targets: Targets = "item"
+    """Targets: the next "item" of each input, or every item of the next "session" of the last input of each one."""
+    repeats: bool | None = None
+    """Add to the scores of items that the user took before: how often, how long ago and at which pace. When not given,
+    true with cross-entropy if a tenth of the training interactions are repeats."""
+
+    def check(self) -> None:
+        """Raise a ConfigError if repeats are set with another loss than cross-entropy."""
+        check_repeats(self.repeats, self.loss, ("cross-entropy",))
 
     @classmethod
     def as_published(cls, width: int = 100, dropout: float = 0.0, max_length: int = 50) -> Self:
@@ -104,7 +117,12 @@ class GRU4Rec(ModelConfig):
             negatives=2048,
             bpr_penalty=0.5,
             elu=0.5,
+            repeats=False,
         )
+
+    def resolved(self, dataset: Dataset) -> Self:
+        """Return the settings with repeats chosen by their share."""
+        return replace(self, repeats=with_repeats(self.repeats, dataset, self.loss == "cross-entropy"))
 
     def build(self, n_users: int, n_items: int) -> GRU4RecModel:
         """Return a new module with random weights."""
@@ -121,16 +139,23 @@ class GRU4RecModel(TrainableModel):
 
     def __init__(self, config: GRU4Rec, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
-        self.max_history = config.max_length
+        self.max_history = None if config.repeats else config.max_length
         self.items = nn.Embedding(n_items + 1, config.width)
         self.biases = nn.Embedding(n_items + 1, 1)
         self.recurrent = nn.ModuleList(GRU(config.width, config.width) for _ in range(config.layers))
         self.dropout_input = Dropout(config.dropout_input)
         self.dropout_hidden = Dropout(config.dropout_hidden)
         self.negatives = NextItemLoss(
-            "sampled-softmax", config.negatives, 0.0, n_items, Similarity("dot"), config.logq, config.in_batch
+            "sampled-softmax",
+            config.negatives,
+            0.0,
+            n_items,
+            Similarity("dot"),
+            config.logq or bool(config.repeats),
+            config.in_batch,
         )
         self.reset_parameters()
+        self.repeats = Repeats(n_items) if config.repeats else None
 
     def reset_parameters(self) -> None:
         """Draw weights uniform in ±√(6 / (inputs + outputs)), as in the authors' program; biases are 0."""
@@ -145,13 +170,26 @@ class GRU4RecModel(TrainableModel):
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
+    def prepare(self, dataset: Dataset) -> None:
+        """Begin the repeats, if the model has them."""
+        if self.repeats is not None:
+            self.repeats.prepare(dataset)
+
     def examples(self, dataset: Dataset) -> NextItemExamples:
         """Return windows of the histories according to the settings."""
-        return NextItemExamples(dataset, self.config.max_length, self.negatives, windows=self.config.windows)
+        config = self.config
+        return NextItemExamples(
+            dataset,
+            config.max_length,
+            self.negatives,
+            windows=config.windows,
+            targets=config.targets,
+            repeats=self.repeats is not None,
+        )
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
         """Rows of the item table (inputs, targets and negatives) and of the biases (targets and negatives)."""
-        scored = terms + self.config.negatives
+        scored = terms + self.config.negatives + (0 if self.repeats is None else PAIRS)
         return {self.items: scored + terms, self.biases: scored}
 
     def forward(self, batch: NextItemBatch) -> Tensor:
@@ -160,9 +198,15 @@ class GRU4RecModel(TrainableModel):
         states = self.hidden_states(inputs).flatten(0, 1).index_select(0, batch.positions)
         states = self.dropout_hidden(states)
         n = len(batch.targets)
-        targets, negatives = torch.split(scored, [n, len(scored) - n])
-        biases = self.biases(torch.cat([batch.targets, batch.negatives]))[:, 0]
-        of_targets, of_negatives = torch.split(biases, [n, len(biases) - n])
+        k, own = len(batch.negatives), batch.repeats.items
+        targets, negatives, histories = torch.split(scored, [n, k, own.numel()])
+        codes = [batch.targets, batch.negatives, *([] if self.repeats is None else [own.flatten()])]
+        biases = self.biases(torch.cat(codes))[:, 0]
+        of_targets, of_negatives, of_histories = torch.split(biases, [n, k, own.numel()])
+        if self.repeats is not None:
+            own_scores = batch.repeats.products(states, histories) + of_histories.view_as(own)[batch.repeats.rows]
+            scores = (states * targets).sum(-1) + of_targets, torch.addmm(of_negatives, states, negatives.T), own_scores
+            return self.repeats.loss(*scores, batch.targets, batch.negatives, batch.log_counts, batch.repeats)
         return self.loss((states * targets).sum(-1) + of_targets, torch.addmm(of_negatives, states, negatives.T), batch)
 
     def loss(self, targets: Tensor, negatives: Tensor, batch: NextItemBatch) -> Tensor:
@@ -190,17 +234,22 @@ class GRU4RecModel(TrainableModel):
 
     def inputs(self, histories: Histories) -> HistoryInputs:
         """Return the newest items of each history."""
-        return history_inputs(histories, self.config.max_length)
+        return history_inputs(histories, self.config.max_length, repeats=self.repeats is not None)
 
     def encode(self, inputs: HistoryInputs) -> Tensor:
         """Hidden state (n, width) after the newest item of each history, and the factor 1 of the biases."""
         states = self.hidden_states(self.items(inputs.items))
         last = (inputs.lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
-        return F.pad(states.gather(1, last)[:, 0], (0, 1), value=1.0)
+        queries = F.pad(states.gather(1, last)[:, 0], (0, 1), value=1.0)
+        return queries if self.repeats is None else self.repeats.queries(queries, inputs.repeated, inputs.features)
 
-    def scores(self) -> ProductScores:
-        """Products with the item vectors, plus the biases. The ELU is left out, as it does not change the order."""
-        return ProductScores(torch.cat([self.items.weight, self.biases.weight], dim=1))
+    def scores(self) -> ItemScores:
+        """Products with the item vectors, plus the biases and the additions of repeats.
+
+        The ELU is left out, as it does not change the order.
+        """
+        products = ProductScores(torch.cat([self.items.weight, self.biases.weight], dim=1))
+        return products if self.repeats is None else RepeatScores(products, self.config.width + 1)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, width)."""

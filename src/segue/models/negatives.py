@@ -9,6 +9,9 @@ from segue.data.dataset import Dataset
 from segue.data.ragged import Int64, offsets_of
 from segue.errors import TrainingError
 
+SMALL_CATALOGUE = 5_000
+"""Number of items up to which the full softmax costs little more than a sampled one."""
+
 
 class Negatives:
     """Uniform draws from the items that are *not* in a user's visible history.

@@ -13,16 +13,27 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.data.ragged import Int64, positions, rows_of
+from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.errors import DataError, TrainingError
 from segue.models.negatives import Negatives, SharedNegatives
+from segue.models.repeats import NO_REPEATS, RepeatBatch, RepeatExamples, Repeats, repeat_inputs
 from segue.models.similarity import Similarity
 from segue.nn import losses
 
 LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
 Windows = Literal["newest", "all"]
+Targets = Literal["item", "session"]
+SOFTMAXES = ("softmax", "sampled-softmax")
+"""Losses that repeats go with."""
 
-FORMERLY: dict[str, Any] = {"logq": False, "in_batch": 0.0, "positions": "absolute", "time_bias": False}
+FORMERLY: dict[str, Any] = {
+    "logq": False,
+    "in_batch": 0.0,
+    "positions": "absolute",
+    "time_bias": False,
+    "targets": "item",
+    "repeats": False,
+}
 """Values to assume for settings of the encoder and the loss missing from older saved files (`ModelConfig.formerly`)."""
 
 _TARGETS_PER_STEP = 3
@@ -41,15 +52,17 @@ class NextItemBatch(NamedTuple):
     lengths
         (b,) int64 number of inputs of each row.
     positions
-        (n,) int64 positions of the inputs in `items.flatten()`.
+        (n,) int64 position in `items.flatten()` of the input before each target.
     targets
-        (n,) int64 item after each input.
+        (n,) int64 item after each input or, if the targets are sessions, one of the items of the next session.
     negatives
         (n, k) int64 per position, (k,) shared by the batch, or (0,) if the loss needs none.
     log_counts
         (k,) float32 logarithms of the expected counts of the shared negatives; (0,) without the correction.
     ages
         (b, length) int64 time from each input to the newest input of its row; (0,) for models without times.
+    repeats
+        Repeats of the histories and targets, for models with them. A history ends with its input.
     """
 
     users: Tensor
@@ -60,6 +73,7 @@ class NextItemBatch(NamedTuple):
     negatives: Tensor
     log_counts: Tensor
     ages: Tensor
+    repeats: RepeatBatch = NO_REPEATS
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,13 @@ class NextItemLoss:
         return 2 * targets + self.negatives * (targets if self.per_position else 1)
 
     def __call__(
-        self, hidden: Tensor, vectors: Tensor, table: Tensor, batch: NextItemBatch, offset: Tensor | None = None
+        self,
+        hidden: Tensor,
+        vectors: Tensor,
+        table: Tensor,
+        batch: NextItemBatch,
+        offset: Tensor | None = None,
+        repeats: Repeats | None = None,
     ) -> Tensor:
         """Summed loss over the targets of the batch.
 
@@ -113,15 +133,19 @@ class NextItemLoss:
         hidden
             (n, width) hidden states.
         vectors
-            (…, width) item vectors of the targets, then of the negatives.
+            (…, width) item vectors of the targets, of the negatives and, with repeats, of the items of the histories.
         table
             (n_items + 1, width) vectors of all items, for the full softmax.
         batch
             Batch with the targets and negatives.
         offset
             (n,) number to add to every score of a position; it does not change a softmax.
+        repeats
+            Additions for items of the history, if the model has them.
         """
         query = self.similarity.query(hidden)
+        if repeats is not None:
+            return self._with_repeats(query, vectors, table, batch, repeats)
         if self.name == "softmax":
             return losses.full_softmax(query, table, batch.targets, normalise=self.similarity.name == "cosine")
         items, n = self.similarity.item(vectors), len(batch.targets)
@@ -141,13 +165,30 @@ class NextItemLoss:
             return losses.bce(target_scores, negative_scores)
         return losses.gbce(target_scores, negative_scores, self.n_items, self.calibration)
 
+    def _with_repeats(
+        self, query: Tensor, vectors: Tensor, table: Tensor, batch: NextItemBatch, repeats: Repeats
+    ) -> Tensor:
+        """Summed softmax loss with additions for items of the history; arguments are those of the call."""
+        own = self.similarity.item(vectors[len(vectors) - batch.repeats.items.numel() :])
+        own_scores = batch.repeats.products(query, own)
+        if self.name == "softmax":
+            negatives = torch.arange(1, len(table), device=table.device)
+            of_targets, of_negatives = self.similarity.item(table[batch.targets]), self.similarity.item(table[1:])
+            log_counts = None
+        else:
+            n, negatives, log_counts = len(batch.targets), batch.negatives, batch.log_counts
+            of_targets, of_negatives = self.similarity.item(vectors[: n + len(negatives)]).tensor_split([n])
+        scores = (query * of_targets).sum(-1), query @ of_negatives.T, own_scores
+        return repeats.loss(*scores, batch.targets, negatives, log_counts, batch.repeats)
+
     def look_up(self, table: nn.Embedding, batch: NextItemBatch) -> tuple[Tensor, Tensor]:
-        """Vectors of the inputs (b, length, width), and of targets and negatives (…, width).
+        """Vectors of the inputs (b, length, width), and of targets, negatives and items of the histories (…, width).
 
         All of them are read in one lookup, because each lookup costs a gradient as large as the table or a sort of its
         rows.
         """
         scored = [] if self.name == "softmax" else [batch.targets, batch.negatives.flatten()]
+        scored += [batch.repeats.items.flatten()] if batch.repeats.items.numel() else []
         codes = torch.cat([batch.items.flatten(), *scored])
         n_inputs = batch.items.numel()
         # One split, because each slice would have a gradient as large as both parts together.
@@ -191,13 +232,17 @@ class NextItemExamples:
         et al. 2020).
     with_times
         Add the ages of the inputs to batches.
+    targets
+        "item": the item after each input. "session": after the last input of a session, every item of the next one.
+    repeats
+        Add the repeats to batches.
 
     Raises
     ------
     TrainingError
-        No user has two interactions.
+        No user has two interactions, or two sessions if the targets are sessions.
     DataError
-        `with_times` is set, and the Dataset has no times.
+        `with_times` is set, and the Dataset has no times; or the targets are sessions, and it has none.
     """
 
     def __init__(
@@ -208,6 +253,8 @@ class NextItemExamples:
         random_window: float = 0.0,
         with_times: bool = False,
         windows: Windows = "newest",
+        targets: Targets = "item",
+        repeats: bool = False,
     ) -> None:
         if with_times and dataset.times is None:
             raise DataError(
@@ -218,22 +265,52 @@ class NextItemExamples:
         self.max_length = max_length
         self.loss = loss
         self.random_window = random_window
-        users = np.flatnonzero(dataset.lengths >= 2)
+        self.sessions = dataset.sessions if targets == "session" else None
+        inputs = self._inputs_of_users()
+        users = np.flatnonzero(inputs)
         if not len(users):
-            raise TrainingError("no user has two interactions in the training part: there is no next item to learn.")
-        targets = dataset.lengths[users] - 1
-        counts = -(-targets // max_length) if windows == "all" else np.ones_like(users)
-        later = positions(np.zeros_like(counts), counts) * max_length  # targets of the user's newer windows
+            raise TrainingError(
+                f"no user has two {'interactions' if self.sessions is None else 'sessions'} in the training part: "
+                "there is no next item to learn."
+            )
+        counts = -(-inputs[users] // max_length) if windows == "all" else np.ones_like(users)
+        later = positions(np.zeros_like(counts), counts) * max_length  # inputs of the user's newer windows
         self.users: Int64 = np.repeat(users, counts)
-        self.ends: Int64 = dataset.ends[self.users] - 1 - later
-        self.lengths: Int64 = np.minimum(np.repeat(targets, counts) - later, max_length)
+        self.ends: Int64 = dataset.starts[self.users] + inputs[self.users] - later
+        self.lengths: Int64 = np.minimum(inputs[self.users] - later, max_length)
         self.weights: Int64 = self.lengths
+        if self.sessions is not None:
+            self._keep_windows_with_targets()
         # With more data, an epoch has more steps and a step has more targets.
-        self.usual_batch = max(1, round(_TARGETS_PER_STEP * len(self.users) / math.sqrt(self.weights.sum())))
+        self.usual_batch = max(1, usual_batch(len(self.users), int(self.weights.sum())))
         self.usual_averaging = 0.9
         self.with_times = with_times
         self.negatives = Negatives(dataset) if loss.per_position else None
         self.shared = self._shared() if loss.name == "sampled-softmax" else None
+        self.repeats = RepeatExamples(dataset) if repeats else None
+
+    def _inputs_of_users(self) -> Int64:
+        """Number (n_users + 1,) of the interactions of each user that may be inputs: those before the last target."""
+        data = self.dataset
+        if self.sessions is None:
+            return np.maximum(data.lengths - 1, 0)
+        last = self.sessions.offsets[1:] - 1
+        inputs = np.zeros_like(data.lengths)
+        several = self.sessions.counts >= 2
+        inputs[several] = self.sessions.starts[last[several]] - data.starts[several]
+        return inputs
+
+    def _keep_windows_with_targets(self) -> None:
+        """Find the sessions that follow an input of each window, and leave windows without any out."""
+        assert self.sessions is not None
+        first, last = (
+            np.searchsorted(self.sessions.starts, ends, side="right") for ends in (self.ends - self.lengths, self.ends)
+        )
+        targets = offsets_of(self.sessions.lengths)
+        kept = first < last
+        self.users, self.ends, self.lengths = self.users[kept], self.ends[kept], self.lengths[kept]
+        self.targets: tuple[Int64, Int64] = first[kept], last[kept]
+        self.weights = targets[last[kept]] - targets[first[kept]]
 
     def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
         """Return the windows of the units at `index`, with negatives."""
@@ -242,22 +319,47 @@ class NextItemExamples:
         starts = ends - lengths
         inputs = Histories(users, self.dataset.items, starts, ends, self.dataset.times if self.with_times else None)
         width = int(lengths.max())
-        zeros = np.zeros(len(index), dtype=np.int64)
-        input_positions = positions(zeros, lengths) + rows_of(zeros, lengths) * width
-        targets = self.dataset.items[positions(starts + 1, ends + 1)].astype(np.int64)
-        negatives, log_counts = self._draw(users, lengths, targets, generator)
+        window, query_ends, owners, places = self._queries(index, starts, ends)
+        targets = self.dataset.items[places].astype(np.int64)
+        negatives, log_counts = self._draw(users[window[owners]], targets, generator)
         ages = inputs.ages(width)
+        input_positions = query_ends - 1 - starts[window] + window * width
         arrays = (
             users,
             inputs.padded(width),
             lengths,
-            input_positions,
+            input_positions[owners],
             targets,
             negatives,
             log_counts,
             np.zeros(0, dtype=np.int64) if ages is None else ages,
         )
-        return NextItemBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+        tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+        repeats = NO_REPEATS
+        if self.repeats is not None:
+            if self.loss.name == "softmax":
+                negatives = np.arange(1, self.dataset.n_items + 1)
+            begins = self.dataset.starts[users[window]]
+            repeats = self.repeats.batch(begins, query_ends, owners, places, negatives, generator)
+        return NextItemBatch._make([*tensors, repeats])
+
+    def _queries(self, index: Int64, starts: Int64, ends: Int64) -> tuple[Int64, Int64, Int64, Int64]:
+        """Queries of the windows [start, end) of the units at `index`, and their targets.
+
+        Returns
+        -------
+        windows, query_ends
+            (q,) row of the window of each query, and end of its history.
+        owners, places
+            (n,) query of each target, and position of the target in the Dataset.
+        """
+        if self.sessions is None:
+            places = positions(starts + 1, ends + 1)
+            return rows_of(starts, ends), places, np.arange(len(places)), places
+        first, last = self.targets[0][index], self.targets[1][index]
+        sessions = positions(first, last)
+        begins, stops = self.sessions.starts[sessions], self.sessions.ends[sessions]
+        return rows_of(first, last), begins, rows_of(begins, stops), positions(begins, stops)
 
     def _slack(self, users: Int64, lengths: Int64, generator: np.random.Generator) -> Int64 | int:
         """Distance from the end of each window to the end of its history."""
@@ -268,16 +370,16 @@ class NextItemExamples:
         return np.where(moved, generator.integers(0, room + 1), 0)
 
     def _draw(
-        self, users: Int64, lengths: Int64, targets: Int64, generator: np.random.Generator
+        self, users: Int64, targets: Int64, generator: np.random.Generator
     ) -> tuple[Int64, npt.NDArray[np.float32]]:
-        """Negatives, and the logarithms of their expected counts if the loss needs them."""
+        """Negatives for n targets of users (n,), and the logarithms of their expected counts if needed."""
         none = np.zeros(0, dtype=np.float32)
         if self.shared is not None:
             drawn = self.shared.draw(targets, generator)
             return drawn, self.shared.log_counts(drawn) if self.loss.logq else none
         if self.negatives is None:
             return np.zeros(0, dtype=np.int64), none
-        return self.negatives.draw(np.repeat(users, lengths), self.loss.negatives, generator), none
+        return self.negatives.draw(users, self.loss.negatives, generator), none
 
     def _shared(self) -> SharedNegatives:
         """Shared negatives, with the counts of the targets of an epoch.
@@ -287,11 +389,21 @@ class NextItemExamples:
         if not self.loss.in_batch:  # all draws are uniform
             no_counts = np.zeros(self.dataset.n_items + 1, dtype=np.int64)
             return SharedNegatives(no_counts, self.loss.negatives, 0.0)
-        lengths = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
-        ends = self.ends + 1
-        targets = self.dataset.items[positions(ends - lengths, ends)]
+        if self.sessions is None:
+            lengths = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
+            ends = self.ends + 1
+            places = positions(ends - lengths, ends)
+        else:
+            sessions = positions(*self.targets)
+            places = positions(self.sessions.starts[sessions], self.sessions.ends[sessions])
+        targets = self.dataset.items[places]
         counts = np.bincount(targets, minlength=self.dataset.n_items + 1)
         return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch)
+
+
+def usual_batch(units: int, targets: int) -> int:
+    """Average number of units in a step that has about 3·√n of the n targets of all units."""
+    return round(_TARGETS_PER_STEP * units / math.sqrt(targets))
 
 
 def position_rows(lengths: Tensor, width: int, max_length: int) -> Tensor:
@@ -314,41 +426,29 @@ class HistoryInputs(NamedTuple):
     ages
         (n, length) int64 time from each item to the newest of its row; -1 in rows without times. (n, 0) for models
         without times.
+    repeated, features
+        Repeats of the histories; see `RepeatInputs`.
     """
 
     users: Tensor
     items: Tensor
     lengths: Tensor
     ages: Tensor
+    repeated: Tensor
+    features: Tensor
 
     def to(self, device: torch.device) -> HistoryInputs:
         """Return the inputs on a device."""
         return HistoryInputs(*(tensor.to(device) for tensor in self))
 
 
-def history_inputs(histories: Histories, length: int, with_times: bool = False) -> HistoryInputs:
-    """Newest `length` items of n histories, with their ages if `with_times`."""
+def history_inputs(histories: Histories, length: int, with_times: bool = False, repeats: bool = False) -> HistoryInputs:
+    """Newest `length` items of n histories, with their ages if `with_times`, and with their repeats if `repeats`."""
     lengths = np.minimum(histories.lengths, length)
     width = int(lengths.max())
     ages = histories.ages(width) if with_times else np.zeros((len(lengths), 0), dtype=np.int64)
     if ages is None:
         ages = np.full((len(lengths), width), -1, dtype=np.int64)
     arrays = (histories.users, histories.padded(width), lengths, ages)
-    return HistoryInputs(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
-
-
-def usual_gap(dataset: Dataset) -> int:
-    """Median time from one visible interaction of a user to the next one at another time; 1 if there is none.
-
-    Of two middle values it takes the smaller, so that the result in another unit is exactly the same time.
-    """
-    assert dataset.times is not None
-    ends = dataset.ends[dataset.lengths > 0]
-    starts = dataset.starts[dataset.lengths > 0]
-    later = positions(starts + 1, ends)
-    gaps = dataset.times[later] - dataset.times[later - 1]
-    gaps = gaps[gaps > 0]
-    if not len(gaps):
-        return 1
-    middle = (len(gaps) - 1) // 2
-    return int(np.partition(gaps, middle)[middle])
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    return HistoryInputs._make([*tensors, *repeat_inputs(histories, repeats)])

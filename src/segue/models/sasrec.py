@@ -24,28 +24,30 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
+from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
 from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.negatives import SMALL_CATALOGUE
 from segue.models.next_item import (
     FORMERLY,
+    SOFTMAXES,
     HistoryInputs,
     LossName,
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
+    Targets,
     Windows,
     history_inputs,
     position_rows,
-    usual_gap,
 )
-from segue.models.scores import ProductScores
+from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
+from segue.models.repeats import resolved as with_repeats
+from segue.models.scores import ItemScores, ProductScores
 from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
 from segue.settings import Count, Negatives, Penalty, Positive, Share, ShareBelowOne
-
-_SMALL_CATALOGUE = 5_000
-"""Number of items up to which the full softmax costs little more than a sampled one."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,16 @@ class SASRec(ModelConfig):
     """Width inside the feed-forward layers; that of the hidden states when not given."""
     embedding_l2: Penalty = 0.0
     """L2 penalty on the item vectors that a batch reads: inputs, targets and negatives."""
+    targets: Targets = "item"
+    """Targets: the next "item" of each input, or every item of the next "session" of the last input of each one."""
+    repeats: bool | None = None
+    """Add to the scores of items that the user took before: how often, how long ago and at which pace. When not given,
+    true with a softmax if a tenth of the training interactions are repeats."""
 
     def check(self) -> None:
         """Raise a ConfigError if the heads do not divide the width, or the temperature cannot be learnt."""
         check_heads(self.width, self.heads)
+        check_repeats(self.repeats, self.loss, SOFTMAXES)
         if self.learn_temperature and self.similarity == "cosine":
             check_learnt_temperature(self.temperature)
 
@@ -122,18 +130,20 @@ class SASRec(ModelConfig):
             logq=False,
             similarity="dot",
             norm="paper",
+            repeats=False,
         )
 
     def resolved(self, dataset: Dataset) -> Self:
-        """Return the settings with the loss chosen by the size of the catalogue, if it was not given."""
-        return self._for_catalogue(dataset.n_items)
+        """Return the settings with the loss chosen by the size of the catalogue, and repeats by their share."""
+        chosen = self._for_catalogue(dataset.n_items)
+        return replace(chosen, repeats=with_repeats(self.repeats, dataset, chosen.loss in SOFTMAXES))
 
     def build(self, n_users: int, n_items: int) -> SASRecModel:
         """Return a new module with random weights."""
         return SASRecModel(self._for_catalogue(n_items), n_users, n_items)
 
     def _for_catalogue(self, n_items: int) -> Self:
-        return replace(self, loss=self.loss or ("softmax" if n_items <= _SMALL_CATALOGUE else "sampled-softmax"))
+        return replace(self, loss=self.loss or ("softmax" if n_items <= SMALL_CATALOGUE else "sampled-softmax"))
 
 
 class SASRecModel(TrainableModel):
@@ -148,7 +158,7 @@ class SASRecModel(TrainableModel):
     def __init__(self, config: SASRec, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         assert config.loss is not None
-        self.max_history = config.max_length
+        self.max_history = None if config.repeats else config.max_length
         self.items = nn.Embedding(n_items + 1, config.width)
         self.encoder = Encoder(
             config.width,
@@ -169,27 +179,36 @@ class SASRecModel(TrainableModel):
             config.calibration,
             n_items,
             self.similarity,
-            config.logq,
+            config.logq or bool(config.repeats),
             config.in_batch,
         )
         initialise(self)
+        self.repeats = Repeats(n_items) if config.repeats else None
 
     def prepare(self, dataset: Dataset) -> None:
-        """Store the usual time between two interactions, if the attention has a bias by time."""
+        """Store the usual time between two interactions for the bias by time, and begin the repeats."""
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
+        if self.repeats is not None:
+            self.repeats.prepare(dataset)
 
     def examples(self, dataset: Dataset) -> NextItemExamples:
         """Return windows of the histories according to the settings."""
         config = self.config
         return NextItemExamples(
-            dataset, config.max_length, self.loss, with_times=config.time_bias, windows=config.windows
+            dataset,
+            config.max_length,
+            self.loss,
+            with_times=config.time_bias,
+            windows=config.windows,
+            targets=config.targets,
+            repeats=self.repeats is not None,
         )
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
-        """Rows of the item table: inputs, targets and negatives."""
+        """Rows of the item table: inputs, targets, negatives and items of the histories."""
         rows = self.loss.rows_read(terms)
-        return {} if rows is None else {self.items: rows}
+        return {} if rows is None else {self.items: rows + (0 if self.repeats is None else PAIRS)}
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """Summed loss over all targets of the batch."""
@@ -197,7 +216,7 @@ class SASRecModel(TrainableModel):
         ages = batch.ages if self.config.time_bias else None
         states = self.hidden_states(inputs, batch.lengths, ages)
         hidden = states.flatten(0, 1).index_select(0, batch.positions)
-        loss = self.loss(hidden, scored, self.items.weight, batch)
+        loss = self.loss(hidden, scored, self.items.weight, batch, repeats=self.repeats)
         if self.config.embedding_l2:
             loss = loss + self.config.embedding_l2 * self.loss.squares(inputs, scored, self.items.weight, batch)
         return loss
@@ -214,11 +233,13 @@ class SASRecModel(TrainableModel):
 
     def inputs(self, histories: Histories) -> HistoryInputs:
         """Return the newest items of each history."""
-        return history_inputs(histories, self.config.max_length, with_times=self.config.time_bias)
+        config = self.config
+        return history_inputs(histories, config.max_length, config.time_bias, repeats=self.repeats is not None)
 
     def encode(self, inputs: HistoryInputs) -> Tensor:
         """Hidden state (n, width) after the newest item of each history, ready for a product."""
-        return self.similarity.query(self.encoder.newest(*self._newest_arguments(inputs)))
+        queries = self.similarity.query(self.encoder.newest(*self._newest_arguments(inputs)))
+        return queries if self.repeats is None else self.repeats.queries(queries, inputs.repeated, inputs.features)
 
     def attention(self, histories: Histories) -> Attention:
         """Attention of the newest item of each history, over its history and itself."""
@@ -231,9 +252,10 @@ class SASRecModel(TrainableModel):
         vectors, rows = self._encoder_inputs(self.items(inputs.items), inputs.lengths)
         return vectors, rows, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
 
-    def scores(self) -> ProductScores:
-        """Products with the item vectors, which are normalised once for cosines."""
-        return ProductScores(self.item_vectors())
+    def scores(self) -> ItemScores:
+        """Products with the item vectors, which are normalised once for cosines, plus the additions of repeats."""
+        products = ProductScores(self.item_vectors())
+        return products if self.repeats is None else RepeatScores(products, self.config.width)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, width), ready for a product."""

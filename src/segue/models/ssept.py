@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,22 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
+from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.next_item import (
     FORMERLY,
+    SOFTMAXES,
     HistoryInputs,
     LossName,
     NextItemBatch,
     NextItemExamples,
     NextItemLoss,
+    Targets,
     history_inputs,
     position_rows,
-    usual_gap,
 )
-from segue.models.scores import ProductScores
+from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
+from segue.models.repeats import resolved as with_repeats
+from segue.models.scores import ItemScores, ProductScores
 from segue.models.similarity import Similarity
 from segue.models.users import UserVectors
 from segue.nn.relative import Positions
@@ -100,14 +104,24 @@ class SSEPT(ModelConfig):
     """Scale the user vector by the root of its width in the scores too, as the authors' code does."""
     embedding_l2: Penalty = 0.0
     """L2 penalty on the vectors that a batch reads: inputs, targets, negatives and users."""
+    targets: Targets = "item"
+    """Targets: the next "item" of each input, or every item of the next "session" of the last input of each one."""
+    repeats: bool | None = None
+    """Add to the scores of items that the user took before: how often, how long ago and at which pace. When not given,
+    true with a softmax if a tenth of the training interactions are repeats."""
 
     def check(self) -> None:
-        """Raise a ConfigError if the heads do not divide the sum of the widths, or two swaps exclude each other."""
+        """Raise a ConfigError if the heads do not divide the sum of the widths, or two settings do not go together."""
         check_heads(self.item_width + self.user_width, self.heads)
         if self.swap_together and self.swap_target != self.swap_item:
             raise ConfigError(
                 f"swap_target={self.swap_target} and swap_item={self.swap_item} differ, but swap_together swaps an "
                 "input and its target by one draw: give both the same probability."
+            )
+        check_repeats(self.repeats, self.loss, SOFTMAXES)
+        if self.random_window and self.targets == "session":
+            raise ConfigError(
+                f"random_window={self.random_window} reads stretches that begin anywhere: expected targets='item'."
             )
 
     @classmethod
@@ -117,8 +131,17 @@ class SSEPT(ModelConfig):
         The scores and the swaps are those of the authors' code (`scaled_user`, `swap_together`).
         """
         return cls(
-            item_width=item_width, user_width=user_width, max_length=max_length, scaled_user=True, swap_together=True
+            item_width=item_width,
+            user_width=user_width,
+            max_length=max_length,
+            scaled_user=True,
+            swap_together=True,
+            repeats=False,
         )
+
+    def resolved(self, dataset: Dataset) -> Self:
+        """Return the settings with repeats chosen by their share."""
+        return replace(self, repeats=with_repeats(self.repeats, dataset, self.loss in SOFTMAXES))
 
     def build(self, n_users: int, n_items: int) -> SSEPTModel:
         """Return a new module with random weights."""
@@ -138,7 +161,7 @@ class SSEPTModel(TrainableModel):
 
     def __init__(self, config: SSEPT, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
-        self.max_history = config.max_length
+        self.max_history = None if config.repeats else config.max_length
         self.items = nn.Embedding(n_items + 1, config.item_width)
         self.users = UserVectors(n_users, config.user_width)
         width = config.item_width + config.user_width
@@ -160,16 +183,19 @@ class SSEPTModel(TrainableModel):
             config.calibration,
             n_items,
             Similarity("dot"),
-            config.logq,
+            config.logq or bool(config.repeats),
             config.in_batch,
         )
         initialise(self)
+        self.repeats = Repeats(n_items) if config.repeats else None
 
     def prepare(self, dataset: Dataset) -> None:
         """Store the users in training and, if the attention has a bias by time, the usual time between interactions."""
         self.users.trained_on(np.flatnonzero(dataset.lengths >= 2))
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
+        if self.repeats is not None:
+            self.repeats.prepare(dataset)
 
     def examples(self, dataset: Dataset) -> SwappedExamples:
         """Return one window per user, with SSE."""
@@ -178,7 +204,7 @@ class SSEPTModel(TrainableModel):
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
         """Rows of the user table (one per unit) and of the item table (inputs, targets and negatives)."""
         rows = self.loss.rows_read(terms)
-        return {self.users: units} | ({} if rows is None else {self.items: rows})
+        return {self.users: units} | ({} if rows is None else {self.items: rows + (PAIRS if self.repeats else 0)})
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """Summed loss over all targets of the batch."""
@@ -187,8 +213,9 @@ class SSEPTModel(TrainableModel):
         ages = batch.ages if self.config.time_bias else None
         hidden = self.hidden_states(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.positions)
         item_part, user_part = torch.split(hidden, [self.config.item_width, self.config.user_width], dim=-1)
-        offset = (user_part * self._scored_users(users).repeat_interleave(batch.lengths, dim=0)).sum(-1)
-        loss = self.loss(item_part, scored, self.items.weight, batch, offset)
+        owners = self._scored_users(users).index_select(0, batch.positions // batch.items.shape[1])
+        offset = (user_part * owners).sum(-1)
+        loss = self.loss(item_part, scored, self.items.weight, batch, offset, self.repeats)
         if self.config.embedding_l2:
             squares = self.loss.squares(inputs, scored, self.items.weight, batch) + users.square().sum()
             loss = loss + self.config.embedding_l2 * squares
@@ -212,14 +239,17 @@ class SSEPTModel(TrainableModel):
 
     def inputs(self, histories: Histories) -> HistoryInputs:
         """Return the users and the newest items of each history."""
-        return history_inputs(histories, self.config.max_length, with_times=self.config.time_bias)
+        config = self.config
+        return history_inputs(histories, config.max_length, config.time_bias, repeats=self.repeats is not None)
 
     def encode(self, inputs: HistoryInputs) -> Tensor:
         """Queries (n, item_width + 1): item part of the newest hidden state, and term of the user for every score."""
         users = self.users.of(inputs.users)
         newest = self.encoder.newest(*self._newest_arguments(inputs, users))
         item_part, user_part = newest.tensor_split([self.config.item_width], dim=-1)
-        return torch.cat([item_part, (user_part * self._scored_users(users)).sum(-1, keepdim=True)], dim=-1)
+        scored_users = self._scored_users(users)
+        queries = torch.cat([item_part, (user_part * scored_users).sum(-1, keepdim=True)], dim=-1)
+        return queries if self.repeats is None else self.repeats.queries(queries, inputs.repeated, inputs.features)
 
     def _scored_users(self, users: Tensor) -> Tensor:
         """User vectors (n, user_width) as they stand in the scores."""
@@ -236,9 +266,10 @@ class SSEPTModel(TrainableModel):
         vectors, rows = self._encoder_inputs(self.items(inputs.items), users, inputs.lengths)
         return vectors, rows, inputs.lengths - 1, inputs.ages if self.config.time_bias else None
 
-    def scores(self) -> ProductScores:
-        """Products with the item vectors, plus the term of the user."""
-        return ProductScores(self.items.weight, offset=True)
+    def scores(self) -> ItemScores:
+        """Products with the item vectors, plus the term of the user and the additions of repeats."""
+        products = ProductScores(self.items.weight, offset=True)
+        return products if self.repeats is None else RepeatScores(products, self.config.item_width + 1)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, item_width)."""
@@ -249,7 +280,15 @@ class SwappedExamples(NextItemExamples):
     """Next-item examples with random swaps of ids: stochastic shared embeddings."""
 
     def __init__(self, dataset: Dataset, config: SSEPT, loss: NextItemLoss) -> None:
-        super().__init__(dataset, config.max_length, loss, config.random_window, config.time_bias)
+        super().__init__(
+            dataset,
+            config.max_length,
+            loss,
+            config.random_window,
+            config.time_bias,
+            targets=config.targets,
+            repeats=bool(config.repeats),
+        )
         self.config = config
         self.catalogue: Int64 = np.arange(1, dataset.n_items + 1)
 
@@ -259,12 +298,13 @@ class SwappedExamples(NextItemExamples):
         if self.config.swap_together:
             return self._swapped_together(batch, generator)
         items = batch.items.flatten()
-        real = _swap(items[batch.positions], self.config.swap_item, self.catalogue, generator)
-        return batch._replace(
-            users=_swap(batch.users, self.config.swap_user, self.users, generator),
-            items=items.index_copy(0, batch.positions, real).view_as(batch.items),
-            targets=_swap(batch.targets, self.config.swap_target, self.catalogue, generator),
-        )
+        inputs = torch.nonzero(items)[:, 0]
+        real = _swap(items[inputs], self.config.swap_item, self.catalogue, generator)
+        users = _swap(batch.users, self.config.swap_user, self.users, generator)
+        targets = _swap(batch.targets, self.config.swap_target, self.catalogue, generator)
+        repeats = batch.repeats.as_new(targets != batch.targets) if self.config.repeats else batch.repeats
+        items = items.index_copy(0, inputs, real).view_as(batch.items)
+        return batch._replace(users=users, items=items, targets=targets, repeats=repeats)
 
     def _swapped_together(self, batch: NextItemBatch, generator: np.random.Generator) -> NextItemBatch:
         """Swap as the authors' code does.

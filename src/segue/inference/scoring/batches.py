@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segue.data.histories import Histories
@@ -178,6 +179,9 @@ def batch_rows(scorer: Scorer, histories: Histories, rows: int, limits: Limits) 
 def all_queries(scorer: Scorer, histories: Histories, limits: Limits) -> Tensor:
     """Queries (n, …) of all n histories, in their order."""
     rows, parts = zip(*batches(scorer, histories, limits.histories, limits), strict=True)
+    if len({part.shape[1:] for part in parts}) > 1:  # with repeats a batch has as many columns as it needs
+        width = max(part.shape[1] for part in parts)
+        parts = tuple(F.pad(part, (0, width - part.shape[1])) for part in parts)
     return torch.cat(parts)[to_device(np.argsort(np.concatenate(rows)), scorer.device)]
 
 

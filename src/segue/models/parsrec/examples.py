@@ -14,6 +14,9 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.errors import DataError, TrainingError
+from segue.models.negatives import SharedNegatives
+from segue.models.next_item import usual_batch
+from segue.models.repeats import NO_REPEATS, RepeatBatch, RepeatExamples
 
 
 class SparseRows(NamedTuple):
@@ -50,6 +53,11 @@ class SessionBatch(NamedTuple):
         has an empty row.
     item_offsets, item_columns, item_values
         Transpose of this matrix, for the gradient.
+    negatives, log_counts
+        (k,) int64 shared negatives, and float32 logarithms of their expected counts; (0,) for losses over the whole
+        catalogue.
+    repeats
+        Repeats of the items of the sessions, one row of `items` after the other.
     """
 
     users: Tensor
@@ -62,6 +70,9 @@ class SessionBatch(NamedTuple):
     item_offsets: Tensor
     item_columns: Tensor
     item_values: Tensor
+    negatives: Tensor
+    log_counts: Tensor
+    repeats: RepeatBatch
 
 
 class SessionExamples:
@@ -77,6 +88,12 @@ class SessionExamples:
         Number of earlier sessions that make the history of a session; all if None.
     history_time
         Longest time from an item of the history to the start of the session, in the Dataset's unit; any if None.
+    negatives
+        Number of shared negatives; 0 for losses over the whole catalogue.
+    in_batch
+        Share of the negatives drawn from the sessions of the batch; the others are uniform.
+    repeats
+        Add the repeats to batches.
 
     Raises
     ------
@@ -86,7 +103,15 @@ class SessionExamples:
         No session is visible.
     """
 
-    def __init__(self, dataset: Dataset, history_sessions: int | None = None, history_time: int | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        history_sessions: int | None = None,
+        history_time: int | None = None,
+        negatives: int = 0,
+        in_batch: float = 0.0,
+        repeats: bool = False,
+    ) -> None:
         visible = dataset.compact()
         if history_time is not None and visible.times is None:
             raise DataError(
@@ -104,11 +129,18 @@ class SessionExamples:
         if history_time is not None and visible.times is not None:
             earliest = visible.times[sessions.starts] - history_time
             self.starts = first_since(visible.times, self.starts, self.ends, earliest)
-        self.items, self.offsets = _sets(visible.items, sessions.starts, sessions.ends)
+        self.places, self.offsets = _sets(visible.items, sessions.starts, sessions.ends)
+        self.items = visible.items[self.places]
         self.lengths: Int64 = np.diff(self.offsets)
         self.weights: Int64 = self.lengths
         self.usual_batch, self.usual_averaging = 128, 0.0
         self.n_items = visible.n_items
+        self.negatives: SharedNegatives | None = None
+        if negatives:
+            self.negatives = SharedNegatives(np.bincount(self.items, minlength=self.n_items + 1), negatives, in_batch)
+            self.usual_batch = max(128, usual_batch(len(self.lengths), int(self.weights.sum())))
+        self.repeats = RepeatExamples(visible, with_hits=True) if repeats else None
+        self.user_starts: Int64 = visible.starts[sessions.users]
         # Distinct items of each user, and the index of each interaction among them: `bincount` then counts a history.
         stride = visible.n_items + 1
         keys, slots = np.unique(rows_of(visible.starts, visible.ends) * stride + visible.items, return_inverse=True)
@@ -122,18 +154,33 @@ class SessionExamples:
         lengths = self.lengths[index]
         history = self._histories(index)
         sizes = self.ends[index] - self.starts[index]
-        arrays = (self.users[index], self._shuffled(index, generator), lengths, sizes)
+        rows, places = self._shuffled(index, generator)
+        items = np.zeros((len(index), int(lengths.max())), dtype=np.int64)
+        items[rows, positions(np.zeros_like(lengths), lengths)] = self.items[places]
+        negatives, log_counts = self._negatives(places, generator)
+        arrays = (self.users[index], items, lengths, sizes)
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-        return SessionBatch._make([*tensors, *history, *_transposed(history, self.n_items + 1)])
+        repeats = NO_REPEATS
+        if self.repeats is not None:
+            drawn = np.arange(1, self.n_items + 1) if self.negatives is None else negatives
+            histories = self.user_starts[index], self.ends[index]
+            repeats = self.repeats.batch(*histories, rows, self.places[places], drawn, generator)
+        tensors += [*history, *_transposed(history, self.n_items + 1)]
+        return SessionBatch._make([*tensors, torch.from_numpy(negatives), torch.from_numpy(log_counts), repeats])
 
-    def _shuffled(self, index: Int64, generator: np.random.Generator) -> Int64:
-        """Items (b, length) of the sessions, each row in random order."""
-        starts, ends, lengths = self.offsets[index], self.offsets[index + 1], self.lengths[index]
+    def _shuffled(self, index: Int64, generator: np.random.Generator) -> tuple[Int64, Int64]:
+        """Rows (m,) and places (m,) in `items` of the items of the sessions, each row in random order."""
+        starts, ends = self.offsets[index], self.offsets[index + 1]
         rows = rows_of(starts, ends)
         order = np.lexsort((generator.random(len(rows)), rows))
-        items = np.zeros((len(index), int(lengths.max())), dtype=np.int64)
-        items[rows, positions(np.zeros_like(lengths), lengths)] = self.items[positions(starts, ends)][order]
-        return items
+        return rows, positions(starts, ends)[order]
+
+    def _negatives(self, places: Int64, generator: np.random.Generator) -> tuple[Int64, npt.NDArray[np.float32]]:
+        """Shared negatives (k,), and the logarithms of their expected counts."""
+        if self.negatives is None:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        drawn = self.negatives.draw(self.items[places].astype(np.int64), generator)
+        return drawn, self.negatives.log_counts(drawn)
 
     def _histories(self, index: Int64) -> SparseRows:
         """Item counts of the histories of the sessions at `index`."""
@@ -194,7 +241,7 @@ def history_rows(histories: Histories) -> SparseRows:
 def history_means(table: Tensor, batch: SessionBatch) -> Tensor:
     """Mean (b, width) of the rows of `table` (n_items + 1, width) over each history of a batch; 0 if it is empty."""
     with torch.autocast(table.device.type, enabled=False):
-        total: Tensor = _HistorySum.apply(table, *batch[4:])  # type: ignore[no-untyped-call]
+        total: Tensor = _HistorySum.apply(table, *batch[4:10])  # type: ignore[no-untyped-call]
     return total / batch.sizes.clamp(min=1)[:, None]
 
 
@@ -213,14 +260,15 @@ class _HistorySum(torch.autograd.Function):
         return (row_sums(SparseRows(*ctx.saved_tensors), gradient.contiguous()), *[None] * 6)
 
 
-def _sets(items: npt.NDArray[np.int32], starts: Int64, ends: Int64) -> tuple[npt.NDArray[np.int32], Int64]:
-    """Distinct items of each session, and the offsets of the sessions among them."""
-    rows, flat = rows_of(starts, ends), items[positions(starts, ends)]
-    order = np.lexsort((flat, rows))
-    rows, flat = rows[order], flat[order]
+def _sets(items: npt.NDArray[np.int32], starts: Int64, ends: Int64) -> tuple[Int64, Int64]:
+    """Positions of the distinct items of each session, and the offsets of the sessions among them."""
+    rows, places = rows_of(starts, ends), positions(starts, ends)
+    order = np.lexsort((items[places], rows))
+    rows, places = rows[order], places[order]
+    flat = items[places]
     first = np.ones(len(flat), dtype=np.bool_)
     first[1:] = (rows[1:] != rows[:-1]) | (flat[1:] != flat[:-1])
-    return flat[first], offsets_of(np.bincount(rows[first], minlength=len(starts)))
+    return places[first], offsets_of(np.bincount(rows[first], minlength=len(starts)))
 
 
 def _sparse(offsets: npt.NDArray[Any], columns: npt.NDArray[Any], values: npt.NDArray[Any]) -> SparseRows:

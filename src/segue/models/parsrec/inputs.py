@@ -12,6 +12,7 @@ from torch import Tensor
 from segue.data.histories import NOW, Histories
 from segue.data.ragged import Int64
 from segue.models.parsrec.examples import first_since, history_rows, history_starts
+from segue.models.repeats import repeat_inputs
 
 
 class BasketInputs(NamedTuple):
@@ -31,6 +32,8 @@ class BasketInputs(NamedTuple):
         Histories as rows of a sparse matrix (n, n_items + 1) in CSR form.
     back
         (n,) int64 row of each history, in their original order.
+    repeated, features
+        Repeats of the histories, in their original order; see `RepeatInputs`.
     """
 
     users: Tensor
@@ -41,6 +44,8 @@ class BasketInputs(NamedTuple):
     columns: Tensor
     values: Tensor
     back: Tensor
+    repeated: Tensor
+    features: Tensor
 
     def to(self, device: torch.device) -> BasketInputs:
         """Return the inputs on a device."""
@@ -48,7 +53,7 @@ class BasketInputs(NamedTuple):
 
 
 def basket_inputs(
-    histories: Histories, history_sessions: int | None, history_time: int | None = None
+    histories: Histories, history_sessions: int | None, history_time: int | None = None, repeats: bool = False
 ) -> tuple[BasketInputs, Int64]:
     """Inputs of n histories, and the positions (n, length) of the items of the baskets, -1 behind the last.
 
@@ -69,7 +74,8 @@ def basket_inputs(
     back = np.argsort(order)
     arrays = (chosen.users, codes, lengths, begins - starts)
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    return BasketInputs._make([*tensors, *rows, torch.from_numpy(back)]), positions[back]
+    tensors += [*rows, torch.from_numpy(back), *repeat_inputs(histories, repeats)]
+    return BasketInputs._make(tensors), positions[back]
 
 
 def _session_times(histories: Histories, begins: Int64) -> Int64:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.negatives import SMALL_CATALOGUE
 from segue.models.parsrec.attention import BasketAttention
 from segue.models.parsrec.examples import (
     SessionBatch,
@@ -31,11 +32,17 @@ from segue.models.parsrec.examples import (
 )
 from segue.models.parsrec.export import run_as_scan
 from segue.models.parsrec.inputs import BasketInputs, basket_inputs
-from segue.models.parsrec.loss import CatalogueLossName, catalogue_loss
-from segue.models.scores import ProductScores
+from segue.models.parsrec.loss import catalogue_loss
+from segue.models.repeats import Repeats, RepeatScores, check_repeats
+from segue.models.repeats import resolved as with_repeats
+from segue.models.scores import ItemScores, ProductScores
 from segue.models.users import UserVectors
+from segue.nn import losses
 from segue.nn.dropout import Dropout
-from segue.settings import Count, ShareBelowOne, Size
+from segue.settings import Count, Negatives, Share, ShareBelowOne, Size
+
+PARSRecLoss = Literal["softmax", "sampled-softmax", "bce", "mse"]
+_SOFTMAXES = ("softmax", "sampled-softmax")
 
 _KEPT_BYTES = 256 << 20
 """Largest size of the scores of a batch that are stored for the loss; larger ones are computed twice."""
@@ -54,6 +61,7 @@ class PARSRec(ModelConfig):
 
     name: ClassVar[str] = "parsrec"
     task: ClassVar[str] = "sessions"
+    formerly: ClassVar[Mapping[str, Any]] = {"repeats": False}
     published_training: ClassVar[Mapping[str, Any]] = {
         "epochs": 50,
         "batch_size": 256,
@@ -74,27 +82,44 @@ class PARSRec(ModelConfig):
     """Attention heads; must divide the sum of the widths."""
     dropout: ShareBelowOne = 0.1
     """Dropout of the user, item and history vectors."""
-    loss: CatalogueLossName = "softmax"
-    """Loss over the whole catalogue: softmax (categorical cross-entropy), bce or mse."""
+    loss: PARSRecLoss | None = None
+    """Loss over the whole catalogue: softmax (categorical cross-entropy), bce or mse; or sampled-softmax. When not
+    given, softmax for up to 5,000 items, and sampled-softmax for more."""
+    negatives: Negatives = 512
+    """Number of negatives of sampled-softmax, which the batch shares, with the logQ correction."""
+    in_batch: Share = 0.5
+    """Share of these negatives drawn from the sessions of the batch; the others are uniform."""
     history_sessions: Size | None = None
     """Number of earlier sessions that make the history; all when not given."""
     history_time: Count | None = None
     """Longest time from the history's items to the session, in the data's unit of time; any when not given."""
+    repeats: bool | None = None
+    """Add to the scores of items that the user took before: how often, how long ago and at which pace. When not given,
+    true with a softmax if a tenth of the training interactions are repeats."""
 
     def check(self) -> None:
-        """Raise a ConfigError if the heads do not divide the sum of the widths."""
+        """Raise a ConfigError if the heads do not divide the sum of the widths, or repeats lack a softmax."""
+        check_repeats(self.repeats, self.loss, _SOFTMAXES)
         width = self.user_width + self.item_width
         if width % self.heads:
             raise ConfigError(f"heads={self.heads} does not divide user_width + item_width = {width}.")
 
     @classmethod
     def as_published(cls) -> Self:
-        """Return the settings of the program, which are the defaults."""
-        return cls()
+        """Return the settings of the program: the softmax over the whole catalogue, without repeats."""
+        return cls(loss="softmax", repeats=False)
+
+    def resolved(self, dataset: Dataset) -> Self:
+        """Return the settings with the loss chosen by the size of the catalogue, and repeats by their share."""
+        chosen = self._for_catalogue(dataset.n_items)
+        return replace(chosen, repeats=with_repeats(self.repeats, dataset, chosen.loss in _SOFTMAXES))
 
     def build(self, n_users: int, n_items: int) -> PARSRecModel:
         """Return a new module with random weights."""
-        return PARSRecModel(self, n_users, n_items)
+        return PARSRecModel(self._for_catalogue(n_items), n_users, n_items)
+
+    def _for_catalogue(self, n_items: int) -> Self:
+        return replace(self, loss=self.loss or ("softmax" if n_items <= SMALL_CATALOGUE else "sampled-softmax"))
 
 
 class PARSRecModel(TrainableModel):
@@ -106,6 +131,9 @@ class PARSRecModel(TrainableModel):
 
     In training the target of a step is the item with the best score in the catalogue, if it is one of the remaining
     items of the session. Otherwise the target is a random one of them. The target then joins the basket.
+
+    With repeats the scores of earlier items get an addition (`Repeats`). Under sampled softmax the catalogue of the
+    rule is the shared negatives and the items of the session.
     """
 
     personal = True
@@ -124,6 +152,7 @@ class PARSRecModel(TrainableModel):
         self.output = nn.Linear(width + item_width, item_width)
         self.dropout = Dropout(config.dropout)
         self.reset_parameters()
+        self.repeats = Repeats(n_items) if config.repeats else None
 
     def reset_parameters(self) -> None:
         """Draw both tables uniform in ±1/√n, and the recurrent maps normal with variance 2 / (inputs + outputs)."""
@@ -140,22 +169,101 @@ class PARSRecModel(TrainableModel):
         """Store the users in training."""
         visible = dataset.compact()
         self.users.trained_on(np.unique(visible.sessions.users))
+        if self.repeats is not None:
+            self.repeats.prepare(visible)
 
     def examples(self, dataset: Dataset) -> SessionExamples:
         """Return one unit per session."""
-        return SessionExamples(dataset, self.config.history_sessions, self.config.history_time)
+        config = self.config
+        negatives = config.negatives if config.loss == "sampled-softmax" else 0
+        return SessionExamples(
+            dataset,
+            config.history_sessions,
+            config.history_time,
+            negatives,
+            config.in_batch,
+            repeats=self.repeats is not None,
+        )
 
     def forward(self, batch: SessionBatch) -> Tensor:
         """Summed loss over all steps of the sessions of the batch."""
-        table = self.items.weight
-        basket = self.dropout(F.embedding(batch.items, table))
-        users, means = self.users(batch.users), history_means(table, batch)
-        steps = SessionSteps(self, self.dropout(users), self.dropout(means), basket)
-        scored = table[1:]
-        counts = torch.bincount(batch.lengths).flip(0).cumsum(0).flip(0)[1:].tolist()  # sessions that reach each step
-        stored = self._score_buffer(int(batch.lengths.sum()), table)
-        real, first = batch.items > 0, 0
+        if self.config.loss == "sampled-softmax" or self.repeats is not None:
+            return self._among_candidates(batch)
+        return self._among_all(batch)
+
+    def _among_candidates(self, batch: SessionBatch) -> Tensor:
+        """Summed loss among shared negatives and, with repeats, the items of the histories."""
+        table, repeats = self.items.weight, self.repeats
+        parts = [batch.items, batch.negatives, batch.repeats.items]
+        # All vectors are read in one lookup, because each lookup costs a gradient as large as the table.
+        vectors = F.embedding(torch.cat([part.flatten() for part in parts]), table)
+        basket, drawn, own = torch.split(vectors, [part.numel() for part in parts])
+        basket = basket.view(*batch.items.shape, -1)
+        sampled = self.config.loss == "sampled-softmax"
+        negatives = batch.negatives if sampled else torch.arange(1, self.n_items + 1, device=table.device)
+        drawn = drawn if sampled else table[1:]
+        steps, counts, real = self._steps(batch, basket)
         waiting = real.clone()
+        offsets = batch.lengths.cumsum(0) - batch.lengths
+        own_bases, other_bases = self._bases(batch, negatives)
+        outputs, columns = [], []
+        for step, n in enumerate(counts):
+            output, _ = steps.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
+            with torch.no_grad():
+                highest = torch.addmm(other_bases[:n], output, drawn.T).amax(1, keepdim=True)
+                scores = (output[:, None] * basket[:n]).sum(-1) + own_bases[:n]
+            column = _first_best(scores, highest, waiting[:n])
+            waiting[:n].scatter_(1, column, False)
+            outputs.append(output)
+            columns.append(column[:, 0])
+        queries, column = torch.cat(outputs), torch.cat(columns)
+        rows = torch.cat([torch.arange(n, device=table.device) for n in counts])
+        targets, target_vectors = batch.items[rows, column], basket[rows, column]
+        target_scores, negative_scores = (queries * target_vectors).sum(-1), queries @ drawn.T
+        log_counts = batch.log_counts if sampled else None
+        if repeats is None:
+            hits = losses.shared_hits(targets, negatives)
+            return losses.sampled_softmax(target_scores, negative_scores, hits, log_counts)
+        number = torch.cat([torch.full((n,), step, device=table.device) for step, n in enumerate(counts)])
+        places = rows * len(counts) + number
+        grid = queries.new_zeros(len(real) * len(counts), queries.shape[1]).index_copy(0, places, queries)
+        own = own.view(*batch.repeats.items.shape, -1)
+        own_scores = (grid.view(len(real), len(counts), -1) @ own.transpose(1, 2)).flatten(0, 1).index_select(0, places)
+        chosen = batch.repeats.of_targets(offsets[rows] + column)
+        return repeats.loss(target_scores, negative_scores, own_scores, targets, negatives, log_counts, chosen)
+
+    @torch.no_grad()
+    def _bases(self, batch: SessionBatch, negatives: Tensor) -> tuple[Tensor, Tensor]:
+        """Additions (b, length) of the items of the sessions, and (b, k) of the negatives; -inf for no candidate.
+
+        Padding is none, and neither is a negative that is an item of the session.
+        """
+        real, repeats, table = batch.items > 0, batch.repeats, self.items.weight
+        own = table.new_zeros(batch.items.shape).masked_fill_(~real, -torch.inf)
+        others = table.new_zeros(len(real), len(negatives))
+        if self.repeats is not None:
+            own[real] = self.repeats.of_targets(batch.items[real], repeats)
+            others[repeats.hit_rows, repeats.hit_columns] = self.repeats(
+                repeats.hit_features, negatives[repeats.hit_columns]
+            )
+        items, columns = losses.shared_hits(batch.items[real], negatives)
+        others[torch.nonzero(real)[items, 0], columns] = -torch.inf
+        return own, others
+
+    def _steps(self, batch: SessionBatch, basket: Tensor) -> tuple[SessionSteps, list[int], Tensor]:
+        """Steps of a batch, the number of sessions that take each, and the mask (b, length) of real items."""
+        users, means = self.users(batch.users), history_means(self.items.weight, batch)
+        basket = self.dropout(basket)
+        steps = SessionSteps(self, self.dropout(users), self.dropout(means), basket)
+        return steps, torch.bincount(batch.lengths).flip(0).cumsum(0).flip(0)[1:].tolist(), batch.items > 0
+
+    def _among_all(self, batch: SessionBatch) -> Tensor:
+        """Summed loss over the whole catalogue."""
+        table = self.items.weight
+        scored = table[1:]
+        steps, counts, real = self._steps(batch, F.embedding(batch.items, table))
+        stored = self._score_buffer(int(batch.lengths.sum()), table)
+        waiting, first = real.clone(), 0
         outputs, targets = [], []
         for step, n in enumerate(counts):
             output, _ = steps.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
@@ -165,7 +273,9 @@ class PARSRecModel(TrainableModel):
             outputs.append(output)
             targets.append(batch.items[:n].gather(1, column)[:, 0] - 1)
             first += n
-        loss = catalogue_loss(self.config.loss, torch.cat(outputs), scored, torch.cat(targets), stored)
+        name = self.config.loss
+        assert name is not None and name != "sampled-softmax"
+        loss = catalogue_loss(name, torch.cat(outputs), scored, torch.cat(targets), stored)
         if (
             len(counts) == 1
         ):  # the query map was not used, but several processes wait for the gradient of every parameter
@@ -182,11 +292,15 @@ class PARSRecModel(TrainableModel):
 
     def inputs(self, histories: Histories) -> BasketInputs:
         """Return users, ordered baskets and earlier items, with the longest baskets first."""
-        return basket_inputs(histories, self.config.history_sessions, self.config.history_time)[0]
+        config = self.config
+        return basket_inputs(histories, config.history_sessions, config.history_time, self.repeats is not None)[0]
 
     def encode(self, inputs: BasketInputs) -> Tensor:
         """Outputs (n, item_width) after each basket. The longest basket decides the number of steps."""
-        return run_as_scan(self, inputs) if torch.compiler.is_exporting() else self._run(inputs)[0]
+        outputs = run_as_scan(self, inputs) if torch.compiler.is_exporting() else self._run(inputs)[0]
+        if self.repeats is None:
+            return outputs
+        return self.repeats.queries(outputs, inputs.repeated, inputs.features)
 
     def attention(self, histories: Histories) -> Attention:
         """Attention over the items of each basket."""
@@ -215,9 +329,10 @@ class PARSRecModel(TrainableModel):
                 weights[after:n] = attention[after:]
         return outputs[inputs.back], weights[inputs.back]
 
-    def scores(self) -> ProductScores:
-        """Products with the item vectors."""
-        return ProductScores(self.items.weight)
+    def scores(self) -> ItemScores:
+        """Products with the item vectors, plus the additions of repeats."""
+        products = ProductScores(self.items.weight)
+        return products if self.repeats is None else RepeatScores(products, self.config.item_width)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, item_width)."""
@@ -295,6 +410,20 @@ class SessionSteps:
             query, block_weights = block(query, mapped, self.basket[:n], inside, composed)
             weights.append(block_weights)
         return query, torch.stack(weights, dim=1)
+
+
+def _first_best(scores: Tensor, highest: Tensor, waiting: Tensor) -> Tensor:
+    """Column (n, 1) of the best candidate if it is an item that waits, else of the first that waits.
+
+    Parameters
+    ----------
+    scores, waiting
+        (n, length) scores of the items of the sessions in random order, and a mask of those not yet in the basket.
+    highest
+        (n, 1) best scores of the other candidates.
+    """
+    fits = waiting & (scores >= torch.maximum(highest, scores.amax(1, keepdim=True)))
+    return torch.where(fits.any(1, keepdim=True), fits, waiting).to(torch.uint8).argmax(1, keepdim=True)
 
 
 def _chosen_targets(outputs: Tensor, table: Tensor, items: Tensor, waiting: Tensor, scores: Tensor | None) -> Tensor:
