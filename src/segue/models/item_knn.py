@@ -1,0 +1,151 @@
+"""Item neighbours: items that the same users took, by the cosine of their columns.
+
+Sarwar, Karypis, Konstan & Riedl, *Item-based Collaborative Filtering Recommendation Algorithms* (WWW 2001) and
+Deshpande & Karypis, *Item-based Top-N Recommendation Algorithms* (TOIS 2004).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.errors import ConfigError
+from segue.models.base import ModelConfig
+from segue.models.popularity import popularity
+from segue.models.sparse import BasketInputs, Floats, SparseModel, csr, histories_of_all, nearest
+from segue.settings import Count, Penalty, Positive, ShareAboveZero
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_ELEMENTS = 1 << 24
+"""Similarities that are dense at once."""
+
+
+@dataclass(frozen=True)
+class ItemKNN(ModelConfig):
+    """Item neighbours: the score of an item is its similarity to the items of the history, summed.
+
+    similarity(a, b) = c(a, b) / (√(c(a) · c(b)) + shrinkage)
+
+    c(a) is the number of histories (or sessions) with a, and c(a, b) of those with both. Each item a of the history
+    adds similarity(a, b) to its `neighbours` most similar items b. Popularity orders items without any score. The
+    settings are those of the papers, except the number of neighbours, which they choose for each Dataset.
+    """
+
+    neighbours: Count = 100
+    """Number of most similar items that are kept for each item."""
+
+    within: Literal["history", "session"] = "history"
+    """Unit in which two items occur together."""
+
+    shrinkage: Penalty = 0.0
+    """Pull of similarities of rare items towards 0."""
+
+    decay: ShareAboveZero = 1.0
+    """Weight of an item of the history relative to one of the next session, by its newest occurrence."""
+
+    smoothing: Positive = 1e-6
+    """Weight of popularity, which orders items without any other score."""
+
+    name: ClassVar[str] = "item-knn"
+
+    def resolved(self, dataset: Dataset) -> ItemKNN:
+        """Return the settings.
+
+        Raises
+        ------
+        ConfigError
+            Items shall occur together within sessions, and the Dataset has none.
+        """
+        if self.within == "session" and dataset.session_offsets is None:
+            raise ConfigError("within='session' needs a Dataset with sessions, and this one has none: use 'history'.")
+        return self
+
+    def build(self, n_users: int, n_items: int) -> ItemKNNModel:
+        """An empty module; `count` fills it."""
+        return ItemKNNModel(self, n_users, n_items)
+
+
+class ItemKNNModel(SparseModel):
+    """Neighbours of each item.
+
+    Buffers
+    -------
+    similar_values, similar_columns, similar_offsets
+        Sparse (n_items + 1, n_items + 1): similarities of the neighbours of each item.
+    shares
+        (n_items + 1,) float32 popularity.
+    """
+
+    config: ItemKNN
+    shares: Tensor
+
+    def __init__(self, config: ItemKNN, n_users: int, n_items: int) -> None:
+        super().__init__(config, n_users, n_items)
+        self.add_matrix("similar", n_items + 1, n_items + 1)
+        self.register_buffer("shares", torch.zeros(n_items + 1))
+
+    def count(self, dataset: Dataset) -> None:
+        """Count items that occur together, and keep the most similar ones of each."""
+        units, side = self._units(dataset), self.n_items + 1
+        by_item = units.T.tocsr()
+        counts = np.diff(by_item.indptr).astype(np.float64)
+        values, columns, lengths = [], [], []
+        step = max(1, _ELEMENTS // side)
+        for first in range(0, side, step):
+            part = slice(first, min(first + step, side))
+            together = (by_item[part] @ units).toarray()
+            norms = np.sqrt(counts[part, None] * counts) + self.config.shrinkage
+            similarity = np.divide(together, norms, out=np.zeros_like(norms), where=norms > 0).astype(np.float32)
+            similarity[np.arange(len(similarity)), np.arange(part.start, part.stop)] = 0
+            kept = nearest(np.where(similarity > 0, -similarity, np.inf), self.config.neighbours)
+            rows, chosen = np.nonzero(kept)
+            values.append(similarity[rows, chosen])
+            columns.append(chosen)
+            lengths.append(np.bincount(rows, minlength=len(similarity)))
+        rows = np.repeat(np.arange(side), np.concatenate(lengths))
+        self.set_matrix("similar", csr(np.concatenate(values), rows, np.concatenate(columns), (side, side)))
+        self.set_buffer("shares", popularity(dataset))
+
+    def inputs(self, histories: Histories) -> BasketInputs:
+        """Baskets of each history."""
+        return BasketInputs.of(histories)
+
+    def rows_of_scores(self, inputs: BasketInputs) -> Floats:
+        """Sum the similarities to the items of each history."""
+        keys = inputs.rows * (self.n_items + 1) + inputs.items
+        order = np.lexsort((inputs.later, keys))
+        first = np.ones(len(order), dtype=np.bool_)
+        first[1:] = np.diff(keys[order]) > 0
+        newest = order[first]
+        weights = self.config.decay ** inputs.later[newest].astype(np.float64)
+        shape = (len(inputs.users), self.n_items + 1)
+        scores = self.times_few(csr(weights, inputs.rows[newest], inputs.items[newest], shape), "similar")
+        scores += self.config.smoothing * self.shares.cpu().numpy()
+        return scores
+
+    def item_vectors(self) -> Tensor:
+        """Sparse COO (n_items + 1, n_items + 1) of the similarities: similar items have the same neighbours."""
+        matrix = self.matrix("similar").tocoo()
+        index = torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
+        values = torch.from_numpy(matrix.data)
+        return torch.sparse_coo_tensor(index, values, matrix.shape, is_coalesced=True, check_invariants=False)
+
+    def _units(self, dataset: Dataset) -> csr_matrix:
+        """Sparse (units, n_items + 1): 1 for the items of each history or session."""
+        if self.config.within == "session":
+            sessions = dataset.sessions
+            histories = Histories(sessions.users, sessions.items, sessions.starts, sessions.ends)
+        else:
+            histories = histories_of_all(dataset)
+        rows, items = histories.seen()
+        units = csr(np.ones(len(rows)), rows, items.astype(np.int64), (len(histories), self.n_items + 1))
+        units.data[:] = 1
+        return units
