@@ -20,7 +20,7 @@ from segue.errors import ConfigError
 from segue.memory import total_memory
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.popularity import popularity
-from segue.models.sparse import DenseScores, csr, histories_of_all
+from segue.models.sparse import CommonCounts, DenseScores, distinct, histories_of_all, sets_of
 from segue.settings import Count, Positive
 
 _BYTES = 24
@@ -121,15 +121,12 @@ class EASEModel(CountingModel):
         counts = dataset.item_counts()
         size = len(self.codes)
         codes = np.sort(1 + np.argsort(-counts[1:], kind="stable")[:size])
-        rows, items = histories_of_all(dataset).seen()
-        sets = csr(np.ones(len(rows)), rows, items.astype(np.int64), (self.n_users + 1, self.n_items + 1))
-        sets.data[:] = 1
-        sets = sets[:, codes].tocsr()
-        by_item = sets.T.tocsr()
+        sets = sets_of(histories_of_all(dataset), self.n_items)[:, codes].tocsr()
+        common = CommonCounts(sets)
         gram = torch.empty(size, size, dtype=torch.float64)
         step = max(1, _COLUMNS // size)
         for first in range(0, size, step):
-            gram[first : first + step] = torch.from_numpy((by_item[first : first + step] @ sets).toarray())
+            gram[first : first + step] = torch.from_numpy(common.rows(first, min(first + step, size)))
         gram.diagonal().add_(self.config.reg)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram, out=gram))
         weights = inverse.div_(-inverse.diagonal().clone())
@@ -142,7 +139,7 @@ class EASEModel(CountingModel):
         """Distinct items of each history."""
         rows, items = histories.seen()
         side = self.n_items + 1
-        keys = np.unique(rows * side + items)
+        keys = distinct(rows * side + items)
         offsets = offsets_of(np.bincount(keys // side, minlength=len(histories)))
         return EASEInputs(torch.from_numpy(keys % side), torch.from_numpy(offsets))
 

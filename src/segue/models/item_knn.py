@@ -7,7 +7,7 @@ Deshpande & Karypis, *Item-based Top-N Recommendation Algorithms* (TOIS 2004).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,11 +18,18 @@ from segue.data.histories import Histories
 from segue.errors import ConfigError
 from segue.models.base import ModelConfig
 from segue.models.popularity import popularity
-from segue.models.sparse import BasketInputs, Floats, SparseModel, csr, histories_of_all, nearest
+from segue.models.sparse import (
+    BasketInputs,
+    CommonCounts,
+    Floats,
+    SparseModel,
+    csr,
+    histories_of_all,
+    mean_entries,
+    nearest,
+    sets_of,
+)
 from segue.settings import Count, Penalty, Positive, ShareAboveZero
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 _ELEMENTS = 1 << 24
 """Similarities that are dense at once."""
@@ -82,34 +89,42 @@ class ItemKNNModel(SparseModel):
         Sparse (n_items + 1, n_items + 1): similarities of the neighbours of each item.
     shares
         (n_items + 1,) float32 popularity.
+    usual_length
+        () float32 mean number of distinct items of a history of the fit.
     """
 
     config: ItemKNN
     shares: Tensor
+    usual_length: Tensor
+    reads_both = ("similar",)
 
     def __init__(self, config: ItemKNN, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         self.add_matrix("similar", n_items + 1, n_items + 1)
         self.register_buffer("shares", torch.zeros(n_items + 1))
+        self.register_buffer("usual_length", torch.ones(()))
 
     def count(self, dataset: Dataset) -> None:
         """Count items that occur together, and keep the most similar ones of each."""
-        units, side = self._units(dataset), self.n_items + 1
-        by_item = units.T.tocsr()
-        counts = np.diff(by_item.indptr).astype(np.float64)
+        histories = sets_of(histories_of_all(dataset), self.n_items)
+        self.usual_length.fill_(mean_entries(histories))
+        units = histories if self.config.within == "history" else sets_of(_sessions(dataset), self.n_items)
+        common, side = CommonCounts(units), self.n_items + 1
+        roots = np.sqrt(common.counts)
         values, columns, lengths = [], [], []
         step = max(1, _ELEMENTS // side)
         for first in range(0, side, step):
-            part = slice(first, min(first + step, side))
-            together = (by_item[part] @ units).toarray()
-            norms = np.sqrt(counts[part, None] * counts) + self.config.shrinkage
-            similarity = np.divide(together, norms, out=np.zeros_like(norms), where=norms > 0).astype(np.float32)
-            similarity[np.arange(len(similarity)), np.arange(part.start, part.stop)] = 0
-            kept = nearest(np.where(similarity > 0, -similarity, np.inf), self.config.neighbours)
-            rows, chosen = np.nonzero(kept)
-            values.append(similarity[rows, chosen])
+            last = min(first + step, side)
+            norms = np.multiply.outer(roots[first:last], roots)
+            norms += self.config.shrinkage
+            distances = common.rows(first, last)
+            np.divide(distances, -norms, out=distances, where=distances > 0, casting="same_kind")
+            distances[np.arange(last - first), np.arange(first, last)] = 0
+            distances[distances == 0] = np.inf
+            rows, chosen = np.nonzero(nearest(distances, self.config.neighbours))
+            values.append(-distances[rows, chosen])
             columns.append(chosen)
-            lengths.append(np.bincount(rows, minlength=len(similarity)))
+            lengths.append(np.bincount(rows, minlength=last - first))
         rows = np.repeat(np.arange(side), np.concatenate(lengths))
         self.set_matrix("similar", csr(np.concatenate(values), rows, np.concatenate(columns), (side, side)))
         self.set_buffer("shares", popularity(dataset))
@@ -127,7 +142,9 @@ class ItemKNNModel(SparseModel):
         newest = order[first]
         weights = self.config.decay ** inputs.later[newest].astype(np.float64)
         shape = (len(inputs.users), self.n_items + 1)
-        scores = self.times_few(csr(weights, inputs.rows[newest], inputs.items[newest], shape), "similar")
+        scores = self.times(
+            csr(weights, inputs.rows[newest], inputs.items[newest], shape), "similar", float(self.usual_length)
+        )
         scores += self.config.smoothing * self.shares.cpu().numpy()
         return scores
 
@@ -138,14 +155,8 @@ class ItemKNNModel(SparseModel):
         values = torch.from_numpy(matrix.data)
         return torch.sparse_coo_tensor(index, values, matrix.shape, is_coalesced=True, check_invariants=False)
 
-    def _units(self, dataset: Dataset) -> csr_matrix:
-        """Sparse (units, n_items + 1): 1 for the items of each history or session."""
-        if self.config.within == "session":
-            sessions = dataset.sessions
-            histories = Histories(sessions.users, sessions.items, sessions.starts, sessions.ends)
-        else:
-            histories = histories_of_all(dataset)
-        rows, items = histories.seen()
-        units = csr(np.ones(len(rows)), rows, items.astype(np.int64), (len(histories), self.n_items + 1))
-        units.data[:] = 1
-        return units
+
+def _sessions(dataset: Dataset) -> Histories:
+    """The visible sessions, each as a history."""
+    sessions = dataset.sessions
+    return Histories(sessions.users, sessions.items, sessions.starts, sessions.ends)

@@ -153,5 +153,3 @@ class PersonalFrequencyModel(CountingModel):
     def scores(self) -> DenseScores:
         """The scores that the queries hold."""
         return DenseScores()
-
-

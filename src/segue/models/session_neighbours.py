@@ -20,7 +20,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
 from segue.models.base import ModelConfig
 from segue.models.popularity import popularity
-from segue.models.sparse import Floats, SparseModel, csr
+from segue.models.sparse import Floats, SparseModel, add_into, csr
 from segue.settings import Count, Penalty, Positive
 
 if TYPE_CHECKING:
@@ -200,9 +200,7 @@ class SessionNeighboursModel(SparseModel):
             terms = self.terms(part, neighbours, met)
             if self.config.idf:
                 terms = terms * (1 + self.config.idf * index.rarity[met.items])
-            places = neighbours.rows[met.pairs] * side + met.items
-            sums = np.bincount(places, terms, minlength=(last - first) * side)
-            scores[first:last] += sums.reshape(-1, side).astype(np.float32)
+            add_into(scores[first:last], csr(terms, neighbours.rows[met.pairs], met.items, (last - first, side)))
         return scores
 
     def settle(self) -> None:
@@ -249,7 +247,9 @@ class SessionNeighboursModel(SparseModel):
         common = queries @ index.recent
         rows = np.repeat(np.arange(n), np.diff(common.indptr))
         own = self._own_session(inputs, index)
-        kept = common.indices != own[rows]
+        # Sessions before the oldest of `sample` + 1 with one of the items are not in the sample, even without its own.
+        limits = np.minimum.reduceat(index.limits[inputs.items], np.searchsorted(inputs.rows, np.arange(n)))
+        kept = (common.indices != own[rows]) & (common.indices <= limits[rows])
         rows, sessions, sums = rows[kept], common.indices[kept].astype(np.int64), common.data[kept]
         counts = np.bincount(rows, minlength=n)
         width = int(counts.max(initial=0))
@@ -293,9 +293,10 @@ class SessionNeighboursModel(SparseModel):
         entries = positions(starts.astype(np.int64), ends.astype(np.int64))
         pairs = rows_of(starts.astype(np.int64), ends.astype(np.int64))
         items = stored.indices[entries].astype(np.int64)
-        table = np.zeros((len(inputs.users), self.n_items + 1), dtype=np.int32)
-        table[inputs.rows, inputs.items] = inputs.places
-        current = table[neighbours.rows[pairs], items].astype(np.int64)
+        side = self.n_items + 1
+        known, wanted = inputs.rows * side + inputs.items, neighbours.rows[pairs] * side + items
+        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+        current = np.where(known[place] == wanted, inputs.places[place], 0)
         return Met(pairs, items, stored.data[entries].astype(np.float64), current)
 
     def _made_index(self) -> _Index:
@@ -322,8 +323,10 @@ class _Index:
     Attributes
     ----------
     recent
-        Sparse (n_items + 1, sessions): 1 for the `sample` most recent sessions with each item. The most recent sessions
-        with any of several items are among them.
+        Sparse (n_items + 1, sessions): 1 for the `sample` + 1 most recent sessions with each item. The most recent
+        sessions with any of several items are among them.
+    limits
+        (n_items + 1,) int64 the oldest of these sessions; a large number if the item has fewer.
     lengths
         (n_items + 1,) int64 number of these sessions.
     newest
@@ -341,8 +344,12 @@ class _Index:
         by_item = stored.T.tocsr()
         by_item.sort_indices()
         counts = np.diff(by_item.indptr).astype(np.int64)
-        self.lengths = np.minimum(counts, model.config.sample)
+        most = model.config.sample + 1
+        self.lengths = np.minimum(counts, most)
         starts = by_item.indptr[:-1].astype(np.int64)
+        full = counts >= most
+        self.limits = np.full(len(counts), np.iinfo(np.int64).max)
+        self.limits[full] = by_item.indices[starts[full] + most - 1]
         entries = positions(starts, starts + self.lengths)
         offsets = np.concatenate([[0], np.cumsum(self.lengths)])
         self.recent = type(stored)((np.ones(len(entries)), by_item.indices[entries], offsets), shape=by_item.shape)
@@ -361,9 +368,7 @@ class _Index:
         return self._kind(parts, shape=(rows, self._side))
 
 
-def _last_places(
-    items: npt.NDArray[np.int32], starts: Int64, ends: Int64, side: int
-) -> tuple[Int64, Int64, Int64]:
+def _last_places(items: npt.NDArray[np.int32], starts: Int64, ends: Int64, side: int) -> tuple[Int64, Int64, Int64]:
     """Rows, codes and last positions from 1 (m,) of the distinct items of slices, ascending by row and code."""
     rows, flat = rows_of(starts, ends), positions(starts, ends)
     keys = rows * side + items[flat]

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-_MAX_BAG = 1 << 24
-"""Entries of a matrix up to which a product reads all of them for each block of rows; it then reads no row twice."""
+_COST_OF_MEETING = 256.0
+"""Time of a pair of entries that is multiplied on its own, relative to one of a block that reads the whole matrix."""
 _MAX_MEETINGS = 1 << 22
 """Pairs of entries that are multiplied at once."""
 _BLOCK = 32
@@ -73,7 +73,7 @@ def baskets_of(histories: Histories) -> Baskets:
     stride = int(histories.items[flat].max(initial=0)) + 1
     keys = number * stride + histories.items[flat]
     if (keys[1:] <= keys[:-1]).any():
-        keys = np.unique(keys)
+        keys = distinct(keys)
     number, items = keys // stride, keys % stride
     of_basket = rows[first_entry]
     last = np.cumsum(counts) - 1
@@ -85,6 +85,14 @@ def baskets_of(histories: Histories) -> Baskets:
             times = np.minimum(times, histories.as_of[of_basket])
         ages = np.maximum(times[last[of_basket]] - times, 0)
     return Baskets(of_basket[number], items, later, ages[number], counts)
+
+
+def distinct(keys: Int64) -> Int64:
+    """Distinct keys in ascending order; for many integers a sort is faster than the hashing of NumPy."""
+    ordered = np.sort(keys)
+    first = np.ones(len(ordered), dtype=np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
 
 
 def _begins(histories: Histories, rows: Int64, flat: Int64) -> npt.NDArray[np.bool_]:
@@ -117,6 +125,19 @@ def csr(values: npt.ArrayLike, rows: Int64, columns: Int64, shape: tuple[int, in
     matrix = csr_matrix((np.asarray(values, dtype=np.float64), (rows, columns)), shape=shape)
     matrix.sum_duplicates()
     return matrix.astype(np.float32)
+
+
+def sets_of(histories: Histories, n_items: int) -> csr_matrix:
+    """Sparse (n, n_items + 1) of n histories: 1 for each distinct item."""
+    rows, items = histories.seen()
+    sets = csr(np.ones(len(rows)), rows, items.astype(np.int64), (len(histories), n_items + 1))
+    sets.data[:] = 1
+    return sets
+
+
+def mean_entries(matrix: csr_matrix) -> float:
+    """Mean number of entries of the rows that have any; 1 without such rows."""
+    return float(matrix.nnz / max(np.count_nonzero(np.diff(matrix.indptr)), 1)) or 1.0
 
 
 def sparse_rows(rows: Floats) -> csr_matrix:
@@ -175,6 +196,27 @@ def _gathered_product(rows: csr_matrix, matrix: csr_matrix) -> Floats:
         product[first:last] = sums.reshape(last - first, width)
         first = last
     return product
+
+
+class CommonCounts:
+    """Numbers of units with two items at once, some items at a time.
+
+    Parameters
+    ----------
+    units
+        Sparse (units, m) matrix of zeros and ones.
+    """
+
+    def __init__(self, units: csr_matrix) -> None:
+        self._units, self._by_item = units, units.T.tocsr()
+        self.counts = np.diff(self._by_item.indptr).astype(np.float64)
+        meetings = float((np.diff(units.indptr).astype(np.float64) ** 2).sum())
+        self._reads_all = units.nnz * self._by_item.shape[0] < _COST_OF_MEETING * meetings
+
+    def rows(self, first: int, last: int) -> Floats:
+        """Counts (last - first, m) float32 of the items first … last - 1 with all items: exact up to 2²⁴."""
+        part = self._by_item[first:last]
+        return _bag_product(part, self._by_item) if self._reads_all else _gathered_product(part, self._units)
 
 
 def nearest(distances: Floats, k: int) -> npt.NDArray[np.bool_]:
@@ -268,19 +310,24 @@ class SparseModel(CountingModel):
         key = f"{name}, transposed"
         return self._matrices[key] if key in self._matrices else self.matrix(name).T.tocsr()
 
-    def times_few(self, rows: csr_matrix, name: str) -> Floats:
-        """`times` at a cost of the entries that meet, not of all: for few entries in the rows."""
-        return _gathered_product(rows, self.matrix(name))
+    def times(self, rows: csr_matrix, name: str, entries: float) -> Floats:
+        """Product (n, columns) float32 of sparse rows (n, matrix rows) with a declared matrix.
 
-    def times(self, rows: csr_matrix, name: str) -> Floats:
-        """Product (n, columns) float32 of sparse rows (n, matrix rows) with a declared matrix."""
-        if len(getattr(self, f"{name}_columns")) > _MAX_BAG:
+        Parameters
+        ----------
+        rows, name
+            The factors.
+        entries
+            Usual number of entries of a row, from the fit: it decides how the product is computed. Two ways of one
+            model would differ in rounding.
+        """
+        if self._shapes[name][0] > _COST_OF_MEETING * entries:
             return _gathered_product(rows, self.matrix(name))
         return _bag_product(rows, self.transposed(name))
 
-    def times_transposed(self, rows: csr_matrix, name: str) -> Floats:
-        """Product (n, matrix rows) float32 of sparse rows (n, columns) with the transpose of a declared matrix."""
-        if len(getattr(self, f"{name}_columns")) > _MAX_BAG:
+    def times_transposed(self, rows: csr_matrix, name: str, entries: float) -> Floats:
+        """Product (n, matrix rows) of sparse rows (n, columns) with the transpose of a declared matrix, as `times`."""
+        if self._shapes[name][1] > _COST_OF_MEETING * entries:
             return _gathered_product(rows, self.transposed(name))
         return _bag_product(rows, self.matrix(name))
 

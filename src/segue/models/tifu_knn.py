@@ -26,6 +26,7 @@ from segue.models.sparse import (
     baskets_of,
     csr,
     histories_of_all,
+    mean_entries,
     nearest,
     sparse_rows,
 )
@@ -92,22 +93,28 @@ class TIFUKNNModel(SparseModel):
         Sparse (n_users + 1, n_items + 1) vectors of the users; empty for users without history.
     shares
         (n_items + 1,) float32 popularity.
+    usual_length
+        () float32 mean number of distinct items of a history of the fit.
     """
 
     config: TIFUKNN
     shares: Tensor
+    usual_length: Tensor
     reads_both = ("vectors",)
 
     def __init__(self, config: TIFUKNN, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         self.add_matrix("vectors", n_users + 1, n_items + 1)
         self.register_buffer("shares", torch.zeros(n_items + 1))
+        self.register_buffer("usual_length", torch.ones(()))
         self._squares: Floats | None = None
 
     def count(self, dataset: Dataset) -> None:
         """Make the vectors of all users from their visible histories."""
         everyone = np.arange(self.n_users + 1)
-        self.set_matrix("vectors", self._vectors(BasketInputs(everyone, *baskets_of(histories_of_all(dataset)))))
+        vectors = self._vectors(BasketInputs(everyone, *baskets_of(histories_of_all(dataset))))
+        self.usual_length.fill_(mean_entries(vectors))
+        self.set_matrix("vectors", vectors)
         self.set_buffer("shares", popularity(dataset))
 
     def inputs(self, histories: Histories) -> BasketInputs:
@@ -120,7 +127,7 @@ class TIFUKNNModel(SparseModel):
         chosen = self._nearest(own, inputs.users)
         counts = np.maximum(chosen.sum(1, keepdims=True), 1)
         weights = (chosen * ((1 - self.config.alpha) / counts)).astype(np.float32)
-        scores = self.times(sparse_rows(weights), "vectors")
+        scores = self.times(sparse_rows(weights), "vectors", self.config.neighbours)
         scores += self.config.smoothing * self.shares.cpu().numpy()
         own.data *= self.config.alpha
         return add_into(scores, own)
@@ -133,7 +140,7 @@ class TIFUKNNModel(SparseModel):
     def _nearest(self, own: csr_matrix, users: Int64) -> npt.NDArray[np.bool_]:
         """Mask (n, n_users + 1) of the nearest other users of the vectors (n, n_items + 1)."""
         squares = self._squared_lengths() if self._squares is None else self._squares
-        distances = self.times_transposed(own, "vectors")
+        distances = self.times_transposed(own, "vectors", float(self.usual_length))
         distances *= -2
         distances += squares
         known = np.flatnonzero(users)

@@ -24,6 +24,7 @@ from segue.models.sparse import (
     baskets_of,
     csr,
     histories_of_all,
+    mean_entries,
     sparse_rows,
 )
 from segue.settings import Count, Positive, between
@@ -77,10 +78,13 @@ class UPCFModel(SparseModel):
         Sparse (n_users + 1, n_items + 1) user-wise popularity.
     shares
         (n_items + 1,) float32 popularity.
+    usual_length
+        () float32 mean number of distinct items of a history of the fit.
     """
 
     config: UPCF
     shares: Tensor
+    usual_length: Tensor
     reads_both = ("recent",)
 
     def __init__(self, config: UPCF, n_users: int, n_items: int) -> None:
@@ -88,11 +92,14 @@ class UPCFModel(SparseModel):
         self.add_matrix("sets", n_users + 1, n_items + 1)
         self.add_matrix("recent", n_users + 1, n_items + 1)
         self.register_buffer("shares", torch.zeros(n_items + 1))
+        self.register_buffer("usual_length", torch.ones(()))
 
     def count(self, dataset: Dataset) -> None:
         """Make the sets and the user-wise popularity of all users from their visible histories."""
         inputs = BasketInputs(np.arange(self.n_users + 1), *baskets_of(histories_of_all(dataset)))
-        self.set_matrix("sets", self._sets(inputs))
+        sets = self._sets(inputs)
+        self.usual_length.fill_(mean_entries(sets))
+        self.set_matrix("sets", sets)
         self.set_matrix("recent", self._recent(inputs))
         self.set_buffer("shares", popularity(dataset))
 
@@ -105,13 +112,13 @@ class UPCFModel(SparseModel):
         sets = self._sets(inputs)
         sizes, others = np.diff(sets.indptr), np.diff(self.matrix("sets").indptr)
         share = self.config.asymmetry
-        weights = self.times_transposed(sets, "sets")  # sizes of the intersections
+        weights = self.times_transposed(sets, "sets", float(self.usual_length))  # sizes of the intersections
         weights /= (np.maximum(sizes, 1) ** share)[:, None].astype(np.float32)
         weights /= (np.maximum(others, 1) ** (1 - share)).astype(np.float32)
         np.power(weights, np.float32(self.config.locality), out=weights)
         known = np.flatnonzero(inputs.users)
         weights[known, inputs.users[known]] = 0  # their history of the question stands in for that of the fit
-        scores = self.times(sparse_rows(weights), "recent")
+        scores = self.times(sparse_rows(weights), "recent", self.n_users)
         scores += self.config.smoothing * self.shares.cpu().numpy()
         return add_into(scores, self._recent(inputs))
 

@@ -20,7 +20,7 @@ from segue.data.sessions import UNITS_PER_SECOND
 from segue.errors import ConfigError
 from segue.models.session_neighbours import Float64, Met, Neighbours, SessionInputs, SessionNeighbours
 from segue.models.session_neighbours import SessionNeighboursModel as _Model
-from segue.settings import Count, Penalty, Positive
+from segue.settings import Penalty, Positive
 
 _DAY = 86_400
 
