@@ -125,6 +125,9 @@ class Model(nn.Module, ABC):
     needs_history: bool = True
     """True if the model needs a history. False if it has scores even for an unknown user without history."""
 
+    counting_scores: bool = False
+    """True if scores are counts or shares, not below 0; else they are logits. A blend makes probabilities of them."""
+
     dense_queries: bool = False
     """True if a query is as long as the catalogue. Few are then held at once, and histories are not padded."""
 

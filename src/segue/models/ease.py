@@ -65,8 +65,8 @@ class EASE(ModelConfig):
         if size > _MAX_ITEMS or needed > 0.8 * total_memory():
             raise ConfigError(
                 f"ease inverts a matrix of items × items: {size:,} items need {needed / 1e9:,.0f} GB and a time that "
-                f"grows with their third power; the limit is {_MAX_ITEMS:,} items. Give items=5000 for the most popular "
-                "ones, keep fewer items (segue prepare --min-per-item), or use item-knn."
+                f"grows with their third power; the limit is {_MAX_ITEMS:,} items. Give items=5000 for the most "
+                "popular ones, keep fewer items (segue prepare --min-per-item), or use item-knn."
             )
         return self
 

@@ -257,6 +257,7 @@ class SparseModel(CountingModel):
     """
 
     dense_queries = True
+    counting_scores = True
 
     reads_both: ClassVar[tuple[str, ...]] = ()
     """Matrices that are needed transposed too; a settled model keeps both forms."""
