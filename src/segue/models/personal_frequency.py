@@ -40,7 +40,7 @@ class PersonalFrequency(ModelConfig):
     smoothing were chosen on a validation part of The Complete Journey.
     """
 
-    decay: ShareAboveZero = 0.98
+    decay: ShareAboveZero = 0.97
     """Weight of a basket relative to the next one; with 1 all weigh the same."""
 
     half_life: Positive | None = None
@@ -69,8 +69,8 @@ class PersonalFrequency(ModelConfig):
         """
         if self.half_life is not None and dataset.times is None:
             raise ConfigError(
-                f"half_life={self.half_life:g} is a decay by time, and the Dataset has no times: prepare it with times, "
-                "or leave half_life out."
+                f"half_life={self.half_life:g} is a decay by time, and the Dataset has no times: prepare it with "
+                "times, or leave half_life out."
             )
         return self
 
@@ -136,7 +136,7 @@ class PersonalFrequencyModel(CountingModel):
         counts = csr(self._weights(later, ages), rows, items, shape)
         kind: Any = MarkovInputs if self.config.behind == "markov" else PopularityInputs
         behind = self.behind.scores().all(self.behind.encode(kind(inputs.behind)), 0, self.n_items + 1)
-        scores = behind.mul_(self.config.smoothing)
+        scores: Tensor = behind.mul_(self.config.smoothing)
         # Each (row, item) occurs once in a matrix without duplicates, so no sum depends on an order.
         index = torch.from_numpy(np.repeat(np.arange(shape[0]) * shape[1], np.diff(counts.indptr)) + counts.indices)
         flat = scores.view(-1)

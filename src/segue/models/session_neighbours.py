@@ -141,6 +141,7 @@ class SessionNeighboursModel(SparseModel):
     """
 
     config: SessionNeighbours
+    sessions_offsets: Tensor
     session_users: Tensor
     session_times: Tensor
     shares: Tensor
@@ -279,12 +280,12 @@ class SessionNeighboursModel(SparseModel):
 
         For histories, it is the user's own; for sessions, the user's newest one if it has the same items.
         """
-        own = index.newest[inputs.users]
+        own: Int64 = index.newest[inputs.users]
         if self.config.unit == "history":
             return own
         hashes = np.zeros(len(own), dtype=np.uint64)
         np.add.at(hashes, inputs.rows, index.codes[inputs.items])
-        return np.where((own >= 0) & (index.hashes[own] == hashes), own, -1)
+        return np.asarray(np.where((own >= 0) & (index.hashes[own] == hashes), own, -1), dtype=np.int64)
 
     def _met(self, inputs: SessionInputs, neighbours: Neighbours) -> Met:
         """Items of the nearest sessions."""

@@ -102,7 +102,7 @@ def _begins(histories: Histories, rows: Int64, flat: Int64) -> npt.NDArray[np.bo
         begins = np.ones(len(flat), dtype=np.bool_)
         if histories.baskets is not None:
             begins &= flat <= histories.baskets[rows]
-        return begins
+        return np.asarray(begins)
     begins = flat == starts
     low = np.searchsorted(histories.session_offsets, flat)
     inside = low < len(histories.session_offsets)
@@ -110,7 +110,7 @@ def _begins(histories: Histories, rows: Int64, flat: Int64) -> npt.NDArray[np.bo
     if histories.baskets is not None:
         first = histories.baskets[rows]
         begins = (begins & (flat < first)) | (flat == first)
-    return begins
+    return np.asarray(begins)
 
 
 def histories_of_all(dataset: Dataset) -> Histories:
