@@ -36,8 +36,8 @@ class PersonalFrequency(ModelConfig):
 
     The sum goes over the baskets of the history with the item. q is the probability of the item by the model behind:
     it orders equal counts and all items that the user never took, so lists are full. A session is a basket; without
-    sessions each interaction is one. The published baseline is decay = 1 without half_life. The defaults of decay and
-    smoothing were chosen on a validation part of The Complete Journey.
+    sessions each interaction is one. The published baseline is decay = 1 without half_life. The default of decay
+    was chosen on a validation part of The Complete Journey.
     """
 
     decay: ShareAboveZero = 0.97
