@@ -51,7 +51,7 @@ class TIFUKNN(ModelConfig):
 
     where users are near by the Euclidean distance of their vectors. Popularity only orders items that neither the user
     nor a neighbour has. A session is a basket; without sessions each interaction is one. The defaults are those
-    of the paper's program for Ta-Feng, which `as_published` gives, except alpha: 0.5 was chosen on a validation part of
+    of the paper's program for Ta-Feng, which `as_published` gives, except alpha: 0.3 was chosen on a validation part of
     The Complete Journey.
     """
 
@@ -67,7 +67,7 @@ class TIFUKNN(ModelConfig):
     group_decay: ShareAboveZero = 0.7
     """Weight of a group relative to the next one."""
 
-    alpha: Annotated[float, between(0, 1)] = 0.5
+    alpha: Annotated[float, between(0, 1)] = 0.3
     """Share of the user's own vector in the score; the rest is that of the neighbours."""
 
     smoothing: Positive = 1e-4
