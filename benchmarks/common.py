@@ -30,18 +30,18 @@ NOTEBOOK_TRAINING = segue.Training(batch_size=128, averaging=0.0, patience=None)
 
 def dataset(name: str, **filters: Any) -> segue.Dataset:
     """Public dataset in the folder that SEGUE_TEST_DATA names; `filters` as for `segue.prepare`."""
-    return segue.prepare(_data() / DATA[name], duplicates="keep", **filters)
+    return segue.prepare(data_folder() / DATA[name], duplicates="keep", **filters)
 
 
 def session_dataset() -> segue.Dataset:
     """Simulated sessions that come with PARSRec's program: 1,024 users with 100 each, 2,000 items."""
-    return segue.prepare(_data() / SESSIONS)
+    return segue.prepare(data_folder() / SESSIONS)
 
 
 def basket_dataset() -> segue.Dataset:
     """A year of grocery baskets, "The Complete Journey": households and products with five interactions or more."""
     return segue.prepare(
-        _data() / BASKETS,
+        data_folder() / BASKETS,
         user="household_id",
         item="product_id",
         session="basket_id",
@@ -51,7 +51,8 @@ def basket_dataset() -> segue.Dataset:
     )
 
 
-def _data() -> Path:
+def data_folder() -> Path:
+    """Folder of the public datasets."""
     folder = os.environ.get("SEGUE_TEST_DATA")
     if not folder:
         raise SystemExit(

@@ -70,7 +70,9 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     training = segue.Training(epochs=1, cpu=True)
     lists = recommender.recommend(segue.EVERYONE, k=3)
     configs = [
-        segue.ARERec, segue.GRU4Rec, segue.GlobalMean, segue.Markov, segue.MatrixFactorization, segue.PARSRec,
+        segue.ARERec, segue.EASE, segue.GRU4Rec, segue.GlobalMean, segue.ItemKNN, segue.Markov,
+        segue.MatrixFactorization, segue.PARSRec, segue.PersonalFrequency, segue.TIFUKNN, segue.UPCF, segue.VSKNN,
+        segue.VSTAN,
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,
     ]  # fmt: skip
     truth = simulation.truth
@@ -107,6 +109,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
             (segue.Simulation, fields(simulation)),
             *methods(simulation, dataset={}, save={"path": out / "log.csv"}),
         ],
+        "blend": [(segue.blend, {"recommenders": [recommender, recommender], "weights": [1, 1], "quiet": True})],
         "compare": [(segue.compare, {"a": evaluation, "b": evaluation, "resamples": 2})],
         "describe": [(segue.describe, {"dataset": data})],
         "evaluate": [(segue.evaluate, judged)],

@@ -41,15 +41,23 @@ if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
     from segue.models.arerec.arerec import ARERec
     from segue.models.base import CountingModel, ModelConfig, TrainableModel
+    from segue.models.ease import EASE
     from segue.models.gru4rec import GRU4Rec
+    from segue.models.item_knn import ItemKNN
     from segue.models.markov import Markov
     from segue.models.matrix_factorization import MatrixFactorization
     from segue.models.parsrec.parsrec import PARSRec
+    from segue.models.personal_frequency import PersonalFrequency
     from segue.models.popularity import Popularity, RecentPopularity
     from segue.models.rating_bias import GlobalMean, RatingBias
     from segue.models.registry import register
     from segue.models.sasrec import SASRec
     from segue.models.ssept import SSEPT
+    from segue.models.tifu_knn import TIFUKNN
+    from segue.models.up_cf import UPCF
+    from segue.models.vsknn import VSKNN
+    from segue.models.vstan import VSTAN
+    from segue.training.blending import blend
     from segue.training.config import Training
     from segue.training.fit import fit
     from segue.training.resuming import resume
@@ -60,16 +68,19 @@ _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
     "CountingModel": "segue.models.base",
     "Dataset": "segue.data.dataset",
+    "EASE": "segue.models.ease",
     "EVERYONE": "segue.inference.asking.everyone",
     "GRU4Rec": "segue.models.gru4rec",
     "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits.by_user",
     "ItemHistories": "segue.data.item_histories",
+    "ItemKNN": "segue.models.item_knn",
     "Log": "segue.data.reading.read",
     "Markov": "segue.models.markov",
     "MatrixFactorization": "segue.models.matrix_factorization",
     "ModelConfig": "segue.models.base",
     "PARSRec": "segue.models.parsrec.parsrec",
+    "PersonalFrequency": "segue.models.personal_frequency",
     "Planted": "segue.data.simulation.planted",
     "Popularity": "segue.models.popularity",
     "RatingBias": "segue.models.rating_bias",
@@ -81,9 +92,14 @@ _HOMES = {
     "Sessions": "segue.data.sessions",
     "Simulation": "segue.data.simulation.simulate",
     "Split": "segue.data.splits.by_user",
+    "TIFUKNN": "segue.models.tifu_knn",
     "TrainableModel": "segue.models.base",
     "Training": "segue.training.config",
+    "UPCF": "segue.models.up_cf",
+    "VSKNN": "segue.models.vsknn",
+    "VSTAN": "segue.models.vstan",
     "Vocabulary": "segue.data.vocabulary",
+    "blend": "segue.training.blending",
     "cold_items": "segue.data.splits.by_item",
     "compare": "segue.evaluation.compare",
     "describe": "segue.data.statistics.describe",
@@ -111,8 +127,13 @@ _HOMES = {
 
 # Written out for type checkers and editors; a test holds it equal to _HOMES.
 __all__ = [
+    "EASE",
     "EVERYONE",
     "SSEPT",
+    "TIFUKNN",
+    "UPCF",
+    "VSKNN",
+    "VSTAN",
     "ARERec",
     "CountingModel",
     "Dataset",
@@ -120,11 +141,13 @@ __all__ = [
     "GlobalMean",
     "Holdout",
     "ItemHistories",
+    "ItemKNN",
     "Log",
     "Markov",
     "MatrixFactorization",
     "ModelConfig",
     "PARSRec",
+    "PersonalFrequency",
     "Planted",
     "Popularity",
     "RatingBias",
@@ -139,6 +162,7 @@ __all__ = [
     "Training",
     "Vocabulary",
     "__version__",
+    "blend",
     "cold_items",
     "compare",
     "describe",

@@ -44,6 +44,10 @@ COMMANDS = {
         "fit a model on a Dataset; stopped runs resume exactly",
         "segue train data/mine --model sasrec --out runs/first",
     ),
+    "blend": Command(
+        "blend runs into one, with weights chosen on validation",
+        "segue blend runs/first runs/second --out runs/both",
+    ),
     "evaluate": Command("measure a run on its test or validation users", "segue evaluate runs/first --k 5,10,20"),
     "compare": Command("test two or more runs for a real difference", "segue compare runs/first runs/second"),
     "recommend": Command(

@@ -73,6 +73,11 @@ class Scorer:
         """False if the model answers even unknown users without a history."""
         return self.model.needs_history
 
+    @property
+    def query_size(self) -> int:
+        """Number of elements of a query if it is as long as the catalogue; else 0, as queries are then short."""
+        return self.n_items + 1 if self.model.dense_queries else 0
+
     @cached_property
     def device(self) -> torch.device:
         """Device of the tensors."""

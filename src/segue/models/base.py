@@ -119,11 +119,17 @@ class Model(nn.Module, ABC):
     max_history: int | None = None
     """Number of newest items of a history that the queries depend on; None = all."""
 
-    personal: ClassVar[bool] = False
+    personal: bool = False
     """True if the queries depend on the user, not only on the history."""
 
-    needs_history: ClassVar[bool] = True
+    needs_history: bool = True
     """True if the model needs a history. False if it has scores even for an unknown user without history."""
+
+    counting_scores: bool = False
+    """True if scores are counts or shares, not below 0; else they are logits. A blend makes probabilities of them."""
+
+    dense_queries: bool = False
+    """True if a query is as long as the catalogue. Few are then held at once, and histories are not padded."""
 
     vocabularies: Vocabularies | None = None
     """Fingerprints of the vocabularies that the model was fitted with; None until a Recommender is made of it."""

@@ -83,6 +83,7 @@ class MarkovModel(CountingModel):
         (n_items + 1,) float32 popularity p.
     """
 
+    counting_scores = True
     pairs: Tensor
     counts: Tensor
     totals: Tensor

@@ -70,6 +70,7 @@ class PopularityModel(CountingModel):
     """
 
     max_history = 1
+    counting_scores = True
     shares: Tensor
 
     def __init__(self, config: Popularity | RecentPopularity, n_users: int, n_items: int) -> None:

@@ -33,6 +33,13 @@ _BY_TASK = {
         "sasrec": "segue.models.sasrec:SASRec",
         "ssept": "segue.models.ssept:SSEPT",
         "gru4rec": "segue.models.gru4rec:GRU4Rec",
+        "personal-frequency": "segue.models.personal_frequency:PersonalFrequency",
+        "tifu-knn": "segue.models.tifu_knn:TIFUKNN",
+        "up-cf": "segue.models.up_cf:UPCF",
+        "vsknn": "segue.models.vsknn:VSKNN",
+        "vstan": "segue.models.vstan:VSTAN",
+        "item-knn": "segue.models.item_knn:ItemKNN",
+        "ease": "segue.models.ease:EASE",
         "markov": "segue.models.markov:Markov",
         "popularity": "segue.models.popularity:Popularity",
         "recent-popularity": "segue.models.popularity:RecentPopularity",
@@ -47,6 +54,8 @@ _BY_TASK = {
         "global-mean": "segue.models.rating_bias:GlobalMean",
     },
 }
+_MADE = {"blend": "segue.models.blend:Blend"}
+"""Models that are made of fitted ones: they open from files, and cannot be trained by name."""
 _HOMES = {name: home for models in _BY_TASK.values() for name, home in models.items()}
 _REGISTERED: dict[str, type[ModelConfig]] = {}
 
@@ -107,7 +116,7 @@ def register(config: C) -> C:
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
         raise ConfigError(f'{path} has name={name!r}: expected a word, as in name: ClassVar[str] = "my-model".')
     other = _REGISTERED.get(name)
-    if name in _HOMES or (other is not None and other.import_path() != path):
+    if name in _HOMES or name in _MADE or (other is not None and other.import_path() != path):
         owner = "a model of segue" if other is None else other.import_path()
         raise ConfigError(f"the name {name!r} of {path} is taken by {owner}: choose another.")
     _REGISTERED[name] = config
@@ -151,6 +160,8 @@ def config_from_dict(settings: Mapping[str, Any]) -> ModelConfig:
         raise ConfigError(f"a model needs a name: expected name = one of {', '.join(MODELS)}.")
     if name in MODELS:
         config = MODELS[name]
+    elif name in _MADE:
+        config = _imported(_MADE[name])
     elif "class" in settings:
         config = _already_imported(name, settings["class"])
     else:
@@ -185,7 +196,11 @@ def _imported(path: str) -> type[ModelConfig]:
 def _installed() -> dict[str, EntryPoint]:
     """Entry points of installed packages by name, except names of models of segue."""
     # The first entry point of a name on sys.path wins, as with imports.
-    return {point.name: point for point in reversed(entry_points(group=ENTRY_POINTS)) if point.name not in _HOMES}
+    return {
+        point.name: point
+        for point in reversed(entry_points(group=ENTRY_POINTS))
+        if point.name not in {**_HOMES, **_MADE}
+    }
 
 
 def _from_entry_point(name: str, point: EntryPoint) -> type[ModelConfig]:

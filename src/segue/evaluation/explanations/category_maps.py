@@ -173,7 +173,7 @@ class _Sums:
         variants = Variants(histories, parts, self.scorer.max_history, np.ones(1, dtype=np.int64))
         groups = torch.from_numpy(np.where(self.categories.codes < 0, self.size, self.categories.codes))
         logs = np.empty((len(variants), self.size))
-        for first, last in variants.portions():
+        for first, last in variants.portions(self.scorer.query_size):
             queries = all_queries(self.scorer, variants.write(first, last), LIMITS)
             sums = log_sum_exp(self.scorer, queries, LIMITS, groups.to(self.scorer.device), self.size + 1).double()
             logs[first:last] = (sums[:, : self.size] - sums.logsumexp(1, keepdim=True)).cpu().numpy()

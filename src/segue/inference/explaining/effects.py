@@ -121,7 +121,7 @@ def _scores(scorer: Scorer, variants: Variants, rows: Int64, items: Int64, measu
     begins, ends = variants.offsets[rows], variants.offsets[rows + 1]
     offsets = offsets_of(ends - begins)
     scores = np.zeros(offsets[-1], dtype=np.float32)
-    for first, last in variants.portions():
+    for first, last in variants.portions(scorer.query_size):
         # Rows ascend, so the first and last variants of the pairs ascend too.
         inside = slice(int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(begins, last)))
         low, high = np.maximum(begins[inside], first), np.minimum(ends[inside], last)

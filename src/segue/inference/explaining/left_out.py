@@ -170,10 +170,10 @@ class Variants:
     def __len__(self) -> int:
         return len(self._left_out)
 
-    def portions(self) -> Iterator[tuple[int, int]]:
-        """Ranges (first, last) of variants that may be in memory at once."""
+    def portions(self, query_size: int = 0) -> Iterator[tuple[int, int]]:
+        """Ranges (first, last) of variants that may be in memory at once, with their queries of this size."""
         rows = rows_of(self.offsets[:-1], self.offsets[1:])
-        cost = np.cumsum(np.maximum(self._cut.lengths[rows], _MIN_COST))
+        cost = np.cumsum(np.maximum(self._cut.lengths[rows], max(_MIN_COST, query_size)))
         first = 0
         while first < len(cost):
             spent = cost[first - 1] if first else 0

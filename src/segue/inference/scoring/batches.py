@@ -169,6 +169,11 @@ def batch_rows(scorer: Scorer, histories: Histories, rows: int, limits: Limits) 
     if scorer.max_history is not None:
         lengths = np.minimum(lengths, scorer.max_history)
     order = np.argsort(-lengths, kind="stable")
+    if scorer.model.dense_queries:
+        # Neither padding nor attention: the queries take the memory, and the sum of the lengths takes the time.
+        rows = max(1, min(rows, limits.buffer_bytes // (4 * (scorer.n_items + 1))))
+        yield from (order[first : first + rows] for first in range(0, len(order), rows))
+        return
     first = 0
     while first < len(order):
         size = max(1, min(rows, limits.tokens // max(1, int(lengths[order[first]]))))
