@@ -59,7 +59,7 @@ class Preferences:
         if where is None and not boost:
             return None
         if where is not None and not isinstance(where, str):
-            raise ConfigError(f"where={where!r}: expected a condition as text, such as \"price < 20\".")
+            raise ConfigError(f'where={where!r}: expected a condition as text, such as "price < 20".')
         key = json.dumps([where, _plain(boost)])
         if key not in self._offsets:
             offset = np.zeros(len(self.ids) + 1, dtype=np.float32)
