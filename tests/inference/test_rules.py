@@ -143,6 +143,9 @@ def test_shown_columns(recommender: Recommender) -> None:
         ({"show": 3}, "expected names of columns"),
         ({"where": "prise < 2"}, 'did you mean "price"'),
         ({"where": 3}, "where"),
+        ({"boost": np.arange(3)}, "expected numbers by column and category"),
+        ({"boost": {1: {2: 3}}}, "is no column of the item table"),
+        ({"at_most": {1: 2}}, "is no column of the item table"),
     ],
 )
 def test_bad_rules(recommender: Recommender, options: dict[str, Any], message: str) -> None:
