@@ -40,7 +40,7 @@ def recommender(request: pytest.FixtureRequest, data: Dataset) -> Recommender:
 
 def test_no_list_has_a_cold_item(data: Dataset, recommender: Recommender) -> None:
     assert data.cold_items.tolist() == list(range(9, 9 + COLD))
-    every = recommender.recommend(k=data.n_items, exclude_seen=False)
+    every = recommender.recommend(segue.EVERYONE, k=data.n_items, exclude_seen=False)
     assert set(every["item"]) == set(range(1, 9))
     one = recommender.recommend(every["user"][0], k=data.n_items, exclude_seen=False)
     assert set(one["item"]) == set(range(1, 9))
@@ -104,7 +104,7 @@ def test_a_saved_recommender_knows_them(tmp_path: object, recommender: Recommend
     opened = segue.load(path)
     assert opened.model.cold is not None and opened.model.cold.tolist() == list(range(9, 9 + COLD))
     assert opened.dataset.items_frame["price"].to_list() == list(range(14))
-    assert opened.recommend(k=5).equals(recommender.recommend(k=5))
+    assert opened.recommend(segue.EVERYONE, k=5).equals(recommender.recommend(segue.EVERYONE, k=5))
 
 
 def test_a_model_that_reads_content_is_asked_about_them(data: Dataset, recommender: Recommender) -> None:

@@ -117,7 +117,7 @@ def test_exports_follow_the_rules(tmp_path: Path, recommender: Recommender, suff
     expected = recommender.recommend(**options)
     assert frame.columns == ["user", "item", "score", "rank", "model", "name", "category"]
     assert frame["item"].to_list() == expected["item"].to_list()
-    recommender.export(tmp_path / f"lists{suffix}", k=4)
+    recommender.export(tmp_path / f"lists{suffix}", segue.EVERYONE, k=4)
     assert "name" not in path.read_text(errors="replace")
 
 
@@ -143,6 +143,9 @@ def test_shown_columns(recommender: Recommender) -> None:
         ({"show": 3}, "expected names of columns"),
         ({"where": "prise < 2"}, 'did you mean "price"'),
         ({"where": 3}, "where"),
+        ({"boost": np.arange(3)}, "expected numbers by column and category"),
+        ({"boost": {1: {2: 3}}}, "is no column of the item table"),
+        ({"at_most": {1: 2}}, "is no column of the item table"),
     ],
 )
 def test_bad_rules(recommender: Recommender, options: dict[str, Any], message: str) -> None:

@@ -318,4 +318,6 @@ def test_a_saved_model_gives_the_same_lists(tmp_path: Path) -> None:
     assert fitted.model.config.repeats is True  # type: ignore[attr-defined]
     fitted.save(tmp_path / "saved")
     opened = segue.load(tmp_path / "saved")
-    assert opened.recommend(k=5, exclude_seen=False).equals(fitted.recommend(k=5, exclude_seen=False))
+    assert opened.recommend(segue.EVERYONE, k=5, exclude_seen=False).equals(
+        fitted.recommend(segue.EVERYONE, k=5, exclude_seen=False)
+    )

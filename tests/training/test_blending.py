@@ -27,7 +27,7 @@ def parts() -> list[Recommender]:
 
 def logs(recommender: Recommender) -> np.ndarray:
     """Log-probabilities (users, items) in float64."""
-    scores = recommender.score().drop("user").to_numpy().astype(np.float64)
+    scores = recommender.score(segue.EVERYONE).drop("user").to_numpy().astype(np.float64)
     if recommender.model.counting_scores:
         shares = scores / scores.sum(1, keepdims=True)
         return np.log((1 - 1e-3) * shares + 1e-3 / scores.shape[1])
@@ -35,7 +35,7 @@ def logs(recommender: Recommender) -> np.ndarray:
 
 
 def reciprocal_ranks(recommender: Recommender) -> np.ndarray:
-    scores = recommender.score().drop("user").to_numpy()
+    scores = recommender.score(segue.EVERYONE).drop("user").to_numpy()
     return 1 / (61 + (scores[:, None, :] > scores[:, :, None]).sum(2))
 
 
@@ -43,7 +43,7 @@ def test_scores_are_the_weighted_sum(parts: list[Recommender]) -> None:
     for by, transformed in (("log-probability", logs), ("rank", reciprocal_ranks)):
         blended = segue.blend(parts, weights=[0.5, 1, 2], by=by)
         expected = sum(weight * transformed(part) for weight, part in zip((0.5, 1, 2), parts, strict=True))
-        assert blended.score().drop("user").to_numpy() == pytest.approx(expected, abs=1e-4)
+        assert blended.score(segue.EVERYONE).drop("user").to_numpy() == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_search_raises_validation_and_is_printed(
@@ -66,8 +66,8 @@ def test_a_blend_is_an_ordinary_recommender(parts: list[Recommender], tmp_path: 
     blended.save(tmp_path / "blend")
     loaded = segue.load(tmp_path / "blend")
     assert loaded.model.config == blended.model.config
-    assert_frame_equal(loaded.score(), blended.score(), check_exact=True)
-    assert (loaded.recommend(k=3)["model"] == "blend").all()
+    assert_frame_equal(loaded.score(segue.EVERYONE), blended.score(segue.EVERYONE), check_exact=True)
+    assert (loaded.recommend(segue.EVERYONE, k=3)["model"] == "blend").all()
     alone = pl.concat([loaded.recommend(user, k=3) for user in ("user 003", "user 001")])
     assert_frame_equal(loaded.recommend(["user 003", "user 001"], k=3), alone, abs_tol=1e-5)
     reasons = loaded.explain("user 003", ["k"])

@@ -56,11 +56,16 @@ class Preferences:
         ConfigError
             A rule needs the table, names an unknown column or value, or is no condition.
         """
-        if where is None and not boost:
+        plain = _plain(boost)
+        if where is None and not plain:
             return None
         if where is not None and not isinstance(where, str):
             raise ConfigError(f'where={where!r}: expected a condition as text, such as "price < 20".')
+<<<<<<< HEAD
         key = json.dumps([where, _plain(boost)])
+=======
+        key = json.dumps([where, plain])
+>>>>>>> table
         if key not in self._offsets:
             offset = np.zeros(len(self.ids) + 1, dtype=np.float32)
             for column, weights in (boost or {}).items():
@@ -113,7 +118,7 @@ class Preferences:
         if column not in usable:
             kind = self.table.kinds.get(column)
             reason = f"is of kind {kind}, not of categories" if kind else "is no column of the item table"
-            raise ConfigError(f'{argument}: "{column}" {reason}: {nearest(column, usable)}.')
+            raise ConfigError(f'{argument}: "{column}" {reason}: {nearest(str(column), usable)}.')
         return self.table.frame[column]
 
     def _add(self, offset: Offset, column: str, weights: Mapping[Any, float]) -> None:

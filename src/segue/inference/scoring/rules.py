@@ -104,6 +104,8 @@ def shown_columns(dataset: Dataset, show: Any) -> pl.DataFrame | None:
     names = [show] if isinstance(show, str) else list(show) if isinstance(show, Sequence) else None
     if names is None or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"show={show!r}: expected names of columns of the item table.")
+    if not names:
+        return None
     table = dataset.item_table
     if table is None:
         raise ConfigError("show= needs a table of items: prepare the Dataset with items= (segue prepare --items).")
