@@ -61,12 +61,9 @@ class Preferences:
             return None
         if where is not None and not isinstance(where, str):
             raise ConfigError(f'where={where!r}: expected a condition as text, such as "price < 20".')
-<<<<<<< HEAD
-        key = json.dumps([where, _plain(boost)])
-=======
         key = json.dumps([where, plain])
->>>>>>> table
-        if key not in self._offsets:
+        offset = self._offsets.get(key)
+        if offset is None:
             offset = np.zeros(len(self.ids) + 1, dtype=np.float32)
             for column, weights in (boost or {}).items():
                 self._add(offset, column, weights)
@@ -76,7 +73,7 @@ class Preferences:
             if len(self._offsets) >= _KEPT:
                 self._offsets.clear()
             self._offsets[key] = offset
-        return self._offsets[key]
+        return offset
 
     def values(self, column: str, argument: str) -> npt.NDArray[np.int32]:
         """Numbers (n_items + 1, width) of the categories of each item, from 1; 0 = none.
