@@ -104,7 +104,7 @@ def test_people_without_history_get_popular_items_under_the_same_rules(recommend
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_exports_follow_the_rules(tmp_path: Path, recommender: Recommender, suffix: str) -> None:
     options: dict[str, Any] = {
-        "users": EVERYONE,
+        "users": segue.EVERYONE,
         "k": 4,
         "where": "price < 30",
         "boost": {"category": {"c3": 1.0}},
