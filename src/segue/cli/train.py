@@ -51,6 +51,10 @@ class TrainOptions(Settings):
     refit: bool = False
     """After validation has chosen the number of epochs, train again on everything but the test part."""
 
+    start: PathText | None = None
+    """Run to start from: its weights are taken over by raw id, and its settings, split and options of the training are
+    the defaults. The optimizer is new."""
+
     resume: bool = False
     """Continue a run, exactly as if it had never stopped: `segue train --resume RUN`. Options that are not given stay
     as they were."""
@@ -88,7 +92,8 @@ def main(argv: Sequence[str]) -> int:
     split_group = split_options()
     run = _run_to_resume(argv)
     former = None if run is None else former_run(run)
-    config = _config_class(argv, former)
+    base = former or _run_to_start_from(argv)
+    config = _config_class(argv, base)
     parser = OptionParser("train", _NOTES, _ALIASES)
     parser.add_options(TrainOptions, texts=_published_help(config))
     parser.add_options(split_group)
@@ -97,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(config, under="model", title=f"Settings of {config.name}")
     parser.add_options(Training, under="training", title="Training")
     as_published = _is_on(argv, "as_published") and former is None
-    parser.read(argv, _published(config) if as_published else _as_options(former, config))
+    parser.read(argv, _published(config) if as_published else _as_options(base, config))
     options, splitting = parser.get(TrainOptions), parser.get(split_group)
     model, training = parser.get(config), parser.get(Training)
     if options.out is None and not options.resume:
@@ -120,8 +125,8 @@ def main(argv: Sequence[str]) -> int:
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     dataset = dataset_of_run(Path(folder)) if options.out is None else Dataset.open(options.dataset)
-    spec = splitting.spec(_usual_split(config, dataset, former, splitting))
-    if is_main and splitting.split is None and former is None:
+    spec = splitting.spec(_usual_split(config, dataset, base, splitting))
+    if is_main and splitting.split is None and base is None:
         note(f"split: {spec['name']} (--split names another)")
     split = split_by(dataset, spec)
     with _resume_hint(folder), parser.errors_as_typed():
@@ -133,6 +138,7 @@ def main(argv: Sequence[str]) -> int:
             resume=options.resume,
             from_epoch=options.from_epoch,
             refit=options.refit,
+            start=options.start,
             overwrite=options.overwrite or None,
             quiet=options.quiet or not is_main,
         )
@@ -148,6 +154,14 @@ def _run_to_resume(argv: Sequence[str]) -> Path | None:
     out = peek(argv, "out", "")
     folders = [out] if out else [*(word for word in argv if not word.startswith("--")), peek(argv, "dataset", "")]
     return next((Path(one) for one in folders if one and (Path(one) / "run.json").is_file()), None)
+
+
+def _run_to_start_from(argv: Sequence[str]) -> FormerRun | None:
+    """Settings of the run that --start names; None without one, and for a Recommender that is no run."""
+    from segue.training.resuming import former_run
+
+    start = peek(argv, "start", "")
+    return former_run(Path(start)) if start and (Path(start) / "run.json").is_file() else None
 
 
 def _config_class(argv: Sequence[str], former: FormerRun | None) -> type[ModelConfig]:
