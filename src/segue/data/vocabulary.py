@@ -21,9 +21,10 @@ _FEW = 64
 
 _MISSING = "an id is missing (null): a vocabulary holds only real ids."
 
-_LOWEST = -(2**63)
 _FORGOTTEN = "\0forgotten "
-"""Start of the text that stands in the place of a forgotten id; among integers it is `_LOWEST` plus the code."""
+"""Start of the text that stands in the place of a forgotten id."""
+_FORGOTTEN_NUMBER = -9_103_627_158_204_385_792
+"""Integer that stands in the place of a forgotten id, together with its code: the sum. Drawn once; no log has it."""
 
 _EXACT = 2.0**53
 """Floats of this size and more have lost digits, so two ids may have become one."""
@@ -139,7 +140,7 @@ class Vocabulary:
         """Mask (n + 1,) of the codes whose ids are forgotten."""
         mask = np.zeros(len(self) + 1, dtype=bool)
         if self.ids.dtype == pl.Int64:
-            mask[1:] = self._integers == _LOWEST + np.arange(1, len(self) + 1, dtype=np.int64)
+            mask[1:] = self._integers == _FORGOTTEN_NUMBER + np.arange(1, len(self) + 1, dtype=np.int64)
         elif len(self):
             mask[1:] = self.ids.str.starts_with(_FORGOTTEN).to_numpy()
         return mask
@@ -156,7 +157,7 @@ class Vocabulary:
     def _tombstones(self, codes: Codes) -> pl.Series:
         """Values (n,) that stand in the places of forgotten ids."""
         if self.ids.dtype == pl.Int64:
-            return pl.Series(_LOWEST + codes)
+            return pl.Series(_FORGOTTEN_NUMBER + codes)
         return pl.Series([_FORGOTTEN]).new_from_index(0, len(codes)) + pl.Series(codes).cast(pl.String)
 
     def convert(self, ids: Iterable[Any]) -> pl.Series:
