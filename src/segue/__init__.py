@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from segue.models.ssept import SSEPT
     from segue.training.config import Training
     from segue.training.fit import fit
+    from segue.training.refreshing import refresh
     from segue.training.resuming import resume
 
     __version__: str
@@ -99,6 +100,7 @@ _HOMES = {
     "prepare": "segue.data.preparing.prepare",
     "random_rows": "segue.data.splits.by_user",
     "read": "segue.data.reading.read",
+    "refresh": "segue.training.refreshing",
     "register": "segue.models.registry",
     "resume": "segue.training.resuming",
     "simulate": "segue.data.simulation.simulate",
@@ -151,6 +153,7 @@ __all__ = [
     "prepare",
     "random_rows",
     "read",
+    "refresh",
     "register",
     "resume",
     "simulate",
