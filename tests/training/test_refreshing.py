@@ -186,5 +186,5 @@ def test_bad_input(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segue.fit(SMALL, data, training=TRAINING, quiet=True, out=place / "run", overwrite=True)
     with pytest.raises(ConfigError, match="without a split"):
         call(place)
-    with pytest.raises(StorageError, match="not a run"):
+    with pytest.raises(StorageError, match="is not a finished run"):
         refresh(place / "data", place / "nowhere", place / "new.csv")

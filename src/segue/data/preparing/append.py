@@ -49,6 +49,8 @@ def append(
         raise ConfigError(f"the source is a Log, which is read already: pass {', '.join(reading.given)} to segue.read.")
     if not dataset.in_order:
         raise DataError("the histories of this Dataset are not in the order of time, so nothing can be appended.")
+    if not dataset.has_histories:
+        raise DataError("the histories of this Dataset were left out, so a later log cannot join them.")
     options = _recorded(dataset, newest_days)
     opened = source if isinstance(source, Log | Opened) else open_source(source, _completed(reading, dataset, options))
     _check_columns(opened, dataset, options)
