@@ -386,7 +386,8 @@ def _assembled(
     n = len(base.items)
     sources = np.zeros((2, len(users) + 1), dtype=np.int64)
     sources[:, : base.n_users + 1] = starts, base.ends
-    counts = np.bincount(final_user[mapped["user"]], minlength=len(users) + 1)
+    mapped_users = final_user[mapped["user"]]
+    counts = np.bincount(mapped_users, minlength=len(users) + 1)
     touched = np.unique(final_user[flat.map()["user"]])
     firsts = n + offsets_of(counts)
     sources[0, touched], sources[1, touched] = firsts[:-1][touched], firsts[1:][touched]
@@ -398,12 +399,21 @@ def _assembled(
     begins = None if "session" not in remade.dtypes else SessionOffsets()
     edges = np.append(np.flatnonzero(np.diff(offsets[:-1] // CHUNK, prepend=-1)), len(lengths))
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        place, from_flat = _gather(sources[:, low:high], n)
-        piece = {name: _joined(stored[name], mapped[name], place, from_flat) for name in dtypes}
+        known = min(high, base.n_users + 1)
+        own = sources[:, low:high]
+        is_remade = own[0] >= n
+        old = slice(int(base.starts[low]), int(base.offsets[known])) if low < known else slice(n, n)
+        new = slice(*(int(end) for end in np.searchsorted(mapped_users, [low, high])))
+        stays = _staying(base, low, known, own, is_remade)
+        from_new = np.repeat(is_remade, lengths[low:high])
+        piece = {name: _joined(stored[name], mapped[name], (old, stays), (new, from_new)) for name in dtypes}
         final.append(piece)
         if begins is not None:
-            session = _session_numbers(base, mapped["session"], place, from_flat)
-            begins.add({"user": np.repeat(np.arange(low, high), lengths[low:high]), "session": session})
+            assert base.session_offsets is not None
+            numbers = np.empty(len(from_new), dtype=np.int64)
+            numbers[~from_new] = np.searchsorted(base.session_offsets, np.arange(old.start, old.stop)[stays], "right")
+            numbers[from_new] = -1 - mapped["session"][new]
+            begins.add({"user": np.repeat(np.arange(low, high), lengths[low:high]), "session": numbers})
         report("copying", high / len(lengths))
     result = final.load() if in_memory else final.map()
     return {
@@ -424,30 +434,39 @@ def _kept(flat: Spool, keep: npt.NDArray[np.bool_] | None, final_item: Int64, fo
     return kept
 
 
-def _gather(sources: Int64, n: int) -> tuple[Int64, npt.NDArray[np.bool_]]:
-    """Positions of the interactions of some users, and the mask of those in the remade histories."""
-    place = positions(sources[0], sources[1])
-    return place, place >= n
+def _staying(
+    base: Dataset, low: int, known: int, own: Int64, is_remade: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Mask of the interactions of the users from `low` to before `known` that are copied: not remade, not let go."""
+    first = base.starts[low:known]
+    copied = np.where(is_remade[: len(first)], first, own[0, : len(first)])
+    stops = np.where(is_remade[: len(first)], first, base.offsets[low + 1 : known + 1])
+    parts = np.stack([copied - first, stops - copied, base.offsets[low + 1 : known + 1] - stops], axis=1)
+    return np.repeat(np.tile([False, True, False], len(first)), parts.reshape(-1))
 
 
 def _joined(
-    old: npt.NDArray[Any] | None, new: npt.NDArray[Any], place: Int64, from_new: npt.NDArray[np.bool_]
+    old: npt.NDArray[Any] | None,
+    new: npt.NDArray[Any],
+    copied: tuple[slice, npt.NDArray[np.bool_]],
+    remade: tuple[slice, npt.NDArray[np.bool_]],
 ) -> npt.NDArray[Any]:
-    """Values at positions in the old array or, behind its end, in the new one."""
+    """Values of some users: those of a slice of the old array that stay, and a slice of the new one, in their places.
+
+    Parameters
+    ----------
+    old, new
+        The column in the Dataset, and in the remade histories.
+    copied
+        Slice of the old column, and the mask of what stays of it.
+    remade
+        Slice of the new column, and the mask of its places in the result.
+    """
     assert old is not None
-    values = np.empty(len(place), dtype=new.dtype)
-    values[~from_new] = old[place[~from_new]]
-    values[from_new] = new[place[from_new] - len(old)]
+    values = np.empty(len(remade[1]), dtype=new.dtype)
+    values[~remade[1]] = old[copied[0]][copied[1]]
+    values[remade[1]] = new[remade[0]]
     return values
-
-
-def _session_numbers(base: Dataset, remade: npt.NDArray[Any], place: Int64, from_new: npt.NDArray[np.bool_]) -> Int64:
-    """Numbers of the sessions of interactions at these positions; they change where a session begins."""
-    assert base.session_offsets is not None
-    numbers = np.empty(len(place), dtype=np.int64)
-    numbers[~from_new] = np.searchsorted(base.session_offsets, place[~from_new], side="right")
-    numbers[from_new] = -1 - remade[place[from_new] - len(base.items)]
-    return numbers
 
 
 def _metadata(
