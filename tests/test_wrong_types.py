@@ -69,6 +69,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     evaluation, simulation, holdout = world["evaluation"], world["simulation"], split.test
     training = segue.Training(epochs=1, cpu=True)
     lists = recommender.recommend(segue.EVERYONE, k=3)
+    newer = frame.with_columns(time=1000 + pl.col("time"), session=pl.col("time"))
     configs = [
         segue.ARERec, segue.EASE, segue.GRU4Rec, segue.GlobalMean, segue.ItemKNN, segue.Markov,
         segue.MatrixFactorization, segue.PARSRec, segue.PersonalFrequency, segue.TIFUKNN, segue.UPCF, segue.VSKNN,
@@ -84,6 +85,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
             (segue.Dataset, fields(data)),
             (segue.Dataset.open, {"path": world["folder"] / "markov" / "data"}),
             *methods(data, save={"path": out / "data"}, before={"time": 3}, timestamp={"moment": 3}),
+            *methods(data, append={"source": newer}, with_items={"items": [77]}, forget={"users": [1]}),
         ],
         "Holdout": [(segue.Holdout, fields(holdout)), *methods(holdout, sample={"n": 3})],
         "Split": [(segue.Split, fields(split))],
@@ -98,6 +100,9 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
                 explain={"users": 1, "items": [1]},
                 similar={"items": [1], "k": 2},
                 with_events={"events": lists.select("user", "item").with_columns(time=1000 + pl.col("item"))},
+                with_data={"data": data},
+                add_items={"items": [77]},
+                forget={"users": [1]},
                 save={"path": out / "recommender"},
                 export={"path": out / "lists.csv", "k": 3},
             ),
@@ -126,6 +131,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
             (segue.fit, fit),
             (segue.fit, {**fit, "config": segue.SASRec(width=4, blocks=1), "training": training, "out": out / "run"}),
         ],
+        "refresh": [(segue.refresh, {"dataset": out / "no", "run": out / "no", "source": frame, "quiet": True})],
         "resume": [(segue.resume, {"run": out / "nowhere", "quiet": True})],
         "hold_out_users": [(segue.hold_out_users, {"dataset": data, "test": 0.2, "validation": 0.2})],
         "last_session_out": [(segue.last_session_out, {"dataset": data})],

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from segue.training.blending import blend
     from segue.training.config import Training
     from segue.training.fit import fit
+    from segue.training.refreshing import refresh
     from segue.training.resuming import resume
 
     __version__: str
@@ -117,6 +118,7 @@ _HOMES = {
     "prepare": "segue.data.preparing.prepare",
     "random_rows": "segue.data.splits.by_user",
     "read": "segue.data.reading.read",
+    "refresh": "segue.training.refreshing",
     "register": "segue.models.registry",
     "resume": "segue.training.resuming",
     "simulate": "segue.data.simulation.simulate",
@@ -180,6 +182,7 @@ __all__ = [
     "prepare",
     "random_rows",
     "read",
+    "refresh",
     "register",
     "resume",
     "simulate",

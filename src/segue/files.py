@@ -94,7 +94,7 @@ def atomic_file(path: Path, kind: FileKind | None = None, overwrite: bool | None
     with failures_name(path, target), temporary_file(target) as temporary:
         yield temporary
         _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        make_readable(temporary)
         temporary.replace(target)
         flush_folder(target.parent)
 
@@ -126,9 +126,10 @@ def atomic_folder(path: Path, kind: str | None = None, overwrite: bool | None = 
         yield temporary
         for folder, _, names in os.walk(temporary):
             for name in names:
+                make_readable(Path(folder) / name)
                 _flush(Path(folder) / name)
             flush_folder(Path(folder))
-        temporary.chmod(0o777 & ~_umask())
+        make_readable(temporary)
         check_folder(path, kind, overwrite)  # somebody may have put something there in the meantime
         put(temporary, target)
 
@@ -148,6 +149,8 @@ def atomic_set(target: Path) -> Iterator[Path]:
     place.parent.mkdir(parents=True, exist_ok=True)
     with failures_name(target, place), temporary_folder(place.parent, place.name, STAGED) as staged:
         yield staged
+        for made in staged.rglob("*"):
+            make_readable(made)
         (staged / READY).touch()
         flush_folder(staged)
         put_all(staged)
@@ -546,6 +549,14 @@ def _is_written_for(name: Any, path: Path) -> bool:
 def _flush(file: Path) -> None:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def make_readable(path: Path) -> None:
+    """Give a file or folder the permissions that the umask of the process leaves to new ones.
+
+    Temporary ones are made for their owner alone, and some libraries write files in the same way.
+    """
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
 
 
 def _umask() -> int:

@@ -41,8 +41,6 @@ class Options:
         self.needed: list[str] = []
         self.values: dict[str, Any] = {}
         self.parser = self._declared(command, words)
-        if command != "compare" and self.needed[:2] == ["a", "b"]:
-            del self.needed[1]
 
     def _declared(self, command: str, words: Sequence[str]) -> OptionParser:
         add, parsers = OptionParser.add_options, []
@@ -51,7 +49,7 @@ class Options:
             for field in dataclasses.fields(options):
                 key = f"{under}.{field.name}".lstrip(".").replace("_", "-")
                 if field.metadata.get("positional"):
-                    self.needed += ["a", "b"]
+                    self.needed += ["a", "b"] if command == "compare" else ["a"]
                     continue
                 self.kinds[key] = field_types(options)[field.name]
                 if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:

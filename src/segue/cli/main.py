@@ -64,6 +64,11 @@ COMMANDS = {
         "explain a score by the items of a history",
         "segue explain runs/first --user 42 --item 50",
     ),
+    "refresh": Command(
+        "take a new log into a Dataset and its run: append, train on, compare, replace",
+        "segue refresh data/mine runs/current tuesday.csv",
+    ),
+    "forget": Command("remove users from a Dataset or a run", "segue forget runs/first --users 42 7"),
     "graph": Command("draw the compute graph of a model's loss", "segue graph runs/first --out graph.svg"),
     "demo": Command("run all steps once on simulated data, in a minute or two", "segue demo"),
 }

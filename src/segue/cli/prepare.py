@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_table
+from segue.cli.reading import ReadingOptions, reading_arguments
 from segue.errors import ConfigError, DataError, nearest
 from segue.settings import Count, PathText, Positive, Settings, ShareAboveZero, Size, Word
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _NOTES = """\
   segue prepare ml-1m --out data/ml-1m
   segue prepare log.csv --out data/shop --items products.csv --item-key sku --title title
+  segue prepare tuesday.csv --add-to data/mine --out data/mine
   segue prepare 'logs/*.csv.gz' --out data/logs --user visitor --item sku --time date --min-rating 4
 
 Format, separator, header and columns are detected. If the file leaves one of them open, the error names the option to
@@ -36,6 +38,10 @@ class PrepareOptions(Settings):
     out: PathText
     """Folder of the Dataset."""
 
+    add_to: PathText | None = None
+    """Dataset to add the log to, with the options of its preparation; the result goes to --out, which may be the same
+    folder."""
+
     overwrite: bool | None = None
     """Replace a Dataset in --out; when not given, true. Anything else that is there is never replaced."""
 
@@ -44,44 +50,6 @@ class PrepareOptions(Settings):
 
     json: bool = False
     """Write the summary as JSON."""
-
-
-@dataclass(frozen=True)
-class ReadingOptions(Settings):
-    """Reading."""
-
-    user: Word | None = None
-    """Column of the users: its name, or its position counted from 0."""
-
-    item: Word | None = None
-    """Column of the items."""
-
-    time: Word | None = None
-    """Column of the times; "false" reads none."""
-
-    rating: Word | None = None
-    """Column of the ratings; "false" reads none."""
-
-    session: Word | None = None
-    """Column of the sessions; "false" reads none."""
-
-    format: str | None = None
-    """Format: csv (any separator), inter, user-lines, session-file, json, jsonl, python-dict or parquet."""
-
-    separator: str | None = None
-    """Separator of fields, of any length; \\t is a tab, \\s+ any run of blanks."""
-
-    header: bool | None = None
-    """Read the first line as names of columns."""
-
-    quote: str | None = None
-    """Quote mark around fields, or "none" if quote marks are ordinary characters."""
-
-    time_unit: str | None = None
-    """Unit of times that are numbers: s, ms, us or ns."""
-
-    bad_rows: Literal["error", "drop"] = "error"
-    """Rows with a missing or unreadable value: stop with an error, or leave them out."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +65,10 @@ class FilterOptions(Settings):
     duplicates: Literal["drop", "keep", "first", "last"] = "drop"
     """Interactions with the same user, item and time: keep one (drop) or all (keep). Or keep only the first or last of
     each user with each item."""
+
+    newest_days: Positive | None = None
+    """Days before the newest interaction to keep; all when not given. The rule is stored, and --add-to applies it
+    again."""
 
     k_core: Size = 0
     """Fewest interactions of every user and item; rare ones are dropped until nothing changes."""
@@ -171,6 +143,13 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options, chosen, sessions = parser.get(PrepareOptions), parser.get(FilterOptions), parser.get(SessionOptions)
 
+    if options.add_to is not None:
+        _refuse(parser.get(PublicOptions), "a public dataset is not added to another")
+        _refuse(sessions, f"the sessions of {options.add_to} are divided as before")
+        _refuse(chosen, f"the filters of {options.add_to} apply again", but="newest_days")
+        with parser.errors_as_typed():
+            _report(_grown(options.add_to, options, parser.get(ReadingOptions), chosen.newest_days), options)
+        return 0
     tables = parser.get(TableOptions)
 
     from segue.data.preparing.prepare import prepare
@@ -199,6 +178,7 @@ def main(argv: Sequence[str]) -> int:
             table_items=tables.table_items,
             users=tables.users,
             user_key=tables.user_key,
+            newest_days=chosen.newest_days,
             out=options.out,
             overwrite=options.overwrite,
             progress=progress,
@@ -221,29 +201,23 @@ def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
     _refuse(public, f"{source} is not the name of a public dataset")
     if not Path(source).exists() and not set(source) & set("./\\*?["):
         raise DataError(f'there is no file "{source}", and no public dataset of that name: {nearest(source, DATASETS)}')
-    return read(
-        source,
-        user=_column(reading.user),
-        item=_column(reading.item),
-        time=_column(reading.time),
-        rating=_column(reading.rating),
-        session=_column(reading.session),
-        format=reading.format,
-        separator={r"\t": "\t", "tab": "\t"}.get(reading.separator or "", reading.separator),
-        header=reading.header,
-        quote=reading.quote,
-        time_unit=reading.time_unit,
-        bad_rows=reading.bad_rows,
-    )
+    return read(source, **reading_arguments(reading))
 
 
-def _column(word: str | None) -> str | int | Literal[False] | None:
-    """A column's name, its position, or False for none."""
-    if word is None:
-        return None
-    if word.lower() == "false":
-        return False
-    return int(word) if word.isdigit() else word
+def _grown(former: str, options: PrepareOptions, reading: ReadingOptions, newest_days: float | None) -> Dataset:
+    """The Dataset of --add-to with the log."""
+    from segue.data.dataset import Dataset
+
+    data = Dataset.open(former)
+    with progress_bar(options.quiet) as progress:
+        return data.append(
+            options.source,
+            newest_days=newest_days,
+            out=options.out,
+            overwrite=options.overwrite,
+            progress=progress,
+            **reading_arguments(reading),
+        )
 
 
 def _kinds(words: Sequence[str] | None) -> dict[str, str] | None:
@@ -267,9 +241,9 @@ def _matches(role: str, table: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _refuse(group: ReadingOptions | PublicOptions, why: str) -> None:
-    """Raise a ConfigError if any option of the group was given."""
-    given = [one.name for one in fields(group) if getattr(group, one.name) != one.default]
+def _refuse(group: Settings, why: str, but: str = "") -> None:
+    """Raise a ConfigError if any option of the group was given, except the one named `but`."""
+    given = [one.name for one in fields(group) if getattr(group, one.name) != one.default and one.name != but]
     if given:
         raise ConfigError(f"{why}: leave out " + ", ".join("--" + name.replace("_", "-") for name in given) + ".")
 

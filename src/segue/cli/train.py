@@ -55,6 +55,10 @@ class TrainOptions(Settings):
     refit: bool = False
     """After validation has chosen the number of epochs, train again on everything but the test part."""
 
+    start: PathText | None = None
+    """Run to start from: its weights are taken over by raw id, and its settings, split and options of the training are
+    the defaults. The optimizer is new."""
+
     resume: bool = False
     """Continue a run, exactly as if it had never stopped: `segue train --resume RUN`. Options that are not given stay
     as they were."""
@@ -92,8 +96,9 @@ def main(argv: Sequence[str]) -> int:
     split_group = split_options()
     run = _run_to_resume(argv)
     former = None if run is None else former_run(run)
-    suggestion = _suggestion(argv) if former is None else None
-    config = _config_class(argv, former, suggestion)
+    base = former or _run_to_start_from(argv)
+    suggestion = _suggestion(argv) if base is None else None
+    config = _config_class(argv, base, suggestion)
     parser = OptionParser("train", _NOTES, _ALIASES)
     parser.add_options(TrainOptions, texts=_published_help(config))
     parser.add_options(split_group)
@@ -102,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(config, under="model", title=f"Settings of {config.name}")
     parser.add_options(Training, under="training", title="Training")
     as_published = _is_on(argv, "as_published") and former is None
-    preset = _published(config) if as_published else _as_options(former, config)
+    preset = _published(config) if as_published else _as_options(base, config)
     if suggestion is not None and suggestion.model is not None:
         preset = {**preset, "model": {"name": suggestion.model}}
     parser.read(argv, preset)
@@ -128,8 +133,8 @@ def main(argv: Sequence[str]) -> int:
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     dataset = dataset_of_run(Path(folder)) if options.out is None else Dataset.open(options.dataset)
-    spec = splitting.spec(_usual_split(config, dataset, former, splitting, suggestion))
-    if is_main and former is None:
+    spec = splitting.spec(_usual_split(config, dataset, base, splitting, suggestion))
+    if is_main and base is None:
         _say_defaults(spec, splitting, dataset, config, suggestion)
     split = split_by(dataset, spec)
     with _resume_hint(folder), parser.errors_as_typed():
@@ -141,6 +146,7 @@ def main(argv: Sequence[str]) -> int:
             resume=options.resume,
             from_epoch=options.from_epoch,
             refit=options.refit,
+            start=options.start,
             overwrite=options.overwrite or None,
             quiet=options.quiet or not is_main,
         )
@@ -156,6 +162,14 @@ def _run_to_resume(argv: Sequence[str]) -> Path | None:
     out = peek(argv, "out", "")
     folders = [out] if out else [*(word for word in argv if not word.startswith("--")), peek(argv, "dataset", "")]
     return next((Path(one) for one in folders if one and (Path(one) / "run.json").is_file()), None)
+
+
+def _run_to_start_from(argv: Sequence[str]) -> FormerRun | None:
+    """Settings of the run that --start names; None without one, and for a Recommender that is no run."""
+    from segue.training.resuming import former_run
+
+    start = peek(argv, "start", "")
+    return former_run(Path(start)) if start and (Path(start) / "run.json").is_file() else None
 
 
 def _suggestion(argv: Sequence[str]) -> Suggestion | None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from segue.arguments import check_fields, checked
+from segue.arguments import check_fields, checked, checked_except
 from segue.data.histories import Histories
 from segue.data.item_histories import (
     ItemHistories,
@@ -26,6 +27,8 @@ from segue.data.item_histories import (
     save_item_order,
 )
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.data.reading.columns import Column
+from segue.data.reading.read import ReadOptions
 from segue.data.sessions import UNITS_PER_SECOND, Sessions, visible_sessions
 from segue.data.stored import (
     DTYPES,
@@ -37,7 +40,7 @@ from segue.data.stored import (
     map_array,
 )
 from segue.data.tables.table import Table
-from segue.data.vocabulary import Vocabulary
+from segue.data.vocabulary import Vocabulary, is_scalar
 from segue.display import pairs_as_html
 from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
@@ -47,6 +50,9 @@ FORMAT_VERSION = 3
 
 Version 3 is written only if there is a table of items or users: version 2 would not know that nobody took an item.
 """
+
+LEFT_OUT = "left out"
+"""Entry `histories` of the metadata of a Dataset whose interactions were left out."""
 
 _DAY = 86_400_000_000
 """Microseconds of a day."""
@@ -322,6 +328,119 @@ class Dataset:
         """Mask of the visible positions in the arrays (n_interactions,)."""
         bounds = np.stack([self.lengths, self.offsets[1:] - self.ends], axis=1)
         return np.repeat(np.tile([True, False], len(bounds)), bounds.reshape(-1))
+
+    # ---- growth -------------------------------------------------------------------------------------------------
+
+    @checked_except("source")
+    def append(
+        self,
+        source: Any,
+        *,
+        user: Column = None,
+        item: Column = None,
+        time: Column = None,
+        rating: Column = None,
+        session: Column = None,
+        format: str | None = None,
+        separator: str | None = None,
+        header: bool | None = None,
+        quote: str | None = None,
+        time_unit: str | None = None,
+        bad_rows: Literal["error", "drop"] = "error",
+        newest_days: float | None = None,
+        out: str | Path | None = None,
+        overwrite: bool | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> Dataset:
+        """Add a later log: new interactions, users and items. Codes stay; new ids have the codes behind them.
+
+        The result is that of preparing both logs at once, up to the order of the codes. The options of the preparation
+        apply to the new log too: lowest rating, duplicates, sessions, newest days. They act as follows.
+
+        - k-core: interactions of known users with known items stay. A new user or item needs as many interactions in
+          the new log as the core asks for. Nothing that the Dataset holds is dropped, and nothing that was dropped
+          before comes back; for an exact core, prepare the whole log again.
+        - Sessions by a column: a session of the new log is a new session, even if an older one has the same id.
+        - Sessions by pauses, with duplicates "first" or "last": a pause is measured between interactions that stayed.
+        - Times that are older than the end of the Dataset are said in a warning, and put in their places. Of equal
+          times, those of the Dataset come first.
+
+        Only the histories that change are made again; the others are copied. The new log must fit into memory.
+
+        Parameters
+        ----------
+        source
+            Anything that `segue.read` takes. It must have the times, ratings and sessions that the Dataset has.
+        user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows
+            As in `segue.read`.
+        newest_days
+            Keep only the interactions of so many days before the newest one. The rule replaces that of the Dataset and
+            is stored with the result. Users and items without interactions keep their codes.
+        out, overwrite, progress
+            As in `segue.prepare`.
+
+        Raises
+        ------
+        DataError
+            The log cannot be read, lacks a column that the Dataset has, or is part of the Dataset already. Or the
+            Dataset holds only the oldest share of its log, or is not in the order of time.
+        ConfigError
+            An option has an impossible value.
+        StorageError
+            `out` holds something that may not be replaced.
+
+        Examples
+        --------
+        >>> grown = data.append("tuesday.csv", out="data/mine2")                         # doctest: +SKIP
+        """
+        # `preparing` makes Datasets, so this room cannot import it; the name is looked up at the call instead.
+        preparing = importlib.import_module("segue.data.preparing.append")
+        reading = ReadOptions(user, item, time, rating, session, format, separator, header, quote, time_unit, bad_rows)
+        grown: Dataset = preparing.append(
+            self, source, reading, newest_days=newest_days, out=out, overwrite=overwrite, progress=progress
+        )
+        return grown
+
+    @checked_except("items")
+    def with_items(self, items: Iterable[Any]) -> Dataset:
+        """The same Dataset with more items in its catalogue, which nobody has taken yet. Known ones are left out.
+
+        Parameters
+        ----------
+        items
+            Raw ids of items. They get the codes behind those of the catalogue, in their order.
+        """
+        return replace(self, catalogue=self.catalogue.extended([items] if is_scalar(items) else items))
+
+    @checked_except("users")
+    def forget(self, users: Any) -> Dataset:
+        """The same Dataset without the interactions and the ids of some users. All codes stay.
+
+        The code of a forgotten user belongs to nobody. If the id arrives again, it is a new user.
+
+        Parameters
+        ----------
+        users
+            Raw ids of users.
+
+        Raises
+        ------
+        UnknownIdError
+            A user is unknown.
+        """
+        codes = np.unique(self.users.require([users] if is_scalar(users) else users, "user"))
+        ends = self.ends.copy()
+        ends[codes] = self.starts[codes]
+        return replace(self.until(ends).compact(), users=self.users.without(codes))
+
+    def without_histories(self) -> Dataset:
+        """The same users and items without a single interaction; `metadata` says that the histories were left out."""
+        return replace(self.until(self.starts).compact(), metadata={**self.metadata, "histories": LEFT_OUT})
+
+    @property
+    def has_histories(self) -> bool:
+        """False if the histories were left out on purpose."""
+        return self.metadata.get("histories") != LEFT_OUT
 
     # ---- identity and storage -----------------------------------------------------------------------------------
 

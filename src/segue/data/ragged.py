@@ -39,3 +39,17 @@ def rows_of(starts: Int64, ends: Int64) -> Int64:
     array([0, 0, 0, 1, 1])
     """
     return np.repeat(np.arange(len(starts), dtype=np.int64), ends - starts)
+
+
+def first_not_before(times: Int64, starts: Int64, ends: Int64, moments: Int64) -> Int64:
+    """First position from `starts` to `ends` (any shape) with a time not before `moments`; `ends` if none.
+
+    Times ascend within each slice.
+    """
+    low, high = starts.copy(), ends.copy()
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        earlier = open_ & (times[np.minimum(middle, len(times) - 1)] < moments)
+        low = np.where(earlier, middle + 1, low)
+        high = np.where(open_ & ~earlier, middle, high)
+    return low

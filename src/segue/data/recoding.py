@@ -12,7 +12,8 @@ import polars as pl
 from segue.data.dataset import MANIFEST, Dataset
 from segue.data.preparing.prepare import prepare
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
-from segue.data.sources import converted_times, session_options
+from segue.data.sessions import converted
+from segue.data.sources import session_options
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def recode(base: Dataset, data: Any) -> Recoded:
     at = every[kept]
     times = other.times
     if times is not None and base.times is not None:
-        times = converted_times(times, other.time_unit or "s", base.time_unit or "s")
+        times = converted(times, other.time_unit or "s", base.time_unit or "s")
     dataset = Dataset(
         items=items[kept].astype(np.int32),
         offsets=offsets_of(lengths),

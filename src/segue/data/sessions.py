@@ -223,3 +223,9 @@ def rule_of(
     if not gap > 0:
         raise ConfigError(f"session_gap={gap:g} is a time in seconds: expected more than 0.")
     return SessionRule("gap", gap=gap * second)
+
+
+def converted(times: Int64, unit: str, wanted: str) -> Int64:
+    """Times in the unit `wanted`, rounded down."""
+    old, new = UNITS_PER_SECOND[unit], UNITS_PER_SECOND[wanted]
+    return np.asarray(times * (new // old) if new >= old else times // (old // new), dtype=np.int64)

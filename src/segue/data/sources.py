@@ -21,7 +21,7 @@ from segue.data.order import time_order
 from segue.data.preparing.prepare import prepare
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.reading.read import Log, open_source
-from segue.data.sessions import UNITS_PER_SECOND
+from segue.data.sessions import UNITS_PER_SECOND, converted
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
 
@@ -134,7 +134,7 @@ def events_of(dataset: Dataset, frame: Any, *, need_times: bool = True) -> Event
     items = codes[arrived.items].astype(np.int32)
     times = None
     if dataset.times is not None and arrived.times is not None:
-        times = converted_times(arrived.times, arrived.time_unit or "s", dataset.time_unit or "s")
+        times = converted(arrived.times, arrived.time_unit or "s", dataset.time_unit or "s")
     sessions = None
     if dataset.session_offsets is not None:
         sessions = arrived.offsets[1:] if arrived.session_offsets is None else arrived.session_offsets
@@ -153,12 +153,6 @@ def session_options(dataset: Dataset, frame: Any) -> dict[str, Any]:
         return {}
     second = UNITS_PER_SECOND[dataset.time_unit or "s"]
     return {"day": {"sessions": "day"}, "gap": {"session_gap": rule.get("gap", 0) / second}}.get(rule["kind"], {})
-
-
-def converted_times(times: npt.NDArray[np.int64], unit: str, wanted: str) -> npt.NDArray[np.int64]:
-    """Times in the unit `wanted`, rounded down."""
-    old, new = UNITS_PER_SECOND[unit], UNITS_PER_SECOND[wanted]
-    return np.asarray(times * (new // old) if new >= old else times // (old // new), dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +195,10 @@ class RecentEvents:
         for array in (self._rows, self.events.items, self.events.offsets, self.events.times):
             digest.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+    def on(self, dataset: Dataset) -> RecentEvents:
+        """The same events on top of a Dataset with the same item codes."""
+        return RecentEvents(self.base.on(dataset) if isinstance(self.base, RecentEvents) else dataset, self.events)
 
     def timestamp(self, moment: int | float) -> int:
         """Time in the unit of the source, from seconds since 1970."""

@@ -21,6 +21,11 @@ _FEW = 64
 
 _MISSING = "an id is missing (null): a vocabulary holds only real ids."
 
+_FORGOTTEN = "\0forgotten "
+"""Start of the text that stands in the place of a forgotten id."""
+_FORGOTTEN_NUMBER = -9_103_627_158_204_385_792
+"""Integer that stands in the place of a forgotten id, together with its code: the sum. Drawn once; no log has it."""
+
 _EXACT = 2.0**53
 """Floats of this size and more have lost digits, so two ids may have become one."""
 
@@ -115,6 +120,46 @@ class Vocabulary:
             return self
         return Vocabulary._of(pl.concat([self.ids, new.alias("id")], rechunk=True) if len(self) else new.alias("id"))
 
+    def without(self, codes: npt.ArrayLike) -> Vocabulary:
+        """Vocabulary in which the ids of these codes (n,) are forgotten; the codes of all other ids stay the same.
+
+        A forgotten id is unknown, and its code belongs to nobody. If the id arrives again, it gets a new code.
+
+        >>> words = Vocabulary(["milk", "tea"]).without([1])
+        >>> words.encode(["milk", "tea"]), words.extended(["milk"]).encode(["milk"])
+        (array([0, 2]), array([3]))
+        """
+        numbers = np.unique(np.asarray(codes, dtype=np.int64))
+        numbers = numbers[numbers > 0]
+        if not len(numbers):
+            return self
+        return Vocabulary._of(self.ids.scatter(numbers - 1, self._tombstones(numbers)))
+
+    @cached_property
+    def forgotten(self) -> npt.NDArray[np.bool_]:
+        """Mask (n + 1,) of the codes whose ids are forgotten."""
+        mask = np.zeros(len(self) + 1, dtype=bool)
+        if self.ids.dtype == pl.Int64:
+            mask[1:] = self._integers == _FORGOTTEN_NUMBER + np.arange(1, len(self) + 1, dtype=np.int64)
+        elif len(self):
+            mask[1:] = self.ids.str.starts_with(_FORGOTTEN).to_numpy()
+        return mask
+
+    @cached_property
+    def codes(self) -> Codes:
+        """Codes of all ids that are not forgotten, ascending."""
+        return np.flatnonzero(~self.forgotten[1:]) + 1
+
+    @cached_property
+    def _has_forgotten(self) -> bool:
+        return bool(self.forgotten.any())
+
+    def _tombstones(self, codes: Codes) -> pl.Series:
+        """Values (n,) that stand in the places of forgotten ids."""
+        if self.ids.dtype == pl.Int64:
+            return pl.Series(_FORGOTTEN_NUMBER + codes)
+        return pl.Series([_FORGOTTEN]).new_from_index(0, len(codes)) + pl.Series(codes).cast(pl.String)
+
     def convert(self, ids: Iterable[Any]) -> pl.Series:
         """Raw ids (n) in the type of this vocabulary; null if an id cannot be written in that type.
 
@@ -134,6 +179,13 @@ class Vocabulary:
 
     def encode(self, ids: Iterable[Any]) -> Codes:
         """Codes (n,) of raw ids (n); 0 for unknown and missing ids. Ids of another type are read as by `convert`."""
+        codes = self._encode(ids)
+        if self._has_forgotten:
+            codes[self.forgotten[codes]] = 0
+        return codes
+
+    def _encode(self, ids: Iterable[Any]) -> Codes:
+        """Codes of ids, as in `encode`; what stands in the place of a forgotten id has its code."""
         series = self.convert(ids)
         if not len(self):
             return np.zeros(len(series), dtype=np.int64)
@@ -200,8 +252,10 @@ class Vocabulary:
         return codes
 
     def decode(self, codes: npt.ArrayLike) -> pl.Series:
-        """Raw ids (n) of codes (n); null for code 0."""
+        """Raw ids (n) of codes (n); null for code 0 and for forgotten ids."""
         numbers = np.asarray(codes, dtype=np.int64)
+        if self._has_forgotten:
+            numbers = np.where(self.forgotten[numbers], 0, numbers)
         if numbers.ndim == 1 and numbers.all():
             if self._holds_integers:
                 return pl.Series("id", self._integers[numbers - 1])
@@ -453,3 +507,10 @@ def _family(value_type: type) -> str:
     if issubclass(value_type, _NO_IDS) or hasattr(value_type, "__array__"):
         raise DataError(f"an id is a {value_type.__name__}: expected single integers or texts.")
     return value_type.__name__
+
+
+def is_scalar(value: Any) -> bool:
+    """True for one raw id, text included; False for a collection of ids."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        return True
+    return getattr(value, "ndim", 1) == 0  # an array or a tensor that holds one value

@@ -24,6 +24,7 @@ from segue.files import (
     contents,
     exclusive,
     failures_name,
+    make_readable,
     read_json,
     real,
     write_json,
@@ -236,7 +237,7 @@ def _open_parts(folder: Path, identity: dict[str, Any]) -> None:
     # The folder and its note appear in one step.
     with failures_name(folder), temporary_folder(folder.parent, folder.name) as made:
         write_json(made / _NOTE, identity)
-        made.chmod(0o755)
+        make_readable(made)
         put(made, folder)
 
 

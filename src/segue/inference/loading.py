@@ -8,7 +8,7 @@ from segue.arguments import checked
 from segue.errors import ConfigError, StorageError
 from segue.inference.checkpoint import kept_epoch, load_epoch
 from segue.inference.recommender import Recommender
-from segue.inference.storage import load_recommender
+from segue.inference.storage import load_extra, load_recommender
 from segue.inference.unfinished import is_unfinished, load_unfinished, model_of_note
 from segue.models.base import Model
 from segue.settings import Count, Word
@@ -41,7 +41,8 @@ def load(
     ConfigError
         The device is not available.
     """
-    read = load_unfinished if is_unfinished(Path(path)) else load_recommender
+    unfinished = is_unfinished(Path(path))
+    read = load_unfinished if unfinished else load_recommender
     model, dataset, metadata = read(Path(path), verify=verify)
     if epoch is not None:
         model = _model_of_epoch(Path(path), epoch, model)
@@ -50,7 +51,10 @@ def load(
         model = model if device is None else model.to(device)
     except (RuntimeError, AssertionError) as error:  # the type depends on the device and on the build of torch
         raise ConfigError(f"device={device!r} cannot be used here: {error}") from None
-    return Recommender(model, dataset, metadata)
+    recommender = Recommender(model, dataset, metadata)
+    if not unfinished:
+        recommender.take(load_extra(Path(path), model.n_items))
+    return recommender
 
 
 def _model_of_epoch(run: Path, epoch: int, best: Model) -> Model:

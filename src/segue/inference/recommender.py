@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import torch
+from torch import Tensor
 
 from segue.arguments import checked, checked_except
 from segue.data.dataset import Dataset
@@ -16,8 +21,9 @@ from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.data.splits.holdouts import Holdout
 from segue.data.times import Moment as AsOf
 from segue.data.times import to_timestamp
+from segue.data.vocabulary import is_scalar
 from segue.display import pairs_as_html
-from segue.errors import ConfigError, StorageError
+from segue.errors import ConfigError, DataError, StorageError
 from segue.inference.asking.baskets import Basket
 from segue.inference.asking.everyone import UNSET, given
 from segue.inference.asking.ids import item_codes, warn_cold, warn_unknown, warn_unrated
@@ -43,6 +49,7 @@ from segue.inference.scoring.rules import make_reranking, shown_columns
 from segue.inference.scoring.similar import similar_frame, similarity_scorer
 from segue.inference.storage import save_recommender
 from segue.models.base import Model
+from segue.models.growth import KnownScores, forget_rows, grown
 from segue.models.popularity import popularity
 from segue.models.ratings import RatingModel
 from segue.progress import Bar
@@ -100,6 +107,9 @@ class Recommender:
 
     source: HistorySource
     """Histories of known users: the Dataset, or the Dataset with newer events."""
+
+    known_items: npt.NDArray[np.bool_] | None = None
+    """Mask (n_items + 1,) of the items that the model knows, after `with_data` and `add_items`; None for all."""
 
     @checked
     def __init__(self, model: Model, dataset: Dataset, metadata: Mapping[str, Any] | None = None) -> None:
@@ -228,6 +238,7 @@ class Recommender:
             reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
         )
         columns = shown_columns(self.dataset, show)
+        rules = self._known_only(rules)
         with Bar("users", len(requested)) as bar:
             codes, scores = best_lists(self.scorer, requested, rules, shares, bar.advance)
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
@@ -272,6 +283,7 @@ class Recommender:
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
         rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True, cold=self.model.cold)
+        rules = self._known_only(rules)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
     @_checked
@@ -410,6 +422,7 @@ class Recommender:
         check_measure(measure)
         if top is not None and top < 1:
             raise ConfigError(f"top={top} is a number of reasons: expected 1 or more.")
+        self._check_histories(histories, basket)
         source, shares, timestamp = self._source_before(as_of)
         model = self.scorer.model
         if isinstance(model, RatingModel):
@@ -452,6 +465,7 @@ class Recommender:
             The model has no attention.
         """
         users, histories = given(users, histories, basket)
+        self._check_histories(histories, basket)
         source, _, timestamp = self._source_before(as_of)
         requested, _ = resolve_repeated_users(self.dataset, source, users, histories, basket, timestamp)
         return attention_frame(self.scorer, source.catalogue, requested)
@@ -517,6 +531,7 @@ class Recommender:
             reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
         )
         columns = shown_columns(self.dataset, show)
+        rules = self._known_only(rules)
         rules.check(self.scorer.n_items)
         requested, shares = self._resolve(users, UNSET, None, as_of, unknown, allow, deny)
         with Bar("users", len(requested)) as bar:
@@ -560,6 +575,94 @@ class Recommender:
         return live
 
     @checked
+    def with_data(self, data: Dataset) -> Recommender:
+        """The same Recommender for a newer Dataset, without training: it answers with what is known now.
+
+        Users and items are recognised by their raw ids. A model that counts (popularity, Markov, biases of ratings)
+        counts the visible interactions of the Dataset, and then knows all of its items. Any other keeps its weights:
+
+        - New users are unknown users with a history.
+        - New items are not recommended, and their score is -1e30. In histories they stand for an item of the usual
+          kind: their vector is the mean. Models of ratings score them as items without ratings.
+
+        Train with `segue.fit(…, start=recommender)` to learn them.
+
+        Parameters
+        ----------
+        data
+            A Dataset, such as the result of `Dataset.append`. Events of `with_events` are not taken over.
+
+        Returns
+        -------
+        Recommender
+            A new Recommender. `save` writes it with its data.
+
+        Examples
+        --------
+        >>> tuesday = recommender.with_data(data.append("tuesday.csv"))                  # doctest: +SKIP
+        """
+        model, known = grown(self.model, data, self.dataset)
+        if self.known_items is not None and not known.all():  # items that it did not know before are still unknown
+            codes = self.dataset.catalogue.encode(data.catalogue.ids)
+            known[1:] &= torch.from_numpy(self.known_items[codes])
+        live = Recommender(model, data, self.metadata)
+        live.take({"known": known})
+        return live
+
+    @checked_except("items")
+    def add_items(self, items: Any) -> Recommender:
+        """The same Recommender with more items in its catalogue, which nobody has taken yet.
+
+        The items have codes from now on, so requests may name them. A model that knows items only by their
+        interactions does not recommend them (see `with_data`); a model that counts gives them the score 0.
+
+        Parameters
+        ----------
+        items
+            Raw ids, or a frame with a column `item`. Known items are left out.
+
+        Raises
+        ------
+        DataError
+            The frame has no such column, an id is missing or of another type, or the histories were left out.
+        """
+        if is_frame(items):
+            if "item" not in list(getattr(items, "columns", [])):
+                raise DataError("the frame of items has no column item: expected one row per item, with its id.")
+            items = items["item"]
+        if not self.dataset.has_histories:
+            raise DataError("this Recommender was saved without histories: add the items to one that has them.")
+        data = self.dataset.with_items(items)
+        live = self.with_data(data)
+        if isinstance(self.source, RecentEvents):
+            live.source = self.source.on(data)
+        return live
+
+    @checked_except("users")
+    def forget(self, users: Any) -> Recommender:
+        """The same Recommender without some users: their histories, their ids and their vectors.
+
+        The other weights were learned from all users, those included. Train again without them to remove that too.
+
+        Parameters
+        ----------
+        users
+            Raw ids of users.
+
+        Raises
+        ------
+        UnknownIdError
+            A user is unknown.
+        """
+        codes = self.dataset.users.require([users] if is_scalar(users) else users, "user")
+        model = copy.deepcopy(self.model)
+        model.vocabularies = None
+        forget_rows(model, codes)
+        left = Recommender(model, self.dataset.forget(users), self.metadata)
+        left.take(self._extra())
+        return left
+
+    @checked
     def without(self, holdout: Holdout) -> Recommender:
         """The same Recommender with histories that end before the targets of a Holdout, as in an evaluation.
 
@@ -587,7 +690,7 @@ class Recommender:
     # ---- storage ------------------------------------------------------------------------------------------------
 
     @checked
-    def save(self, path: str | Path, *, overwrite: bool | None = None) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool | None = None, histories: bool = True) -> Path:
         """Write the Recommender to a folder that `segue.load` opens: atomic, with checksums, without pickles.
 
         Parameters
@@ -596,14 +699,35 @@ class Recommender:
             The folder. A Recommender that is there already is replaced.
         overwrite
             False refuses to replace a Recommender too.
+        histories
+            False leaves out the histories of all users; their ids stay. Questions must then give histories or baskets,
+            and an error says so. The popularity of the items is kept.
 
         Raises
         ------
         StorageError
             `path` holds something that is no Recommender, or other files beside one: nothing foreign is ever deleted.
+        ConfigError
+            `histories` is False, and the model itself stores interactions of its users (ARERec).
         """
-        save_recommender(Path(path), self.model, self.dataset, self.metadata, overwrite)
+        if not histories and self.model.stores_histories:
+            raise ConfigError(
+                f"histories=False: {self.model.config.name} reads the ratings of its users in every answer, so they "
+                "are part of the model. Save it with them, or use a model that does not store them."
+            )
+        dataset = self.dataset if histories else self.dataset.without_histories()
+        extra = self._extra() | ({} if dataset.has_histories else {"shares": torch.from_numpy(self._shares)})
+        save_recommender(Path(path), self.model, dataset, self.metadata, overwrite, extra)
         return Path(path)
+
+    def take(self, extra: Mapping[str, Tensor]) -> None:
+        """Take over what is stored beside the model: the popularity `shares`, and the mask of the `known` items."""
+        if "shares" in extra:
+            self.__dict__["_shares"] = extra["shares"].numpy()
+        if "known" in extra and not extra["known"].all():
+            self.known_items = extra["known"].numpy()
+            if not isinstance(self.model, RatingModel):
+                self.scorer = Scorer(self.scorer.model, KnownScores(self.scorer.items, extra["known"]))
 
     # ---- helpers ------------------------------------------------------------------------------------------------
 
@@ -623,6 +747,7 @@ class Recommender:
             raise ConfigError(
                 "as_of cuts stored histories, and frames of them; lists have no times: cut them yourself."
             )
+        self._check_histories(histories, basket)
         source, shares, timestamp = self._source_before(as_of)
         requested = resolve_users(self.dataset, source, users, histories, basket, unknown, timestamp)
         return limit_items(requested, source, allow, deny), shares
@@ -633,6 +758,26 @@ class Recommender:
             return self.source, self._shares, None
         timestamp = to_timestamp(self.source, as_of)
         return self.source.before(timestamp), popularity(self.dataset.before(timestamp)), timestamp
+
+    def _extra(self) -> dict[str, Tensor]:
+        """Tensors to store beside the model, for `take`."""
+        extra = {} if self.known_items is None else {"known": torch.from_numpy(self.known_items)}
+        return extra if self.dataset.has_histories else {**extra, "shares": torch.from_numpy(self._shares)}
+
+    def _known_only(self, rules: Rules) -> Rules:
+        """The same rules, without items that the model does not know."""
+        if self.known_items is None:
+            return rules
+        return replace(rules, allowed=self.known_items if rules.allowed is None else self.known_items & rules.allowed)
+
+    def _check_histories(self, histories: Any, basket: Any) -> None:
+        """Raise a DataError if stored histories are asked for, and the Recommender was saved without them."""
+        stored = self.source is not self.dataset or self.dataset.has_histories
+        if not stored and self.model.needs_history and histories is None and basket is None:
+            raise DataError(
+                "this Recommender was saved without histories (histories=False): give them, as in "
+                "recommend(histories={user: [item, …]}), or give baskets."
+            )
 
     def _dated(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The same frame with the column `time`, if there is one, in the form of the log."""

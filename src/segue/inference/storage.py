@@ -4,6 +4,7 @@
 
     recommender.json      kind, format version, the model's config, sizes, metadata, checksums of all files
     weights.safetensors   the model's tensors
+    extra.safetensors     if needed: the popularity of the items, and the items that the model knows
     data/                 the Dataset: histories and vocabularies
 """
 
@@ -16,13 +17,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_model
+from safetensors.torch import load_file, save_file, save_model
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from segue.data.dataset import Dataset, open_within
 from segue.errors import ConfigError, StorageError
-from segue.files import atomic_folder, read_manifest, whole_number, write_manifest
+from segue.files import atomic_folder, read_json, read_manifest, whole_number, write_manifest
 from segue.models.base import Model, ModelConfig
 from segue.models.registry import config_from_dict
 
@@ -30,6 +31,7 @@ FORMAT_VERSION = 1
 _KIND = "recommender"
 MANIFEST = "recommender.json"
 _WEIGHTS = "weights.safetensors"
+_EXTRA = "extra.safetensors"
 _DATA = "data"
 _PICKLES = (b"\x80", b"PK\x03\x04")
 """First bytes of pickles and of the archives of torch.save."""
@@ -79,7 +81,12 @@ class _Measured(TorchFunctionMode):
 
 
 def save_recommender(
-    path: Path, model: Model, dataset: Dataset, metadata: Mapping[str, Any], overwrite: bool | None = None
+    path: Path,
+    model: Model,
+    dataset: Dataset,
+    metadata: Mapping[str, Any],
+    overwrite: bool | None = None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write the folder atomically; the folder of a Recommender saved before is replaced, unless `overwrite` is False.
 
@@ -92,6 +99,8 @@ def save_recommender(
     with atomic_folder(path, _KIND, overwrite) as folder:
         save_model(model, str(folder / _WEIGHTS))
         dataset.save(folder / _DATA)
+        if extra:
+            save_file(dict(extra), folder / _EXTRA)
         content = {
             "model": model.config.to_dict(),
             "users": model.n_users,
@@ -140,6 +149,35 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
     model = build_for(config, n_users, n_items, tensors, folder / _WEIGHTS)
     load_weights(model, tensors, folder / _WEIGHTS)
     return model.eval(), dataset, dict(manifest["metadata"])
+
+
+def load_extra(path: Path, n_items: int) -> dict[str, Tensor]:
+    """Read what is stored beside the model: `shares` (n_items + 1,) float32 and `known` (n_items + 1,) bool.
+
+    Parameters
+    ----------
+    path
+        A folder that `load_recommender` has opened, so that its checksums were compared.
+    n_items
+        Number of items of the model.
+
+    Raises
+    ------
+    StorageError
+        The file does not fit the model.
+    """
+    folder = _find(path)
+    file = folder / _EXTRA
+    if not file.is_file():
+        return {}
+    if _EXTRA not in read_json(folder / MANIFEST).get("files", {}):
+        raise StorageError(f"{folder / MANIFEST} does not list {_EXTRA}: it was damaged or edited.")
+    tensors = _read_weights(file)
+    types = {"shares": torch.float32, "known": torch.bool}
+    for name, tensor in tensors.items():
+        if name not in types or tensor.dtype != types[name] or tensor.shape != (n_items + 1,):
+            raise StorageError(f"{file} holds {name} that does not fit {n_items:,} items: it was damaged or edited.")
+    return tensors
 
 
 def build_for(config: ModelConfig, n_users: int, n_items: int, tensors: Mapping[str, Tensor], file: Path) -> Model:

@@ -11,7 +11,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,11 @@ class ModelConfig(Settings, ABC):
     """Values to assume for settings missing from older saved files."""
     published_training: ClassVar[Mapping[str, Any]] = {}
     """Options of the training that belong to `as_published`."""
+    may_change_on_start: ClassVar[frozenset[str]] = frozenset(
+        {"dropout", "loss", "negatives", "calibration", "logq", "in_batch", "windows", "embedding_l2"}
+    )
+    """Settings that may differ from those of the model whose weights a training starts from: the weights mean the same
+    with any value."""
 
     @classmethod
     def as_published(cls) -> Self:
@@ -93,6 +98,21 @@ class Attention(NamedTuple):
     places: npt.NDArray[np.int64]
 
 
+class CodeRows(NamedTuple):
+    """Tensor of a model whose rows are codes.
+
+    Attributes
+    ----------
+    side
+        "users" or "items": the codes.
+    fill
+        Row of a new id: the "mean" of the rows of ids with interactions, "zero", or that of code 0, the "first".
+    """
+
+    side: Literal["users", "items"]
+    fill: Literal["mean", "zero", "first"] = "mean"
+
+
 class Vocabularies(NamedTuple):
     """Fingerprints of the vocabularies of users and items."""
 
@@ -118,6 +138,9 @@ class Model(nn.Module, ABC):
 
     max_history: int | None = None
     """Number of newest items of a history that the queries depend on; None = all."""
+
+    stores_histories: ClassVar[bool] = False
+    """True if the tensors of the model hold interactions of single users."""
 
     personal: bool = False
     """True if the queries depend on the user, not only on the history."""
@@ -182,6 +205,37 @@ class Model(nn.Module, ABC):
         It is called once, before `examples`. Apart from it, only the trainer and `count` change the model.
         """
 
+    def code_rows(self) -> Mapping[str, CodeRows]:
+        """Tensors of the state, by name, whose rows are codes of users or items; all others fit any catalogue.
+
+        A table of the module named `items` or `users` is found by its size. A model with others names them here.
+        """
+        sizes: dict[str, tuple[Literal["users", "items"], int]] = {
+            "items": ("items", self.n_items + 1),
+            "users": ("users", self.n_users + 1),
+        }
+        rows = {}
+        for name, tensor in self.state_dict().items():
+            side, size = sizes.get(name.partition(".")[0], (None, 0))
+            if side is not None and tensor.ndim and len(tensor) == size:
+                rows[name] = CodeRows(side, "mean" if tensor.is_floating_point() else "zero")
+        return rows
+
+    def learned_buffers(self) -> set[str]:
+        """Names of buffers that were learned, and that a training may start from; parameters always are."""
+        return set()
+
+    def drawn_on_start(self) -> set[str]:
+        """Names of learned tensors that a training which starts from a former model draws anew."""
+        return set()
+
+    def grow_from(self, former: Self) -> set[str]:
+        """Take over what `code_rows` cannot tell from a model for fewer users and items; return the tensors' names."""
+        return set()
+
+    def forget_users(self, users: npt.NDArray[np.int64]) -> None:
+        """Remove what is stored of these user codes (n,) beside the rows of `code_rows`."""
+
     def fault(self) -> str | None:
         """Fault of the present tensors that would make answers wrong or impossible, in words; None if there is none.
 
@@ -235,6 +289,9 @@ class Model(nn.Module, ABC):
 
 class CountingModel(Model):
     """Model that is fitted in one pass over the data, without gradients."""
+
+    recounts: ClassVar[bool] = True
+    """True if `count` is fast enough to be done again for newer data; False if it is a fit by itself."""
 
     @abstractmethod
     def count(self, dataset: Dataset) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.models.base import ModelConfig, TrainableModel
+from segue.models.base import CodeRows, ModelConfig, TrainableModel
 from segue.models.next_item import (
     HistoryInputs,
     NextItemBatch,
@@ -60,6 +60,12 @@ class GRU4Rec(ModelConfig):
 
     name: ClassVar[str] = "gru4rec"
     formerly: ClassVar[Mapping[str, Any]] = {"targets": "item", "repeats": False}
+    may_change_on_start: ClassVar[frozenset[str]] = ModelConfig.may_change_on_start | {
+        "dropout_input",
+        "dropout_hidden",
+        "bpr_penalty",
+        "elu",
+    }
     published_training: ClassVar[Mapping[str, Any]] = {
         "optimizer": "adagrad",
         "learning_rate": 0.2,
@@ -229,6 +235,10 @@ class GRU4RecModel(TrainableModel):
         for number, layer in enumerate(self.recurrent):
             states = layer(self.dropout_hidden(states) if number else states)
         return states
+
+    def code_rows(self) -> Mapping[str, CodeRows]:
+        """Rows of the item table and of the biases; a new item has the mean bias."""
+        return {"items.weight": CodeRows("items"), "biases.weight": CodeRows("items")}
 
     # ---- scoring ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ by alternating least squares. With fixed item vectors, each user vector is a sma
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.data.ragged import Int64, offsets_of
-from segue.models.base import ModelConfig
+from segue.models.base import CodeRows, ModelConfig
 from segue.models.rating_bias import BiasModel
 from segue.models.ratings import Rated, RatingInputs, training_ratings
 from segue.models.scores import ProductScores
@@ -57,6 +57,7 @@ class MatrixFactorization(ModelConfig):
 
     name: ClassVar[str] = "matrix-factorization"
     task: ClassVar[str] = "ratings"
+    may_change_on_start: ClassVar[frozenset[str]] = frozenset({"reg", "frequency", "bias_reg", "sweeps"})
 
     def build(self, n_users: int, n_items: int) -> MatrixFactorizationModel:
         """Return a module with random item factors, from which `count` starts."""
@@ -74,6 +75,7 @@ class MatrixFactorizationModel(BiasModel):
         (n_items + 1, width) float32; 0 for items without ratings.
     """
 
+    recounts = False
     config: MatrixFactorization
     user_factors: Tensor
     item_factors: Tensor
@@ -82,6 +84,15 @@ class MatrixFactorizationModel(BiasModel):
         super().__init__(config, n_users, n_items)
         self.register_buffer("user_factors", torch.zeros(n_users + 1, config.width))
         self.register_buffer("item_factors", torch.randn(n_items + 1, config.width) * _INITIAL_DEVIATION)
+
+    def code_rows(self) -> Mapping[str, CodeRows]:
+        """Rows of biases and factors; a new user or item has none."""
+        factors = {"user_factors": CodeRows("users", "zero"), "item_factors": CodeRows("items", "zero")}
+        return {**super().code_rows(), **factors}
+
+    def learned_buffers(self) -> set[str]:
+        """The item factors: the first sweep solves for the users from them."""
+        return {"item_factors"}
 
     def count(self, dataset: Dataset) -> None:
         """Fit biases and factors to the visible ratings, starting from the random factors."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segue.data.dataset import Dataset
-from segue.models.base import CountingModel, ModelConfig
+from segue.models.base import CodeRows, CountingModel, ModelConfig
 from segue.models.ratings import Rated, RatingInputs, RatingModel, TrainingRatings, training_ratings
 from segue.models.scores import ProductScores
 from segue.settings import Positive
@@ -97,6 +98,11 @@ class BiasModel(RatingModel, CountingModel):
             users, items = ridge_biases(known, sizes, (self.config.user_reg, self.config.item_reg))
             self.user_biases.copy_(torch.from_numpy(users))
             self.item_biases.copy_(torch.from_numpy(items))
+
+    def code_rows(self) -> Mapping[str, CodeRows]:
+        """Rows of the biases; a new user or item has none."""
+        names: dict[str, Literal["users", "items"]] = {"user_biases": "users", "item_biases": "items", "rated": "items"}
+        return {name: CodeRows(side, "zero") for name, side in names.items()}
 
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:
         """Predict the mean plus both biases, at any time; without probabilities."""

@@ -56,6 +56,12 @@ class SSEPT(ModelConfig):
 
     name: ClassVar[str] = "ssept"
     formerly: ClassVar[Mapping[str, Any]] = FORMERLY
+    may_change_on_start: ClassVar[frozenset[str]] = ModelConfig.may_change_on_start | {
+        "swap_user",
+        "swap_item",
+        "swap_target",
+        "random_window",
+    }
     published_training: ClassVar[Mapping[str, Any]] = {"batch_size": 128, "averaging": 0.0}
 
     item_width: Count = 50

@@ -33,6 +33,7 @@ from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
 from segue.training.run_manifest import RUN, begin_run, run_folder, run_manifest
 from segue.training.size import check_size, memory_errors
+from segue.training.start import Start, start_of
 from segue.training.trainer import State, Trainer
 from segue.training.validation import check_validation, validation_of, with_task_defaults
 
@@ -50,6 +51,7 @@ def fit(
     resume: bool = False,
     from_epoch: Count | None = None,
     refit: bool = False,
+    start: Recommender | str | Path | None = None,
     overwrite: bool | None = None,
     quiet: bool = False,
 ) -> Recommender:
@@ -77,6 +79,10 @@ def fit(
     refit
         After the fit, train again from the start on everything but the test part, for as many epochs as validation
         chose. Figures of refitted models are higher than those of most papers, which do not refit.
+    start
+        A Recommender, or the folder of one or of a run, with the same model. The training starts from its weights:
+        those of users and items by raw id, those of new ids from the mean of the others. The optimizer is new. Models
+        that count are fitted as ever; matrix factorization starts from the item factors.
     overwrite
         True replaces a run in `out` when the training begins, so a notebook cell can be run again. Everything else in
         `out` is refused, and nothing foreign is deleted.
@@ -97,7 +103,8 @@ def fit(
         `out` holds a run and neither `resume` nor `overwrite` is set; or `resume` is set and `out` holds a different
         run; or `out` holds something else, or is in use by another process.
     ConfigError
-        An argument has a wrong type, or the model is larger than the memory. `resume` without `out`, or with
+        An argument has a wrong type, or the model is larger than the memory. `start` is another model, or has other
+        settings; the message names them. `resume` without `out`, or with
         `overwrite`; `refit` without a split; or a metric that validation cannot measure.
 
     Examples
@@ -118,7 +125,20 @@ def fit(
         raise ConfigError(f"from_epoch={from_epoch} goes with resume=True.")
     with run_folder(folder if _is_main() else None, resume, overwrite):
         return _fitted(
-            config, data, train, validation, whole, spec, watched, settings, folder, resume, from_epoch, refit, quiet
+            config,
+            data,
+            train,
+            validation,
+            whole,
+            spec,
+            watched,
+            settings,
+            folder,
+            resume,
+            from_epoch,
+            refit,
+            start_of(start, folder if resume else None, refit),
+            quiet,
         )
 
 
@@ -135,6 +155,7 @@ def _fitted(
     resume: bool,
     from_epoch: int | None,
     refit: bool,
+    start: Start | None,
     quiet: bool,
 ) -> Recommender:
     """Fit after the folder is checked and locked; the arguments are those of `fit`, and the parts of the data."""
@@ -143,17 +164,20 @@ def _fitted(
     part = watched if validation is None else validation
     settings = with_task_defaults(settings, config, part, folder if resume else None)
     check_size(config.resolved(train), train)
+    if start is not None:
+        start.check(config.resolved(train))
     with torch.random.fork_rng(devices=[]), memory_errors():
         model = _new(config, train, settings.seed)
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
             check_validation(model, settings, validation, watched)
         manifest = {} if folder is None else run_manifest(config.resolved(train), whole, spec, refit)
+        manifest |= {} if folder is None or start is None else {"start": start.to_dict()}
         if folder is not None and _is_main():
             begin_run(folder, resume)
             keep_dataset(folder, whole)
         if isinstance(model, TrainableModel):
-            run = _Run(settings, folder, Progress(quiet), manifest)
+            run = _Run(settings, folder, Progress(quiet), manifest, start=start)
             notes = run.fit(model, train, validation, resume, watched, from_epoch)
             settings = run.settings
             if refit and isinstance(data, Split):
@@ -164,6 +188,8 @@ def _fitted(
         elif isinstance(model, CountingModel):
             if folder is not None and _is_main():
                 write_json(folder / RUN, manifest)
+            if start is not None:
+                start.give(model, train)
             model.count(data.refit if refit and isinstance(data, Split) else train)
     _leave_together()
     metadata: dict[str, Any] = {
@@ -189,16 +215,17 @@ class _Run:
         progress: Progress,
         manifest: dict[str, Any],
         until: int | None = None,
+        start: Start | None = None,
     ) -> None:
         self.settings, self.folder, self.progress = settings, folder, progress
-        self.manifest, self.until = manifest, until
+        self.manifest, self.until, self.start = manifest, until, start
         self.curves_drawn = time.perf_counter()
 
     def refit(self, epochs: int) -> _Run:
         """Return a run with the same settings for a fixed number of epochs, in its own folder."""
         self.progress.console.print(f"training again on everything but the test part, {epochs} epochs")
         folder = None if self.folder is None else self.folder / "refit"
-        return _Run(replace(self.settings, patience=None), folder, self.progress, self.manifest, until=epochs)
+        return _Run(replace(self.settings, patience=None), folder, self.progress, self.manifest, epochs, self.start)
 
     def fit(
         self,
@@ -213,12 +240,15 @@ class _Run:
         settings, config = self.settings, model.config.to_dict()
         model.prepare(train)
         examples = model.examples(train)
+        if self.start is not None:
+            self.start.give(model, train)
         begun = self.folder is not None and (from_epoch is not None or (self.folder / LAST).is_file())
         resume = resume and begun and not self._is_beyond()
         if self.until is not None and self.folder is not None and _is_main():
             begin_run(self.folder, resume)
         accelerator = self._accelerator(config)
         identity = {"model": config, "dataset": train.fingerprint}
+        identity |= {} if self.start is None else {"start": self.start.fingerprint}
         measured = validation is not None or watched is not None
         validate = validation_of(model, settings, validation, watched) if measured else None
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator, self.until)

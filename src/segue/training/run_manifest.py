@@ -23,7 +23,7 @@ RUN = "run.json"
 RECOMMENDER = "recommender"
 _OWN = re.compile(
     rf"(refit/)?({RUN}|{re.escape(LAST)}|{re.escape(BEST)}|{re.escape(NEXT_BEST)}|metrics\.csv|curves\.png"
-    r"|epochs/(state-)?\d+\.safetensors|segue/.*)|recommender/(recommender\.json|weights\.safetensors"
+    r"|epochs/(state-)?\d+\.safetensors|segue/.*)|recommender/(recommender\.json|(weights|extra)\.safetensors"
     r"|data/[a-z_]+\.(npy|parquet|json))|unfinished/[a-z_]+\.(npy|parquet|json)"
 )
 """Files of a run. Trackers write theirs into `segue/`."""
@@ -166,6 +166,11 @@ def begin_run(folder: Path, resume: bool) -> None:
     for name in ("epochs", "refit", RECOMMENDER, "unfinished"):
         if (target / name).is_dir() and not contents(target / name):
             shutil.rmtree(target / name)
+
+
+def checkpoints(folder: Path) -> list[str]:
+    """Paths, relative to the folder of a run, of all files with weights or states beside its Recommender."""
+    return [name for name in _contents(folder) if name.endswith(".safetensors") and not name.startswith(RECOMMENDER)]
 
 
 def _contents(folder: Path) -> list[str]:

@@ -113,8 +113,8 @@ def k_core(
     lengths: Int64,
     n_items: int,
     *,
-    per_user: int,
-    per_item: int,
+    per_user: int | Int64,
+    per_item: int | Int64,
     rounds: int | None = None,
     first: str = "items",
     progress: Callable[[int], None] | None = None,
@@ -130,7 +130,7 @@ def k_core(
     n_items
         The greatest item code.
     per_user, per_item
-        The smallest number of interactions allowed.
+        The smallest number of interactions allowed: one number, or one per code (n_users + 1,) or (n_items + 1,).
     rounds
         Stop after that many rounds; None goes on until nothing changes, and the result is the k-core.
     first

@@ -17,6 +17,7 @@ from segue.arguments import checked
 from segue.data.dataset import Dataset
 from segue.data.order import time_order
 from segue.data.preparing.filters import k_core, without_duplicates
+from segue.data.preparing.fingerprint import LogFingerprint, newest_time
 from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import OLDEST, Encoded, Progress, SuspectRow, encode
 from segue.data.preparing.steps import Steps
@@ -60,6 +61,7 @@ def prepare(
     first: Literal["items", "users"] = "items",
     min_rating: float | None = None,
     duplicates: Literal["drop", "keep", "first", "last"] = "drop",
+    newest_days: float | None = None,
     sessions: Literal["column", "day", "none"] | None = None,
     session_gap: float | None = None,
     items: Any = None,
@@ -75,9 +77,9 @@ def prepare(
 ) -> Dataset:
     """Make a Dataset of a log: filter, encode, sort.
 
-    The filters apply in this order: oldest rows, rating threshold, duplicates, k-core. Interactions are sorted by user,
-    then time. Equal times keep the order of the log (within and between sessions), and so does a log without times.
-    Memory stays bounded: the log is read in pieces, and sorted in partitions of users.
+    The filters apply in this order: oldest rows, newest days, rating threshold, duplicates, k-core. Interactions are
+    sorted by user, then time. Equal times keep the order of the log (within and between sessions), and so does a log
+    without times. Memory stays bounded: the log is read in pieces, and sorted in partitions of users.
 
     Parameters
     ----------
@@ -103,6 +105,9 @@ def prepare(
     duplicates
         "drop" keeps the first interaction of the same user, item and time (without times, all); "keep" keeps all;
         "first" and "last" keep the first or last interaction of each user with each item.
+    newest_days
+        Keep only the interactions of so many days before the newest one of the log. The rule is stored with the
+        Dataset, and `Dataset.append` applies it again.
     sessions
         Definition of a session: "column", the log's column of sessions; "day", a calendar day (UTC) of a user; "none".
         None means "column" if the log has one. Sessions of one user that overlap in time are divided, with a warning.
@@ -167,6 +172,7 @@ def prepare(
         min_rating,
         duplicates,
         rule_of(sessions, session_gap, opened.columns, opened.time_unit),
+        newest_days,
     )
     options.check(opened.columns)
     tables = _tables(opened, items, item_key, title, item_kinds, users, user_key)
@@ -217,7 +223,7 @@ def _prepare(
         temporary_folder(target and target.parent, "prepare" if target is None else target.name) as folder,
         failures_name(Path(folder if out is None else out)),
     ):
-        log, encoded = _encoded(opened, options, folder, report)
+        log, encoded = encode_log(opened, options, folder, report)
         dataset = _build(log, encoded, options, folder, report, in_memory=out is None)
         for table in tables:
             dataset = attach(dataset, table, table_items)
@@ -231,7 +237,7 @@ def _prepare(
     return Dataset.open(out, verify=False)
 
 
-def _encoded(opened: Log | Opened, options: Preparation, folder: Path, report: Progress) -> tuple[Log, Encoded]:
+def encode_log(opened: Log | Opened, options: Preparation, folder: Path, report: Progress) -> tuple[Log, Encoded]:
     """The log and its codes. A log is checked while it is read; only a bad row costs another pass."""
     rule, oldest = options.sessions, options.oldest
     if isinstance(opened, Log):
@@ -275,7 +281,8 @@ def _build(
     log: Log, encoded: Encoded, options: Preparation, folder: Path, report: Progress, *, in_memory: bool
 ) -> Dataset:
     steps = Steps(len(encoded.users), len(encoded.catalogue))
-    flat, notes = _sorted(log, encoded, options, steps, folder, report)
+    print_of_log = LogFingerprint(encoded)
+    flat, notes = _sorted(log, encoded, options, steps, folder, report, print_of_log)
     keep = _core(flat, options, steps, report)
     of_user, of_item = steps.last()
     if not of_user.any():
@@ -302,28 +309,39 @@ def _build(
         times=result.get("time"),
         ratings=result.get("rating"),
         time_unit=log.time_unit,
-        metadata=_metadata(log, options, steps, notes),
+        metadata=_metadata(log, options, steps, notes, print_of_log),
         session_offsets=None if sessions is None else sessions.finish(),
     )
 
 
 def _sorted(
-    log: Log, encoded: Encoded, options: Preparation, steps: Steps, folder: Path, report: Progress
+    log: Log,
+    encoded: Encoded,
+    options: Preparation,
+    steps: Steps,
+    folder: Path,
+    report: Progress,
+    print_of_log: LogFingerprint,
 ) -> tuple[Spool, list[str]]:
     """The partitions, filtered and sorted, one after the other; and notes for the user."""
     rule, late, divided = options.sessions, 0, 0
     session = {} if rule is None else {"session": np.dtype(np.int64)}
     dtypes = {name: dtype for name, dtype in encoded.partitions[0].dtypes.items() if name != OLDEST}
     flat = Spool(folder / "flat", dtypes | session)
+    cut = None if options.newest_days is None else options.cut(newest_time(encoded), log.time_unit)
     for number, partition in enumerate(encoded.partitions, 1):
         columns = partition.load()
         partition.remove()
+        print_of_log.add(columns)
         steps.count("read", columns["user"], columns["item"])
         if log.format == "session-file" and "time" in columns:
             late += out_of_order(columns["user"], columns["time"])
         if options.oldest is not None:
             columns = _take(columns, columns.pop(OLDEST))
             steps.count(f"the oldest {options.oldest:.6g} of the rows", columns["user"], columns["item"])
+        if cut is not None:
+            columns = _take(columns, columns["time"] > cut)
+            steps.count(options.newest_name, columns["user"], columns["item"])
         if options.min_rating is not None:
             columns = _take(columns, columns["rating"] >= options.min_rating)
             steps.count(f"rating at least {options.min_rating:g}", columns["user"], columns["item"])
@@ -368,7 +386,9 @@ def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
     return vocabulary if left.all() else Vocabulary.in_order(vocabulary.ids.filter(left))
 
 
-def _metadata(log: Log, options: Preparation, steps: Steps, notes: list[str]) -> dict[str, Any]:
+def _metadata(
+    log: Log, options: Preparation, steps: Steps, notes: list[str], print_of_log: LogFingerprint
+) -> dict[str, Any]:
     return {
         "source": log.source,
         "format": log.format,
@@ -377,4 +397,5 @@ def _metadata(log: Log, options: Preparation, steps: Steps, notes: list[str]) ->
         "options": asdict(options),
         "steps": steps.table(),
         "notes": notes,
+        "logs": [print_of_log.entry(log.source)],
     }

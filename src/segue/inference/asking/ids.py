@@ -15,6 +15,7 @@ import polars as pl
 from segue.data.ragged import Int64, offsets_of
 from segue.data.sources import is_frame
 from segue.data.vocabulary import Vocabulary, as_array, as_ids, raw_series
+from segue.data.vocabulary import is_scalar as is_scalar
 from segue.errors import DataError
 from segue.inference.scorer import Scorer
 from segue.models.ratings import RatingModel
@@ -82,13 +83,6 @@ class FloatIdWarning(UserWarning):
 
     A column of integers with missing values becomes floats in pandas; its type "Int64" keeps integers.
     """
-
-
-def is_scalar(value: Any) -> bool:
-    """True for one raw id, text included; False for a collection of ids."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
-        return True
-    return getattr(value, "ndim", 1) == 0  # an array or a tensor that holds one value
 
 
 def requested_ids(ids: Any, argument: str) -> pl.Series:

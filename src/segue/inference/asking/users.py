@@ -121,8 +121,9 @@ def users_by_id(source: HistorySource, ids: Any) -> RequestedUsers:
         All of them are missing.
     """
     if ids is EVERYONE:
-        codes = np.arange(1, len(source.users) + 1, dtype=np.int64)
-        return RequestedUsers(source.users.ids, source.histories(codes), codes > 0)
+        codes = source.users.codes
+        ids = source.users.ids if len(codes) == len(source.users) else source.users.ids[codes - 1]
+        return RequestedUsers(ids, source.histories(codes), codes > 0)
     unique = unique_ids(requested_ids(ids, "users"))
     if unique.null_count():
         if len(unique) == 1:

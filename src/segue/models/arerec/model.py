@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from segue.models.arerec.neighbours import (
 from segue.models.arerec.regions import RegionAttention, RegionReading
 from segue.models.arerec.scale import level_indices
 from segue.models.arerec.settings import ARERecSettings
-from segue.models.base import TrainableModel
+from segue.models.base import CodeRows, TrainableModel
 from segue.models.rating_bias import ridge_biases
 from segue.models.ratings import (
     ExpectedRatings,
@@ -62,6 +63,7 @@ class ARERecModel(RatingModel, TrainableModel):
     from slopes and b that make the levels a normal distribution around mean + z.
     """
 
+    stores_histories = True
     config: ARERecSettings
     scale: Tensor
     raters: Tensor
@@ -369,6 +371,44 @@ class ARERecModel(RatingModel, TrainableModel):
             decided=decided.cpu()[cells].numpy(),
             effects=(expected[:, :1] - expected).cpu()[cells].numpy(),
         )
+
+    def code_rows(self) -> Mapping[str, CodeRows]:
+        """Rows of users and items; with `contexts="interaction"`, context units belong to ratings, not to codes."""
+        mean = {"items.weight": "items", "users.weight": "users", "asks.weight": "users", "tells.weight": "users"}
+        zero = {"user_biases.weight": "users", "item_biases.weight": "items", "habits": "users", "users.known": "users"}
+        if self.config.contexts == "shared":
+            mean |= {"regions.k_iu.weight": "users", "regions.k_ui.weight": "items"}
+        own = self.state_dict().keys()
+        rows: dict[str, CodeRows] = {}
+        for fill, names in (("mean", mean), ("zero", zero)):
+            rows |= {name: CodeRows(side, fill) for name, side in names.items() if name in own}  # type: ignore[arg-type]
+        return rows
+
+    def drawn_on_start(self) -> set[str]:
+        """Context units of single ratings, which the new data number anew."""
+        units = {"regions.k_iu.weight", "regions.k_ui.weight"}
+        return units if self.config.contexts == "interaction" else set()
+
+    def grow_from(self, former: Self) -> set[str]:
+        """Take the stored ratings; new items have none."""
+        for name in ("raters", "rated", "rated_at"):
+            setattr(self, name, getattr(former, name).clone())
+        added = self.n_items - former.n_items
+        self.item_offsets = torch.cat([former.item_offsets, former.item_offsets[-1:].expand(added)])
+        if self.config.contexts == "interaction":
+            self.regions.make_tables(*former.regions.sizes)
+        return {"raters", "rated", "rated_at", "item_offsets"}
+
+    def forget_users(self, users: npt.NDArray[np.int64]) -> None:
+        """Remove the stored ratings of these users."""
+        stays = ~torch.isin(self.raters.long(), torch.from_numpy(users).to(self.raters.device))
+        before = torch.cat([stays.new_zeros(1, dtype=torch.int64), stays.cumsum(0)])
+        self.item_offsets = before[self.item_offsets]
+        if self.config.contexts == "interaction":
+            self.regions.keep_rows(torch.cat([stays.new_ones(1), stays]))
+        self.raters, self.rated = self.raters[stays], self.rated[stays]
+        if len(self.rated_at):
+            self.rated_at = self.rated_at[stays]
 
     def fault(self) -> str | None:
         """Histories of items that do not fit each other, and codes or levels that do not exist."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from segue.data.ragged import Int64, positions
+from segue.data.ragged import Int64, first_not_before, positions
 
 LookBack = Literal["past", "train", "reference"]
 NO_NEIGHBOUR = 0
@@ -211,20 +211,6 @@ def group_offsets(items: Int64, size: int) -> Int64:
     item = np.repeat(np.arange(len(first)), groups)
     number = positions(np.zeros_like(groups), groups)
     return np.append(first[item] + number * size, len(items))
-
-
-def first_not_before(times: Int64, starts: Int64, ends: Int64, moments: Int64) -> Int64:
-    """First position from `starts` to `ends` (any shape) with a time not before `moments`; `ends` if none.
-
-    Times ascend within each slice.
-    """
-    low, high = starts.copy(), ends.copy()
-    while (open_ := low < high).any():
-        middle = (low + high) // 2
-        earlier = open_ & (times[np.minimum(middle, len(times) - 1)] < moments)
-        low = np.where(earlier, middle + 1, low)
-        high = np.where(open_ & ~earlier, middle, high)
-    return low
 
 
 def _with_empty_column(matrix: npt.NDArray[np.int64], value: int) -> npt.NDArray[np.int64]:

@@ -93,6 +93,12 @@ class RegionAttention(nn.Module):
             for rows in (neighbour_rows, item_rows)
         )
 
+    def keep_rows(self, stays: Tensor) -> None:
+        """Keep only these rows (rows,) bool of both tables."""
+        for table in (self.k_iu, self.k_ui):
+            table.weight = nn.Parameter(table.weight.detach()[stays])
+            table.num_embeddings = len(table.weight)
+
     @property
     def sizes(self) -> tuple[int, int]:
         """Number of rows of the tables K_iu and K_ui."""

@@ -1,0 +1,98 @@
+"""Users that a Dataset, a Recommender or a run forgets, on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from segue.data.dataset import Dataset
+from segue.data.vocabulary import Vocabulary
+from segue.errors import ConfigError, StorageError, UnknownIdError
+from segue.inference.loading import load
+from segue.inference.storage import MANIFEST
+from segue.inference.unfinished import is_unfinished
+from segue.models.base import CountingModel
+from segue.training.run_manifest import RECOMMENDER, checkpoints, run_folder
+
+
+def forget(
+    target: str | Path, users: Sequence[Any], *, histories: bool = True, out: str | Path | None = None
+) -> dict[str, Any]:
+    """Remove users from the folder of a Dataset, a Recommender or a run.
+
+    A repeated call ends what a killed one began.
+
+    Parameters
+    ----------
+    target
+        The folder.
+    users
+        Raw ids; as text for integers, too.
+    histories
+        False also leaves out the histories of all users of a Recommender.
+    out
+        Folder of the result; `target` itself if it is None. Of a run it gets the Recommender only.
+
+    Returns
+    -------
+    dict
+        `users` (number forgotten), `written` (the folder), `deleted` (checkpoints), and `remembers`: a sentence on the
+        weights, empty for a Dataset.
+
+    Raises
+    ------
+    UnknownIdError
+        None of the users is known.
+    StorageError
+        The folder is nothing of the kind, or an unfinished run.
+    """
+    folder = Path(target)
+    if (folder / "dataset.json").is_file():
+        if not histories:
+            raise ConfigError(f"{folder} is a Dataset, and its histories are all that it is: name a run.")
+        data = Dataset.open(folder)
+        left = data.forget(known_of(data.users, users))
+        left.save(folder if out is None else out)
+        return _result(data, left, folder if out is None else Path(out), [], "")
+    if is_unfinished(folder):
+        raise StorageError(f"{folder} is an unfinished run, and its checkpoints hold all users: finish or delete it.")
+    is_run = not (folder / MANIFEST).is_file()
+    if out is not None or not is_run:
+        return _forget(folder, users, histories, folder if out is None else Path(out), [])
+    with run_folder(folder, True, None):
+        load(folder, verify=False)  # before anything is deleted
+        deleted = checkpoints(folder)
+        for name in deleted:
+            (folder / name).unlink()
+        return _forget(folder, users, histories, folder / RECOMMENDER, deleted)
+
+
+def _forget(folder: Path, users: Sequence[Any], histories: bool, place: Path, deleted: list[str]) -> dict[str, Any]:
+    recommender = load(folder)
+    known = known_of(recommender.dataset.users, users, may_be_none=bool(deleted)) if users else pl.Series([])
+    left = recommender.forget(known) if len(known) else recommender
+    left.save(place, histories=histories)
+    kind = "counts" if isinstance(left.model, CountingModel) else "weights"
+    remembers = (
+        f"The {kind} of {left.model.config.name} were learned with the interactions of these users, and may still tell "
+        "something of them: train again on the Dataset without them to remove that too."
+    )
+    return _result(recommender.dataset, left.dataset, place, deleted, remembers if len(known) else "")
+
+
+def known_of(vocabulary: Vocabulary, users: Sequence[Any], may_be_none: bool = False) -> pl.Series:
+    """The known ones of some raw ids; an UnknownIdError if there are none."""
+    ids = vocabulary.convert(list(users))
+    known = ids.filter(pl.Series(vocabulary.encode(ids) > 0, dtype=pl.Boolean))
+    if not len(known) and not may_be_none:
+        vocabulary.require(list(users), "user")
+        raise UnknownIdError("no user was named.")
+    return known.unique(maintain_order=True)
+
+
+def _result(before: Dataset, after: Dataset, place: Path, deleted: list[str], remembers: str) -> dict[str, Any]:
+    users = len(before.users.codes) - len(after.users.codes)
+    return {"users": users, "written": str(place), "deleted": deleted, "remembers": remembers}
