@@ -115,6 +115,10 @@ class Dataset:
         check_fields(self)
         if self.ends is None:
             object.__setattr__(self, "ends", self.offsets[1:])
+        for name, vocabulary in (("item_table", self.catalogue), ("user_table", self.users)):
+            table = getattr(self, name)
+            if table is not None and len(table) < len(vocabulary):  # ids that arrived later have empty rows
+                object.__setattr__(self, name, table.extended(len(vocabulary)))
 
     # ---- counts -------------------------------------------------------------------------------------------------
 

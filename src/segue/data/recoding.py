@@ -82,6 +82,7 @@ def recode(base: Dataset, data: Any) -> Recoded:
         metadata=other.metadata,
         session_offsets=None if other.session_offsets is None else _sessions(other.session_offsets, row[kept], at),
         in_order=other.in_order,
+        item_table=base.item_table,
     )
     return Recoded(
         dataset,

@@ -250,3 +250,14 @@ def test_forgotten_integers() -> None:
     assert left.users.encode(left.users.ids).tolist() == [1, 0, 0]
     with pytest.raises(segue.SegueError, match="unknown user"):
         left.forget(8)
+
+
+def test_a_product_table_grows_with_the_catalogue(tmp_path: Path) -> None:
+    log = pl.DataFrame({"user": [1, 1, 2, 2, 3], "item": [1, 2, 2, 3, 1], "time": [1, 2, 3, 4, 5]})
+    table = pl.DataFrame({"item": [1, 2, 3, 4], "title": ["tea", "milk", "salt", "oats"]})
+    grown = segue.prepare(log, items=table).append(pl.DataFrame({"user": [1, 4], "item": [4, 5], "time": [10, 11]}))
+    expected = {"item": [1, 2, 3, 4, 5], "title": ["tea", "milk", "salt", "oats", None]}
+    assert grown.items_frame.to_dict(as_series=False) == expected
+    assert not len(grown.cold_items), "item 4 was cold, and has an interaction now"
+    grown.save(tmp_path / "grown")
+    assert segue.Dataset.open(tmp_path / "grown").items_frame.to_dict(as_series=False) == expected

@@ -244,6 +244,8 @@ def _merged(
         users=vocabularies[0][0],
         catalogue=vocabularies[1][0],
         time_unit=base.time_unit or log.time_unit if base.times is not None else None,
+        item_table=base.item_table,
+        user_table=base.user_table,
     )
     return replace(grown, metadata=_metadata(base, grown, log, entry, options, notes))
 
