@@ -10,12 +10,19 @@ from segue.models.registry import MODELS
 from tests.models.behaviour import Fitted, NextItemBehaviour, fit_small_world
 from tests.models.behaviour_ratings import FittedRatings, RatingBehaviour, fit_rated_world
 
-SMALL = {"width": 16, "blocks": 1, "max_length": 6, "dropout": 0.0, "loss": "softmax"}
+SMALL = {"width": 16, "blocks": 1, "max_length": 6, "dropout": 0.0, "loss": "softmax", "repeats": False}
 CONFIGS = {
     "sasrec": SMALL,
     "ssept": {**{name: value for name, value in SMALL.items() if name != "width"}, "item_width": 16, "user_width": 4},
-    "gru4rec": {"width": 16, "max_length": 6, "dropout_input": 0.0, "dropout_hidden": 0.0, "negatives": 32},
-    "parsrec": {"item_width": 16, "user_width": 4},
+    "gru4rec": {
+        "width": 16,
+        "max_length": 6,
+        "dropout_input": 0.0,
+        "dropout_hidden": 0.0,
+        "negatives": 32,
+        "repeats": False,
+    },
+    "parsrec": {"item_width": 16, "user_width": 4, "loss": "softmax", "repeats": False},
     "popularity": {},
     "recent-popularity": {},
     "markov": {"smoothing": 0.1},
