@@ -60,6 +60,10 @@ COMMANDS = {
         "explain a score by the items of a history",
         "segue explain runs/first --user 42 --item 50",
     ),
+    "serve": Command(
+        "answer over HTTP, with events that count at once",
+        "segue serve runs/first --store sqlite:///events.db",
+    ),
     "graph": Command("draw the compute graph of a model's loss", "segue graph runs/first --out graph.svg"),
     "demo": Command("run all steps once on simulated data, in a minute or two", "segue demo"),
 }
