@@ -22,6 +22,7 @@ from segue.inference.recommender import Recommender
 from segue.inference.scoring.lists import FALLBACK, Rules, best_lists
 from segue.serving.live import LiveHistories
 from segue.serving.schemas import id_text
+from segue.serving.traced import traced
 
 Ids = Sequence[int | str]
 
@@ -86,7 +87,7 @@ class Served:
         self.live = LiveHistories(recommender.dataset)
         self.recommender = copy.copy(recommender)
         self.recommender.source = self.live
-        self.scorer = recommender.scorer
+        self.scorer = traced(recommender.scorer, recommender.dataset)
         self.catalogue = recommender.dataset.catalogue
         self.dataset = recommender.dataset
         self.name = self.scorer.config.name

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -94,8 +95,6 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
     since = None if config.events_since is None else microseconds(config.events_since)
     torch.set_num_threads(config.threads)
     warnings.filterwarnings("ignore", category=UnknownIdWarning)  # answers name the unknown ids
-    import sys
-
     sys.setswitchinterval(_SWITCH)
     listener = _listener(config)
     metrics = Metrics()
@@ -122,7 +121,8 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"http://{host}:{listener.getsockname()[1]}"
     try:
-        asyncio.run(_Server(settings, service, lambda: started(address)).serve([listener]))
+        with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
+            runner.run(_Server(settings, service, lambda: started(address)).serve([listener]))
     finally:
         models.stop()
         engine.stop()
@@ -133,7 +133,8 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
 def _listener(config: ServiceConfig) -> socket.socket:
     """Socket that is bound to the address, so that a taken port is noticed before anything is opened."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small packets at once (TCP_NODELAY) only if the socket names its protocol.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.host, config.port))
