@@ -15,12 +15,13 @@ import polars as pl
 from segue.data.histories import Histories
 from segue.data.ragged import offsets_of, positions, rows_of
 from segue.errors import ConfigError, SegueError, UnknownIdError
-from segue.inference.asking.in_progress import append_baskets
+from segue.inference.asking.in_progress import append_baskets, sessions_in_progress
 from segue.inference.asking.own_items import OwnItems
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.recommender import Recommender
 from segue.inference.scoring.lists import FALLBACK, Rules, best_lists
 from segue.serving.live import LiveHistories
+from segue.serving.ranked import Ranked
 from segue.serving.schemas import id_text
 from segue.serving.traced import traced
 
@@ -88,6 +89,7 @@ class Served:
         self.recommender = copy.copy(recommender)
         self.recommender.source = self.live
         self.scorer = traced(recommender.scorer, recommender.dataset)
+        self._ranked = Ranked.of(self.scorer)
         self.catalogue = recommender.dataset.catalogue
         self.dataset = recommender.dataset
         self.name = self.scorer.config.name
@@ -155,8 +157,13 @@ class Served:
         )
         allowed = requested.allowed
         k = max(question.k for question in questions)
-        codes, scores = best_lists(self.scorer, requested, Rules(k, exclude), self._shares)
-        served = requested.served_by(self.scorer).tolist()
+        served_rows = requested.served_by(self.scorer)
+        if self._ranked is not None and allowed is None and requested.denied is None and served_rows.all():
+            hidden = histories if exclude else sessions_in_progress(histories)
+            codes, scores = self._ranked.lists(histories, k, hidden)
+        else:
+            codes, scores = best_lists(self.scorer, requested, Rules(k, exclude), self._shares)
+        served = served_rows.tolist()
         kept = codes > 0
         items = self.catalogue.decode(codes[kept]).to_list()
         values = scores[kept].tolist()

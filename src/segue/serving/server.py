@@ -32,7 +32,7 @@ from segue.serving.tokens import read_tokens
 log = logging.getLogger("segue.serving")
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
-_SWITCH = 0.0005
+_SWITCH = 0.0001
 """Seconds after which a thread that waits for the interpreter gets it; the usual 5 ms would delay every batch."""
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from segue.errors import ConfigError
+from segue.errors import ConfigError, StorageError
 from segue.serving.store.base import Store
 from segue.serving.store.sqlite import SQLiteStore
 
 
-def open_store(address: str) -> Store:
+def open_store(address: str, existing: bool = False) -> Store:
     """Open the store at an address: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST/DATABASE.
+
+    Parameters
+    ----------
+    address
+        The address.
+    existing
+        Refuse a file that is not there, in place of making it.
 
     Raises
     ------
@@ -22,7 +29,10 @@ def open_store(address: str) -> Store:
     """
     scheme, _, rest = address.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and rest[1:]:
-        return SQLiteStore(Path(rest[1:]))
+        path = Path(rest[1:])
+        if existing and not path.exists():
+            raise StorageError(f"{path}: there is no such store of events.")
+        return SQLiteStore(path)
     if scheme in ("postgresql", "postgres") and rest:
         if importlib.util.find_spec("psycopg") is None:
             raise ConfigError("a store in PostgreSQL needs psycopg: pip install 'segue[serve]'.")
