@@ -24,7 +24,9 @@ def store(address: str) -> Iterator[Store]:
     opened.close()
 
 
-def event(user: str = "ann", item: str = "tea", time: int = 1, kind: int = TOOK, event_id: str | None = None) -> NewEvent:
+def event(
+    user: str = "ann", item: str = "tea", time: int = 1, kind: int = TOOK, event_id: str | None = None
+) -> NewEvent:
     name = event_id or f"made-{next(NUMBERS)}"
     return NewEvent(name, kind, user, item, time, None, None, None, 10, event_id is not None)
 

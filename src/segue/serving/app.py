@@ -33,6 +33,8 @@ _PAGE = (
     b"content-security-policy",
     b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 )
+_READ_ANYWAY = 8
+"""Bodies up to this multiple of the limit are read and thrown away before they are refused."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -153,17 +155,20 @@ class _Guard:
         if content_type != "application/json":
             raise Refused(415, "not-json", "the body is not JSON: send Content-Type: application/json.")
         length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._max_body:
+        if not length.isdigit() or int(length) > _READ_ANYWAY * self._max_body:
             raise self._too_large()
         parts, size = [], 0
         try:
             async for part in request.stream():
                 size += len(part)
-                if size > self._max_body:
+                if size <= self._max_body:
+                    parts.append(part)
+                elif size > _READ_ANYWAY * self._max_body:
                     raise self._too_large()
-                parts.append(part)
         except ClientDisconnect:
             raise Refused(400, "not-complete", "the client left before the end of the body.") from None
+        if size > self._max_body:  # it was read to its end, since many clients only then read the answer
+            raise self._too_large()
         return b"".join(parts)
 
     def _too_large(self) -> Refused:
