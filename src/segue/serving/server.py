@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -106,6 +107,8 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
     app = make_app(service, tokens, local and not config.insecure)
     journal.start()
     models.start()
+    gc.collect()
+    gc.freeze()  # what was opened stays: later collections need not look through it
     settings = uvicorn.Config(
         app,
         lifespan="off",
