@@ -4,10 +4,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test test-lowest lint format dist bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
+.PHONY: help setup demo serve-demo test test-lowest lint format dist bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
 
 help:
 	@echo "make demo    train, compare and explain recommenders on made data (a minute or two)"
+	@echo "make serve-demo  serve the model of the demo on http://127.0.0.1:8000"
 	@echo "make test    everything that has to pass: style, types, tests"
 	@echo "make test-lowest  the tests with the oldest versions that pyproject.toml allows, in .venv-lowest"
 	@echo "make lint    style and types only"
@@ -22,6 +23,11 @@ setup: .venv/.dev-ready
 
 demo: .venv/.ready
 	$(BIN)/segue demo
+
+serve-demo: .venv/.dev-ready
+	@test -d demo/runs/sasrec || $(BIN)/segue demo
+	@echo "Look at http://127.0.0.1:8000/docs; stop with Ctrl-C."
+	$(BIN)/segue serve demo/runs/sasrec --store sqlite:///demo/events.db
 
 # Processes that share the tests: one per core, and each keeps to one thread. In one process: make WORKERS=0 test
 WORKERS ?= logical

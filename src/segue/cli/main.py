@@ -69,6 +69,18 @@ COMMANDS = {
         "segue refresh data/mine runs/current tuesday.csv",
     ),
     "forget": Command("remove users from a Dataset or a run", "segue forget runs/first --users 42 7"),
+    "serve": Command(
+        "answer over HTTP, with events that count at once",
+        "segue serve runs/first --store sqlite:///events.db",
+    ),
+    "token": Command("make a token for the service", "segue token new --name shop --rights read write"),
+    "events": Command(
+        "write the events that the service stored as a log",
+        "segue events export --store sqlite:///events.db --out events.parquet",
+    ),
+    "outcome": Command(
+        "compare served variants by the items that users took", "segue outcome --store sqlite:///events.db"
+    ),
     "graph": Command("draw the compute graph of a model's loss", "segue graph runs/first --out graph.svg"),
     "demo": Command("run all steps once on simulated data, in a minute or two", "segue demo"),
 }

@@ -1,0 +1,272 @@
+"""Rates and latencies of `segue serve`: lists, events, overload, a reload, kills, and the start with many events.
+
+    python benchmarks/serving.py --parts lists events overload reload kills start
+
+The server runs in its own process, and the load comes from this one, on the same machine. The model is `SASRec()` on
+Amazon Games (23,715 items; one epoch, since speed does not depend on the weights). Requests for lists (k 10) come at
+random times (exponential gaps) and do not wait for each other; a latency counts from the moment at which a request was
+due. Every tenth one follows an event of the same user. The result goes to results/serving.json, part by part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+import segue
+
+PARTS = ("lists", "events", "overload", "reload", "kills", "start")
+
+
+class Server:
+    """A `segue serve` in its own process."""
+
+    def __init__(self, run: Path, store: Path, *options: str) -> None:
+        words = ["serve", str(run), "--store", f"sqlite:///{store}", "--port", "0", *options]
+        environment = {**os.environ, "PYTHONPATH": str(Path(segue.__file__).parent.parent)}
+        self.begun = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "segue", *words], stderr=subprocess.PIPE, text=True, env=environment
+        )
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            found = re.search(r":(\d+) \(API", line)
+            if found:
+                self.port = int(found[1])
+                break
+        self.seconds = time.perf_counter() - self.begun
+
+    def cpu(self) -> float:
+        """Seconds of processor time."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> int:
+        """Resident memory in MB."""
+        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) // 1024
+
+    def end(self, how: int = signal.SIGTERM) -> None:
+        """Stop the server."""
+        self.process.send_signal(how)
+        self.process.wait()
+
+
+class Connection(asyncio.Protocol):
+    """A connection with one request at a time."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the transport."""
+        self.transport = transport
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Fail the request that waits."""
+        if not self.answer.done():
+            self.answer.set_exception(ConnectionError())
+
+    def data_received(self, data: bytes) -> None:
+        """Read an answer."""
+        self.content += data
+        head, blank, body = self.content.partition(b"\r\n\r\n")
+        if blank and len(body) >= int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]):
+            self.content = b""
+            self.answer.set_result((int(head[9:12]), body))
+
+    def send(self, path: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
+        """Send a request; the future has status and body."""
+        self.answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        head = f"POST /v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        return self.answer
+
+
+async def connections(port: int, number: int) -> list[Connection]:
+    """Open connections."""
+    loop = asyncio.get_running_loop()
+    return [(await loop.create_connection(Connection, "127.0.0.1", port))[1] for _ in range(number)]
+
+
+async def lists(port: int, rate: float, seconds: float, number: int = 64) -> dict[str, Any]:
+    """Ask for lists at a rate, and return statuses and latencies."""
+    free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    for connection in await connections(port, number):
+        free.put_nowait(connection)
+    rng, latencies, statuses = random.Random(0), [], Counter[int]()
+
+    async def ask(due: float, count: int) -> None:
+        connection, user = await free.get(), rng.randrange(1, 31_014)
+        if count % 10 == 0:
+            event = f'{{"user": {user}, "item": {rng.randrange(1, 23_716)}}}'.encode()
+            statuses[(await connection.send("events", event))[0]] += 1
+            due = time.perf_counter()
+        status, _ = await connection.send("recommend", f'{{"user": {user}, "k": 10}}'.encode())
+        free.put_nowait(connection)
+        statuses[status] += 1
+        if status == 200:
+            latencies.append(time.perf_counter() - due)
+
+    begun, own, due, tasks = time.perf_counter(), cpu(), 0.0, []
+    while (due := due + rng.expovariate(rate)) < seconds:
+        await asyncio.sleep(max(0.0, begun + due - time.perf_counter()))
+        tasks.append(asyncio.create_task(ask(begun + due, len(tasks))))
+    await asyncio.gather(*tasks)
+    took = time.perf_counter() - begun
+    quantiles = np.quantile(latencies, [0.5, 0.9, 0.99]) * 1000
+    return {
+        "rate": rate,
+        "lists_per_second": round(len(latencies) / took, 1),
+        "statuses": {str(status): count for status, count in statuses.items()},
+        **{name: round(float(value), 2) for name, value in zip(("p50_ms", "p90_ms", "p99_ms"), quantiles, strict=True)},
+        "cores_of_the_load": round((cpu() - own) / took, 2),
+    }
+
+
+async def events(port: int, clients: int, size: int, seconds: float) -> dict[str, Any]:
+    """Store events from several clients, each waiting for its answers."""
+    done = 0
+
+    async def client(connection: Connection, number: int) -> None:
+        nonlocal done
+        rng, end = random.Random(number), time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            batch = [f'{{"user": {rng.randrange(1, 31_014)}, "item": {rng.randrange(1, 23_716)}}}' for _ in range(size)]
+            status, _ = await connection.send("events", f"[{', '.join(batch)}]".encode())
+            assert status == 200
+            done += size
+
+    begun = time.perf_counter()
+    opened = await connections(port, clients)
+    await asyncio.gather(*(client(connection, number) for number, connection in enumerate(opened)))
+    return {"clients": clients, "size": size, "events_per_second": round(done / (time.perf_counter() - begun), 1)}
+
+
+async def killed(server: Server, acknowledged: list[str], turn: int, after: float) -> None:
+    """Send events until the server is killed, and note those that were acknowledged."""
+
+    async def client(connection: Connection, number: int) -> None:
+        for count in range(1_000_000):
+            name = f"{turn}-{number}-{count}"
+            body = f'{{"user": "{number}", "item": {count % 100 + 1}, "event_id": "{name}"}}'.encode()
+            try:
+                if (await connection.send("events", body))[0] == 200:
+                    acknowledged.append(name)
+            except ConnectionError:
+                return
+
+    tasks = [asyncio.create_task(client(one, number)) for number, one in enumerate(await connections(server.port, 8))]
+    await asyncio.sleep(after)
+    server.process.kill()
+    await asyncio.gather(*tasks)
+    server.process.wait()
+
+
+def cpu() -> float:
+    """Seconds of processor time of this process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def fill(store: Path, number: int) -> None:
+    """Write many events to an empty store, without waiting for the disk."""
+    from segue.serving.store.sqlite import SQLiteStore
+
+    SQLiteStore(store).close()
+    rng, connection = random.Random(0), sqlite3.connect(store)
+    connection.execute("PRAGMA synchronous = OFF")
+    statement = "INSERT INTO events (event_id, kind, user_id, item_id, time, received) VALUES (?, 0, ?, ?, ?, 0)"
+    connection.executemany(
+        statement,
+        ((f"{row:016x}", str(rng.randrange(1, 10**6)), str(rng.randrange(1, 23_716)), row) for row in range(number)),
+    )
+    connection.commit()
+    connection.close()
+
+
+def measured(part: str, run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Result of one part."""
+    store = folder / f"{part}.db"
+    if part == "start":
+        fill(store, arguments.stored)
+    if part == "kills":
+        rng, acknowledged = random.Random(0), list[str]()
+        for turn in range(arguments.kills):
+            asyncio.run(killed(Server(run, store), acknowledged, turn, rng.random()))
+        rows = [name for (name,) in sqlite3.connect(store).execute("SELECT event_id FROM events")]
+        lost, twice = len(set(acknowledged) - set(rows)), len(rows) - len(set(rows))
+        return {"kills": arguments.kills, "acknowledged": len(acknowledged), "lost": lost, "twice": twice}
+    server = Server(run, store, "--watch", "0.5")
+    try:
+        if part == "start":
+            return {"events": arguments.stored, "seconds": round(server.seconds, 1), "memory_mb": server.memory()}
+        asyncio.run(lists(server.port, 200, 2))
+        before = server.cpu()
+        begun = time.perf_counter()
+        if part == "events":
+            result: Any = {"batches": asyncio.run(events(server.port, 4, 100, arguments.seconds))}
+            result["single"] = asyncio.run(events(server.port, 16, 1, arguments.seconds))
+        elif part == "reload":
+            result = {"before": asyncio.run(lists(server.port, arguments.rate / 2, arguments.seconds))}
+            os.utime(run / "recommender.json")
+            result["during"] = asyncio.run(lists(server.port, arguments.rate / 2, arguments.seconds))
+        elif part == "overload":
+            result = {"twice": asyncio.run(lists(server.port, 2 * arguments.rate, arguments.seconds, 512))}
+            time.sleep(1)
+            result["a_second_later"] = asyncio.run(lists(server.port, arguments.rate / 2, arguments.seconds))
+        else:
+            result = asyncio.run(lists(server.port, arguments.rate, arguments.seconds))
+        cores = round((server.cpu() - before) / (time.perf_counter() - begun), 2)
+        return result | {"cores_of_the_server": cores, "memory_mb": server.memory()}
+    finally:
+        server.end()
+
+
+def main() -> None:
+    """Run the requested parts; each is saved when it ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--run", type=Path, help="folder of a saved model on Games; trained when not given")
+    parser.add_argument("--rate", type=float, default=1_000)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--stored", type=int, default=10_000_000)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="segue-serving-"))
+    try:
+        run = folder / "games"
+        if arguments.run is not None:
+            shutil.copytree(arguments.run, run)
+        else:
+            split = segue.leave_last_out(common.dataset("games"))
+            segue.fit(segue.SASRec(), split, training=segue.Training(epochs=1), quiet=True).save(run)
+        for part in arguments.parts:
+            result = measured(part, run, folder, arguments)
+            print(part, result, flush=True)
+            content = common.read("serving") or {"what": " ".join((__doc__ or "").partition("\n\n")[0].split())}
+            common.write("serving", content | {part: result | common.provenance()})
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

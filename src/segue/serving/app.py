@@ -1,0 +1,258 @@
+"""HTTP: routes, rights, limits and headers. Starlette routes requests, and msgspec reads and checks their bodies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segue.serving.limits import Rates
+from segue.serving.openapi import document, page
+from segue.serving.operations import OPERATIONS, Operation
+from segue.serving.problems import Refused, refused
+from segue.serving.schemas import Health, json_encode
+from segue.serving.service import Service
+from segue.serving.tokens import Token, find
+
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+]
+_NOTHING = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_PAGE = (
+    b"content-security-policy",
+    b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+)
+_READ_ANYWAY = 8
+"""Bodies up to this multiple of the limit are read and thrown away before they are refused."""
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIApp:
+    """The application.
+
+    Parameters
+    ----------
+    service
+        Answers.
+    tokens
+        Known tokens. Without any, everyone who reaches the service has all rights.
+    local
+        Without tokens, answer only requests for this machine's own names and `config.hosts`, so that no page of the
+        web can reach the service through a name that it points here.
+    """
+    guard = _Guard(service, tokens, local)
+    routes = [
+        Route(operation.path.replace("{id}", "{id:path}"), guard.endpoint(operation), methods=[operation.method])
+        for operation in OPERATIONS
+    ]
+    described = json_encode(document())
+    html = page().encode()
+
+    async def openapi(request: Request) -> Response:
+        return Response(described, media_type="application/json")
+
+    async def docs(request: Request) -> Response:
+        return Response(html, media_type="text/html; charset=utf-8")
+
+    async def live(request: Request) -> Response:
+        return Response(json_encode(Health("ok")), media_type="application/json")
+
+    async def ready(request: Request) -> Response:
+        if service.draining:
+            return Response(json_encode(Health("draining")), 503, media_type="application/json")
+        if not await guard.store_is_reachable():
+            return Response(json_encode(Health("store unavailable")), 503, media_type="application/json")
+        return Response(json_encode(Health("ok")), media_type="application/json")
+
+    async def metrics(request: Request) -> Response:
+        guard.authorize(request, "read")
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    routes += [
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        Route("/health/live", live),
+        Route("/health/ready", ready),
+        Route("/metrics", metrics),
+    ]
+
+    async def failed(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException):
+            words = {404: "there is no such path; /docs lists those of the API.", 405: "the path has other methods."}
+            detail = words.get(error.status_code, str(error.detail))
+            return Refused(error.status_code, "not-found", detail, error.headers).response()
+        return refused(error).response()
+
+    app = Starlette(routes=routes, exception_handlers={HTTPException: failed, Refused: failed})
+    app.router.redirect_slashes = False
+    exact = {
+        (operation.method, operation.path): guard.endpoint(operation)
+        for operation in OPERATIONS
+        if "{" not in operation.path
+    }
+    return _Outside(app, service, exact)
+
+
+class _Guard:
+    """Rights and limits of requests, and their bodies."""
+
+    def __init__(self, service: Service, tokens: tuple[Token, ...], local: bool) -> None:
+        self._service, self._tokens, self._local = service, tokens, local
+        self._max_body, self._rate = service.config.max_body, service.config.rate
+        self._hosts = _LOOPBACK | set(service.config.hosts)
+        self._rates = Rates()
+
+    def authorize(self, request: Request, right: str) -> None:
+        """Raise `Refused` unless the request may do this."""
+        headers = request.headers
+        origin = headers.get("origin")
+        host = headers.get("host", "")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise Refused(403, "other-origin", "pages of other origins may not use this service.")
+        if not self._tokens:
+            if self._local and host.rpartition(":")[0 if host.rpartition(":")[2].isdigit() else 2] not in self._hosts:
+                raise Refused(
+                    421, "other-host", f"this service is not {host!r}: use 127.0.0.1, or name the host in --hosts."
+                )
+            client, rate = request.client.host if request.client else "", self._rate
+        else:
+            scheme, _, secret = headers.get("authorization", "").partition(" ")
+            token = find(self._tokens, secret.strip()) if scheme.lower() == "bearer" else None
+            if token is None:
+                raise Refused(
+                    401,
+                    "no-token",
+                    "the request has no known token: send the header Authorization: Bearer segue_….",
+                    {"WWW-Authenticate": "Bearer"},
+                )
+            if right not in token.rights:
+                raise Refused(403, "no-right", f"the token {token.name!r} has no right to {right}.")
+            client, rate = token.name, token.rate or self._rate
+        if rate is not None:
+            wait = self._rates.wait(client, rate)
+            if wait:
+                raise Refused(
+                    429,
+                    "too-many-requests",
+                    f"more than {rate:g} requests a second: wait before the next one.",
+                    {"Retry-After": str(max(1, round(wait + 0.5)))},
+                )
+
+    async def body(self, request: Request) -> bytes:
+        """Body of a request, as JSON and within the limit."""
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise Refused(415, "not-json", "the body is not JSON: send Content-Type: application/json.")
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > _READ_ANYWAY * self._max_body:
+            raise self._too_large()
+        parts, size = [], 0
+        try:
+            async for part in request.stream():
+                size += len(part)
+                if size <= self._max_body:
+                    parts.append(part)
+                elif size > _READ_ANYWAY * self._max_body:
+                    raise self._too_large()
+        except ClientDisconnect:
+            raise Refused(400, "not-complete", "the client left before the end of the body.") from None
+        if size > self._max_body:  # it was read to its end, since many clients only then read the answer
+            raise self._too_large()
+        return b"".join(parts)
+
+    def _too_large(self) -> Refused:
+        return Refused(413, "too-large", f"the body is larger than {self._max_body:,} bytes: send it in parts.")
+
+    def endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+        """The function that answers requests of an operation."""
+        decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
+        service, right, call = self._service, operation.right, operation.call
+        assert right is not None
+
+        async def answer(request: Request) -> Response:
+            try:
+                self.authorize(request, right)
+                body = None
+                if decoder is not None:
+                    body = _decoded(decoder, await self.body(request))
+                raw_id = request.path_params.get("id", "")
+                if "id" in request.path_params and not (0 < len(raw_id) <= 500 and "\0" not in raw_id):
+                    raise Refused(422, "not-possible", "an id has 1 to 500 characters.")
+                variant = request.query_params.get("variant") if operation.variant else None
+                result = await call(service, body, raw_id, variant)
+                return Response(json_encode(result), media_type="application/json")
+            except Exception as error:
+                return refused(error).response()
+
+        answer.__name__ = operation.name
+        return answer
+
+    async def store_is_reachable(self) -> bool:
+        """True if the store of events answers."""
+        try:
+            return bool(await self._service.engine.run(self._service.journal.store.reachable))
+        except Refused:
+            return True  # busy, and so alive
+
+
+def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
+    if b"\\u0000" in body:
+        raise Refused(422, "not-valid", "the body holds a null character: no id and no text does.")
+    try:
+        value = decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise Refused(422, "not-valid", f"{error}.") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(400, "not-json", f"the body is not JSON: {error}.") from None
+    return value
+
+
+class _Outside:
+    """The outermost layer: headers of every answer, times and counts.
+
+    Operations without an id in their path are found here, without a search through all routes.
+    """
+
+    def __init__(
+        self, app: ASGIApp, service: Service, exact: Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
+    ) -> None:
+        self._app, self._service, self._exact = app, service, exact
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        status = 500
+        is_page = scope["path"] in ("/", "/docs")
+
+        async def outward(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS, _PAGE if is_page else _NOTHING]
+            await send(message)
+
+        endpoint = self._exact.get((scope["method"], scope["path"]))
+        try:
+            if endpoint is not None:
+                response = await endpoint(Request(scope, receive))
+                await response(scope, receive, outward)
+            else:
+                await self._app(scope, receive, outward)
+        finally:
+            endpoint = endpoint or scope.get("endpoint")
+            route = "none" if endpoint is None else endpoint.__name__
+            self._service.metrics.observe(route, status, time.perf_counter() - begun)

@@ -1,0 +1,300 @@
+"""Requests as calls of the Recommender, and its frames as answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from segue.data.ragged import Int64
+from segue.errors import ConfigError, UnknownIdError
+from segue.serving.schemas import (
+    CompleteRequest,
+    Completion,
+    Explained,
+    ExplainRequest,
+    Explanation,
+    HistoryItem,
+    ItemAnswer,
+    Neighbour,
+    Neighbours,
+    Past,
+    Reason,
+    RecommendRequest,
+    Scored,
+    ScoreRequest,
+    Scores,
+    SimilarRequest,
+    Step,
+    StoredEvent,
+    Subject,
+    UserAnswer,
+    id_text,
+)
+from segue.serving.served import BestItems, Question, Served
+from segue.serving.store.base import NAMES, Row
+from segue.serving.times import as_json, iso, microseconds
+
+_NEWEST = 1_000
+"""Length of the history, and number of events, in an answer about a user."""
+
+
+def question_of(request: RecommendRequest) -> Question:
+    """Question for the model that a request asks.
+
+    Raises
+    ------
+    ConfigError
+        The request names nobody, or only some items of the history have times.
+    """
+    _check(request)
+    items, times, sessions = _history(request)
+    return Question(
+        request.user,
+        items,
+        times,
+        sessions,
+        request.basket,
+        request.k,
+        request.exclude_seen,
+        request.allow,
+        request.deny,
+        request.unknown == "error",
+    )
+
+
+def recommend(served: Served, request: RecommendRequest) -> tuple[BestItems, list[list[Reason]] | None]:
+    """Answer to a question about an earlier time, or one with reasons; both may take long."""
+    question = question_of(request)
+    if request.as_of is None:
+        (answer,) = served.answer([question])
+        if isinstance(answer, Exception):
+            raise answer
+    else:
+        lists = served.recommender.recommend(
+            **_subject(served, request),
+            k=request.k,
+            exclude_seen=request.exclude_seen,
+            allow=request.allow,
+            deny=request.deny,
+            unknown="error" if request.unknown == "error" else "popular",
+        )
+        model = lists["model"][0] if len(lists) else served.name
+        answer = BestItems(lists["item"].to_list(), lists["score"].to_list(), str(model), _unknown(served, request))
+    if not request.explain:
+        return answer, None
+    if answer.model != served.name or not answer.items:
+        return answer, [[] for _ in answer.items]
+    reasons = _reasons(served, request, answer.items, top=request.explain)
+    return answer, [[reason for reason, _ in reasons.get(item, [])] for item in answer.items]
+
+
+def score(served: Served, variant: str, request: ScoreRequest) -> Scores:
+    """Scores of items."""
+    _check(request)
+    frame = served.recommender.score(
+        **_subject(served, request), items=_texts(request.items), unknown="popular", long=True
+    )
+    return Scores(
+        variant,
+        str(frame["model"][0]),
+        [Scored(item, value) for item, value in zip(frame["item"], frame["score"], strict=True)],
+        _unknown(served, request, request.items) or None,
+    )
+
+
+def complete(served: Served, variant: str, request: CompleteRequest) -> Completion:
+    """Steps of the completion of a basket."""
+    if request.basket is None:
+        request.basket = []
+    frame = served.recommender.complete(
+        **_subject(served, request),
+        n=request.n,
+        exclude_seen=request.exclude_seen,
+        allow=None if request.allow is None else _texts(request.allow),
+        deny=None if request.deny is None else _texts(request.deny),
+        unknown="popular",
+    )
+    steps = frame.select("item", "score", "step", "model").rows()
+    listed = [*(request.allow or ()), *(request.deny or ())]
+    return Completion(
+        variant,
+        [Step(item, value, step, str(model)) for item, value, step, model in steps],
+        _unknown(served, request, listed) or None,
+    )
+
+
+def explain(served: Served, variant: str, request: ExplainRequest) -> Explanation:
+    """Reasons of scores."""
+    _check(request)
+    reasons = _reasons(served, request, request.items, request.by, request.measure, request.top)
+    return Explanation(
+        variant,
+        served.name,
+        [Explained(item, pairs[0][1], [reason for reason, _ in pairs]) for item, pairs in reasons.items()],
+        _unknown(served, request, request.items) or None,
+    )
+
+
+def similar(served: Served, variant: str, request: SimilarRequest) -> Neighbours:
+    """Similar items."""
+    frame = served.recommender.similar(_texts(request.items), request.k)
+    rows = frame.select("item", "similar", "score", "rank").rows()
+    unknown = _unknown_among(served, request.items)
+    return Neighbours(variant, served.name, [Neighbour(*row) for row in rows], unknown or None)
+
+
+def user_answer(served: Served, user: str, events: list[Row]) -> UserAnswer:
+    """Newest parts of a user's history, and the user's newest events.
+
+    Raises
+    ------
+    UnknownIdError
+        Neither the Dataset nor the store has the user.
+    """
+    code = int(served.live.users.encode(pl.Series([user]))[0])
+    histories = served.live.histories(np.array([code]))
+    known = served.live.is_stored(code)
+    if not known and not events and not histories.lengths[0]:
+        raise UnknownIdError(f"the user {user!r} is unknown: neither the Dataset nor the store of events has it.")
+    cut = histories.last(_NEWEST)
+    part = slice(int(cut.starts[0]), int(cut.ends[0]))
+    items = served.catalogue.decode(cut.items[part])
+    times: list[Any] = [None] * len(items)
+    if cut.times is not None:
+        times = [as_json(time) for time in served.dataset.times_as_given(pl.Series(cut.times[part]))]
+    return UserAnswer(
+        _as_known(served.dataset.users.ids, user),
+        known,
+        int(histories.lengths[0]),
+        [HistoryItem(item, time) for item, time in zip(items, times, strict=True)],
+        [
+            StoredEvent(
+                row.event_id,
+                NAMES[row.kind],  # type: ignore[arg-type]
+                row.item,
+                iso(row.time),
+                row.session,
+                row.rating,
+                row.recommendation_id,
+            )
+            for row in events[:_NEWEST]
+        ],
+    )
+
+
+def item_answer(served: Served, item: str) -> ItemAnswer:
+    """An item of the catalogue.
+
+    Raises
+    ------
+    UnknownIdError
+        The catalogue does not have it.
+    """
+    code = served.catalogue.require([item], "item")
+    return ItemAnswer(served.catalogue.decode(code)[0], int(served.item_counts[code[0]]))
+
+
+def _check(request: Subject) -> None:
+    if request.user is None and request.history is None and request.basket is None:
+        raise ConfigError("the request names nobody: give user, history or basket.")
+
+
+def _history(request: Subject) -> tuple[list[int | str] | None, list[int] | None, list[str | None] | None]:
+    """Items, times and sessions of a given history, oldest first; None if it is not given, or has none of them."""
+    history = request.history
+    if history is None:
+        return None, None, None
+    items: list[Any] = [one.item if isinstance(one, Past) else one for one in history]
+    given = [one.time if isinstance(one, Past) else None for one in history]
+    sessions = [None if not isinstance(one, Past) or one.session is None else id_text(one.session) for one in history]
+    named = None if all(one is None for one in sessions) else sessions
+    if all(one is None for one in given):
+        return items, None, named
+    times = [microseconds(one) for one in given if one is not None]
+    if len(times) < len(given):
+        raise ConfigError("only some items of the history have a time: give it for all of them, or for none.")
+    order = sorted(range(len(times)), key=times.__getitem__)
+    named = None if named is None else [named[row] for row in order]
+    return [items[row] for row in order], [times[row] for row in order], named
+
+
+def _subject(served: Served, request: Subject) -> dict[str, Any]:
+    """Arguments of the Recommender's methods: users or histories, basket and as_of."""
+    arguments: dict[str, Any] = {}
+    items, times, sessions = _history(request)
+    user = None if request.user is None else id_text(request.user)
+    if items is not None:
+        name = user or "0"
+        texts = _texts(items)
+        if times is None:
+            arguments["histories"] = {name: texts}
+        else:
+            seconds = pl.Series(times, dtype=pl.Datetime("us"))
+            columns: dict[str, Any] = {"user": [name] * len(texts), "item": texts, "time": seconds}
+            if sessions is not None:
+                columns["session"] = [text or "" for text in sessions]
+            arguments["histories"] = pl.DataFrame(columns) if len(texts) else {name: []}
+    elif user is not None:
+        arguments["users"] = [user]
+    if request.basket is not None:
+        arguments["basket"] = _texts(request.basket)
+    if request.as_of is not None:
+        arguments["as_of"] = served.live.timestamp(microseconds(request.as_of) / 1e6)
+        if not served.live.has_times:
+            arguments["as_of"] = request.as_of  # the Recommender says what is missing
+    return arguments
+
+
+def _texts(ids: list[int | str]) -> list[str]:
+    return list(map(id_text, ids))
+
+
+def _reasons(
+    served: Served,
+    request: Subject,
+    items: list[Any],
+    by: Any = None,
+    measure: Any = "score",
+    top: int | None = None,
+) -> dict[Any, list[tuple[Reason, float]]]:
+    """Reasons, and the score that they explain, by item."""
+    frame = served.recommender.explain(
+        **_subject(served, request), items=_texts(items), by=by, measure=measure, top=top
+    )
+    reasons: dict[Any, list[tuple[Reason, float]]] = {}
+    for row in frame.iter_rows(named=True):
+        reason = Reason(
+            row["kind"],
+            row["effect"],
+            row["because"],
+            row["position"],
+            as_json(row.get("time")),
+            row.get("attention"),
+        )
+        reasons.setdefault(row["item"], []).append((reason, row["score"]))
+    return reasons
+
+
+def _unknown(served: Served, request: Subject, further: list[int | str] | None = None) -> list[int | str]:
+    """Unknown items of a request."""
+    items, _, _ = _history(request)
+    listed = [*(items or ()), *(request.basket or ()), *(further or ())]
+    if isinstance(request, RecommendRequest):
+        listed += [*(request.allow or ()), *(request.deny or ())]
+    return _unknown_among(served, listed)
+
+
+def _unknown_among(served: Served, ids: list[int | str]) -> list[int | str]:
+    if not ids:
+        return []
+    codes: Int64 = served.catalogue.encode(pl.Series(_texts(ids), dtype=pl.String))
+    return [ids[row] for row in np.flatnonzero(codes == 0).tolist()]
+
+
+def _as_known(ids: pl.Series, user: str) -> int | str:
+    """A raw id in the type of the Dataset's ids, if it can be written so."""
+    if ids.dtype == pl.Int64 and user.removeprefix("-").isdigit() and user.isascii() and str(int(user)) == user:
+        return int(user)
+    return user

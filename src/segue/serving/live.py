@@ -1,0 +1,486 @@
+"""Histories of users as they are now: the interactions of a Dataset, and the stored events on top.
+
+Events stand in flat arrays, sorted by user, like the interactions of a Dataset. The newest ones stand in short lists by
+user until there are many; then another thread merges them into new arrays. Reading takes no lock.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.order import time_order
+from segue.data.ragged import Int64, offsets_of, positions, rows_of
+from segue.data.sessions import UNITS_PER_SECOND
+from segue.data.vocabulary import Vocabulary
+from segue.serving.store.base import FORGOTTEN, RETRACTED, TOOK, Change
+
+_MERGED = 100_000
+"""Newest events that are merged into the arrays."""
+
+_MICROSECONDS = 1_000_000
+
+
+class _Sorted(NamedTuple):
+    """Events sorted by user, in the order of arrival within a user; item 0 = taken back.
+
+    Attributes
+    ----------
+    offsets
+        (codes + 2,) int64: the events of user code u are `offsets[u]` … `offsets[u + 1] - 1`.
+    items
+        (n,) int32 item codes.
+    times
+        (n,) int64, in the unit of the Dataset; empty if it has no times.
+    sessions
+        (n,) int64 numbers of sessions, 0 = none given; empty if the Dataset has no sessions.
+    """
+
+    offsets: Int64
+    items: npt.NDArray[np.int32]
+    times: Int64
+    sessions: Int64
+
+
+_Newest = dict[int, list[tuple[int, int, int]]]
+"""Item, time and session of the newest events by user code."""
+
+
+@dataclass
+class _State:
+    """Everything that a reader needs, replaced as a whole."""
+
+    events: _Sorted
+    merging: _Newest = field(default_factory=dict)
+    newest: _Newest = field(default_factory=dict)
+
+
+class LiveUsers(Vocabulary):
+    """Users of a Dataset, then users that only the events have, in the order of their arrival.
+
+    Parameters
+    ----------
+    base
+        Users of the Dataset.
+    """
+
+    def __init__(self, base: Vocabulary) -> None:
+        self.ids = base.ids
+        self.base = base
+        self.arrived: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.base) + len(self.arrived)
+
+    def encode(self, ids: Iterable[Any]) -> Int64:
+        """Codes (n,) of raw ids; 0 for ids that neither the Dataset nor the events have."""
+        ids = ids if isinstance(ids, pl.Series) else list(ids)
+        codes = self.base.encode(ids)
+        if self.arrived and not codes.all():
+            for row in np.flatnonzero(codes == 0).tolist():
+                codes[row] = self.arrived.get(str(ids[row]), 0)
+        return codes
+
+    def add(self, texts: Sequence[str]) -> Int64:
+        """Codes (n,) of raw ids as texts; unknown ones get the next codes."""
+        codes = self.base.encode(pl.Series(texts, dtype=pl.String))
+        first, arrived = len(self.base) + 1, self.arrived
+        for row in np.flatnonzero(codes == 0).tolist():
+            codes[row] = arrived.setdefault(texts[row], first + len(arrived))
+        return codes
+
+
+class LiveHistories:
+    """Histories of a Dataset with stored events on top. It is a `HistorySource` without an end.
+
+    One thread adds changes, in the order of the store; any number of threads read.
+
+    Parameters
+    ----------
+    dataset
+        Gives the vocabularies, the older interactions, the unit of time and the rule of sessions.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.users = LiveUsers(dataset.users)
+        self.last = 0
+        self.unknown_items = 0
+        self._timed = dataset.times is not None
+        self._in_sessions = dataset.session_offsets is not None
+        self._unit = _MICROSECONDS // UNITS_PER_SECOND[dataset.time_unit or "s"]
+        self._rule = dict(dict(dataset.metadata.get("options") or {}).get("sessions") or {})
+        self._session_numbers: dict[str, int] = {}
+        self._state = _State(self._sorted([], [], [], [], 0))
+        self._pending = 0
+        self._forgotten: dict[int, int] = {}
+        self._changing = threading.RLock()
+        self._newest_stored: Int64 | None = None
+
+    # ---- changes ------------------------------------------------------------------------------------------------
+
+    @property
+    def n_events(self) -> int:
+        """Number of events on top of the Dataset."""
+        return len(self._state.events.items) + self._pending
+
+    def load(self, parts: Iterable[list[Change]]) -> None:
+        """Add the changes of an empty state, part by part; much faster than `apply` for millions of events."""
+        collecting = gc.isenabled()
+        gc.disable()  # rows hold no cycles, and looking for them would take most of the time
+        try:
+            self._load(parts)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _load(self, parts: Iterable[list[Change]]) -> None:
+        users: list[Int64] = []
+        columns: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+        for part in parts:
+            for change in part:
+                if change.kind == FORGOTTEN:
+                    self._forget(change)
+            part = [change for change in part if change.kind == TOOK]
+            if not part:
+                continue
+            self.last = max(self.last, part[-1].seq)
+            codes, *values = self._encoded(part)
+            kept = values[0] > 0
+            self.unknown_items += int((~kept).sum())
+            users.append(codes[kept])
+            for column, value in zip(columns, values, strict=True):
+                column.append(value[kept] if len(value) else value)
+        self._state = _State(self._sorted(users, *columns, len(self.users)))
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Add changes; the next history of their users has them."""
+        plain: list[Change] = []
+        for change in changes:
+            if change.kind == TOOK:
+                plain.append(change)
+                continue
+            self._append(plain)
+            plain = []
+            if change.kind == RETRACTED:
+                self._retract(change)
+            else:
+                self._forget(change)
+        self._append(plain)
+        if changes:
+            self.last = max(self.last, changes[-1].seq)
+        if self._pending >= _MERGED and not self._state.merging:
+            state = self._state
+            self._state = _State(state.events, state.newest, {})
+            self._pending = 0
+            threading.Thread(target=self._merge, name="segue-merge", daemon=True).start()
+
+    def _append(self, changes: list[Change]) -> None:
+        if not changes:
+            return
+        codes, items, times, sessions = self._encoded(changes)
+        newest = self._state.newest
+        zeros = [0] * len(changes)
+        rows = zip(
+            codes.tolist(),
+            items.tolist(),
+            times.tolist() if self._timed else zeros,
+            sessions.tolist() if self._in_sessions else zeros,
+            strict=True,
+        )
+        for code, item, time, session in rows:
+            if item:
+                newest.setdefault(code, []).append((item, time, session))
+                self._pending += 1
+            else:
+                self.unknown_items += 1
+
+    def _encoded(self, changes: list[Change]) -> tuple[Int64, Int64, Int64, Int64]:
+        """Codes of users and items, times and numbers of sessions, each (n,); the last two empty if not needed."""
+        codes = self.users.add([change.user for change in changes])
+        items = self.dataset.catalogue.encode(pl.Series([change.item for change in changes], dtype=pl.String))
+        times = sessions = np.zeros(0, dtype=np.int64)
+        if self._timed:
+            times = np.fromiter((change.time for change in changes), dtype=np.int64, count=len(changes))
+            times = self._in_units(times)
+        if self._in_sessions:
+            numbers = self._session_numbers
+            sessions = np.fromiter(
+                (
+                    0 if change.session is None else numbers.setdefault(change.session, len(numbers) + 1)
+                    for change in changes
+                ),
+                dtype=np.int64,
+                count=len(changes),
+            )
+        return codes, items, times, sessions
+
+    def _in_units(self, times: Any) -> Any:
+        """Times in the unit of the Dataset, from microseconds; rounded down."""
+        return times // self._unit if self._unit else times * (UNITS_PER_SECOND["ns"] // _MICROSECONDS)
+
+    def _retract(self, change: Change) -> None:
+        """Take back one event of a user: the newest that is equal."""
+        code = int(self.users.encode([change.user])[0])
+        item = int(self.dataset.catalogue.encode([change.item])[0])
+        if not code or not item:
+            return
+        time = self._in_units(change.time) if self._timed else 0
+        with self._changing:
+            state = self._state
+            for newest in (state.newest, state.merging):
+                of_user = newest.get(code, [])
+                equal = [row for row, event in enumerate(of_user) if event[:2] == (item, time)]
+                if equal:
+                    newest[code] = [event for row, event in enumerate(of_user) if row != equal[-1]]
+                    return
+            events = state.events
+            if code + 1 < len(events.offsets):
+                first, end = events.offsets[code : code + 2]
+                equal_rows = events.items[first:end] == item
+                if self._timed:
+                    equal_rows &= events.times[first:end] == time
+                if equal_rows.any():
+                    events.items[first + np.flatnonzero(equal_rows)[-1]] = 0
+
+    def _forget(self, change: Change) -> None:
+        """Leave out all events of a user, and the interactions of the Dataset before."""
+        code = int(self.users.encode([change.user])[0])
+        self.last = max(self.last, change.seq)
+        if not code:
+            return
+        with self._changing:
+            if code <= self.dataset.n_users:
+                self._forgotten[code] = self._in_units(change.time)
+            state = self._state
+            state.newest.pop(code, None)
+            state.merging.pop(code, None)
+            events = state.events
+            if code + 1 < len(events.offsets):
+                events.items[events.offsets[code] : events.offsets[code + 1]] = 0
+
+    def _merge(self) -> None:
+        """Merge the newest events into new arrays."""
+        with self._changing:
+            state, n_codes = self._state, len(self.users)
+            old, newest = state.events, state.merging
+            counts = np.fromiter(map(len, newest.values()), dtype=np.int64, count=len(newest))
+            codes = np.repeat(np.fromiter(newest, dtype=np.int64, count=len(newest)), counts)
+            added = np.array([event for events in newest.values() for event in events], dtype=np.int64).reshape(-1, 3)
+            kept = old.items > 0
+            users = rows_of(old.offsets[:-1], old.offsets[1:])[kept]
+            merged = self._sorted(
+                [users, codes],
+                [old.items[kept], added[:, 0]],
+                [old.times[kept], added[:, 1]] if self._timed else [],
+                [old.sessions[kept], added[:, 2]] if self._in_sessions else [],
+                n_codes,
+            )
+            self._state = _State(merged, {}, self._state.newest)
+
+    @staticmethod
+    def _sorted(
+        users: Sequence[Int64], items: Sequence[Any], times: Sequence[Any], sessions: Sequence[Any], n_codes: int
+    ) -> _Sorted:
+        """Events of several parts, sorted by user; within a user in their order."""
+
+        def joined(parts: Sequence[Any], dtype: Any) -> Any:
+            return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype, copy=False)
+
+        codes = joined(users, np.int64)
+        columns = [joined(items, np.int32), joined(times, np.int64), joined(sessions, np.int64)]
+        order = time_order(codes, None)
+        if order is not None:
+            columns = [column[order] if len(column) else column for column in columns]
+        return _Sorted(offsets_of(np.bincount(codes, minlength=n_codes + 1)), *columns)
+
+    # ---- histories ----------------------------------------------------------------------------------------------
+
+    @property
+    def catalogue(self) -> Vocabulary:
+        """Vocabulary of the items."""
+        return self.dataset.catalogue
+
+    @property
+    def has_times(self) -> bool:
+        """True if every interaction has a time."""
+        return self.dataset.has_times
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the Dataset and the number of the last change."""
+        return f"{self.dataset.fingerprint}-{self.last}"
+
+    def timestamp(self, moment: int | float) -> int:
+        """Time in the unit of the Dataset, from seconds since 1970."""
+        return self.dataset.timestamp(moment)
+
+    def before(self, time: int) -> EarlierHistories:
+        """The same source with only the interactions before `time`, in the unit of the Dataset."""
+        return EarlierHistories(self, time)
+
+    def histories(self, users: Int64) -> Histories:
+        """Histories of user codes (n,), in new arrays; the user code is 0 for users unknown to the model."""
+        state, dataset = self._state, self.dataset
+        known = np.where(users <= dataset.n_users, users, 0)
+        starts, ends = dataset.starts[known], dataset.ends[known]
+        if self._forgotten:
+            known, starts = self._without_forgotten(known, starts, ends)
+        events = state.events
+        inside = np.where(users + 1 < len(events.offsets), users, 0)
+        first, last = events.offsets[inside], events.offsets[inside + 1]
+        lists = [
+            state.merging.get(code, ()) + state.newest.get(code, ())  # type: ignore[operator]
+            if code in state.merging and code in state.newest
+            else state.newest.get(code) or state.merging.get(code) or ()
+            for code in users.tolist()
+        ]
+        newest = np.array([event for events_of_user in lists for event in events_of_user], dtype=np.int64).reshape(
+            -1, 3
+        )
+        if not len(newest) and not (last > first).any():
+            return Histories(known, dataset.items, starts, ends, dataset.times, session_offsets=dataset.session_offsets)
+        counts = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
+        stored, sorted_events = positions(starts, ends), positions(first, last)
+        rows = [rows_of(starts, ends), rows_of(first, last), np.repeat(np.arange(len(lists)), counts)]
+        items = np.concatenate([dataset.items[stored], events.items[sorted_events], newest[:, 0].astype(np.int32)])
+        row = np.concatenate(rows)
+        times = sessions = None
+        if dataset.times is not None:
+            times = np.concatenate([dataset.times[stored], events.times[sorted_events], newest[:, 1]])
+        if dataset.session_offsets is not None:
+            sessions = np.concatenate(
+                [_stored_sessions(dataset.session_offsets, stored), events.sessions[sorted_events], newest[:, 2]]
+            )
+        is_event = np.arange(len(row)) >= len(stored)
+        kept = items > 0
+        if times is not None:
+            kept &= ~_repeated(row, items, times, is_event)
+        if not kept.all():
+            row, items, is_event = row[kept], items[kept], is_event[kept]
+            times = None if times is None else times[kept]
+            sessions = None if sessions is None else sessions[kept]
+        order = time_order(row, times)
+        if order is not None:
+            row, items, is_event = row[order], items[order], is_event[order]
+            times = None if times is None else times[order]
+            sessions = None if sessions is None else sessions[order]
+        offsets = offsets_of(np.bincount(row, minlength=len(users)))
+        begins = None if sessions is None else self._session_offsets(row, sessions, times, is_event, offsets)
+        return Histories(known, items, offsets[:-1], offsets[1:], times, session_offsets=begins)
+
+    def _without_forgotten(self, known: Int64, starts: Int64, ends: Int64) -> tuple[Int64, Int64]:
+        """Known user codes and starts of the stored histories, behind the time at which users were forgotten."""
+        starts, known = starts.copy(), known.copy()
+        for row, code in enumerate(known.tolist()):
+            time = self._forgotten.get(code)
+            if time is None:
+                continue
+            start, end = int(starts[row]), int(ends[row])
+            times = self.dataset.times
+            starts[row] = end if times is None else start + int(np.searchsorted(times[start:end], time))
+            if starts[row] == end:
+                known[row] = 0
+        return known, starts
+
+    def _session_offsets(
+        self, row: Int64, sessions: Int64, times: Int64 | None, is_event: npt.NDArray[np.bool_], offsets: Int64
+    ) -> Int64:
+        """Positions at which sessions begin: where the number changes, or by the rule of the Dataset."""
+        begins = np.ones(len(row), dtype=np.bool_)
+        begins[1:] = (row[1:] != row[:-1]) | (is_event[1:] != is_event[:-1]) | (sessions[1:] != sessions[:-1])
+        kind = self._rule.get("kind")
+        if times is not None and kind in ("gap", "day"):
+            unnamed = is_event[1:] & (sessions[1:] == 0)
+            if kind == "gap":
+                apart = np.diff(times) > self._rule["gap"]
+            else:
+                apart = np.diff(times // int(self._rule.get("day", 86_400))) != 0
+            begins[1:] |= unnamed & apart
+        return np.unique(np.concatenate([offsets, np.flatnonzero(begins)]))
+
+    def is_stored(self, code: int) -> bool:
+        """True if a user code is in the Dataset and was not forgotten."""
+        return 0 < code <= self.dataset.n_users and code not in self._forgotten
+
+
+@dataclass(frozen=True)
+class EarlierHistories:
+    """Source of histories that end before a time.
+
+    Attributes
+    ----------
+    source
+        Whole histories, with times.
+    until
+        The time, in the unit of the Dataset.
+    """
+
+    source: LiveHistories
+    until: int
+
+    @property
+    def users(self) -> Vocabulary:
+        """Vocabulary of the users."""
+        return self.source.users
+
+    @property
+    def catalogue(self) -> Vocabulary:
+        """Vocabulary of the items."""
+        return self.source.catalogue
+
+    @property
+    def has_times(self) -> bool:
+        """True if every interaction has a time."""
+        return self.source.has_times
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the visible interactions."""
+        return f"{self.source.fingerprint}-{self.until}"
+
+    def timestamp(self, moment: int | float) -> int:
+        """Time in the unit of the Dataset, from seconds since 1970."""
+        return self.source.timestamp(moment)
+
+    def before(self, time: int) -> EarlierHistories:
+        """The same source, up to the earlier of the two times."""
+        return EarlierHistories(self.source, min(time, self.until))
+
+    def histories(self, users: Int64) -> Histories:
+        """Histories of user codes (n,) before the time."""
+        histories = self.source.histories(users)
+        assert histories.times is not None
+        rows, where = rows_of(histories.starts, histories.ends), positions(histories.starts, histories.ends)
+        late = np.bincount(rows[histories.times[where] >= self.until], minlength=len(users))
+        return replace(histories, ends=histories.ends - late)
+
+
+def _stored_sessions(session_offsets: Int64, where: Int64) -> Int64:
+    """Numbers (n,) of the sessions of stored positions, below 0."""
+    return -np.searchsorted(session_offsets, where, side="right")
+
+
+def _repeated(
+    row: Int64, items: npt.NDArray[np.int32], times: Int64, is_event: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Mask (n,) of the events that an earlier entry has too, with the same user, item and time.
+
+    A Dataset that was refreshed with exported events holds interactions that are still in the store.
+    """
+    if not is_event.any():
+        return np.zeros(len(row), dtype=np.bool_)
+    order = np.lexsort((np.arange(len(row)), times, items, row))
+    same = np.zeros(len(row), dtype=np.bool_)
+    before, after = order[:-1], order[1:]
+    same[after] = (row[before] == row[after]) & (items[before] == items[after]) & (times[before] == times[after])
+    return same & is_event

@@ -1,0 +1,1 @@
+"""Stores of events: one protocol, in SQLite and in PostgreSQL."""

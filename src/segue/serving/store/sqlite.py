@@ -1,0 +1,163 @@
+"""Store in an SQLite file: the embedded default.
+
+The journal is a write-ahead log with `synchronous=FULL`, so a transaction is on the disk when it returns. Deleted rows
+are overwritten.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from segue.errors import StorageError
+from segue.serving.store import base
+from segue.serving.store.base import Change, NewEvent, Outcome, Row
+from segue.serving.store.migrations import steps
+
+_INSERT = f"INSERT INTO events ({base.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+_WAIT = 30.0
+"""Seconds to wait while another process writes."""
+
+
+class _Connection:
+    """Connection in the form of `base.Writing`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, statement: str, values: Sequence[object] = ()) -> Sequence[tuple[object, ...]]:
+        """Run a statement and return its rows."""
+        return self._connection.execute(statement, tuple(values)).fetchall()
+
+    def insert(self, rows: Sequence[tuple[object, ...]]) -> int:
+        """Insert events whose event_id is new, and return their number."""
+        return self._connection.executemany(_INSERT, rows).rowcount
+
+
+class SQLiteStore:
+    """Events in one SQLite file, which several processes of one machine may share.
+
+    Parameters
+    ----------
+    path
+        The file. It is made if it is not there.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be opened, is no SQLite file, or was written by a newer segue.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._readers = threading.local()
+        try:
+            self._writer = self._connect()
+            self._migrate()
+        except sqlite3.Error as error:
+            raise StorageError(f"{path} cannot be used as a store of events: {error}.") from None
+
+    def __repr__(self) -> str:
+        return f"SQLiteStore({str(self.path)!r})"
+
+    def append(self, requests: Sequence[Sequence[NewEvent]]) -> list[Outcome]:
+        """Store the events of several requests in one transaction."""
+        with self._transaction() as connection:
+            return base.write(connection, requests)
+
+    def changes(self, after: int, received_from: int | None = None) -> Iterator[list[Change]]:
+        """Changes behind the row `after`, of one moment."""
+        earliest = base.EARLIEST if received_from is None else received_from
+        make: Any = Change._make
+        for rows in self._read(base.CHANGES, (after, earliest, after)):
+            yield list(map(make, rows))
+
+    def last(self) -> int:
+        """Number of the last row."""
+        rows = self._reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchall()
+        return int(rows[0][0]) if rows else 0
+
+    def of_user(self, user: str, limit: int) -> list[Row]:
+        """Newest events of a user that count, newest first."""
+        return [Row._make(row) for row in self._reader.execute(base.OF_USER, (user, limit)).fetchall()]
+
+    def forget(self, user: str, time: int) -> int:
+        """Delete all rows of a user, also from the write-ahead log."""
+        with self._transaction() as connection:
+            number = base.delete_user(connection, user, time)
+        with self._lock:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return number
+
+    def forgotten(self) -> list[tuple[str, int]]:
+        """Users that were forgotten, and the times."""
+        return self._reader.execute(
+            f"SELECT user_id, time FROM events WHERE kind = {base.FORGOTTEN} ORDER BY seq"
+        ).fetchall()
+
+    def export(self, received_from: int | None, kinds: Sequence[int]) -> Iterator[list[Row]]:
+        """Events of these kinds that count."""
+        earliest = base.EARLIEST if received_from is None else received_from
+        for rows in self._read(base.export_statement(kinds), (earliest,)):
+            yield [Row._make(row) for row in rows]
+
+    def reachable(self) -> bool:
+        """True if the file can be read."""
+        try:
+            self.last()
+        except sqlite3.Error:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connection that writes."""
+        with self._lock:
+            self._writer.close()
+
+    def _read(self, statement: str, values: tuple[object, ...]) -> Iterator[list[tuple[Any, ...]]]:
+        """Rows of a statement in parts, all of one moment."""
+        with closing(self._reader.cursor()) as cursor:
+            cursor.execute(statement, values)
+            while rows := cursor.fetchmany(base.PART):
+                yield rows
+
+    @property
+    def _reader(self) -> sqlite3.Connection:
+        """Connection of this thread for reading."""
+        if not hasattr(self._readers, "connection"):
+            self._readers.connection = self._connect()
+        connection: sqlite3.Connection = self._readers.connection
+        return connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[_Connection]:
+        with self._lock:
+            try:
+                self._writer.execute("BEGIN IMMEDIATE")
+                yield _Connection(self._writer)
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise StorageError(f"the store did not take the events: {error}.") from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        return connection
+
+    def _migrate(self) -> None:
+        self._writer.execute("PRAGMA journal_mode = WAL")
+        with self._transaction() as connection:
+            ((version,),) = connection.execute("PRAGMA user_version")
+            assert isinstance(version, int)
+            for number, statements in steps(version, "sqlite", str(self.path)):
+                for statement in statements:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number}")
