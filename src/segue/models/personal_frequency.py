@@ -111,6 +111,7 @@ class PersonalFrequencyModel(CountingModel):
     config: PersonalFrequency
     dense_queries = True
     counting_scores = True
+    repeats_together = True
     day: Tensor
 
     def __init__(self, config: PersonalFrequency, n_users: int, n_items: int) -> None:

@@ -258,6 +258,7 @@ class SparseModel(CountingModel):
 
     dense_queries = True
     counting_scores = True
+    repeats_together = True
 
     reads_both: ClassVar[tuple[str, ...]] = ()
     """Matrices that are needed transposed too; a settled model keeps both forms."""
