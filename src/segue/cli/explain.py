@@ -50,9 +50,10 @@ class ExplainOptions(Settings):
     as_of: str | None = None
     """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
 
-    by: tuple[Literal["item", "basket", "session", "user", "neighbour"], ...] | None = None
-    """Parts to leave out in turn: items of the history, items of the basket, earlier sessions, the user, or neighbours
-    (models of ratings). When not given, items; with a basket, all but items."""
+    by: tuple[Literal["item", "basket", "session", "user", "repeats", "neighbour"], ...] | None = None
+    """Parts to leave out in turn: items of the history, items of the basket, earlier sessions, the user, repeats (an
+    item of the history with all of its occurrences), or neighbours (models of ratings). When not given, items, or
+    repeats if the model counts them; with a basket, all but items."""
 
     measure: Literal["score", "log-probability"] | None = None
     """Measure of an effect: the score, or the log-probability of a softmax over all items. When not given, the score;
@@ -157,7 +158,7 @@ def _write(options: ExplainOptions, frame: pl.DataFrame, dataset: Dataset, capti
     if options.json:
         write_json(frame.to_dicts())
         return 0
-    write_frame(with_titles(_dated(frame, dataset.time_unit), dataset), as_json=False)
+    write_frame(with_titles(_dated(_with_repeats(frame, dataset), dataset.time_unit), dataset), as_json=False)
     if caption:
         note(caption)
     return 0
@@ -213,6 +214,15 @@ def _labels(options: ExplainOptions, dataset: Dataset) -> tuple[Labels, Labels |
     assert options.categories is not None
     groups = None if options.groups is None else Labels.of(dataset.users, options.groups, "users")
     return Labels.of(dataset.catalogue, options.categories, "items"), groups
+
+
+def _with_repeats(reasons: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """The same reasons with a text, such as "14 times, last 9 days ago", in place of the numbers of repeats."""
+    if "times" not in reasons.columns:
+        return reasons
+    from segue.inference.explaining.repeats import with_texts
+
+    return with_texts(reasons, dataset).drop("times", "steps_ago", "time_ago", strict=False)
 
 
 def _dated(reasons: pl.DataFrame, time_unit: str | None) -> pl.DataFrame:

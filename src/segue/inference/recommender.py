@@ -382,9 +382,11 @@ class Recommender:
         by
             Kinds of parts to leave out, one or several. "item": each item of the history before the basket. "basket":
             each item of the basket. "session": each earlier session as a whole, at the cost of one query per session.
-            "user": the identity of the user, so that the model answers for an unknown user. The default is "item";
-            with a basket, it is all other kinds that the model and the histories have. A model of ratings has only
-            "neighbour": a user who rated the item before.
+            "user": the identity of the user, so that the model answers for an unknown user. "repeats": each distinct
+            item of the history before the basket, with all of its occurrences. The default is "item"; with a basket, it
+            is "basket", "session" and "user", if the model and the histories have them. For models that count repeats,
+            the default is "repeats", or all of them with a basket. A model of ratings has only "neighbour": a user who
+            rated the item before.
         measure
             Quantity that the effect is a difference of: the "score", or the "log-probability", the logarithm of the
             softmax over the scores of all items. Leaving a part out may shift all scores by a constant, but not
@@ -397,9 +399,13 @@ class Recommender:
         DataFrame
             Columns user, item, score (of the item, in the measure), kind (as in `by`), because (the item left out; null
             for sessions and the user), position (1 = the oldest; of an item in the history or basket, of a session
-            among the sessions), items (number of items left out), time (if there are times; the first of a session),
-            attention (if the model has it: weight of the part, mean over blocks and heads; null if the model does not
-            attend to it) and effect (score minus the score without the part); strongest first. Only parts that the
+            among the sessions; the newest of repeats), items (number of items left out), time (if there are times; the
+            first of a session, the last of repeats), attention (if the model has it: weight of the part, mean over
+            blocks and heads; null if the model does not attend to it) and effect (score minus the score without the
+            part); strongest first. Repeats add times (number of sessions with the item; without sessions, of
+            interactions), steps_ago (such steps from the last one to the newest one) and time_ago (if there are times:
+            the time since the last one, in the unit of the Dataset, up to `as_of` or the newest interaction of the
+            history before the basket), which are null for other kinds. Only parts that the
             model reads have rows. A part that is the whole history, such as a history of one item, is compared with
             popular items in its place. Users without history and basket have no rows. Times are datetimes in UTC if
             the log had dates, else its numbers.

@@ -151,6 +151,9 @@ class Model(nn.Module, ABC):
     counting_scores: bool = False
     """True if scores are counts or shares, not below 0; else they are logits. A blend makes probabilities of them."""
 
+    repeats_together: bool = False
+    """True if reasons name an item of the history once, with all of its occurrences, because the model counts them."""
+
     dense_queries: bool = False
     """True if a query is as long as the catalogue. Few are then held at once, and histories are not padded."""
 

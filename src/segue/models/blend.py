@@ -118,6 +118,7 @@ class BlendModel(Model):
         lengths = [part.max_history for part in parts]
         self.max_history = None if None in lengths else max(length for length in lengths if length is not None)
         self.personal = any(part.personal for part in parts)
+        self.repeats_together = any(part.repeats_together for part in parts)
         self.needs_history = any(part.needs_history for part in parts)
         self._items: list[ItemScores] | None = None
 

@@ -105,6 +105,7 @@ class EASEModel(CountingModel):
 
     config: EASE
     dense_queries = True
+    repeats_together = True
     weights: Tensor
     codes: Tensor
     shares: Tensor

@@ -146,6 +146,7 @@ class GRU4RecModel(TrainableModel):
     def __init__(self, config: GRU4Rec, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         self.max_history = None if config.repeats else config.max_length
+        self.repeats_together = bool(config.repeats)
         self.items = nn.Embedding(n_items + 1, config.width)
         self.biases = nn.Embedding(n_items + 1, 1)
         self.recurrent = nn.ModuleList(GRU(config.width, config.width) for _ in range(config.layers))

@@ -20,7 +20,7 @@ from segue.errors import ConfigError
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.markov import Markov, MarkovInputs
 from segue.models.popularity import Popularity, PopularityInputs, RecentPopularity
-from segue.models.sparse import BasketInputs, DenseScores, csr
+from segue.models.sparse import BasketInputs, DenseScores, add_entries, csr
 from segue.settings import Positive, ShareAboveZero
 
 SECONDS_PER_DAY = 86_400
@@ -111,6 +111,7 @@ class PersonalFrequencyModel(CountingModel):
     config: PersonalFrequency
     dense_queries = True
     counting_scores = True
+    repeats_together = True
     day: Tensor
 
     def __init__(self, config: PersonalFrequency, n_users: int, n_items: int) -> None:
@@ -132,16 +133,18 @@ class PersonalFrequencyModel(CountingModel):
         """Return the scores (n, n_items + 1) as queries."""
         arrays = [tensor.cpu().numpy() for tensor in inputs[:-1]]
         rows, items, later, ages = arrays[1:5]
-        shape = (len(arrays[0]), self.n_items + 1)
-        counts = csr(self._weights(later, ages), rows, items, shape)
         kind: Any = MarkovInputs if self.config.behind == "markov" else PopularityInputs
         behind = self.behind.scores().all(self.behind.encode(kind(inputs.behind)), 0, self.n_items + 1)
         scores: Tensor = behind.mul_(self.config.smoothing)
+        weights = self._weights(later, ages)
+        if scores.device.type == "cpu":
+            add_entries(scores.numpy(), rows, items, weights)
+            return scores
         # Each (row, item) occurs once in a matrix without duplicates, so no sum depends on an order.
-        index = torch.from_numpy(np.repeat(np.arange(shape[0]) * shape[1], np.diff(counts.indptr)) + counts.indices)
+        counts = csr(weights, rows, items, tuple(scores.shape))
+        index = np.repeat(np.arange(scores.shape[0]) * scores.shape[1], np.diff(counts.indptr)) + counts.indices
         flat = scores.view(-1)
-        index = index.to(flat.device)
-        flat[index] += torch.from_numpy(counts.data).to(flat.device)
+        flat[torch.from_numpy(index).to(flat.device)] += torch.from_numpy(counts.data).to(flat.device)
         return scores
 
     def _weights(self, later: Any, ages: Any) -> Any:

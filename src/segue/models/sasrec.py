@@ -159,6 +159,7 @@ class SASRecModel(TrainableModel):
         super().__init__(config, n_users, n_items)
         assert config.loss is not None
         self.max_history = None if config.repeats else config.max_length
+        self.repeats_together = bool(config.repeats)
         self.items = nn.Embedding(n_items + 1, config.width)
         self.encoder = Encoder(
             config.width,

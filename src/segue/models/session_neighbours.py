@@ -20,7 +20,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions, rows_of
 from segue.models.base import ModelConfig
 from segue.models.popularity import popularity
-from segue.models.sparse import Floats, SparseModel, add_into, csr
+from segue.models.sparse import Floats, SparseModel, add_entries, csr, nearest
 from segue.settings import Count, Penalty, Positive
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ Float64 = npt.NDArray[np.float64]
 
 _MIN_LENGTH = 2.0
 """Mean number of items from which the sessions of a Dataset are compared; else whole histories."""
+_ROWS = 64
+"""Histories that are answered at once."""
 _CELLS = 1 << 22
 """Pairs of a history and a stored session that are held at once, with padding."""
 
@@ -87,7 +89,7 @@ class SessionInputs(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """Nearest sessions of n histories, row by row, the nearest first.
+    """Nearest sessions of n histories, row by row, the most recent first.
 
     Attributes
     ----------
@@ -105,24 +107,26 @@ class Neighbours(NamedTuple):
 
 
 class Met(NamedTuple):
-    """Items of the nearest sessions.
+    """Items of the nearest sessions, one neighbour after the other.
 
     Attributes
     ----------
-    pairs
-        (e,) int64 position of the neighbour in `Neighbours`, ascending.
-    items
-        (e,) int64 item codes.
-    places
-        (e,) float64 position of the item in the neighbour, from 1; its last occurrence.
+    entries
+        (e,) int64 position of the item in the matrix of stored sessions.
+    first, lengths
+        (p,) int64 first item of each of the neighbours, and their numbers of items.
+    rows, items
+        (e,) int64 row of the history, ascending, and item code.
     current
-        (e,) int64 position of the item in the session in progress, from 1; 0 if it is not there.
+        (e,) int32 position of the item in the session in progress, from 1; 0 if it is not there.
     """
 
-    pairs: Int64
-    items: Int64
-    places: Float64
-    current: Int64
+    entries: Int64
+    first: Int64
+    lengths: Int64
+    rows: Int64
+    items: npt.NDArray[np.int32]
+    current: npt.NDArray[np.int32]
 
 
 class SessionNeighboursModel(SparseModel):
@@ -191,8 +195,7 @@ class SessionNeighboursModel(SparseModel):
 
     def rows_of_scores(self, inputs: SessionInputs) -> Floats:
         """Sum the scores of the items of the nearest sessions."""
-        side = self.n_items + 1
-        scores = np.empty((len(inputs.users), side), dtype=np.float32)
+        scores = np.empty((len(inputs.users), self.n_items + 1), dtype=np.float32)
         scores[:] = self.config.smoothing * self.shares.cpu().numpy()
         index = self._made_index()
         for first, last, part in self._blocks(inputs, index):
@@ -201,7 +204,7 @@ class SessionNeighboursModel(SparseModel):
             terms = self.terms(part, neighbours, met)
             if self.config.idf:
                 terms = terms * (1 + self.config.idf * index.rarity[met.items])
-            add_into(scores[first:last], csr(terms, neighbours.rows[met.pairs], met.items, (last - first, side)))
+            add_entries(scores[first:last], met.rows, met.items, terms)
         return scores
 
     def settle(self) -> None:
@@ -232,7 +235,7 @@ class SessionNeighboursModel(SparseModel):
         widths = np.minimum(np.diff(pairs), self._shapes["sessions"][0])
         first = 0
         while first < n:
-            widest = np.maximum.accumulate(widths[first : first + 256])
+            widest = np.maximum.accumulate(widths[first : first + _ROWS])
             fits = widest * np.arange(1, len(widest) + 1) <= _CELLS
             last = first + max(1, int(fits.sum()))
             part = slice(bounds[first], bounds[last])
@@ -258,22 +261,18 @@ class SessionNeighboursModel(SparseModel):
             return Neighbours(rows, sessions, sums)
         columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         none = self._shapes["sessions"][0]
-        table = np.full((n, width), none, dtype=np.int64)
-        table[rows, columns] = sessions
-        similar = np.zeros((n, width))
-        similar[rows, columns] = sums
-        if width > self.config.sample:
-            newest = np.argpartition(table, self.config.sample - 1, axis=1)[:, : self.config.sample]
-            table, similar = np.take_along_axis(table, newest, 1), np.take_along_axis(similar, newest, 1)
-        order = np.argsort(table, axis=1)  # the most recent first, which decides between equal ones
-        table, similar = np.take_along_axis(table, order, 1), np.take_along_axis(similar, order, 1)
-        rows, columns = np.nonzero(table < none)
-        adjusted = np.full(table.shape, -np.inf)
-        adjusted[rows, columns] = self.adjusted(similar[rows, columns], table[rows, columns], rows, inputs)
-        order = np.argsort(-adjusted, axis=1, kind="stable")[:, : self.config.neighbours]
-        table, adjusted = np.take_along_axis(table, order, 1), np.take_along_axis(adjusted, order, 1)
-        rows, columns = np.nonzero(table < none)
-        return Neighbours(rows, table[rows, columns], adjusted[rows, columns])
+        # One sort of integers, each a session and an entry: the most recent first, which decides between equal ones.
+        table = np.full((n, width), none * len(rows), dtype=np.int64)
+        table[rows, columns] = sessions * len(rows) + np.arange(len(rows))
+        table.sort(axis=1)
+        table = table[:, : self.config.sample]
+        rows, columns = np.nonzero(table < none * len(rows))
+        sessions, entries = np.divmod(table[rows, columns], len(sums))
+        adjusted = self.adjusted(sums[entries], sessions, rows, inputs)
+        distances = np.full(table.shape, np.inf)
+        distances[rows, columns] = -adjusted
+        kept = nearest(distances, self.config.neighbours)[rows, columns]
+        return Neighbours(rows[kept], sessions[kept], adjusted[kept])
 
     def _own_session(self, inputs: SessionInputs, index: _Index) -> Int64:
         """Stored session (n,) that is the one in progress, -1 for none: no neighbour of itself.
@@ -290,15 +289,15 @@ class SessionNeighboursModel(SparseModel):
     def _met(self, inputs: SessionInputs, neighbours: Neighbours) -> Met:
         """Items of the nearest sessions."""
         stored = self.matrix("sessions")
-        starts, ends = stored.indptr[neighbours.sessions], stored.indptr[neighbours.sessions + 1]
-        entries = positions(starts.astype(np.int64), ends.astype(np.int64))
-        pairs = rows_of(starts.astype(np.int64), ends.astype(np.int64))
-        items = stored.indices[entries].astype(np.int64)
-        side = self.n_items + 1
-        known, wanted = inputs.rows * side + inputs.items, neighbours.rows[pairs] * side + items
-        place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        current = np.where(known[place] == wanted, inputs.places[place], 0)
-        return Met(pairs, items, stored.data[entries].astype(np.float64), current)
+        starts = stored.indptr[neighbours.sessions].astype(np.int64)
+        ends = stored.indptr[neighbours.sessions + 1].astype(np.int64)
+        lengths = ends - starts
+        entries = positions(starts, ends)
+        items, rows = stored.indices.take(entries), np.repeat(neighbours.rows, lengths)
+        places = np.zeros((len(inputs.users), self.n_items + 1), dtype=np.int32)
+        places[inputs.rows, inputs.items] = inputs.places
+        current = places.reshape(-1).take(rows * places.shape[1] + items)
+        return Met(entries, np.cumsum(lengths) - lengths, lengths, rows, items, current)
 
     def _made_index(self) -> _Index:
         return _Index(self) if self._index is None else self._index

@@ -7,6 +7,7 @@ products are sparse and run on the CPU, whatever the device of the answers is. S
 from __future__ import annotations
 
 from abc import abstractmethod
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.data.ragged import Int64, positions, rows_of
+from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.scores import ItemScores
 
@@ -30,6 +31,8 @@ _COST_OF_MEETING = 256.0
 """Time of a pair of entries that is multiplied on its own, relative to one of a block that reads the whole matrix."""
 _MAX_MEETINGS = 1 << 22
 """Pairs of entries that are multiplied at once."""
+_SUMMED = 16
+"""Rows of a matrix of sums in float64 that is used again and again."""
 _BLOCK = 32
 """Rows of a block: their columns stand side by side in a few cache lines."""
 
@@ -97,16 +100,19 @@ def distinct(keys: Int64) -> Int64:
 
 def _begins(histories: Histories, rows: Int64, flat: Int64) -> npt.NDArray[np.bool_]:
     """Mask (m,) of the positions `flat` (m,) at which a basket begins."""
-    starts = histories.starts[rows]
     if histories.session_offsets is None:
         begins = np.ones(len(flat), dtype=np.bool_)
         if histories.baskets is not None:
             begins &= flat <= histories.baskets[rows]
         return np.asarray(begins)
-    begins = flat == starts
-    low = np.searchsorted(histories.session_offsets, flat)
-    inside = low < len(histories.session_offsets)
-    begins |= inside & (histories.session_offsets[np.where(inside, low, 0)] == flat)
+    offsets = offsets_of(histories.ends - histories.starts)
+    low, high = np.searchsorted(histories.session_offsets, np.stack([histories.starts, histories.ends]))
+    of_row = rows_of(low, high)
+    begun = np.asarray(histories.session_offsets)[positions(low, high)]
+    begins = np.zeros(len(flat) + 1, dtype=np.bool_)
+    begins[offsets] = True
+    begins[offsets[of_row] + begun - histories.starts[of_row]] = True
+    begins = begins[:-1]
     if histories.baskets is not None:
         first = histories.baskets[rows]
         begins = (begins & (flat < first)) | (flat == first)
@@ -151,6 +157,27 @@ def add_into(scores: Floats, matrix: csr_matrix) -> Floats:
     """Add a sparse matrix without duplicates to a dense one (n, m) of the same shape, in place; return the latter."""
     index = np.repeat(np.arange(scores.shape[0], dtype=np.int64) * scores.shape[1], np.diff(matrix.indptr))
     scores.reshape(-1)[index + matrix.indices] += matrix.data
+    return scores
+
+
+def add_entries(
+    scores: Floats, rows: Int64, columns: npt.NDArray[np.integer[Any]], values: npt.NDArray[np.float64]
+) -> Floats:
+    """Add values (e,) at rows (e,), ascending, and columns (e,) to a dense matrix (n, m), in place; return the latter.
+
+    Values of the same place are summed in float64, in their order. It costs no sort and no pass over the matrix.
+    """
+    n, width = scores.shape
+    bounds = np.searchsorted(rows, np.arange(0, n + _SUMMED, _SUMMED))
+    sums = np.zeros(min(n, _SUMMED) * width)
+    for number, (low, high) in enumerate(pairwise(bounds.tolist())):
+        first = number * _SUMMED
+        places = (rows[low:high] - first) * width + columns[low:high]
+        np.add.at(sums, places, values[low:high])
+        flat = scores[first : first + _SUMMED].reshape(-1)
+        added = flat.take(places) + sums.take(places).astype(np.float32)
+        flat[places] = added  # the same result wherever a place repeats
+        sums[places] = 0
     return scores
 
 
@@ -219,7 +246,7 @@ class CommonCounts:
         return _bag_product(part, self._by_item) if self._reads_all else _gathered_product(part, self._units)
 
 
-def nearest(distances: Floats, k: int) -> npt.NDArray[np.bool_]:
+def nearest(distances: npt.NDArray[np.floating[Any]], k: int) -> npt.NDArray[np.bool_]:
     """Mask (n, m) of the k smallest finite distances of each row (n, m); of equal ones the first columns.
 
     It has fewer than k per row if fewer are finite. A row does not depend on the others.
@@ -258,6 +285,7 @@ class SparseModel(CountingModel):
 
     dense_queries = True
     counting_scores = True
+    repeats_together = True
 
     reads_both: ClassVar[tuple[str, ...]] = ()
     """Matrices that are needed transposed too; a settled model keeps both forms."""

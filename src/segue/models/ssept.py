@@ -168,6 +168,7 @@ class SSEPTModel(TrainableModel):
     def __init__(self, config: SSEPT, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         self.max_history = None if config.repeats else config.max_length
+        self.repeats_together = bool(config.repeats)
         self.items = nn.Embedding(n_items + 1, config.item_width)
         self.users = UserVectors(n_users, config.user_width)
         width = config.item_width + config.user_width

@@ -46,9 +46,9 @@ class VSKNNModel(_Model):
 
     def terms(self, inputs: SessionInputs, neighbours: Neighbours, met: Met) -> Float64:
         """Terms (e,): similarity over the step of the newest common item."""
-        if not len(met.pairs):
+        if not len(met.rows):
             return np.zeros(0)
-        newest = np.maximum.reduceat(met.current, np.searchsorted(met.pairs, np.arange(len(neighbours.rows))))
+        newest = np.maximum.reduceat(met.current, met.first)
         steps = inputs.lengths[neighbours.rows] - newest + 1
-        terms: Float64 = (neighbours.similarities / steps)[met.pairs]
+        terms: Float64 = np.repeat(neighbours.similarities / steps, met.lengths)
         return terms

@@ -120,12 +120,12 @@ class VSTANModel(_Model):
 
     def terms(self, inputs: SessionInputs, neighbours: Neighbours, met: Met) -> Float64:
         """Terms (e,): similarity, weighted by the distance to the last common item and by the newest common item."""
-        if not len(met.pairs):
+        if not len(met.rows):
             return np.zeros(0)
-        first = np.searchsorted(met.pairs, np.arange(len(neighbours.rows)))
-        newest = np.maximum.reduceat(met.current, first)
-        common = np.maximum.reduceat(np.where(met.current > 0, met.places, 0.0), first)
+        places = self.matrix("sessions").data.take(met.entries).astype(np.float64)
+        newest = np.maximum.reduceat(met.current, met.first)
+        common = np.maximum.reduceat(np.where(met.current > 0, places, 0.0), met.first)
         match = np.exp((newest - inputs.lengths[neighbours.rows]) / self.config.match_scale)
-        distance = np.abs(met.places - common[met.pairs])
-        strength = (neighbours.similarities * match)[met.pairs]
+        distance = np.abs(places - np.repeat(common, met.lengths))
+        strength = np.repeat(neighbours.similarities * match, met.lengths)
         return np.asarray(strength * np.exp(-distance / self.config.distance_scale))

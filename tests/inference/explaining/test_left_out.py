@@ -60,6 +60,10 @@ def left_out(case: Case) -> Iterator[tuple[str, int, Case]]:
         yield "session", index + 1, (user, sessions[:index] + sessions[index + 1 :], basket)
     if user:
         yield "user", 0, (0, sessions, basket)
+    flat = [item for session in sessions for item in session]
+    for item in set(flat):
+        rest = [[other for other in session if other != item] for session in sessions]
+        yield "repeats", len(flat) - flat[::-1].index(item), (user, [session for session in rest if session], basket)
 
 
 def score_of(model: Attentive, case: Case, item: int, measure: Measure) -> float:
@@ -111,10 +115,10 @@ def test_effects_equal_those_of_plain_python(
 @given(cases_drawn, st.integers(1, 6))
 def test_only_parts_that_the_model_reads_are_left_out(cases: list[Case], newest: int) -> None:
     histories = histories_of(cases, True)
-    parts = parts_of(histories, ("item", "basket", "session"), newest)
+    parts = parts_of(histories, ("item", "basket", "session", "repeats"), newest)
     bounds = zip(histories.starts, histories.ends, strict=True)
     read = [set(range(max(start, end - newest), end)) for start, end in bounds]
-    whole = parts_of(histories, ("item", "basket", "session"), None)
+    whole = parts_of(histories, ("item", "basket", "session", "repeats"), None)
     expected = [
         (int(row), int(kind), int(start), int(end), int(number))
         for row, kind, start, end, number in zip(
@@ -175,7 +179,7 @@ def test_older_items_move_up(cases: list[Case], data: st.DataObject) -> None:
     model, histories = Newest(3, N_ITEMS), histories_of(cases, True)
     rows = np.arange(len(cases))
     explained = np.array(data.draw(st.lists(items, min_size=len(rows), max_size=len(rows))))
-    result = effects(model, histories, rows, explained, REFERENCES, ("item", "basket", "session"))
+    result = effects(model, histories, rows, explained, REFERENCES, ("item", "basket", "session", "repeats"))
     expected = {}
     for row, case in enumerate(cases):
         for kind, number, rest in left_out(case):

@@ -114,7 +114,7 @@ def test_unknown_ids_and_empty_histories() -> None:
     ("ask", "error", "message"),
     [
         (lambda r: r.explain([1, 2], [10, 20, 30]), DataError, "2 users and 3 items make no pairs"),
-        (lambda r: r.explain(items=10), ConfigError, "give users, histories or a basket"),
+        (lambda r: r.explain(items=10), ConfigError, "no users are named"),
         (lambda r: r.explain(99, 10), UnknownIdError, "unknown user: 99"),
         (lambda r: r.explain(1, 11), UnknownIdError, "unknown item: 11"),
         (lambda r: r.explain(1, 10, histories=[[10]]), ConfigError, "not both"),
@@ -240,7 +240,7 @@ def test_attention_of_a_transformer_covers_the_items_that_it_reads() -> None:
         (lambda: recommender().explain(1, 10, by="user"), "answers by the history alone"),
         (lambda: recommender().explain(1, 10, measure="odds"), "measure='odds'"),
         (lambda: recommender().attention(1), "has no attention"),
-        (lambda: recommender().attention(), "give users, histories or a basket"),
+        (lambda: recommender().attention(), "no users are named"),
     ],
 )
 def test_impossible_kinds(ask: Any, message: str) -> None:

@@ -120,7 +120,7 @@ def _limit(panels: Floats) -> float:
 
 def _largest(reasons: pl.DataFrame, most: int) -> pl.DataFrame:
     """The reasons with the `most` earlier sessions and items of the history that have the largest effects."""
-    earlier = pl.col("kind").is_in(["session", "item"])
+    earlier = pl.col("kind").is_in(["session", "item", "repeats"])
     sizes = reasons.filter(earlier).group_by("order").agg(size=pl.col("effect").abs().max())
     kept = sizes.sort("size", "order", descending=[True, False]).head(most)["order"].to_list()
     return reasons.filter(~earlier | pl.col("order").is_in(kept))
@@ -135,7 +135,7 @@ def _label() -> pl.Expr:
         .then(pl.lit("the user"))
         .when(pl.col("kind") == "session")
         .then(session)
-        .when(pl.col("kind") == "item")
+        .when(pl.col("kind").is_in(["item", "repeats"]))
         .then(pl.format("{} ({})", item, pl.col("position")))
         .otherwise(item)
     )
@@ -143,7 +143,9 @@ def _label() -> pl.Expr:
 
 def _order() -> pl.Expr:
     """Order of the rows: baskets, then the user, then sessions and items, the newest first."""
-    rank = pl.col("kind").replace_strict({"basket": 0, "user": 1, "session": 2, "item": 3}, return_dtype=pl.Int64)
+    rank = pl.col("kind").replace_strict(
+        {"basket": 0, "user": 1, "session": 2, "item": 3, "repeats": 3}, return_dtype=pl.Int64
+    )
     position = pl.col("position").fill_null(0)
     return rank * (1 << 40) + pl.when(pl.col("kind") == "basket").then(position).otherwise(-position)
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.inference.explaining.neighbours import gives_reasons
+from segue.inference.explaining.repeats import with_texts
 from segue.inference.recommender import Recommender
 
 _LEAST_SHARE = 0.01
@@ -27,8 +28,9 @@ class Suggestion:
     """The model's score."""
 
     reasons: Sequence[tuple[str, float]] = ()
-    """(history item, its effect on the score), the strongest first. For a rating model, (user and rating of an earlier
-    rating of the item, its effect)."""
+    """(history item, its effect on the score), the strongest first. If the model counts repeats, the item has the
+    number of its repeats, such as "milk (14 times, last 9 days ago)". For a rating model, (user and rating of an
+    earlier rating of the item, its effect)."""
 
 
 @dataclass(frozen=True)
@@ -102,4 +104,7 @@ def _reasons(explained: pl.DataFrame, user: Any, item: Any, dataset: Dataset) ->
         rows = rows.with_columns(because=text.str.replace(r"\.0\)$", ")"))
     else:
         rows = rows.with_columns(because=dataset.item_names(rows["because"]))
+        if "times" in rows.columns:
+            text = pl.format("{} ({})", "because", "repeats")
+            rows = with_texts(rows, dataset).with_columns(because=pl.coalesce(text, "because"))
     return [(str(because), effect) for because, effect in rows.select("because", "effect").iter_rows()]

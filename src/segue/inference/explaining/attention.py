@@ -14,7 +14,7 @@ from segue.data.ragged import Int64, offsets_of
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
 from segue.inference.asking.users import RequestedUsers
-from segue.inference.explaining.left_out import PART_KINDS, PartKind, Parts, parts_of
+from segue.inference.explaining.left_out import PART_KINDS, REPEATS, PartKind, Parts, parts_of
 from segue.inference.scorer import Scorer, scorer_of
 from segue.inference.scoring.batches import LIMITS, batch_rows
 from segue.models.base import Model
@@ -48,7 +48,15 @@ class AttentionWeights:
         begins = offsets[parts.rows] + parts.starts - histories.starts[parts.rows]
         ends = begins + parts.lengths
         sums, counts = np.cumsum(weights), np.cumsum(attended)
-        return np.where(counts[ends] > counts[begins], sums[ends] - sums[begins], np.nan)
+        sums, counts = sums[ends] - sums[begins], counts[ends] - counts[begins]
+        repeats = np.flatnonzero(parts.kinds == REPEATS)
+        if len(repeats):
+            group = parts.groups(histories, repeats)
+            member = np.flatnonzero(group >= 0)
+            group = group[member]
+            sums[repeats] = np.bincount(group, weights[member + 1], minlength=len(repeats))
+            counts[repeats] = np.bincount(group, attended[member + 1], minlength=len(repeats))
+        return np.where(counts > 0, sums, np.nan)
 
 
 def attention_weights(model: Scorer | Model, histories: Histories) -> AttentionWeights | None:

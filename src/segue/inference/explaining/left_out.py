@@ -1,7 +1,7 @@
-"""Histories with a part left out: an item, an item of the basket, a session, or the identity of the user.
+"""Histories with a part left out: an item, an item of the basket, a session, the user, or all purchases of an item.
 
-Parts are slices of histories, and variants are histories without a part; both are flat arrays. Only a portion of the
-variants is in memory at a time.
+Parts are slices of histories, or all occurrences of an item. Variants are histories without a part, as flat arrays.
+Only a portion of the variants is in memory at a time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 
-PartKind = Literal["item", "basket", "session", "user"]
-PART_KINDS: tuple[PartKind, ...] = ("item", "basket", "session", "user")
-"""An item before the session in progress, an item of the basket, an earlier session, the user."""
-ITEM, BASKET, SESSION, USER = range(4)
+PartKind = Literal["item", "basket", "session", "user", "repeats"]
+PART_KINDS: tuple[PartKind, ...] = ("item", "basket", "session", "user", "repeats")
+"""An item before the session in progress, an item of the basket, an earlier session, the user, and all occurrences of
+an item before the session in progress."""
+ITEM, BASKET, SESSION, USER, REPEATS = range(5)
 
 _MAX_ITEMS = 4_000_000
 """Maximum number of history items, summed over the variants of a portion."""
@@ -37,10 +38,13 @@ class Parts:
     kinds
         (m,) int64 positions in `PART_KINDS`.
     starts, ends
-        (m,) int64: the part is `Histories.items[start:end]`, one item or a session; empty for the user.
+        (m,) int64: the part is `Histories.items[start:end]`, one item or a session; empty for the user. For repeats it
+        is the newest occurrence, and the part has the older ones too.
     numbers
         (m,) int64 from 1, oldest first: number of the item in its history or basket, or of the session in its history;
         0 for the user.
+    lengths
+        (m,) int64 number of items of each part.
     """
 
     rows: Int64
@@ -48,14 +52,23 @@ class Parts:
     starts: Int64
     ends: Int64
     numbers: Int64
+    lengths: Int64
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
-    def lengths(self) -> Int64:
-        """Number of items of each part (m,)."""
-        return self.ends - self.starts
+    def groups(self, histories: Histories, repeats: Int64) -> Int64:
+        """Position in `repeats` (k,), the parts of repeats, of every item (any,) of the histories; -1 for none."""
+        ends = histories.ends if histories.baskets is None else histories.baskets
+        rows = rows_of(histories.starts, histories.ends)
+        flat = positions(histories.starts, histories.ends)
+        side = int(histories.items[flat].max(initial=0)) + 1
+        keys = self.rows[repeats] * side + histories.items[self.starts[repeats]]
+        order = np.argsort(keys)
+        wanted = rows * side + histories.items[flat]
+        place = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
+        group = order[place]
+        return np.where((keys[group] == wanted) & (flat < ends[rows]), group, -1)
 
 
 def parts_of(histories: Histories, kinds: Sequence[PartKind], max_history: int | None) -> Parts:
@@ -72,7 +85,7 @@ def parts_of(histories: Histories, kinds: Sequence[PartKind], max_history: int |
     """
     read = histories if max_history is None else histories.last(max_history)
     before = read.ends if read.baskets is None else read.baskets
-    parts = [Parts(*np.zeros((5, 0), dtype=np.int64))]
+    parts = [Parts(*np.zeros((6, 0), dtype=np.int64))]
     if "item" in kinds:
         parts.append(_items(ITEM, histories.starts, read.starts, before))
     if "basket" in kinds and histories.baskets is not None and read.baskets is not None:
@@ -82,20 +95,43 @@ def parts_of(histories: Histories, kinds: Sequence[PartKind], max_history: int |
     if "user" in kinds:
         rows = np.flatnonzero(histories.users)
         empty = histories.ends[rows]
-        parts.append(Parts(rows, np.full_like(rows, USER), empty, empty, np.zeros_like(rows)))
+        none = np.zeros_like(rows)
+        parts.append(Parts(rows, np.full_like(rows, USER), empty, empty, none, none))
+    if "repeats" in kinds:
+        parts.append(_repeats(histories, read.starts, before))
     columns = [np.concatenate(column) for column in zip(*map(_columns, parts), strict=True)]
     order = np.argsort(columns[0], kind="stable")
     return Parts(*(column[order] for column in columns))
 
 
 def _columns(parts: Parts) -> tuple[Int64, ...]:
-    return parts.rows, parts.kinds, parts.starts, parts.ends, parts.numbers
+    return parts.rows, parts.kinds, parts.starts, parts.ends, parts.numbers, parts.lengths
 
 
 def _items(kind: int, origins: Int64, starts: Int64, ends: Int64) -> Parts:
     """A part for each item from `starts` (n,) to before `ends` (n,), numbered from `origins` (n,)."""
     rows, firsts = rows_of(starts, ends), positions(starts, ends)
-    return Parts(rows, np.full_like(rows, kind), firsts, firsts + 1, firsts - origins[rows] + 1)
+    return Parts(rows, np.full_like(rows, kind), firsts, firsts + 1, firsts - origins[rows] + 1, np.ones_like(rows))
+
+
+def _repeats(histories: Histories, starts: Int64, ends: Int64) -> Parts:
+    """A part for each distinct item from `starts` (n,) to before `ends` (n,), at its newest occurrence.
+
+    Its length is the number of occurrences in the whole history before `ends`.
+    """
+    rows, flat = rows_of(histories.starts, ends), positions(histories.starts, ends)
+    order = np.lexsort((flat, histories.items[flat], rows))
+    rows, flat = rows[order], flat[order]
+    items = histories.items[flat]
+    last = np.ones(len(flat), dtype=np.bool_)
+    last[:-1] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
+    counts = np.diff(np.flatnonzero(last), prepend=-1)
+    rows, newest = rows[last], flat[last]
+    order = np.lexsort((newest, rows))
+    order = order[newest[order] >= starts[rows[order]]]
+    rows, newest, counts = rows[order], newest[order], counts[order]
+    numbers = newest - histories.starts[rows] + 1
+    return Parts(rows, np.full_like(rows, REPEATS), newest, newest + 1, numbers, counts)
 
 
 def _sessions(histories: Histories, starts: Int64) -> Parts:
@@ -113,7 +149,8 @@ def _sessions(histories: Histories, starts: Int64) -> Parts:
     numbers = np.arange(len(rows)) - first[rows] + 1
     kept = (stops > begins) & (stops > starts[rows])
     rows = rows[kept]
-    return Parts(rows, np.full_like(rows, SESSION), begins[kept], stops[kept], numbers[kept])
+    begins, stops = begins[kept], stops[kept]
+    return Parts(rows, np.full_like(rows, SESSION), begins, stops, numbers[kept], stops - begins)
 
 
 def _within(boundaries: Int64 | None, starts: Int64, ends: Int64) -> tuple[Int64, Int64]:
@@ -193,17 +230,24 @@ class Variants:
         unchanged = part < 0
         replaced = self._is_whole[part] & ~unchanged
         low = np.where(unchanged, end, parts.starts[part])
-        high = np.where(unchanged, end, parts.ends[part]) - replaced  # one position stays, for the reference
-        offsets = offsets_of(end - start - (high - low))
-        kept = positions(start, start + np.diff(offsets))
-        gaps = np.repeat(high - low, np.diff(offsets))
-        kept += gaps * (kept >= np.repeat(low, np.diff(offsets)))
+        high = np.where(unchanged, end, parts.ends[part])
+        flat, rows = positions(start, end), rows_of(start, end)
+        stays = (flat < low[rows]) | (flat >= high[rows])
+        of_repeats = (parts.kinds[part] == REPEATS) & ~unchanged
+        if of_repeats.any():
+            before = end if cut.baskets is None else cut.baskets[row]
+            older = (cut.items[flat] == cut.items[parts.starts[part] * of_repeats][rows]) & (flat < before[rows])
+            stays &= ~(of_repeats[rows] & older)
+        stays |= replaced[rows] & (flat == high[rows] - 1)  # one position stays, for the reference
+        counts = offsets_of(stays.astype(np.int64))
+        slices = offsets_of(end - start)
+        offsets, kept = counts[slices], flat[stays]
         items = cut.items[kept]
         items[offsets[:-1][replaced]] = self._references[(variant - self.first[part])[replaced]]
 
         def moved(rows: Int64, old: Int64) -> Int64:
             """New positions in the variants `rows` of the positions `old` in the histories."""
-            return old - start[rows] - np.clip(old - low[rows], 0, (high - low)[rows]) + offsets[rows]
+            return np.asarray(counts[slices[rows] + old - start[rows]])
 
         all_rows = np.arange(len(variant))
         boundaries = None

@@ -16,7 +16,8 @@ from segue.errors import ConfigError, nearest
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.explaining.attention import attention_weights
 from segue.inference.explaining.effects import MEASURES, Measure, effects
-from segue.inference.explaining.left_out import BASKET, ITEM, PART_KINDS, USER, PartKind
+from segue.inference.explaining.left_out import BASKET, ITEM, PART_KINDS, REPEATS, USER, PartKind
+from segue.inference.explaining.repeats import repeat_columns
 from segue.inference.scorer import Scorer
 
 By = PartKind | Literal["neighbour"] | Sequence[PartKind | Literal["neighbour"]]
@@ -34,8 +35,15 @@ def part_kinds(scorer: Scorer, histories: Histories, by: By | None) -> tuple[Par
     sessions, basket = histories.session_offsets is not None, histories.baskets is not None
     if by is None:
         if not basket:
-            return ("item",)
-        default = {"item": False, "basket": True, "session": sessions, "user": scorer.model.personal}
+            return ("repeats",) if scorer.model.repeats_together else ("item",)
+        together = scorer.model.repeats_together
+        default = {
+            "item": False,
+            "basket": True,
+            "session": sessions,
+            "user": scorer.model.personal,
+            "repeats": together,
+        }
         return tuple(kind for kind in PART_KINDS if default[kind])
     kinds: Iterable[str] = [by] if isinstance(by, str) else by
     chosen = tuple(kind for kind in PART_KINDS if kind in set(kinds))
@@ -73,7 +81,7 @@ def reason_frame(
     """Effects of the parts of histories on p pairs of users and item codes (p,), as a frame with raw ids.
 
     Columns: user, item, score, kind, because, position, items, time (if the histories have times), attention (if the
-    model has it), effect. Pairs without a history have no rows.
+    model has it), times, steps_ago and time_ago (with repeats), effect. Pairs without a history have no rows.
     """
     served = np.flatnonzero(pairs.served_by(scorer))
     users, items = pairs.select(served), items[served]
@@ -85,7 +93,7 @@ def reason_frame(
         result = result.strongest(top)
     parts, part = result.parts, result.part_rows
     kind = parts.kinds[part]
-    one_item = (kind == ITEM) | (kind == BASKET)
+    one_item = (kind == ITEM) | (kind == BASKET) | (kind == REPEATS)
     columns: dict[str, Any] = {
         "user": users.ids.gather(result.pairs),
         "item": catalogue.decode(items[result.pairs]),
@@ -101,6 +109,10 @@ def reason_frame(
     attention = attention_weights(scorer, distinct) if len(distinct) else None
     if attention is not None:
         columns["attention"] = pl.Series(attention.of_parts(distinct, parts)[part], nan_to_null=True).cast(pl.Float32)
+    if "repeats" in kinds:
+        is_repeat = kind == REPEATS
+        of_repeats = repeat_columns(distinct, parts)
+        columns |= {name: _null_unless(is_repeat, pl.Series(values[part])) for name, values in of_repeats.items()}
     return pl.DataFrame({**columns, "effect": result.effects})
 
 

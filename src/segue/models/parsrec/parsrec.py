@@ -153,6 +153,7 @@ class PARSRecModel(TrainableModel):
         self.dropout = Dropout(config.dropout)
         self.reset_parameters()
         self.repeats = Repeats(n_items) if config.repeats else None
+        self.repeats_together = self.repeats is not None
 
     def reset_parameters(self) -> None:
         """Draw both tables uniform in ±1/√n, and the recurrent maps normal with variance 2 / (inputs + outputs)."""
