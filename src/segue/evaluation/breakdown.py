@@ -88,9 +88,9 @@ def by_item_ratings(counts: Int64, metrics: Mapping[str, Floats], roots: Collect
 def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[int]) -> pl.DataFrame:
     """Means over targets of similar popularity, each target taken by itself.
 
-    Popular items are those that together have a third of the training interactions, from the most popular one on. Rare
-    items are the least popular ones, which have a third too. Usual items are the others, and cold items have none. Items
-    of equal count stay together.
+    Popular items are the most popular ones, which together have a third of the training interactions. Rare items are
+    the least popular ones, which have a third too. Usual items are the others, and cold items have none. Items of equal
+    count stay together.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[i
     Returns
     -------
     table
-        Columns `popularity` ("popular, 40 or more", …), `targets`, and hr, ndcg and mrr at each k (with one target, recall
-        is hr); rows without targets are left out.
+        Columns `popularity` ("popular, 40 or more", …), `targets`, and hr, ndcg and mrr at each k (with one target,
+        recall is hr); rows without targets are left out.
     """
     counts = np.sort(item_counts[1:])[::-1]
     total = np.cumsum(counts)

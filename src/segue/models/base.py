@@ -140,7 +140,8 @@ class Model(nn.Module, ABC):
     cold: npt.NDArray[np.int64] | None = None
     """Codes (m,) of the items that the model cannot score: nobody has taken them, and it does not read their content.
 
-    Without a row in the item table, an item has no content. They are in no list and no ranking. None until the model meets its Dataset (`meet`).
+    They are in no list and no ranking. An item without a row in the item table has no content. None until the model
+    meets its Dataset (`meet`).
     """
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:

@@ -1,7 +1,7 @@
 """Features of items, from their table: values with learned vectors, and given vectors, in flat arrays.
 
-A category, and a bucket of a number or moment, is a *value* with a number. An item has a few values. Buckets are bounded
-by quantiles of the training items. Values that no training item has are left out, because nothing is learned of them.
+A category, and a bucket of a number or moment, is a *value* with a number. An item has a few values. Quantiles of the
+training items bound the buckets. Values that no training item has are left out, because nothing is learned of them.
 """
 
 from __future__ import annotations

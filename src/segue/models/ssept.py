@@ -290,9 +290,7 @@ class SSEPTModel(TrainableModel):
 class SwappedExamples(NextItemExamples):
     """Next-item examples with random swaps of ids: stochastic shared embeddings."""
 
-    def __init__(
-        self, dataset: Dataset, config: SSEPT, loss: NextItemLoss, candidates: Int64 | None = None
-    ) -> None:
+    def __init__(self, dataset: Dataset, config: SSEPT, loss: NextItemLoss, candidates: Int64 | None = None) -> None:
         super().__init__(
             dataset,
             config.max_length,

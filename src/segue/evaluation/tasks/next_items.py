@@ -229,9 +229,7 @@ def with_cold_targets(
         return evaluation
     rows = np.unique(rows_of(targets.starts, targets.ends)[mask])
     some, measured = targets.select(rows), np.zeros(len(targets.items), dtype=np.int64)
-    own = target_ranks(
-        questions.scorer, holdout.histories().select(rows), some, exclude_seen=exclude_seen, among=cold
-    )
+    own = target_ranks(questions.scorer, holdout.histories().select(rows), some, exclude_seen=exclude_seen, among=cold)
     measured[np.isin(rows_of(targets.starts, targets.ends), rows)] = own
     columns = {
         f"{part}_{name}": values
