@@ -22,6 +22,7 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
 from segue.data.splits.by_user import Split, leave_last_out
+from segue.data.tables.table import Table
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, UnknownIdError
 from segue.inference.asking.ids import UnknownIdWarning
@@ -37,7 +38,8 @@ N_USERS = 90
 def small_world() -> Dataset:
     """Return walks of 4 to 8 steps around the circle, one step a day. User i starts at item i, a day after user i - 1.
 
-    Each step is a separate session.
+    Each step is a separate session. The item table has the same shop for all items. Two neighbours of the circle share
+    a pair.
     """
     lengths = 4 + np.arange(N_USERS) % 5
     steps = np.concatenate([np.arange(length) for length in lengths])
@@ -50,6 +52,13 @@ def small_world() -> Dataset:
         times=(starts + steps).astype(np.int64) * 86_400,
         time_unit="s",
         session_offsets=np.arange(len(steps) + 1, dtype=np.int64),
+        item_table=Table(
+            pl.DataFrame(
+                {"shop": ["one"] * len(ITEMS), "pairs": [[before(item) + item, item + after(item)] for item in ITEMS]}
+            ),
+            {"shop": "category", "pairs": "categories"},
+            "item",
+        ),
     )
 
 
@@ -63,7 +72,7 @@ def before(item: str) -> str:
     return ITEMS[ITEMS.index(item) - 1]
 
 
-UNORDERED = ("tifu-knn", "up-cf", "vsknn", "vstan", "item-knn", "ease")
+UNORDERED = ("tifu-knn", "up-cf", "vsknn", "vstan", "item-knn", "ease", "content-neighbours")
 """Models that compare sets of items: in the small world nobody takes an item again."""
 
 
@@ -98,7 +107,7 @@ class Fitted:
         if self.sequential:
             return {after(seen[-1])}
         age = 1 - pl.col("time").rank("max") / pl.len()
-        weight = pl.lit(1.0) if self.config.name == "popularity" else (-age / 0.1 * np.log(2)).exp()
+        weight = pl.lit(1.0) if "recent" not in self.config.name else (-age / 0.1 * np.log(2)).exp()
         frame = self.split.train.to_frame().with_columns(weight=weight)
         counted = frame.group_by("item").agg(pl.col("weight").sum().round(9))
         ordered = counted.sort(["weight", "item"], descending=[True, False])

@@ -33,19 +33,22 @@ CONFIGS = {
     "vstan": {"unit": "history"},
     "item-knn": {},
     "ease": {"reg": 5.0},
+    "content-neighbours": {"decay": 1.0, "features": ("pairs",)},
+    "category-popularity": {"category": "shop"},
     "global-mean": {},
     "rating-bias": {},
     "matrix-factorization": {"width": 4, "reg": 0.3},
     "arerec": {"width": 8, "levels": (1.0, 2.0, 3.0, 4.0, 5.0), "history_length": 20, "look_back": "past"},
 }
-WITH_REPEATS = ("sasrec", "ssept", "gru4rec", "parsrec")
-"""Models that the suite tests a second time, with repeats."""
+LEARNT = ("sasrec", "ssept", "gru4rec", "parsrec")
+VARIANTS = {"repeats": {"repeats": True}, "features": {"features": ("shop",)}}
+"""Settings with which the suite tests these models again."""
 
 
 def config(name: str) -> ModelConfig:
-    name, _, repeats = name.partition("+")
+    name, _, variant = name.partition("+")
     assert name in CONFIGS, f"{name} is new in the registry: give it a small config here, so that the suite covers it"
-    return MODELS[name].from_dict({**CONFIGS[name], **({"repeats": True} if repeats else {})})
+    return MODELS[name].from_dict({**CONFIGS[name], **VARIANTS.get(variant, {})})
 
 
 def rates(name: str) -> bool:
@@ -53,13 +56,14 @@ def rates(name: str) -> bool:
     return isinstance(config(name).build(2, 3), RatingModel)
 
 
-NEXT_ITEM_MODELS = [name for name in MODELS if not rates(name)] + [f"{name}+repeats" for name in WITH_REPEATS]
+NEXT_ITEM_MODELS = [name for name in MODELS if not rates(name)]
+NEXT_ITEM_MODELS += [f"{name}+{variant}" for name in LEARNT for variant in VARIANTS]
 
 
 class TestNextItems(NextItemBehaviour):
     @pytest.fixture(
         scope="class",
-        params=[name for name in MODELS if not rates(name)] + [f"{name}+repeats" for name in WITH_REPEATS],
+        params=NEXT_ITEM_MODELS,
     )
     @classmethod
     def fitted(cls, request: pytest.FixtureRequest) -> Iterator[Fitted]:

@@ -88,9 +88,9 @@ def by_item_ratings(counts: Int64, metrics: Mapping[str, Floats], roots: Collect
 def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[int]) -> pl.DataFrame:
     """Means over targets of similar popularity, each target taken by itself.
 
-    The head is the most popular items, which together have a third of the training interactions. The tail is the least
-    popular items, which have a third too. The mid is the rest, and new items have none. Items of equal count stay
-    together.
+    Popular items are the most popular ones, which together have a third of the training interactions. Rare items are
+    the least popular ones, which have a third too. Usual items are the others, and cold items have none. Items of equal
+    count stay together.
 
     Parameters
     ----------
@@ -104,13 +104,13 @@ def by_popularity(items: Int64, ranks: Int64, item_counts: Int64, ks: Sequence[i
     Returns
     -------
     table
-        Columns `popularity` ("head, 40 or more", …), `targets`, and hr, ndcg and mrr at each k (with one target, recall
-        is hr); rows without targets are left out.
+        Columns `popularity` ("popular, 40 or more", …), `targets`, and hr, ndcg and mrr at each k (with one target,
+        recall is hr); rows without targets are left out.
     """
     counts = np.sort(item_counts[1:])[::-1]
     total = np.cumsum(counts)
     high, low = (int(counts[np.searchsorted(total, total[-1] * share)]) if total[-1] else 1 for share in (1 / 3, 2 / 3))
-    names = [f"head, {high:,} or more", f"mid, {low:,}–{high - 1:,}", f"tail, 1–{low - 1:,}", "new, 0"]
+    names = [f"popular, {high:,} or more", f"usual, {low:,}–{high - 1:,}", f"rare, 1–{low - 1:,}", "cold, 0"]
     count = item_counts[items]
     bucket = np.select([count >= max(high, 1), count >= max(low, 1), count >= 1], [0, 1, 2], 3)
     metrics = user_metrics(ranks, np.ones(len(ranks), dtype=np.int64), ks)

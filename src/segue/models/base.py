@@ -166,7 +166,8 @@ class Model(nn.Module, ABC):
     cold: npt.NDArray[np.int64] | None = None
     """Codes (m,) of the items that the model cannot score: nobody has taken them, and it does not read their content.
 
-    They are in no list and no ranking. None until the model meets its Dataset (`meet`).
+    They are in no list and no ranking. An item without a row in the item table has no content. None until the model
+    meets its Dataset (`meet`).
     """
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int) -> None:
@@ -274,7 +275,8 @@ class Model(nn.Module, ABC):
         """
         self.vocabularies = Vocabularies.of(dataset)
         if self.cold is None:
-            self.cold = np.zeros(0, dtype=np.int64) if self.reads_content else dataset.cold_items
+            cold, table = dataset.cold_items, dataset.item_table
+            self.cold = cold if table is None or not self.reads_content else cold[~table.described[cold - 1]]
 
     def other_vocabularies(self, dataset: Dataset) -> list[str]:
         """Vocabularies of a Dataset, "users" or "items", other than those of the fit; none if that is not known."""

@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.models.base import CodeRows, ModelConfig, TrainableModel
+from segue.models.features import FeatureNames
+from segue.models.features import resolved as with_features
+from segue.models.item_table import item_table
 from segue.models.next_item import (
     HistoryInputs,
     NextItemBatch,
@@ -102,6 +105,11 @@ class GRU4Rec(ModelConfig):
     repeats: bool | None = None
     """Add to the scores of items that the user took before: how often, how long ago and at which pace. When not given,
     true with cross-entropy if a tenth of the training interactions are repeats."""
+    features: FeatureNames = None
+    """Columns of the item table whose content is part of the item vectors: names, or "auto" for all but texts. Items
+    that nobody has taken are then recommended by their content."""
+    own_dropout: ShareBelowOne = 0.2
+    """With features: share of the items whose own vector a step leaves out, so that their content stands alone."""
 
     def check(self) -> None:
         """Raise a ConfigError if repeats are set with another loss than cross-entropy."""
@@ -128,7 +136,8 @@ class GRU4Rec(ModelConfig):
 
     def resolved(self, dataset: Dataset) -> Self:
         """Return the settings with repeats chosen by their share."""
-        return replace(self, repeats=with_repeats(self.repeats, dataset, self.loss == "cross-entropy"))
+        repeats = with_repeats(self.repeats, dataset, self.loss == "cross-entropy")
+        return replace(self, repeats=repeats, features=with_features(self.features, dataset))
 
     def build(self, n_users: int, n_items: int) -> GRU4RecModel:
         """Return a new module with random weights."""
@@ -147,7 +156,8 @@ class GRU4RecModel(TrainableModel):
         super().__init__(config, n_users, n_items)
         self.max_history = None if config.repeats else config.max_length
         self.repeats_together = bool(config.repeats)
-        self.items = nn.Embedding(n_items + 1, config.width)
+        self.items = item_table(n_items, config.width, config.features, config.own_dropout)
+        self.reads_content = bool(config.features)
         self.biases = nn.Embedding(n_items + 1, 1)
         self.recurrent = nn.ModuleList(GRU(config.width, config.width) for _ in range(config.layers))
         self.dropout_input = Dropout(config.dropout_input)
@@ -178,7 +188,8 @@ class GRU4RecModel(TrainableModel):
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, dataset: Dataset) -> None:
-        """Begin the repeats, if the model has them."""
+        """Store the content of the items, and begin the repeats, if the model has them."""
+        self.items.prepare(dataset)
         if self.repeats is not None:
             self.repeats.prepare(dataset)
 
@@ -192,6 +203,7 @@ class GRU4RecModel(TrainableModel):
             windows=config.windows,
             targets=config.targets,
             repeats=self.repeats is not None,
+            candidates=self.items.candidates(),
         )
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
@@ -201,7 +213,7 @@ class GRU4RecModel(TrainableModel):
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """Summed loss over all targets of the batch."""
-        inputs, scored = self.negatives.look_up(self.items, batch)
+        inputs, scored, _ = self.negatives.look_up(self.items, batch)
         states = self.hidden_states(inputs).flatten(0, 1).index_select(0, batch.positions)
         states = self.dropout_hidden(states)
         n = len(batch.targets)
@@ -259,9 +271,18 @@ class GRU4RecModel(TrainableModel):
 
         The ELU is left out, as it does not change the order.
         """
-        products = ProductScores(torch.cat([self.items.weight, self.biases.weight], dim=1))
+        products = ProductScores(torch.cat([self.items.all(), self._biases()], dim=1))
         return products if self.repeats is None else RepeatScores(products, self.config.width + 1)
+
+    def _biases(self) -> Tensor:
+        """Biases (n_items + 1, 1); items that do not occur in training have the mean of the others."""
+        biases, candidates = self.biases.weight, self.items.candidates()
+        if candidates is None:
+            return biases
+        trained = torch.zeros_like(biases, dtype=torch.bool)
+        trained[torch.from_numpy(candidates).to(biases.device)] = True
+        return torch.where(trained, biases, biases[trained].mean())
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, width)."""
-        return self.items.weight
+        return self.items.all()

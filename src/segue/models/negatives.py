@@ -20,20 +20,30 @@ class Negatives:
     from the sorted history h_0 < h_1 < … (counted from 0). Before h_j, h_j - j items are missing. So the item is r plus
     the number of j with h_j - j <= r. This is one binary search per draw, in one flat array for all users.
 
+    Parameters
+    ----------
+    dataset
+        Training view of a Dataset.
+    candidates
+        (m,) codes of the items that may be drawn, ascending, with those of all visible histories; all if None. The
+        search above is then among them.
+
     Raises
     ------
     TrainingError
         A user has taken every item, so no negative can be drawn.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
-        self.stride = dataset.n_items + 1
+    def __init__(self, dataset: Dataset, candidates: Int64 | None = None) -> None:
+        self.candidates = np.arange(1, dataset.n_items + 1) if candidates is None else candidates
+        n_items = len(self.candidates)
+        self.stride = n_items + 1
         histories = dataset.histories()
         rows, items = histories.seen()
-        pairs = np.unique(histories.users[rows] * self.stride + (items - 1))
+        pairs = np.unique(histories.users[rows] * self.stride + np.searchsorted(self.candidates, items))
         users = pairs // self.stride
         taken = np.bincount(users, minlength=dataset.n_users + 1)
-        self.free = dataset.n_items - taken  # (n_users + 1,)
+        self.free = n_items - taken  # (n_users + 1,)
         if (self.free[1:] == 0).any():
             full = dataset.users.decode(np.flatnonzero(self.free == 0)[:1])[0]
             raise TrainingError(
@@ -48,7 +58,7 @@ class Negatives:
         drawn = (generator.random((len(users), k)) * self.free[users][:, None]).astype(np.int64)
         keys = (users * self.stride)[:, None] + drawn
         before = np.searchsorted(self.keys, keys.ravel(), side="right").reshape(keys.shape)
-        return drawn + before - self.first[users][:, None] + 1
+        return self.candidates[drawn + before - self.first[users][:, None]]
 
 
 class SharedNegatives:
@@ -66,17 +76,20 @@ class SharedNegatives:
         Number of draws.
     in_batch
         Share of the draws from the batch, rounded to whole draws.
+    candidates
+        (m,) codes of the items that may be drawn; all if None.
     """
 
-    def __init__(self, counts: Int64, k: int, in_batch: float) -> None:
-        self.n_items = len(counts) - 1
+    def __init__(self, counts: Int64, k: int, in_batch: float, candidates: Int64 | None = None) -> None:
+        self.candidates = np.arange(1, len(counts)) if candidates is None else candidates
+        self.n_items = len(self.candidates)
         self.from_batch = round(in_batch * k)
         self.uniform = k - self.from_batch
         self.shares = counts / max(int(counts.sum()), 1)
 
     def draw(self, targets: Int64, generator: np.random.Generator) -> Int64:
         """Draw item codes (k,), with repeats; `targets` (n,) are those of the batch."""
-        drawn = generator.integers(1, self.n_items + 1, self.uniform)
+        drawn = self.candidates[generator.integers(0, self.n_items, self.uniform)]
         if not self.from_batch:
             return drawn
         return np.concatenate([drawn, generator.choice(targets, self.from_batch)])

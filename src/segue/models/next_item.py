@@ -9,12 +9,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.errors import DataError, TrainingError
+from segue.models.item_table import Catalogue, ItemTable
 from segue.models.negatives import Negatives, SharedNegatives
 from segue.models.repeats import NO_REPEATS, RepeatBatch, RepeatExamples, Repeats, repeat_inputs
 from segue.models.similarity import Similarity
@@ -121,7 +123,7 @@ class NextItemLoss:
         self,
         hidden: Tensor,
         vectors: Tensor,
-        table: Tensor,
+        catalogue: Catalogue,
         batch: NextItemBatch,
         offset: Tensor | None = None,
         repeats: Repeats | None = None,
@@ -134,8 +136,8 @@ class NextItemLoss:
             (n, width) hidden states.
         vectors
             (…, width) item vectors of the targets, of the negatives and, with repeats, of the items of the histories.
-        table
-            (n_items + 1, width) vectors of all items, for the full softmax.
+        catalogue
+            Items of the full softmax.
         batch
             Batch with the targets and negatives.
         offset
@@ -145,9 +147,10 @@ class NextItemLoss:
         """
         query = self.similarity.query(hidden)
         if repeats is not None:
-            return self._with_repeats(query, vectors, table, batch, repeats)
+            return self._with_repeats(query, vectors, catalogue, batch, repeats)
         if self.name == "softmax":
-            return losses.full_softmax(query, table, batch.targets, normalise=self.similarity.name == "cosine")
+            targets, normalise = catalogue.rows_of(batch.targets), self.similarity.name == "cosine"
+            return losses.full_softmax(query, catalogue.vectors, targets, normalise=normalise)
         items, n = self.similarity.item(vectors), len(batch.targets)
         targets, negatives = torch.split(items, [n, len(items) - n])
         target_scores = (query * targets).sum(-1)
@@ -166,14 +169,15 @@ class NextItemLoss:
         return losses.gbce(target_scores, negative_scores, self.n_items, self.calibration)
 
     def _with_repeats(
-        self, query: Tensor, vectors: Tensor, table: Tensor, batch: NextItemBatch, repeats: Repeats
+        self, query: Tensor, vectors: Tensor, catalogue: Catalogue, batch: NextItemBatch, repeats: Repeats
     ) -> Tensor:
         """Summed softmax loss with additions for items of the history; arguments are those of the call."""
         own = self.similarity.item(vectors[len(vectors) - batch.repeats.items.numel() :])
         own_scores = batch.repeats.products(query, own)
         if self.name == "softmax":
-            negatives = torch.arange(1, len(table), device=table.device)
-            of_targets, of_negatives = self.similarity.item(table[batch.targets]), self.similarity.item(table[1:])
+            negatives, table = catalogue.all_codes(), catalogue.vectors
+            of_targets = self.similarity.item(table[catalogue.rows_of(batch.targets)])
+            of_negatives = self.similarity.item(table[1:])
             log_counts = None
         else:
             n, negatives, log_counts = len(batch.targets), batch.negatives, batch.log_counts
@@ -181,21 +185,33 @@ class NextItemLoss:
         scores = (query * of_targets).sum(-1), query @ of_negatives.T, own_scores
         return repeats.loss(*scores, batch.targets, negatives, log_counts, batch.repeats)
 
-    def look_up(self, table: nn.Embedding, batch: NextItemBatch) -> tuple[Tensor, Tensor]:
-        """Vectors of the inputs (b, length, width), and of targets, negatives and items of the histories (…, width).
+    def look_up(self, table: ItemTable, batch: NextItemBatch) -> tuple[Tensor, Tensor, Catalogue]:
+        """Read the vectors of a batch.
 
         All of them are read in one lookup, because each lookup costs a gradient as large as the table or a sort of its
-        rows.
+        rows. Only a full softmax reads the whole table.
+
+        Returns
+        -------
+        inputs
+            (b, length, width) vectors of the inputs.
+        scored
+            (…, width) vectors of targets, negatives and items of the histories.
+        catalogue
+            Items of the full softmax.
         """
+        whole = table.all() if self.name == "softmax" else table.weight
         scored = [] if self.name == "softmax" else [batch.targets, batch.negatives.flatten()]
         scored += [batch.repeats.items.flatten()] if batch.repeats.items.numel() else []
         codes = torch.cat([batch.items.flatten(), *scored])
         n_inputs = batch.items.numel()
         # One split, because each slice would have a gradient as large as both parts together.
-        inputs, others = torch.split(table(codes), [n_inputs, len(codes) - n_inputs])
-        return inputs.view(*batch.items.shape, -1), others
+        vectors = table(codes) if whole is table.weight else F.embedding(codes, whole)
+        inputs, others = torch.split(vectors, [n_inputs, len(codes) - n_inputs])
+        catalogue = table.catalogue(whole) if self.name == "softmax" else Catalogue(whole)
+        return inputs.view(*batch.items.shape, -1), others, catalogue
 
-    def squares(self, inputs: Tensor, scored: Tensor, table: Tensor, batch: NextItemBatch) -> Tensor:
+    def squares(self, inputs: Tensor, scored: Tensor, catalogue: Catalogue, batch: NextItemBatch) -> Tensor:
         """Summed squares (a scalar) of the item vectors that the batch reads, each as often as it is read.
 
         They are the inputs, targets and negatives; with the full softmax the inputs and, once, all items.
@@ -204,12 +220,12 @@ class NextItemLoss:
         ----------
         inputs, scored
             Results of `look_up`.
-        table
-            (n_items + 1, width) vectors of all items.
+        catalogue
+            Items of the full softmax.
         batch
             The batch.
         """
-        read = table[1:] if self.name == "softmax" else scored
+        read = catalogue.vectors[1:] if self.name == "softmax" else scored
         return inputs.flatten(0, 1).index_select(0, batch.positions).square().sum() + read.square().sum()
 
 
@@ -236,6 +252,8 @@ class NextItemExamples:
         "item": the item after each input. "session": after the last input of a session, every item of the next one.
     repeats
         Add the repeats to batches.
+    candidates
+        (m,) codes of the items that may be negatives; all if None.
 
     Raises
     ------
@@ -255,6 +273,7 @@ class NextItemExamples:
         windows: Windows = "newest",
         targets: Targets = "item",
         repeats: bool = False,
+        candidates: Int64 | None = None,
     ) -> None:
         if with_times and dataset.times is None:
             raise DataError(
@@ -285,7 +304,8 @@ class NextItemExamples:
         self.usual_batch = max(1, usual_batch(len(self.users), int(self.weights.sum())))
         self.usual_averaging = 0.9
         self.with_times = with_times
-        self.negatives = Negatives(dataset) if loss.per_position else None
+        self.candidates = candidates
+        self.negatives = Negatives(dataset, candidates) if loss.per_position else None
         self.shared = self._shared() if loss.name == "sampled-softmax" else None
         self.repeats = RepeatExamples(dataset) if repeats else None
 
@@ -338,7 +358,8 @@ class NextItemExamples:
         repeats = NO_REPEATS
         if self.repeats is not None:
             if self.loss.name == "softmax":
-                negatives = np.arange(1, self.dataset.n_items + 1)
+                every = np.arange(1, self.dataset.n_items + 1)
+                negatives = every if self.candidates is None else self.candidates
             begins = self.dataset.starts[users[window]]
             repeats = self.repeats.batch(begins, query_ends, owners, places, negatives, generator)
         return NextItemBatch._make([*tensors, repeats])
@@ -388,7 +409,7 @@ class NextItemExamples:
         """
         if not self.loss.in_batch:  # all draws are uniform
             no_counts = np.zeros(self.dataset.n_items + 1, dtype=np.int64)
-            return SharedNegatives(no_counts, self.loss.negatives, 0.0)
+            return SharedNegatives(no_counts, self.loss.negatives, 0.0, self.candidates)
         if self.sessions is None:
             lengths = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
             ends = self.ends + 1
@@ -398,7 +419,7 @@ class NextItemExamples:
             places = positions(self.sessions.starts[sessions], self.sessions.ends[sessions])
         targets = self.dataset.items[places]
         counts = np.bincount(targets, minlength=self.dataset.n_items + 1)
-        return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch)
+        return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch, self.candidates)
 
 
 def usual_batch(units: int, targets: int) -> int:

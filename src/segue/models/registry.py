@@ -41,6 +41,8 @@ _BY_TASK = {
         "item-knn": "segue.models.item_knn:ItemKNN",
         "ease": "segue.models.ease:EASE",
         "markov": "segue.models.markov:Markov",
+        "content-neighbours": "segue.models.content_neighbours:ContentNeighbours",
+        "category-popularity": "segue.models.category_popularity:CategoryPopularity",
         "popularity": "segue.models.popularity:Popularity",
         "recent-popularity": "segue.models.popularity:RecentPopularity",
     },

@@ -27,6 +27,9 @@ from segue.data.dataset import Dataset
 from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
 from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.features import FeatureNames
+from segue.models.features import resolved as with_features
+from segue.models.item_table import item_table
 from segue.models.negatives import SMALL_CATALOGUE
 from segue.models.next_item import (
     FORMERLY,
@@ -109,6 +112,11 @@ class SASRec(ModelConfig):
     repeats: bool | None = None
     """Add to the scores of items that the user took before: how often, how long ago and at which pace. When not given,
     true with a softmax if a tenth of the training interactions are repeats."""
+    features: FeatureNames = None
+    """Columns of the item table whose content is part of the item vectors: names, or "auto" for all but texts. Items
+    that nobody has taken are then recommended by their content."""
+    own_dropout: ShareBelowOne = 0.2
+    """With features: share of the items whose own vector a step leaves out, so that their content stands alone."""
 
     def check(self) -> None:
         """Raise a ConfigError if the heads do not divide the width, or the temperature cannot be learnt."""
@@ -136,7 +144,8 @@ class SASRec(ModelConfig):
     def resolved(self, dataset: Dataset) -> Self:
         """Return the settings with the loss chosen by the size of the catalogue, and repeats by their share."""
         chosen = self._for_catalogue(dataset.n_items)
-        return replace(chosen, repeats=with_repeats(self.repeats, dataset, chosen.loss in SOFTMAXES))
+        repeats = with_repeats(self.repeats, dataset, chosen.loss in SOFTMAXES)
+        return replace(chosen, repeats=repeats, features=with_features(self.features, dataset))
 
     def build(self, n_users: int, n_items: int) -> SASRecModel:
         """Return a new module with random weights."""
@@ -160,7 +169,8 @@ class SASRecModel(TrainableModel):
         assert config.loss is not None
         self.max_history = None if config.repeats else config.max_length
         self.repeats_together = bool(config.repeats)
-        self.items = nn.Embedding(n_items + 1, config.width)
+        self.items = item_table(n_items, config.width, config.features, config.own_dropout)
+        self.reads_content = bool(config.features)
         self.encoder = Encoder(
             config.width,
             config.max_length,
@@ -187,9 +197,10 @@ class SASRecModel(TrainableModel):
         self.repeats = Repeats(n_items) if config.repeats else None
 
     def prepare(self, dataset: Dataset) -> None:
-        """Store the usual time between two interactions for the bias by time, and begin the repeats."""
+        """Store the usual time between two interactions and the content of the items, and begin the repeats."""
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
+        self.items.prepare(dataset)
         if self.repeats is not None:
             self.repeats.prepare(dataset)
 
@@ -204,6 +215,7 @@ class SASRecModel(TrainableModel):
             windows=config.windows,
             targets=config.targets,
             repeats=self.repeats is not None,
+            candidates=self.items.candidates(),
         )
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
@@ -213,13 +225,13 @@ class SASRecModel(TrainableModel):
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """Summed loss over all targets of the batch."""
-        inputs, scored = self.loss.look_up(self.items, batch)
+        inputs, scored, catalogue = self.loss.look_up(self.items, batch)
         ages = batch.ages if self.config.time_bias else None
         states = self.hidden_states(inputs, batch.lengths, ages)
         hidden = states.flatten(0, 1).index_select(0, batch.positions)
-        loss = self.loss(hidden, scored, self.items.weight, batch, repeats=self.repeats)
+        loss = self.loss(hidden, scored, catalogue, batch, repeats=self.repeats)
         if self.config.embedding_l2:
-            loss = loss + self.config.embedding_l2 * self.loss.squares(inputs, scored, self.items.weight, batch)
+            loss = loss + self.config.embedding_l2 * self.loss.squares(inputs, scored, catalogue, batch)
         return loss
 
     def hidden_states(self, vectors: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
@@ -260,4 +272,4 @@ class SASRecModel(TrainableModel):
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, width), ready for a product."""
-        return self.similarity.item(self.items.weight)
+        return self.similarity.item(self.items.all())

@@ -22,6 +22,9 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.features import FeatureNames
+from segue.models.features import resolved as with_features
+from segue.models.item_table import item_table
 from segue.models.next_item import (
     FORMERLY,
     SOFTMAXES,
@@ -115,6 +118,11 @@ class SSEPT(ModelConfig):
     repeats: bool | None = None
     """Add to the scores of items that the user took before: how often, how long ago and at which pace. When not given,
     true with a softmax if a tenth of the training interactions are repeats."""
+    features: FeatureNames = None
+    """Columns of the item table whose content is part of the item vectors: names, or "auto" for all but texts. Items
+    that nobody has taken are then recommended by their content."""
+    own_dropout: ShareBelowOne = 0.2
+    """With features: share of the items whose own vector a step leaves out, so that their content stands alone."""
 
     def check(self) -> None:
         """Raise a ConfigError if the heads do not divide the sum of the widths, or two settings do not go together."""
@@ -147,7 +155,8 @@ class SSEPT(ModelConfig):
 
     def resolved(self, dataset: Dataset) -> Self:
         """Return the settings with repeats chosen by their share."""
-        return replace(self, repeats=with_repeats(self.repeats, dataset, self.loss in SOFTMAXES))
+        repeats = with_repeats(self.repeats, dataset, self.loss in SOFTMAXES)
+        return replace(self, repeats=repeats, features=with_features(self.features, dataset))
 
     def build(self, n_users: int, n_items: int) -> SSEPTModel:
         """Return a new module with random weights."""
@@ -169,7 +178,8 @@ class SSEPTModel(TrainableModel):
         super().__init__(config, n_users, n_items)
         self.max_history = None if config.repeats else config.max_length
         self.repeats_together = bool(config.repeats)
-        self.items = nn.Embedding(n_items + 1, config.item_width)
+        self.items = item_table(n_items, config.item_width, config.features, config.own_dropout)
+        self.reads_content = bool(config.features)
         self.users = UserVectors(n_users, config.user_width)
         width = config.item_width + config.user_width
         self.encoder = Encoder(
@@ -201,12 +211,13 @@ class SSEPTModel(TrainableModel):
         self.users.trained_on(np.flatnonzero(dataset.lengths >= 2))
         if self.config.time_bias:
             self.encoder.gap.fill_(usual_gap(dataset))
+        self.items.prepare(dataset)
         if self.repeats is not None:
             self.repeats.prepare(dataset)
 
     def examples(self, dataset: Dataset) -> SwappedExamples:
         """Return one window per user, with SSE."""
-        return SwappedExamples(dataset, self.config, self.loss)
+        return SwappedExamples(dataset, self.config, self.loss, self.items.candidates())
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
         """Rows of the user table (one per unit) and of the item table (inputs, targets and negatives)."""
@@ -215,16 +226,16 @@ class SSEPTModel(TrainableModel):
 
     def forward(self, batch: NextItemBatch) -> Tensor:
         """Summed loss over all targets of the batch."""
-        inputs, scored = self.loss.look_up(self.items, batch)
+        inputs, scored, catalogue = self.loss.look_up(self.items, batch)
         users = self.users(batch.users)
         ages = batch.ages if self.config.time_bias else None
         hidden = self.hidden_states(inputs, users, batch.lengths, ages).flatten(0, 1).index_select(0, batch.positions)
         item_part, user_part = torch.split(hidden, [self.config.item_width, self.config.user_width], dim=-1)
         owners = self._scored_users(users).index_select(0, batch.positions // batch.items.shape[1])
         offset = (user_part * owners).sum(-1)
-        loss = self.loss(item_part, scored, self.items.weight, batch, offset, self.repeats)
+        loss = self.loss(item_part, scored, catalogue, batch, offset, self.repeats)
         if self.config.embedding_l2:
-            squares = self.loss.squares(inputs, scored, self.items.weight, batch) + users.square().sum()
+            squares = self.loss.squares(inputs, scored, catalogue, batch) + users.square().sum()
             loss = loss + self.config.embedding_l2 * squares
         return loss
 
@@ -275,18 +286,18 @@ class SSEPTModel(TrainableModel):
 
     def scores(self) -> ItemScores:
         """Products with the item vectors, plus the term of the user and the additions of repeats."""
-        products = ProductScores(self.items.weight, offset=True)
+        products = ProductScores(self.items.all(), offset=True)
         return products if self.repeats is None else RepeatScores(products, self.config.item_width + 1)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, item_width)."""
-        return self.items.weight
+        return self.items.all()
 
 
 class SwappedExamples(NextItemExamples):
     """Next-item examples with random swaps of ids: stochastic shared embeddings."""
 
-    def __init__(self, dataset: Dataset, config: SSEPT, loss: NextItemLoss) -> None:
+    def __init__(self, dataset: Dataset, config: SSEPT, loss: NextItemLoss, candidates: Int64 | None = None) -> None:
         super().__init__(
             dataset,
             config.max_length,
@@ -295,9 +306,10 @@ class SwappedExamples(NextItemExamples):
             config.time_bias,
             targets=config.targets,
             repeats=bool(config.repeats),
+            candidates=candidates,
         )
         self.config = config
-        self.catalogue: Int64 = np.arange(1, dataset.n_items + 1)
+        self.catalogue: Int64 = np.arange(1, dataset.n_items + 1) if candidates is None else candidates
 
     def batch(self, index: Int64, generator: np.random.Generator) -> NextItemBatch:
         """Return the windows at `index`, with users, inputs and targets swapped with their probabilities."""

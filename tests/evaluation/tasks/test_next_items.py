@@ -106,12 +106,12 @@ def test_buckets() -> None:
     assert lengths.rows() == [("1–5", 2, 0.5), ("6–10", 1, 1.0), ("101 or more", 1, 1.0)]
     counts = np.array([0, 40, 20, 20, 10, 10, 10, 10, 0])
     parts = by_popularity(np.array([1, 3, 4, 8]), np.array([1, 9, 1, 1]), counts, [1])
-    assert parts["popularity"].to_list() == ["head, 40 or more", "mid, 20–39", "tail, 1–19", "new, 0"]
+    assert parts["popularity"].to_list() == ["popular, 40 or more", "usual, 20–39", "rare, 1–19", "cold, 0"]
     assert parts["hr@1"].to_list() == [1.0, 0.0, 1.0, 1.0]
     even = by_popularity(np.array([1, 2]), np.array([1, 1]), np.array([0, 3, 3, 3]), [1])
-    assert even["popularity"].to_list() == ["head, 3 or more"]
+    assert even["popularity"].to_list() == ["popular, 3 or more"]
     nothing = by_popularity(np.array([1, 2]), np.array([1, 1]), np.zeros(4, dtype=np.int64), [1])
-    assert nothing["popularity"].to_list() == ["new, 0"]
+    assert nothing["popularity"].to_list() == ["cold, 0"]
 
 
 def test_save_and_load(tmp_path: Path) -> None:

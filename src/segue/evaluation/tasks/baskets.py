@@ -13,7 +13,6 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from segue.arguments import checked
@@ -24,11 +23,11 @@ from segue.data.statistics.sessions import REPEATING
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
-from segue.evaluation.metrics import Floats, user_metrics
+from segue.evaluation.metrics import Floats
 from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.tasks.description import Metric
-from segue.evaluation.tasks.next_items import NextItems, evaluation_of
+from segue.evaluation.tasks.next_items import NextItems, evaluation_of, metrics_of_part, with_cold_targets
 from segue.evaluation.tasks.ranking import warn_of_seen
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
@@ -36,8 +35,6 @@ from segue.inference.scorer import HasScorer
 from segue.inference.scoring.ranking import distinct, target_ranks, top_k
 from segue.models.base import Model
 from segue.settings import Count, Resamples, Seed
-
-Bools = npt.NDArray[np.bool_]
 
 _MEASURED = ("recall", "ndcg", "hr")
 """Metrics of the parts of a basket."""
@@ -241,7 +238,7 @@ def _evaluated(
     protocol = {"task": Baskets.name, "repeats": float(repeats.mean()), **questions.protocol(targets, exclude_seen)}
     plain = evaluation_of(scorer.config.name, holdout, targets, ranks, codes, ks, protocol, resamples, seed)
     parts = {
-        f"{kind}{suffix}": _of_kind(their_ranks, targets, mask, ks)
+        f"{kind}{suffix}": metrics_of_part(their_ranks, targets, mask, ks, _ROW)
         for kind, mask in (("repeat", seen), ("explore", ~seen))
         for suffix, their_ranks in among.items()
     }
@@ -255,20 +252,9 @@ def _evaluated(
         columns |= {f"listed_repeats@{k}": _listed_repeats(histories, codes[:, :k]) for k in ks}
     columns = {name: values for name, values in columns.items() if not np.isnan(values).all()}
     plain = replace(plain, per_user=plain.per_user.with_columns(repeats=repeats))
+    if codes is not None:
+        plain = with_cold_targets(plain, questions, targets, ranks, exclude_seen, resamples, seed)
     return _with_columns(plain, columns, parts, ks, histories.lengths, resamples, seed)
-
-
-def _of_kind(ranks: Int64, targets: Histories, mask: Bools, ks: Sequence[int]) -> dict[str, Floats]:
-    """Metrics (n,) of the masked targets (m,) by name; NaN for users without such targets."""
-    rows = rows_of(targets.starts, targets.ends)[mask]
-    lengths = np.bincount(rows, minlength=len(targets))
-    measured = lengths > 0
-    found = user_metrics(ranks[mask], lengths[measured], ks) if measured.any() else {}
-    metrics = {f"{name}@{k}": np.full(len(targets), np.nan) for name in _ROW for k in ks}
-    for name, values in metrics.items():
-        if name in found:
-            values[measured] = found[name]
-    return metrics
 
 
 def _listed_repeats(histories: Histories, codes: Int64) -> Floats:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from segue.arguments import checked
 from segue.data.histories import Histories
-from segue.data.ragged import Int64
+from segue.data.ragged import Int64, rows_of
 from segue.data.splits.holdouts import Holdout
 from segue.evaluation.breakdown import by_history_length, by_popularity
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
-from segue.evaluation.metrics import coverage, gini, novelty, user_metrics
+from segue.evaluation.metrics import Floats, coverage, gini, novelty, user_metrics
 from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.tasks.description import Metric
@@ -27,6 +29,25 @@ from segue.models.base import Model
 from segue.settings import Count, Resamples, Seed
 
 __all__ = ["Evaluation", "HasScorer", "NextItems", "evaluate"]
+
+Bools = npt.NDArray[np.bool_]
+
+_COLD = {"hr": "Hit rate{}", "ndcg": "NDCG{}"}
+_AMONG = {"cold": "all items", "cold_own": "cold items"}
+
+
+def _cold_metrics() -> tuple[Metric, ...]:
+    """Metrics of the cold targets, among all items and among cold ones."""
+    return tuple(
+        Metric(
+            f"{part}_{name}",
+            f"{title}, cold targets among {items}",
+            f"{name} of targets without training interactions, among {items}; users without such targets do not count",
+            validated=False,
+        )
+        for part, items in _AMONG.items()
+        for name, title in _COLD.items()
+    )
 
 
 class NextItems(RankingTask):
@@ -43,6 +64,7 @@ class NextItems(RankingTask):
         Metric("novelty", "Novelty{}", "self-information of the listed items, in bits", better=None, validated=False),
         Metric("coverage", "Coverage{}", "share of the catalogue in any list", better=None, validated=False),
         Metric("gini", "Gini{}", "inequality of the items in all lists", better=None, validated=False),
+        *_cold_metrics(),
     )
     headlines: ClassVar[tuple[str, ...]] = ("ndcg", "hr")
     part_titles: ClassVar[Mapping[str, str]] = {
@@ -51,7 +73,8 @@ class NextItems(RankingTask):
     }
     note: ClassVar[str] = (
         "Bars are means over users; the lines across their ends are 95 % bootstrap intervals. Equal scores count "
-        "against the target."
+        "against the target. cold_ measures the targets without training interactions among all items, and cold_own_ "
+        "among such items alone."
     )
     usual_metric: ClassVar[str] = "ndcg@10"
 
@@ -170,7 +193,73 @@ def _evaluated(
     codes = top_k(scorer, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and sampled is None else None
     protocol = questions.protocol(targets, exclude_seen)
     evaluation = evaluation_of(scorer.config.name, sample, targets, ranks, codes, ks, protocol, resamples, seed)
+    if codes is not None:
+        evaluation = with_cold_targets(evaluation, questions, targets, ranks, exclude_seen, resamples, seed)
     return evaluation, float((ranks > scorer.n_items).mean())
+
+
+def with_cold_targets(
+    evaluation: Evaluation,
+    questions: Questions,
+    targets: Histories,
+    ranks: Int64,
+    exclude_seen: bool,
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    """Add the metrics of targets without training interactions, if there are such and the Dataset has an item table.
+
+    Parameters
+    ----------
+    evaluation
+        Figures of all targets.
+    questions, targets
+        The questions, and their m targets.
+    ranks
+        (m,) rank of each target among all items.
+    exclude_seen, resamples, seed
+        As in `evaluate`.
+    """
+    holdout, ks = questions.holdout, questions.ks
+    if holdout.dataset.item_table is None:
+        return evaluation
+    cold = holdout.training_view().item_counts() == 0
+    mask = cold[targets.items]
+    if not mask.any():
+        return evaluation
+    rows = np.unique(rows_of(targets.starts, targets.ends)[mask])
+    some, measured = targets.select(rows), np.zeros(len(targets.items), dtype=np.int64)
+    own = target_ranks(questions.scorer, holdout.histories().select(rows), some, exclude_seen=exclude_seen, among=cold)
+    measured[np.isin(rows_of(targets.starts, targets.ends), rows)] = own
+    columns = {
+        f"{part}_{name}": values
+        for part, their_ranks in (("cold", ranks), ("cold_own", measured))
+        for name, values in metrics_of_part(their_ranks, targets, mask, ks, tuple(_COLD)).items()
+    }
+    means = {name: values[~np.isnan(values)] for name, values in columns.items()}
+    intervals = {name: bootstrap_interval(values, resamples, seed) for name, values in means.items() if resamples}
+    return replace(
+        evaluation,
+        metrics={**evaluation.metrics, **{name: float(values.mean()) for name, values in means.items()}},
+        intervals={**evaluation.intervals, **intervals},
+        per_user=evaluation.per_user.hstack(pl.DataFrame(dict(columns)).fill_nan(None)),
+        protocol={**evaluation.protocol, "cold_items": int(cold[1:].sum()), "cold_targets": int(mask.sum())},
+    )
+
+
+def metrics_of_part(
+    ranks: Int64, targets: Histories, mask: Bools, ks: Sequence[int], names: Sequence[str]
+) -> dict[str, Floats]:
+    """Metrics (n,) of the masked targets (m,) by name; NaN for users without such targets."""
+    rows = rows_of(targets.starts, targets.ends)[mask]
+    lengths = np.bincount(rows, minlength=len(targets))
+    measured = lengths > 0
+    found = user_metrics(ranks[mask], lengths[measured], ks) if measured.any() else {}
+    metrics = {f"{name}@{k}": np.full(len(targets), np.nan) for name in names for k in ks}
+    for name, values in metrics.items():
+        if name in found:
+            values[measured] = found[name]
+    return metrics
 
 
 def evaluation_of(

@@ -146,6 +146,7 @@ def target_ranks(
     exclude_seen: bool = True,
     seen: Histories | None = None,
     only: Histories | None = None,
+    among: npt.NDArray[np.bool_] | None = None,
     candidates: Int64 | None = None,
     limits: Limits = LIMITS,
 ) -> Int64:
@@ -170,6 +171,9 @@ def target_ranks(
     only
         n rows of items: all others are no candidates, and a target among these has the rank `n_items + 1`, too. None
         means all items. It does not go with `candidates`.
+    among
+        (n_items + 1,) mask of the items that may be candidates, the same for all rows; None means all. It does not go
+        with `candidates` either.
     candidates
         (n, c) int64 item codes of the candidates, 0 = none; None means the whole catalogue.
     limits
@@ -189,12 +193,15 @@ def target_ranks(
     """
     if len(targets) != len(histories) or (candidates is not None and len(candidates) != len(histories)):
         raise DataError(f"{len(histories):,} histories need as many rows of targets and of candidates.")
+    if among is not None and candidates is not None:
+        raise DataError("items to rank are given as a mask and as candidates: expected one of the two.")
     if only is not None and (len(only) != len(histories) or candidates is not None):
         raise DataError(f"{len(histories):,} histories need as many rows of items to rank, and no candidates beside.")
     scorer = scorer_of(model)
     hidden = (histories if seen is None else seen) if exclude_seen else None
     unique_targets, inverse = distinct(targets)
     ranks = np.zeros(len(unique_targets.items), dtype=np.int64)
+    others = None if among is None else to_device(~among, scorer.device)
     with torch.inference_mode():
         if candidates is None:
             sweep = Sweep(scorer, limits, len(histories))
@@ -208,7 +215,7 @@ def target_ranks(
             hidden_pairs = _pairs(hidden, index, scorer.device)
             if candidates is None:
                 kept = None if only is None else _pairs(only, index, scorer.device)
-                scores, above = _among_all(sweep, queries, pairs, hidden_pairs, kept)
+                scores, above = _among_all(sweep, queries, pairs, hidden_pairs, kept, others)
             else:
                 scores, above = _among_candidates(scorer, queries, pairs, hidden_pairs, candidates[index])
             worst = scorer.n_items + 1
@@ -365,10 +372,11 @@ def _among_all(
     targets: tuple[Tensor, Tensor],
     hidden: tuple[Tensor, Tensor],
     kept: tuple[Tensor, Tensor] | None,
+    others: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Scores (t,) of the targets, −inf if hidden, and the number (t,) of other items that score at least as high.
 
-    If some items are `kept`, all others are hidden.
+    If some items are `kept`, all others are hidden. So are the items in the mask `others` (n_items + 1,).
     """
     rows, items = targets
     everyone = torch.arange(len(queries), device=rows.device)
@@ -376,6 +384,8 @@ def _among_all(
     def hide(chunk: Chunk) -> None:
         if kept is not None:
             chunk.keep_only(everyone, *kept)
+        if others is not None:
+            chunk.scores.masked_fill_(others[chunk.start : chunk.stop], -torch.inf)
         chunk.hide(*hidden)
 
     scores = torch.full((len(rows),), -torch.inf, device=rows.device)

@@ -94,6 +94,8 @@ class SessionExamples:
         Share of the negatives drawn from the sessions of the batch; the others are uniform.
     repeats
         Add the repeats to batches.
+    candidates
+        (m,) codes of the items that may be negatives; all if None.
 
     Raises
     ------
@@ -111,6 +113,7 @@ class SessionExamples:
         negatives: int = 0,
         in_batch: float = 0.0,
         repeats: bool = False,
+        candidates: Int64 | None = None,
     ) -> None:
         visible = dataset.compact()
         if history_time is not None and visible.times is None:
@@ -135,9 +138,11 @@ class SessionExamples:
         self.weights: Int64 = self.lengths
         self.usual_batch, self.usual_averaging = 128, 0.0
         self.n_items = visible.n_items
+        self.candidates = np.arange(1, self.n_items + 1) if candidates is None else candidates
         self.negatives: SharedNegatives | None = None
         if negatives:
-            self.negatives = SharedNegatives(np.bincount(self.items, minlength=self.n_items + 1), negatives, in_batch)
+            counts = np.bincount(self.items, minlength=self.n_items + 1)
+            self.negatives = SharedNegatives(counts, negatives, in_batch, candidates)
             self.usual_batch = max(128, usual_batch(len(self.lengths), int(self.weights.sum())))
         self.repeats = RepeatExamples(visible, with_hits=True) if repeats else None
         self.user_starts: Int64 = visible.starts[sessions.users]
@@ -162,7 +167,7 @@ class SessionExamples:
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
         repeats = NO_REPEATS
         if self.repeats is not None:
-            drawn = np.arange(1, self.n_items + 1) if self.negatives is None else negatives
+            drawn = self.candidates if self.negatives is None else negatives
             histories = self.user_starts[index], self.ends[index]
             repeats = self.repeats.batch(*histories, rows, self.places[places], drawn, generator)
         tensors += [*history, *_transposed(history, self.n_items + 1)]

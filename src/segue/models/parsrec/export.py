@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segue.models.item_table import ItemTable
 from segue.models.parsrec.attention import BasketAttention
 from segue.models.parsrec.inputs import BasketInputs
 from segue.models.users import UserVectors
@@ -20,7 +21,7 @@ from segue.nn.recurrence import scan
 class Parts(Protocol):
     """Parts of a PARSRec model that the steps read."""
 
-    items: nn.Embedding
+    items: ItemTable
     users: UserVectors
     attention_blocks: nn.ModuleList
     hidden: nn.Linear
@@ -48,7 +49,7 @@ def run_as_scan(model: Parts, inputs: BasketInputs) -> Tensor:
             query, _ = block(query, mapped, basket, inside, maps)
         return results(state, query)
 
-    state = _history_sums(inputs, model.items.weight) / inputs.sizes.clamp(min=1)[:, None]
+    state = _history_sums(inputs, model.items.all()) / inputs.sizes.clamp(min=1)[:, None]
     query = torch.cat([users, state], dim=1)
     for block, maps in zip(blocks, composed, strict=True):
         query = block.alone(query, model.items.weight[0], maps)

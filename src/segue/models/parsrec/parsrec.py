@@ -21,6 +21,9 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.errors import ConfigError
 from segue.models.base import Attention, ModelConfig, TrainableModel
+from segue.models.features import FeatureNames
+from segue.models.features import resolved as with_features
+from segue.models.item_table import Catalogue, item_table
 from segue.models.negatives import SMALL_CATALOGUE
 from segue.models.parsrec.attention import BasketAttention
 from segue.models.parsrec.examples import (
@@ -96,6 +99,11 @@ class PARSRec(ModelConfig):
     repeats: bool | None = None
     """Add to the scores of items that the user took before: how often, how long ago and at which pace. When not given,
     true with a softmax if a tenth of the training interactions are repeats."""
+    features: FeatureNames = None
+    """Columns of the item table whose content is part of the item vectors: names, or "auto" for all but texts. Items
+    that nobody has taken are then recommended by their content."""
+    own_dropout: ShareBelowOne = 0.2
+    """With features: share of the items whose own vector a step leaves out, so that their content stands alone."""
 
     def check(self) -> None:
         """Raise a ConfigError if the heads do not divide the sum of the widths, or repeats lack a softmax."""
@@ -112,7 +120,8 @@ class PARSRec(ModelConfig):
     def resolved(self, dataset: Dataset) -> Self:
         """Return the settings with the loss chosen by the size of the catalogue, and repeats by their share."""
         chosen = self._for_catalogue(dataset.n_items)
-        return replace(chosen, repeats=with_repeats(self.repeats, dataset, chosen.loss in _SOFTMAXES))
+        repeats = with_repeats(self.repeats, dataset, chosen.loss in _SOFTMAXES)
+        return replace(chosen, repeats=repeats, features=with_features(self.features, dataset))
 
     def build(self, n_users: int, n_items: int) -> PARSRecModel:
         """Return a new module with random weights."""
@@ -142,7 +151,8 @@ class PARSRecModel(TrainableModel):
     def __init__(self, config: PARSRec, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
         width, item_width = config.user_width + config.item_width, config.item_width
-        self.items = nn.Embedding(n_items + 1, item_width)
+        self.items = item_table(n_items, item_width, config.features, config.own_dropout)
+        self.reads_content = bool(config.features)
         self.users = UserVectors(n_users, config.user_width)
         self.attention_blocks = nn.ModuleList(
             BasketAttention(width, item_width, item_width if last else width, config.heads)
@@ -167,9 +177,10 @@ class PARSRecModel(TrainableModel):
     # ---- training ---------------------------------------------------------------------------------------------------
 
     def prepare(self, dataset: Dataset) -> None:
-        """Store the users in training."""
+        """Store the users in training and the content of the items, and begin the repeats."""
         visible = dataset.compact()
         self.users.trained_on(np.unique(visible.sessions.users))
+        self.items.prepare(visible)
         if self.repeats is not None:
             self.repeats.prepare(visible)
 
@@ -184,6 +195,7 @@ class PARSRecModel(TrainableModel):
             negatives,
             config.in_batch,
             repeats=self.repeats is not None,
+            candidates=self.items.candidates(),
         )
 
     def forward(self, batch: SessionBatch) -> Tensor:
@@ -194,16 +206,17 @@ class PARSRecModel(TrainableModel):
 
     def _among_candidates(self, batch: SessionBatch) -> Tensor:
         """Summed loss among shared negatives and, with repeats, the items of the histories."""
-        table, repeats = self.items.weight, self.repeats
+        repeats, sampled = self.repeats, self.config.loss == "sampled-softmax"
         parts = [batch.items, batch.negatives, batch.repeats.items]
+        table = self.items.with_rows(*parts, batch.columns) if sampled else self.items.all()
         # All vectors are read in one lookup, because each lookup costs a gradient as large as the table.
         vectors = F.embedding(torch.cat([part.flatten() for part in parts]), table)
         basket, drawn, own = torch.split(vectors, [part.numel() for part in parts])
         basket = basket.view(*batch.items.shape, -1)
-        sampled = self.config.loss == "sampled-softmax"
-        negatives = batch.negatives if sampled else torch.arange(1, self.n_items + 1, device=table.device)
-        drawn = drawn if sampled else table[1:]
-        steps, counts, real = self._steps(batch, basket)
+        catalogue = Catalogue(table) if sampled else self.items.catalogue(table)
+        negatives = batch.negatives if sampled else catalogue.all_codes()
+        drawn = drawn if sampled else catalogue.vectors[1:]
+        steps, counts, real = self._steps(batch, basket, table)
         waiting = real.clone()
         offsets = batch.lengths.cumsum(0) - batch.lengths
         own_bases, other_bases = self._bases(batch, negatives)
@@ -251,28 +264,29 @@ class PARSRecModel(TrainableModel):
         others[torch.nonzero(real)[items, 0], columns] = -torch.inf
         return own, others
 
-    def _steps(self, batch: SessionBatch, basket: Tensor) -> tuple[SessionSteps, list[int], Tensor]:
+    def _steps(self, batch: SessionBatch, basket: Tensor, table: Tensor) -> tuple[SessionSteps, list[int], Tensor]:
         """Steps of a batch, the number of sessions that take each, and the mask (b, length) of real items."""
-        users, means = self.users(batch.users), history_means(self.items.weight, batch)
+        users, means = self.users(batch.users), history_means(table, batch)
         basket = self.dropout(basket)
         steps = SessionSteps(self, self.dropout(users), self.dropout(means), basket)
         return steps, torch.bincount(batch.lengths).flip(0).cumsum(0).flip(0)[1:].tolist(), batch.items > 0
 
     def _among_all(self, batch: SessionBatch) -> Tensor:
         """Summed loss over the whole catalogue."""
-        table = self.items.weight
-        scored = table[1:]
-        steps, counts, real = self._steps(batch, F.embedding(batch.items, table))
-        stored = self._score_buffer(int(batch.lengths.sum()), table)
+        table = self.items.all()
+        catalogue = self.items.catalogue(table)
+        scored, items = catalogue.vectors[1:], catalogue.rows_of(batch.items)
+        steps, counts, real = self._steps(batch, F.embedding(batch.items, table), table)
+        stored = self._score_buffer(int(batch.lengths.sum()), scored)
         waiting, first = real.clone(), 0
         outputs, targets = [], []
         for step, n in enumerate(counts):
             output, _ = steps.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
             scores = None if stored is None else stored[first : first + n]
-            column = _chosen_targets(output.detach(), scored.detach(), batch.items[:n], waiting[:n], scores)
+            column = _chosen_targets(output.detach(), scored.detach(), items[:n], waiting[:n], scores)
             waiting[:n].scatter_(1, column, False)
             outputs.append(output)
-            targets.append(batch.items[:n].gather(1, column)[:, 0] - 1)
+            targets.append(items[:n].gather(1, column)[:, 0] - 1)
             first += n
         name = self.config.loss
         assert name is not None and name != "sampled-softmax"
@@ -283,11 +297,11 @@ class PARSRecModel(TrainableModel):
             loss = loss + 0 * steps.user_queries.sum()
         return loss
 
-    def _score_buffer(self, n_steps: int, table: Tensor) -> Tensor | None:
-        """Buffer for all scores (steps, n_items) of a batch, or None if it would be too large."""
-        if n_steps * self.n_items * table.element_size() > _KEPT_BYTES:
+    def _score_buffer(self, n_steps: int, scored: Tensor) -> Tensor | None:
+        """Buffer for all scores (steps, m) of a batch with m scored items, or None if it would be too large."""
+        if n_steps * len(scored) * scored.element_size() > _KEPT_BYTES:
             return None
-        return table.new_empty((n_steps, self.n_items))
+        return scored.new_empty((n_steps, len(scored)))
 
     # ---- scoring ----------------------------------------------------------------------------------------------------
 
@@ -313,7 +327,7 @@ class PARSRecModel(TrainableModel):
 
         Return outputs (n, item_width) and attention weights (n, blocks, heads, width), in the order of the histories.
         """
-        table = self.items.weight
+        table = self.items.all()
         rows = SparseRows(inputs.offsets, inputs.columns, inputs.values)
         means = row_sums(rows, table) / inputs.sizes.clamp(min=1)[:, None]
         steps = SessionSteps(self, self.users.of(inputs.users), means, self.items(inputs.items))
@@ -332,12 +346,12 @@ class PARSRecModel(TrainableModel):
 
     def scores(self) -> ItemScores:
         """Products with the item vectors, plus the additions of repeats."""
-        products = ProductScores(self.items.weight)
+        products = ProductScores(self.items.all())
         return products if self.repeats is None else RepeatScores(products, self.config.item_width)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, item_width)."""
-        return self.items.weight
+        return self.items.all()
 
 
 class SessionSteps:

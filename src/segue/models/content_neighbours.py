@@ -1,0 +1,136 @@
+"""Content neighbours: items whose content is nearest to that of the history.
+
+Pazzani & Billsus, *Content-Based Recommendation Systems* (The Adaptive Web, 2007): cosine of an item and the profile of
+a user, with rare values weighing more (Salton & Buckley, *Term-weighting Approaches*, 1988).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.models.base import ModelConfig
+from segue.models.content import ContentCounts
+from segue.models.features import FeatureNames, Features, resolved
+from segue.models.popularity import popularity
+from segue.models.sparse import BasketInputs, Floats, csr, histories_of_all, mean_entries, sets_of
+from segue.settings import Positive, ShareAboveZero
+
+
+@dataclass(frozen=True)
+class ContentNeighbours(ModelConfig):
+    """Content neighbours: the score of an item is the cosine of its content and that of the history's items, summed.
+
+    The content of an item has a part of its categories, and buckets of numbers and moments: 1 · log(n / n with the
+    value) for each. Another part is its vectors. Each part that the item has is scaled to length 1. Popularity orders
+    items of the same score.
+    """
+
+    name: ClassVar[str] = "content-neighbours"
+
+    features: FeatureNames = "auto"
+    """Columns of the item table to compare: names, or "auto" for all but texts."""
+
+    decay: ShareAboveZero = 0.9
+    """Weight of an item of the history relative to one of the next session, by its newest occurrence."""
+
+    smoothing: Positive = 1e-6
+    """Weight of popularity, which orders items with the same score."""
+
+    def resolved(self, dataset: Dataset) -> ContentNeighbours:
+        """Return the settings with the names of the columns.
+
+        Raises
+        ------
+        ConfigError
+            There is no item table, or a column cannot be read.
+        """
+        return replace(self, features=resolved(self.features or "auto", dataset))
+
+    def build(self, n_users: int, n_items: int) -> ContentNeighboursModel:
+        """An empty module; `count` fills it."""
+        return ContentNeighboursModel(self, n_users, n_items)
+
+
+class ContentNeighboursModel(ContentCounts):
+    """Content of the items.
+
+    Buffers
+    -------
+    content_values, content_columns, content_offsets
+        Sparse (values, n_items + 1): scaled weight of each value of an item.
+    vectors
+        (n_items + 1, width) float32 scaled vectors.
+    shares
+        (n_items + 1,) float32 popularity.
+    usual_values
+        () float32 mean number of values of a history of the fit.
+    """
+
+    config: ContentNeighbours
+    vectors: Tensor
+    shares: Tensor
+    usual_values: Tensor
+
+    def __init__(self, config: ContentNeighbours, n_users: int, n_items: int) -> None:
+        super().__init__(config, n_users, n_items)
+        self.register_buffer("vectors", torch.zeros(n_items + 1, 0))
+        self.register_buffer("shares", torch.zeros(n_items + 1))
+        self.register_buffer("usual_values", torch.ones(()))
+
+    def count(self, dataset: Dataset) -> None:
+        """Weigh the values of the items, and scale the content."""
+        assert isinstance(self.config.features, tuple)
+        features = self.read_content(dataset, self.config.features)
+        self.set_content(features, _scaled_weights(features))
+        lengths = np.linalg.norm(features.vectors, axis=1, keepdims=True)
+        self.set_buffer("vectors", features.vectors / np.maximum(lengths, 1e-12))
+        self.set_buffer("shares", popularity(dataset))
+        self.usual_values.fill_(mean_entries(self.content_of(sets_of(histories_of_all(dataset), self.n_items))))
+
+    def inputs(self, histories: Histories) -> BasketInputs:
+        """Baskets of each history."""
+        return BasketInputs.of(histories)
+
+    def rows_of_scores(self, inputs: BasketInputs) -> Floats:
+        """Sum the similarities to the items of each history."""
+        keys = inputs.rows * (self.n_items + 1) + inputs.items
+        order = np.lexsort((inputs.later, keys))
+        first = np.ones(len(order), dtype=np.bool_)
+        first[1:] = np.diff(keys[order]) > 0
+        newest = order[first]
+        weights = self.config.decay ** inputs.later[newest].astype(np.float64)
+        histories = csr(weights, inputs.rows[newest], inputs.items[newest], (len(inputs.users), self.n_items + 1))
+        scores = self.times(self.content_of(histories), "content", float(self.usual_values))
+        if self.vectors.shape[1]:
+            vectors = self.vectors.cpu().numpy()
+            scores += (histories @ vectors) @ vectors.T
+        scores += self.config.smoothing * self.shares.cpu().numpy()
+        return np.maximum(scores, 0, out=scores)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        saved = state_dict.get(f"{prefix}vectors")
+        if saved is not None and saved.ndim == 2:  # the width depends on the data
+            self.vectors = self.vectors.new_empty(saved.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def fault(self) -> str | None:
+        """Vectors of another number of items."""
+        fits = len(self.vectors) == self.n_items + 1
+        return super().fault() if fits else "vectors has rows of items that do not exist"
+
+
+def _scaled_weights(features: Features) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Weights (m,) of the values of each item: log(n / n with the value), scaled to length 1 within the item."""
+    counts = np.bincount(features.values)
+    items = np.repeat(np.arange(len(features.offsets) - 1), np.diff(features.offsets))
+    weights = np.log((len(features.offsets) - 1) / np.maximum(counts, 1))[features.values]
+    squares = np.bincount(items, np.square(weights), minlength=len(features.offsets) - 1)
+    scaled: np.ndarray[Any, np.dtype[np.float64]] = weights / np.sqrt(np.maximum(squares[items], 1e-24))
+    return scaled

@@ -1,0 +1,283 @@
+"""Table of item vectors that a model reads and scores with: plain, or with the content of the items.
+
+With content, the vector of an item is E[i] + Σ over its values of V[value] + W · (its given vectors). Training leaves
+E[i] out for a random share of the items of each step, so that the content learns to stand alone (as DropoutNet, Volkovs
+et al., NeurIPS 2017). An item that does not occur in training has its content only. It is no negative, and no part of a
+full softmax; these would push its content away from everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segue.data.dataset import Dataset
+from segue.data.ragged import Int64
+from segue.data.tables.table import Table
+from segue.models.features import Coding
+
+_RAGGED = {
+    "offsets": torch.int64,
+    "values": torch.int64,
+    "vectors": torch.float32,
+    "keys": torch.int64,
+    "edges": torch.float64,
+    "edge_offsets": torch.int64,
+    "scales": torch.float32,
+}
+"""Buffers whose size depends on the data, and their types."""
+
+
+class Catalogue(NamedTuple):
+    """Items that a softmax over all items compares.
+
+    Attributes
+    ----------
+    vectors
+        (m + 1, width) vector of padding, and of each of the m items.
+    codes
+        (m,) int64 codes of the items; None if they are all, in their order.
+    rows
+        (n_items + 1,) int64 row of each item code in `vectors`, 0 for items that are not compared; None if they are
+        all.
+    """
+
+    vectors: Tensor
+    codes: Tensor | None = None
+    rows: Tensor | None = None
+
+    def rows_of(self, codes: Tensor) -> Tensor:
+        """Rows (…,) of item codes (…,)."""
+        return codes if self.rows is None else self.rows[codes]
+
+    def all_codes(self) -> Tensor:
+        """Codes (m,) of the items."""
+        if self.codes is not None:
+            return self.codes
+        return torch.arange(1, len(self.vectors), device=self.vectors.device)
+
+
+class ItemTable(nn.Embedding):
+    """Vectors (n_items + 1, width) of the items; row 0 is padding."""
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Store facts of the visible interactions and of the item table."""
+
+    def all(self) -> Tensor:
+        """Vectors (n_items + 1, width) of all items."""
+        return self.weight
+
+    def with_rows(self, *codes: Tensor) -> Tensor:
+        """Table (n_items + 1, width) with the vectors of these item codes; other rows may hold anything."""
+        return self.weight
+
+    def candidates(self) -> Int64 | None:
+        """Codes (m,) of the items that may be negatives; None for all."""
+        return None
+
+    def catalogue(self, vectors: Tensor) -> Catalogue:
+        """Items of a full softmax, given the vectors of all."""
+        return Catalogue(vectors)
+
+
+class ContentTable(ItemTable):
+    """Vectors of the items with their content; `weight` holds the own vectors E.
+
+    Parameters
+    ----------
+    n_items, width
+        Size of the table.
+    names
+        Columns of the item table.
+    own_dropout
+        Probability that a step leaves out the own vector of an item.
+
+    Parameters of the module
+    ------------------------
+    value_vectors
+        (values, width) V, if there are values.
+    projection
+        (width, total width of the given vectors) W, if there are such.
+
+    Buffers
+    -------
+    trained
+        (n_items + 1,) bool, True for items that occur in training, and for padding.
+    offsets, values, vectors
+        The `Features` of the items.
+    keys, edges, edge_offsets, scales
+        The `Coding`.
+    """
+
+    trained: Tensor
+    offsets: Tensor
+    values: Tensor
+    vectors: Tensor
+    whole: Tensor | None
+    value_vectors: nn.Parameter | None
+    projection: nn.Parameter | None
+
+    def __init__(self, n_items: int, width: int, names: Sequence[str], own_dropout: float) -> None:
+        super().__init__(n_items + 1, width)
+        self.names, self.own_dropout = tuple(names), own_dropout
+        self.register_parameter("value_vectors", None)
+        self.register_parameter("projection", None)
+        self.register_buffer("trained", torch.ones(n_items + 1, dtype=torch.bool))
+        for name, dtype in _RAGGED.items():
+            self.register_buffer(name, torch.zeros(0, dtype=dtype))
+        self.register_buffer("whole", None, persistent=False)
+
+    # ---- the data ---------------------------------------------------------------------------------------------------
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Read the features of the items, and draw the first weights of the content, in the size of the own vectors."""
+        assert dataset.item_table is not None
+        counts = dataset.item_counts()
+        self.trained.copy_(torch.from_numpy(counts > 0))
+        self.trained[0] = True
+        coding = Coding.of(dataset.item_table, self.names, counts > 0)
+        for name in ("keys", "edges", "edge_offsets", "scales"):
+            self._replace(name, getattr(coding, name))
+        self.read(dataset.item_table)
+        width, size = self.weight.shape[1], float(self.weight.detach().std())
+        share = size / np.sqrt(len(self.names))
+        if len(self.keys):
+            self.value_vectors = nn.Parameter(torch.randn(len(self.keys), width) * share)
+        if self.vectors.shape[1]:
+            self.projection = nn.Parameter(torch.randn(width, self.vectors.shape[1]) * share)
+
+    def coding(self) -> Coding:
+        """The coding of the values, with which other tables of items are read."""
+        parts = (getattr(self, name).cpu().numpy() for name in ("keys", "edges", "edge_offsets", "scales"))
+        return Coding(self.names, *parts)
+
+    def read(self, table: Table) -> None:
+        """Replace the features by those of a table of as many items, such as one with corrected rows."""
+        features = self.coding().read(table)
+        for name in ("offsets", "values", "vectors"):
+            self._replace(name, getattr(features, name))
+
+    def _replace(self, name: str, array: Any) -> None:
+        old = getattr(self, name)
+        setattr(self, name, torch.from_numpy(np.ascontiguousarray(array)).to(dtype=old.dtype, device=old.device))
+
+    # ---- vectors ----------------------------------------------------------------------------------------------------
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Vectors (…, width) of item codes (…,)."""
+        if not self.training:
+            return F.embedding(codes, self.all())
+        distinct, inverse = torch.unique(codes, return_inverse=True)
+        return self._of(distinct)[inverse]
+
+    def all(self) -> Tensor:
+        """Vectors (n_items + 1, width) of all items."""
+        if self.whole is not None:
+            return self.whole
+        vectors = self.weight * self._kept()[:, None]
+        if self.value_vectors is not None:
+            vectors = vectors + _sums(self.value_vectors, self.values, self.offsets)
+        return self._with_given(vectors, self.vectors)
+
+    def with_rows(self, *codes: Tensor) -> Tensor:
+        """Table (n_items + 1, width) with the vectors of these item codes; all other rows are 0."""
+        if not self.training:
+            return self.all()
+        distinct = torch.unique(torch.cat([one.flatten().long() for one in codes]))
+        return self.weight.new_zeros(self.weight.shape).index_copy(0, distinct, self._of(distinct))
+
+    def settle(self) -> None:
+        """Compute the vectors of all items once, for a model that no longer changes."""
+        self.whole = None
+        self.whole = self.all()
+
+    def _of(self, codes: Tensor) -> Tensor:
+        """Vectors (n, width) of distinct item codes (n,)."""
+        vectors = super().forward(codes) * self._kept(codes)[:, None]
+        if self.value_vectors is not None:
+            starts = self.offsets[codes]
+            lengths = self.offsets[codes + 1] - starts
+            ends = lengths.cumsum(0)
+            first = ends - lengths
+            within = torch.arange(int(ends[-1]) if len(ends) else 0, device=codes.device)
+            values = self.values[within + torch.repeat_interleave(starts - first, lengths)]
+            vectors = vectors + _sums(self.value_vectors, values, F.pad(ends, (1, 0)))
+        return self._with_given(vectors, self.vectors[codes] if self.projection is not None else self.vectors)
+
+    def _kept(self, codes: Tensor | None = None) -> Tensor:
+        """Factors (n,), 1 or 0, of the own vectors of distinct item codes (n,), or of all; padding is always kept."""
+        kept = self.trained if codes is None else self.trained[codes]
+        if self.training and self.own_dropout:
+            drawn = torch.rand(len(kept), device=kept.device) >= self.own_dropout
+            padding = torch.arange(len(kept), device=kept.device) == 0 if codes is None else codes == 0
+            kept = kept & (drawn | padding)
+        return kept.to(self.weight.dtype)
+
+    def _with_given(self, vectors: Tensor, given: Tensor) -> Tensor:
+        """The vectors (n, width) plus the projections of the given vectors (n, given width)."""
+        return vectors if self.projection is None else vectors + F.linear(given.to(vectors.dtype), self.projection)
+
+    # ---- candidates -------------------------------------------------------------------------------------------------
+
+    def candidates(self) -> Int64 | None:
+        """Codes (m,) of the items that occur in training; None if all do."""
+        return None if bool(self.trained.all()) else np.flatnonzero(self.trained[1:].cpu().numpy()) + 1
+
+    def catalogue(self, vectors: Tensor) -> Catalogue:
+        """Items of a full softmax: those that occur in training."""
+        if bool(self.trained.all()):
+            return Catalogue(vectors)
+        rows = self.trained.long().cumsum(0) - 1
+        known = torch.nonzero(self.trained)[:, 0]
+        return Catalogue(vectors.index_select(0, known), known[1:], torch.where(self.trained, rows, 0))
+
+    # ---- storage ----------------------------------------------------------------------------------------------------
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The sizes depend on the data: make buffers and parameters of the size to load.
+        for name in _RAGGED:
+            saved, own = state_dict.get(prefix + name), getattr(self, name)
+            if saved is not None and saved.shape != own.shape:
+                setattr(self, name, own.new_empty(saved.shape))
+        for name in ("value_vectors", "projection"):
+            saved, own = state_dict.get(prefix + name), getattr(self, name)
+            if saved is not None and (own is None or own.shape != saved.shape):
+                setattr(self, name, nn.Parameter(self.weight.new_empty(saved.shape)))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def fault(self) -> str | None:
+        """Features of items or values that do not exist."""
+        n, offsets, rows = self.num_embeddings, self.offsets, 0 if self.value_vectors is None else self.value_vectors
+        if self.keys.shape != ((0,) if isinstance(rows, int) else rows.shape[:1]):
+            return "the values and their vectors have other numbers"
+        if offsets.shape != (n + 1,) or int(offsets[0]) != 0 or int(offsets[-1]) != len(self.values):
+            return "the offsets of the features do not rise from 0 to their number"
+        if bool((offsets[1:] < offsets[:-1]).any()):
+            return "the offsets of the features fall"
+        if len(self.values) and not 0 <= int(self.values.min()) <= int(self.values.max()) < len(self.keys):
+            return "an item has a value that does not exist"
+        width = 0 if self.projection is None else self.projection.shape[1]
+        if self.vectors.shape != (n, width):
+            return "the given vectors do not fit their projection"
+        edges = self.edge_offsets
+        if self.edges.ndim != 1 or len(edges) < 1 or int(edges[-1]) != len(self.edges) or int(edges[0]) != 0:
+            return "the offsets of the buckets do not rise from 0 to their number"
+        return None
+
+
+def item_table(n_items: int, width: int, features: object, own_dropout: float) -> ItemTable:
+    """Table of a model with these resolved features; a plain one if they are None."""
+    if not features:
+        return ItemTable(n_items + 1, width)
+    assert isinstance(features, tuple)
+    return ContentTable(n_items, width, features, own_dropout)
+
+
+def _sums(table: Tensor, values: Tensor, offsets: Tensor) -> Tensor:
+    """Sums (n, width) of the rows of a table, for ragged values with offsets (n + 1,)."""
+    return F.embedding_bag(values, table, offsets, mode="sum", include_last_offset=True)
