@@ -79,7 +79,8 @@ def test_a_saved_run_goes_on_as_one_that_was_never_stopped(tmp_path: Path) -> No
     split = split_for("sasrec", segue.prepare(SAVED / "log.csv"))
     longer = training(epochs=3, keep_every=1)
     for run, resume in (("run", True), ("whole", False)):
-        config = replace(CONFIGS["sasrec"], repeats=False)  # as the run, which is older than repeats
+        # The run is older than repeats: it goes on without them, though the data repeat.
+        config = CONFIGS["sasrec"] if resume else replace(CONFIGS["sasrec"], repeats=False)
         segue.fit(config, split, training=longer, out=tmp_path / run, resume=resume, quiet=True)
     before, resumed, whole = (
         pl.read_csv(folder / "metrics.csv").drop("seconds")

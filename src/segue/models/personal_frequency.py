@@ -141,7 +141,7 @@ class PersonalFrequencyModel(CountingModel):
             add_entries(scores.numpy(), rows, items, weights)
             return scores
         # Each (row, item) occurs once in a matrix without duplicates, so no sum depends on an order.
-        counts = csr(weights, rows, items, tuple(scores.shape))
+        counts = csr(weights, rows, items, (scores.shape[0], scores.shape[1]))
         index = np.repeat(np.arange(scores.shape[0]) * scores.shape[1], np.diff(counts.indptr)) + counts.indices
         flat = scores.view(-1)
         flat[torch.from_numpy(index).to(flat.device)] += torch.from_numpy(counts.data).to(flat.device)

@@ -251,7 +251,7 @@ def nearest(distances: npt.NDArray[np.floating[Any]], k: int) -> npt.NDArray[np.
 
     It has fewer than k per row if fewer are finite. A row does not depend on the others.
     """
-    finite = np.isfinite(distances)
+    finite: npt.NDArray[np.bool_] = np.isfinite(distances)
     if k >= distances.shape[1]:
         return finite
     edge = np.partition(distances, k - 1, axis=1)[:, k - 1 : k]

@@ -31,7 +31,7 @@ from segue.settings import Count
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
-from segue.training.run_manifest import RUN, begin_run, run_folder, run_manifest
+from segue.training.run_manifest import RUN, begin_run, run_folder, run_manifest, with_choices_of_run
 from segue.training.size import check_size, memory_errors
 from segue.training.start import Start, start_of
 from segue.training.trainer import State, Trainer
@@ -162,6 +162,8 @@ def _fitted(
     keep_buffers()
     started = time.perf_counter()
     part = watched if validation is None else validation
+    if resume and folder is not None:
+        config = with_choices_of_run(config, train, folder)
     settings = with_task_defaults(settings, config, part, folder if resume else None)
     check_size(config.resolved(train), train)
     if start is not None:

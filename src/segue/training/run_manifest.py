@@ -62,6 +62,30 @@ def run_manifest(config: ModelConfig, dataset: Dataset, split: dict[str, object]
     }
 
 
+def with_choices_of_run(config: ModelConfig, train: Dataset, folder: Path) -> ModelConfig:
+    """Return the settings with those of a run in place of settings that are left to the data.
+
+    An older version of segue may have chosen another value than this one, or had no such setting: the run goes on with
+    its own.
+
+    Parameters
+    ----------
+    config
+        Settings of the model.
+    train
+        Training part, for which the settings are resolved.
+    folder
+        Folder of the run to resume. Without a run of the same model, the settings stay as they are.
+    """
+    former = {**config.formerly, **(read_run(folder).get("model") or {})}
+    if former.get("name") != config.name:
+        return config
+    given, resolved = config.to_dict(), config.resolved(train).to_dict()
+    left_open = {name for name, value in given.items() if value is None and resolved.get(name) is not None}
+    chosen = {name: former[name] for name in left_open if former.get(name) is not None}
+    return config.from_dict({**given, **chosen}) if chosen else config
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """Read `run.json`; empty if there is none.
 

@@ -13,6 +13,7 @@ from segue.data.histories import Histories
 from segue.errors import ConfigError, DataError, UnknownIdError
 from segue.inference.asking.ids import UnknownIdWarning
 from segue.inference.explaining import effects, left_out
+from segue.inference.explaining.repeats import repeat_text, with_texts
 from segue.inference.recommender import Recommender
 from tests.inference.fakes import Attentive, Dot, dataset, random_dataset, session_dataset
 
@@ -246,3 +247,67 @@ def test_attention_of_a_transformer_covers_the_items_that_it_reads() -> None:
 def test_impossible_kinds(ask: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ask()
+
+
+# ---- repeats -------------------------------------------------------------------------------------------------------
+
+
+def household(days: bool = True) -> Recommender:
+    """User 1 took item 10 in three of four baskets, and 20 and 30 once."""
+    baskets = [["10", "20"], ["10"], ["10", "10", "30"], ["40"]]
+    rows = [
+        {"user": "1", "item": item, "session": number, **({"time": 86_400 * 10 * number} if days else {})}
+        for number, basket in enumerate(baskets)
+        for item in basket
+    ]
+    rows += [{**row, "user": "2", "session": row["session"] + 10} for row in rows]
+    time = "time" if days else False
+    data = segue.prepare(pl.DataFrame(rows), session="session", time=time, rating=False, duplicates="keep")
+    return segue.fit(segue.PersonalFrequency(decay=0.5), data, quiet=True)
+
+
+def test_a_counting_model_names_an_item_once_with_its_number_of_baskets() -> None:
+    answers = household()
+    reasons = answers.explain(1, 10)
+    of_item = reasons.filter(because=10).row(0, named=True)
+    assert reasons["kind"].unique().to_list() == ["repeats"]
+    assert reasons["because"].sort().to_list() == [10, 20, 30, 40]
+    assert (of_item["times"], of_item["steps_ago"], of_item["items"]) == (3, 1, 4)
+    assert of_item["time_ago"] == 10 * 86_400
+    # Without it, the user has only the popularity behind: the counts of its baskets are the effect.
+    assert of_item["effect"] == pytest.approx(0.5 + 0.25 + 0.125, abs=1e-6)
+
+
+def test_the_time_since_the_last_one_counts_up_to_the_moment_of_the_question() -> None:
+    answers = household()
+    reasons = answers.explain(1, 10, as_of=86_400 * 34)
+    assert reasons.filter(because=10)["time_ago"].item() == 14 * 86_400
+    single = answers.explain(1, 10, by="item")
+    assert "times" not in single.columns
+    assert len(single) == 7
+    both = answers.explain(1, 10, by=["item", "repeats"])
+    assert both.filter(kind="item")["times"].null_count() == 7
+
+
+def test_repeats_without_times_count_sessions() -> None:
+    answers = household(days=False)
+    reasons = with_texts(answers.explain(1, 10), answers.dataset)
+    assert "time_ago" not in reasons.columns
+    assert reasons.filter(because=10)["repeats"].item() == "3 times, last 1 session before the newest"
+    assert reasons.columns[-2:] == ["repeats", "effect"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unit", "text"),
+    [
+        ((14, 3, 9 * 86_400), "s", "14 times, last 9 days ago"),
+        ((1, 2, 86_400_000), "ms", "once, 1 day ago"),
+        ((2, 0, 0), "s", "twice, last in the newest session"),
+        ((1_200, 4, 3), None, "1,200 times, last 4 sessions before the newest"),
+        ((3, 1, 30), "s", "3 times, last less than a minute ago"),
+        ((3, 1, None), None, "3 times, last 1 session before the newest"),
+        ((3, 1, 70 * 86_400), "s", "3 times, last 2 months ago"),
+    ],
+)
+def test_repeats_in_words(numbers: tuple[int, int, int | None], unit: str | None, text: str) -> None:
+    assert repeat_text(*numbers, unit, "session") == text
