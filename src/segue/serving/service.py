@@ -101,7 +101,7 @@ class Service:
         """Answer a question for a list."""
         variant = self._variant(request.user, request.variant)
         served = variant.served
-        if request.as_of is None and not request.explain:
+        if not asking.takes_long(request):
             return self._recommendation(
                 request, variant, await self.engine.ask(served, asking.question_of(request)), None
             )
@@ -122,7 +122,7 @@ class Service:
         groups: dict[str, tuple[Variant, list[int]]] = {}
         for row, question in enumerate(part):
             try:
-                if question.as_of is not None or question.explain:
+                if question.as_of is not None or question.explain:  # rules are no reason: equal ones go together
                     answers[row].recommendation = await self.recommend(question)
                 else:
                     variant = self._variant(question.user, question.variant)
@@ -267,6 +267,12 @@ class Service:
         if reasons is not None:
             for item, own in zip(items, reasons, strict=True):
                 item.reasons = own
+        if answer.titles is not None:
+            for item, title in zip(items, answer.titles, strict=True):
+                item.title = title
+        if answer.columns is not None:
+            for item, columns in zip(items, answer.columns, strict=True):
+                item.columns = columns
         return Recommendation(
             f"{variant.name}.{self._numbers.next()}",
             variant.name,
