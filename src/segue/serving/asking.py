@@ -235,7 +235,10 @@ def item_answer(served: Served, item: str) -> ItemAnswer:
         The catalogue does not have it.
     """
     code = served.catalogue.require([item], "item")
-    return ItemAnswer(served.catalogue.decode(code)[0], int(served.item_counts[code[0]]))
+    known = served.catalogue.decode(code)[0]
+    (title,), (columns,) = served.titles_of([known]), served.columns_of([known])
+    counts = served.item_counts
+    return ItemAnswer(known, int(counts[code[0]]), served.recommends(int(code[0])), title, columns or None)
 
 
 def _check(request: Subject) -> None:

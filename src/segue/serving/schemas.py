@@ -169,6 +169,17 @@ class Event(Request, kw_only=True):
 Events = Event | Annotated[list[Event], Meta(min_length=1, max_length=MAX_EVENTS)]
 
 
+class NewItem(Request, kw_only=True):
+    """An item for the catalogue, with the columns of the item table. Columns that are not named keep their values."""
+
+    item: Id
+    title: Text | None = None
+    columns: Annotated[dict[Short, Value], Meta(max_length=MAX_RULES)] = {}
+
+
+NewItems = NewItem | Annotated[list[NewItem], Meta(min_length=1, max_length=MAX_EVENTS)]
+
+
 class Answer(Struct, omit_defaults=True):
     """Base of the bodies of answers."""
 
@@ -354,6 +365,26 @@ class ItemAnswer(Answer):
 
     item: int | str
     interactions: Annotated[int, Meta(description="Interactions in the Dataset of the model.")]
+    recommended: Annotated[bool, Meta(description="False if the model cannot score the item yet.")]
+    title: str | None = None
+    columns: Annotated[Columns | None, Meta(description="Columns of the item table.")] = None
+
+
+class VariantItems(Answer):
+    """Items that were put, for one variant."""
+
+    variant: str
+    recommended: Annotated[int, Meta(description="Items that its lists may hold at once.")]
+    waiting: Annotated[
+        int, Meta(description="Items that it recommends after the next training: nobody took them before the last one.")
+    ]
+
+
+class PutItems(Answer):
+    """Outcome of putting items: they are on the disk and in the catalogue of every model."""
+
+    stored: int
+    variants: list[VariantItems]
 
 
 class ModelAnswer(Answer):

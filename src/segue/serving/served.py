@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
 from segue.errors import ConfigError, SegueError, UnknownIdError
@@ -23,6 +24,7 @@ from segue.inference.asking.users import RequestedUsers, users_by_history
 from segue.inference.recommender import Recommender
 from segue.inference.scoring.lists import FALLBACK, Rules, best_lists
 from segue.inference.scoring.rules import make_reranking, shown_columns
+from segue.serving.items import Document, with_documents
 from segue.serving.live import LiveHistories
 from segue.serving.ranked import Ranked
 from segue.serving.schemas import id_text
@@ -130,9 +132,23 @@ class Served:
         Path that the run was opened from, for people.
     made
         Time of the training, in seconds since 1970; None if it is not known.
+    documents
+        Items that were put into the catalogue, by raw id.
+    last_item
+        Number of the last of them in the store.
     """
 
-    def __init__(self, recommender: Recommender, run: str, made: float | None = None) -> None:
+    def __init__(
+        self,
+        recommender: Recommender,
+        run: str,
+        made: float | None = None,
+        documents: Mapping[str, Document] | None = None,
+        last_item: int = 0,
+    ) -> None:
+        self.opened, self.last_item = recommender, last_item
+        if documents:
+            recommender = _with_items(recommender, with_documents(recommender.dataset, documents, strict=False))
         self.live = LiveHistories(recommender.dataset)
         self.recommender = copy.copy(recommender)
         self.recommender.source = self.live
@@ -146,6 +162,19 @@ class Served:
         self._shares = self.recommender._shares
         self.item_counts = self.dataset.item_counts()
         self._all_items = self.scorer.n_items
+
+    def with_items(self, documents: Mapping[str, Document], last_item: int) -> Served:
+        """The same model with other items that were put. Its histories are empty: see `take_events`."""
+        return Served(self.opened, self.run, self.made, documents, last_item)
+
+    def take_events(self, live: LiveHistories) -> None:
+        """Take over the events of other histories; nobody may add changes to these meanwhile."""
+        self.live = self.recommender.source = live.on(self.dataset)
+
+    def recommends(self, code: int) -> bool:
+        """True if lists may hold the item with this code."""
+        known, cold = self.recommender.known_items, self.recommender.model.cold
+        return (known is None or bool(known[code])) and (cold is None or code not in cold)
 
     def check(self) -> None:
         """Answer for some users, so that a model that cannot is noticed before it is served.
@@ -351,6 +380,15 @@ class Served:
             return None
         rows, _ = self._lists([one or () for one in lists], unknown)
         return OwnItems(rows.items, rows.starts, rows.ends, named)
+
+
+def _with_items(recommender: Recommender, dataset: Dataset) -> Recommender:
+    """The Recommender for a Dataset with more items, or with other columns of the same ones."""
+    if dataset.n_items > recommender.dataset.n_items:
+        return recommender.with_data(dataset)
+    live = copy.copy(recommender)
+    live.dataset = live.source = dataset
+    return live
 
 
 def dated_frame(

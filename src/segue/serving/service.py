@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from segue.errors import SegueError
 from segue.serving import asking
 from segue.serving.config import ServiceConfig
 from segue.serving.engine import Engine
+from segue.serving.items import Document, documents_of, with_documents
 from segue.serving.journal import Journal
 from segue.serving.metrics import Metrics
 from segue.serving.models import Models, Variant
@@ -30,6 +33,8 @@ from segue.serving.schemas import (
     ItemAnswer,
     ModelAnswer,
     Neighbours,
+    NewItem,
+    PutItems,
     Recommendation,
     RecommendBatch,
     Recommended,
@@ -40,6 +45,7 @@ from segue.serving.schemas import (
     SimilarRequest,
     Stored,
     UserAnswer,
+    VariantItems,
     id_text,
 )
 from segue.serving.schemas import Models as ModelsAnswer
@@ -217,6 +223,29 @@ class Service:
         """An item of the catalogue."""
         served = self._variant(None, variant).served
         return await self.engine.run(lambda: asking.item_answer(served, item))
+
+    async def put_items(self, items: Sequence[NewItem]) -> PutItems:
+        """Put items into the catalogue; they are on the disk, and every model knows their ids, when it returns."""
+        documents = {id_text(one.item): Document(one.title, one.columns) for one in items}
+        for variant in self.models.variants:
+            check = partial(with_documents, variant.served.opened.dataset, documents)
+            await self.engine.run(check)
+        store = self.journal.store
+
+        def put() -> None:
+            earlier, _ = documents_of(store)
+            newer = {item: one.over(earlier.get(item)) for item, one in documents.items()}
+            store.put_items([(item, json.dumps(one)) for item, one in newer.items()], now())
+
+        await self.journal.call(put)
+        await asyncio.to_thread(self.models.take_items)
+        answers = []
+        for variant in self.models.variants:
+            served = variant.served
+            codes = served.catalogue.encode(list(documents)).tolist()
+            ready = sum(served.recommends(code) for code in codes)
+            answers.append(VariantItems(variant.name, ready, len(codes) - ready))
+        return PutItems(len(documents), answers)
 
     # ---- models -------------------------------------------------------------------------------------------------
 
