@@ -40,5 +40,5 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     given = os.environ.get("SEGUE_TEST_POSTGRES")
     place = given or request.getfixturevalue("postgres").address
     with psycopg.connect(place, autocommit=True) as connection:
-        connection.execute("DROP TABLE IF EXISTS events, segue_version")
+        connection.execute("DROP TABLE IF EXISTS events, items, segue_version")
     yield place

@@ -16,7 +16,7 @@ from segue.data.histories import Histories
 from segue.data.sources import RecentEvents, events_of
 from segue.serving import live
 from segue.serving.live import LiveHistories
-from segue.serving.store.base import FORGOTTEN, RETRACTED, TOOK, Change
+from segue.serving.store.base import FORGOTTEN, RETRACTED, TOOK, Change, TookPart
 from tests.helpers import make_dataset
 
 ROW = tuple[str, str, int]
@@ -24,6 +24,11 @@ ROW = tuple[str, str, int]
 
 def change(seq: int, user: str, item: str, time: int, kind: int = TOOK, session: str | None = None) -> Change:
     return Change(seq, kind, user, item, time * 1_000_000, session, 0)
+
+
+def part(changes: list[Change]) -> TookPart:
+    listed = [(one.user, one.item, one.session or "", one.time) for one in changes]
+    return TookPart.of_rows(changes[-1].seq if changes else 0, listed)
 
 
 def rows(histories: Histories) -> list[tuple[list[int], list[int]]]:
@@ -67,7 +72,7 @@ def test_histories_are_those_of_with_events(events: list[ROW], cuts: list[int], 
     fresh = [one for one in events if one not in {("ann", "a", 10), ("ann", "b", 20), ("bob", "c", 30)}]
     arrived = [change(seq, *one) for seq, one in enumerate(fresh, 1)]
     source = LiveHistories(data)
-    source.load([arrived[:loaded]])
+    source.load([part(arrived[:loaded])])
     first = min(loaded, len(arrived))
     for cut in [*sorted(cuts), len(arrived)]:
         source.apply(arrived[first : max(first, cut)])
@@ -90,7 +95,7 @@ def test_histories_are_those_of_with_events(events: list[ROW], cuts: list[int], 
 
 def test_an_event_that_a_refreshed_dataset_has_counts_once() -> None:
     source = LiveHistories(dataset())
-    source.load([[change(1, "ann", "b", 20), change(2, "ann", "d", 25)]])
+    source.load([part([change(1, "ann", "b", 20), change(2, "ann", "d", 25)])])
     source.apply([change(3, "bob", "c", 30), change(4, "bob", "c", 31)])
     assert of(source, "ann", "bob") == [([1, 2, 4], [10, 20, 25]), ([3, 3], [30, 31])]
 
@@ -98,7 +103,7 @@ def test_an_event_that_a_refreshed_dataset_has_counts_once() -> None:
 @pytest.mark.parametrize("times", [True, False])
 def test_taking_back_and_forgetting(times: bool) -> None:
     source = LiveHistories(dataset(times))
-    source.load([[change(1, "ann", "d", 25), change(2, "ann", "e", 26)]])
+    source.load([part([change(1, "ann", "d", 25), change(2, "ann", "e", 26)])])
     source.apply(
         [change(3, "ann", "f", 27), change(4, "ann", "d", 25, RETRACTED), change(5, "ann", "f", 27, RETRACTED)]
     )
@@ -129,3 +134,20 @@ def test_sessions_follow_the_rule_of_the_dataset() -> None:
     assert histories.items.tolist() == [1, 2, 1, 1, 2, 1, 2, 1]
     assert histories.session_offsets is not None
     assert histories.session_offsets.tolist() == [0, 2, 3, 5, 6, 8]
+
+
+@pytest.mark.parametrize("few", [0, 1_000])
+def test_events_with_unknown_items_count_when_the_catalogue_has_them(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_FEW", few)
+    data = dataset()
+    source = LiveHistories(data)
+    source.load([part([change(1, "ann", "y", 21), change(2, "new", "z", 22), change(3, "new", "a", 23)])])
+    source.apply([change(4, "new", "y", 24), change(5, "ann", "x", 25), change(6, "ann", "y", 26)])
+    source.apply([change(7, "ann", "y", 26, RETRACTED)])
+    assert (of(source, "ann", "new"), source.n_events) == ([([1, 2], [10, 20]), ([1], [23])], 1)
+    larger = source.on(data.with_items(["y", "z"]))
+    assert of(larger, "ann", "new") == [([1, 2, 7], [10, 20, 21]), ([8, 1, 7], [22, 23, 24])]
+    assert (larger.n_events, larger.unknown_items) == (4, 1)
+    larger.apply([change(8, "new", "z", 30)])
+    assert of(larger, "new") == [([8, 1, 7, 8], [22, 23, 24, 30])]
+    assert of(larger.on(data.with_items(["y", "z", "x"])), "ann") == [([1, 2, 7, 9], [10, 20, 21, 25])]

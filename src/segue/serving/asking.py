@@ -32,7 +32,7 @@ from segue.serving.schemas import (
     UserAnswer,
     id_text,
 )
-from segue.serving.served import BestItems, Question, Served
+from segue.serving.served import BestItems, ListRules, Question, Served, dated_frame
 from segue.serving.store.base import NAMES, Row
 from segue.serving.times import as_json, iso, microseconds
 
@@ -61,11 +61,27 @@ def question_of(request: RecommendRequest) -> Question:
         request.allow,
         request.deny,
         request.unknown == "error",
+        rules_of(request),
+        request.show or None,
     )
 
 
+def rules_of(request: RecommendRequest) -> ListRules | None:
+    """Rules over the item table that a request names; None without any."""
+    rules = ListRules(request.where, request.boost, request.at_most, request.diversity, request.diversity_by)
+    return None if rules == _NO_RULES else rules
+
+
+def takes_long(request: RecommendRequest) -> bool:
+    """True if other requests should not wait for the answer."""
+    return request.as_of is not None or bool(request.explain) or rules_of(request) is not None
+
+
+_NO_RULES = ListRules()
+
+
 def recommend(served: Served, request: RecommendRequest) -> tuple[BestItems, list[list[Reason]] | None]:
-    """Answer to a question about an earlier time, or one with reasons; both may take long."""
+    """Answer to a question about an earlier time, with reasons, or with rules; all may take long."""
     question = question_of(request)
     if request.as_of is None:
         (answer,) = served.answer([question])
@@ -76,12 +92,20 @@ def recommend(served: Served, request: RecommendRequest) -> tuple[BestItems, lis
             **_subject(served, request),
             k=request.k,
             exclude_seen=request.exclude_seen,
-            allow=request.allow,
-            deny=request.deny,
+            allow=None if request.allow is None else _texts(request.allow),
+            deny=None if request.deny is None else _texts(request.deny),
             unknown="error" if request.unknown == "error" else "popular",
+            where=request.where,
+            boost=request.boost,
+            at_most=request.at_most,
+            diversity=request.diversity,
+            diversity_by=request.diversity_by,
         )
         model = lists["model"][0] if len(lists) else served.name
         answer = BestItems(lists["item"].to_list(), lists["score"].to_list(), str(model), _unknown(served, request))
+        answer.titles = None if served.titles is None else served.titles_of(answer.items)
+        if request.show:
+            answer.columns = served.columns_of(answer.items, request.show)
     if not request.explain:
         return answer, None
     if answer.model != served.name or not answer.items:
@@ -99,7 +123,12 @@ def score(served: Served, variant: str, request: ScoreRequest) -> Scores:
     return Scores(
         variant,
         str(frame["model"][0]),
-        [Scored(item, value) for item, value in zip(frame["item"], frame["score"], strict=True)],
+        [
+            Scored(item, value, title)
+            for item, value, title in zip(
+                frame["item"], frame["score"], served.titles_of(frame["item"].to_list()), strict=True
+            )
+        ],
         _unknown(served, request, request.items) or None,
     )
 
@@ -120,7 +149,12 @@ def complete(served: Served, variant: str, request: CompleteRequest) -> Completi
     listed = [*(request.allow or ()), *(request.deny or ())]
     return Completion(
         variant,
-        [Step(item, value, step, str(model)) for item, value, step, model in steps],
+        [
+            Step(item, value, step, str(model), title)
+            for (item, value, step, model), title in zip(
+                steps, served.titles_of([step[0] for step in steps]), strict=True
+            )
+        ],
         _unknown(served, request, listed) or None,
     )
 
@@ -132,7 +166,10 @@ def explain(served: Served, variant: str, request: ExplainRequest) -> Explanatio
     return Explanation(
         variant,
         served.name,
-        [Explained(item, pairs[0][1], [reason for reason, _ in pairs]) for item, pairs in reasons.items()],
+        [
+            Explained(item, pairs[0][1], [reason for reason, _ in pairs], title)
+            for (item, pairs), title in zip(reasons.items(), served.titles_of(list(reasons)), strict=True)
+        ],
         _unknown(served, request, request.items) or None,
     )
 
@@ -142,7 +179,9 @@ def similar(served: Served, variant: str, request: SimilarRequest) -> Neighbours
     frame = served.recommender.similar(_texts(request.items), request.k)
     rows = frame.select("item", "similar", "score", "rank").rows()
     unknown = _unknown_among(served, request.items)
-    return Neighbours(variant, served.name, [Neighbour(*row) for row in rows], unknown or None)
+    titles = [served.titles_of([row[column] for row in rows]) for column in (0, 1)]
+    neighbours = [Neighbour(*row, *both) for row, *both in zip(rows, *titles, strict=True)]
+    return Neighbours(variant, served.name, neighbours, unknown or None)
 
 
 def user_answer(served: Served, user: str, events: list[Row]) -> UserAnswer:
@@ -168,7 +207,10 @@ def user_answer(served: Served, user: str, events: list[Row]) -> UserAnswer:
         _as_known(served.dataset.users.ids, user),
         known,
         int(histories.lengths[0]),
-        [HistoryItem(item, time) for item, time in zip(items, times, strict=True)],
+        [
+            HistoryItem(item, time, title)
+            for item, time, title in zip(items, times, served.titles_of(items.to_list()), strict=True)
+        ],
         [
             StoredEvent(
                 row.event_id,
@@ -193,7 +235,10 @@ def item_answer(served: Served, item: str) -> ItemAnswer:
         The catalogue does not have it.
     """
     code = served.catalogue.require([item], "item")
-    return ItemAnswer(served.catalogue.decode(code)[0], int(served.item_counts[code[0]]))
+    known = served.catalogue.decode(code)[0]
+    (title,), (columns,) = served.titles_of([known]), served.columns_of([known])
+    counts = served.item_counts
+    return ItemAnswer(known, int(counts[code[0]]), served.recommends(int(code[0])), title, columns or None)
 
 
 def _check(request: Subject) -> None:
@@ -226,16 +271,9 @@ def _subject(served: Served, request: Subject) -> dict[str, Any]:
     items, times, sessions = _history(request)
     user = None if request.user is None else id_text(request.user)
     if items is not None:
-        name = user or "0"
+        name = user or served.unknown_user()
         texts = _texts(items)
-        if times is None:
-            arguments["histories"] = {name: texts}
-        else:
-            seconds = pl.Series(times, dtype=pl.Datetime("us"))
-            columns: dict[str, Any] = {"user": [name] * len(texts), "item": texts, "time": seconds}
-            if sessions is not None:
-                columns["session"] = [text or "" for text in sessions]
-            arguments["histories"] = pl.DataFrame(columns) if len(texts) else {name: []}
+        arguments["histories"] = dated_frame(texts, times, sessions, name) if times else {name: texts}
     elif user is not None:
         arguments["users"] = [user]
     if request.basket is not None:
@@ -264,17 +302,30 @@ def _reasons(
         **_subject(served, request), items=_texts(items), by=by, measure=measure, top=top
     )
     reasons: dict[Any, list[tuple[Reason, float]]] = {}
-    for row in frame.iter_rows(named=True):
+    titles = _because_titles(served, frame)
+    for row, title in zip(frame.iter_rows(named=True), titles, strict=True):
         reason = Reason(
             row["kind"],
             row["effect"],
             row["because"],
+            title,
             row["position"],
             as_json(row.get("time")),
             row.get("attention"),
         )
         reasons.setdefault(row["item"], []).append((reason, row["score"]))
     return reasons
+
+
+def _because_titles(served: Served, frame: pl.DataFrame) -> list[str | None]:
+    """Titles of the items that were left out, row by row; None for sessions and users."""
+    is_item = frame["kind"].is_in(["item", "basket"]).to_list()
+    rows = [row for row, one in enumerate(is_item) if one]
+    because = frame["because"].to_list()
+    titles: list[str | None] = [None] * len(frame)
+    for row, title in zip(rows, served.titles_of([because[row] for row in rows]), strict=True):
+        titles[row] = title
+    return titles
 
 
 def _unknown(served: Served, request: Subject, further: list[int | str] | None = None) -> list[int | str]:

@@ -82,10 +82,18 @@ class Journal:
 
     def follow(self, histories: LiveHistories) -> None:
         """Fill new histories from the store, and keep them up to date from then on."""
-        histories.load(self.store.changes(0, self._received_from))
+        histories.load(self.store.took(self._received_from))
+        for user, moment in self.store.forgotten():
+            histories.leave_out(user, moment)
         with self._reading:
             self._catch_up(histories)
             self._histories = [*self._histories, histories]
+
+    def exchange(self, old: LiveHistories, take: Callable[[], LiveHistories]) -> None:
+        """Keep other histories up to date in place of old ones; `take` makes them while no change is added."""
+        with self._reading:
+            new = take()
+            self._histories = [new if one is old else one for one in self._histories]
 
     def leave(self, histories: LiveHistories) -> None:
         """No longer keep histories up to date."""

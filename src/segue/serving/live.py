@@ -6,6 +6,7 @@ user until there are many; then another thread merges them into new arrays. Read
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 from collections.abc import Iterable, Sequence
@@ -22,10 +23,13 @@ from segue.data.order import time_order
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.sessions import UNITS_PER_SECOND
 from segue.data.vocabulary import Vocabulary
-from segue.serving.store.base import FORGOTTEN, RETRACTED, TOOK, Change
+from segue.serving.store.base import RETRACTED, TOOK, Change, TookPart
 
 _MERGED = 100_000
 """Newest events that are merged into the arrays."""
+
+_FEW = 1_000
+"""Texts that are looked up one by one."""
 
 _MICROSECONDS = 1_000_000
 
@@ -90,12 +94,11 @@ class LiveUsers(Vocabulary):
                 codes[row] = self.arrived.get(str(ids[row]), 0)
         return codes
 
-    def add(self, texts: Sequence[str]) -> Int64:
+    def add(self, texts: pl.Series) -> Int64:
         """Codes (n,) of raw ids as texts; unknown ones get the next codes."""
-        codes = self.base.encode(pl.Series(texts, dtype=pl.String))
-        first, arrived = len(self.base) + 1, self.arrived
-        for row in np.flatnonzero(codes == 0).tolist():
-            codes[row] = arrived.setdefault(texts[row], first + len(arrived))
+        codes = self.base.encode(texts)
+        unknown = np.flatnonzero(codes == 0)
+        codes[unknown] = _numbered(texts.gather(unknown), self.arrived, len(self.base) + 1)
         return codes
 
 
@@ -115,6 +118,7 @@ class LiveHistories:
         self.users = LiveUsers(dataset.users)
         self.last = 0
         self.unknown_items = 0
+        self._arrived_items: dict[str, int] = {}
         self._timed = dataset.times is not None
         self._in_sessions = dataset.session_offsets is not None
         self._unit = _MICROSECONDS // UNITS_PER_SECOND[dataset.time_unit or "s"]
@@ -131,10 +135,10 @@ class LiveHistories:
     @property
     def n_events(self) -> int:
         """Number of events on top of the Dataset."""
-        return len(self._state.events.items) + self._pending
+        return len(self._state.events.items) + self._pending - self.unknown_items
 
-    def load(self, parts: Iterable[list[Change]]) -> None:
-        """Add the changes of an empty state, part by part; much faster than `apply` for millions of events."""
+    def load(self, parts: Iterable[TookPart]) -> None:
+        """Add the events of an empty state, part by part; much faster than `apply` for millions of events."""
         collecting = gc.isenabled()
         gc.disable()  # rows hold no cycles, and looking for them would take most of the time
         try:
@@ -143,24 +147,23 @@ class LiveHistories:
             if collecting:
                 gc.enable()
 
-    def _load(self, parts: Iterable[list[Change]]) -> None:
+    def _load(self, parts: Iterable[TookPart]) -> None:
         users: list[Int64] = []
         columns: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
         for part in parts:
-            for change in part:
-                if change.kind == FORGOTTEN:
-                    self._forget(change)
-            part = [change for change in part if change.kind == TOOK]
-            if not part:
-                continue
-            self.last = max(self.last, part[-1].seq)
+            self.last = part.last
             codes, *values = self._encoded(part)
-            kept = values[0] > 0
-            self.unknown_items += int((~kept).sum())
-            users.append(codes[kept])
+            self.unknown_items += int((values[0] < 0).sum())
+            users.append(codes)
             for column, value in zip(columns, values, strict=True):
-                column.append(value[kept] if len(value) else value)
+                column.append(value)
         self._state = _State(self._sorted(users, *columns, len(self.users)))
+
+    def leave_out(self, user: str, time: int) -> None:
+        """Leave out the interactions of the Dataset before a time (microseconds since 1970), of a forgotten user."""
+        code = int(self.dataset.users.encode([user])[0])
+        if code:
+            self._forgotten[code] = self._in_units(time)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Add changes; the next history of their users has them."""
@@ -187,7 +190,8 @@ class LiveHistories:
     def _append(self, changes: list[Change]) -> None:
         if not changes:
             return
-        codes, items, times, sessions = self._encoded(changes)
+        rows_taken = [(change.user, change.item, change.session or "", change.time) for change in changes]
+        codes, items, times, sessions = self._encoded(TookPart.of_rows(changes[-1].seq, rows_taken))
         newest = self._state.newest
         zeros = [0] * len(changes)
         rows = zip(
@@ -198,30 +202,26 @@ class LiveHistories:
             strict=True,
         )
         for code, item, time, session in rows:
-            if item:
-                newest.setdefault(code, []).append((item, time, session))
-                self._pending += 1
-            else:
-                self.unknown_items += 1
+            newest.setdefault(code, []).append((item, time, session))
+            self._pending += 1
+            self.unknown_items += item < 0
 
-    def _encoded(self, changes: list[Change]) -> tuple[Int64, Int64, Int64, Int64]:
-        """Codes of users and items, times and numbers of sessions, each (n,); the last two empty if not needed."""
-        codes = self.users.add([change.user for change in changes])
-        items = self.dataset.catalogue.encode(pl.Series([change.item for change in changes], dtype=pl.String))
+    def _encoded(self, part: TookPart) -> tuple[Int64, Int64, Int64, Int64]:
+        """Codes of users and items, times and numbers of sessions, each (n,); the last two empty if not needed.
+
+        Items that are not in the catalogue have codes below 0. No history shows them until the catalogue has them.
+        """
+        codes = self.users.add(part.users)
+        items = self.dataset.catalogue.encode(part.items)
+        unknown = np.flatnonzero(items == 0)
+        items[unknown] = -_numbered(part.items.gather(unknown), self._arrived_items, 1)
         times = sessions = np.zeros(0, dtype=np.int64)
         if self._timed:
-            times = np.fromiter((change.time for change in changes), dtype=np.int64, count=len(changes))
-            times = self._in_units(times)
+            times = self._in_units(part.times)
         if self._in_sessions:
-            numbers = self._session_numbers
-            sessions = np.fromiter(
-                (
-                    0 if change.session is None else numbers.setdefault(change.session, len(numbers) + 1)
-                    for change in changes
-                ),
-                dtype=np.int64,
-                count=len(changes),
-            )
+            given = np.flatnonzero((part.sessions != "").to_numpy())
+            sessions = np.zeros(len(part.sessions), dtype=np.int64)
+            sessions[given] = _numbered(part.sessions.gather(given), self._session_numbers, 1)
         return codes, items, times, sessions
 
     def _in_units(self, times: Any) -> Any:
@@ -231,7 +231,7 @@ class LiveHistories:
     def _retract(self, change: Change) -> None:
         """Take back one event of a user: the newest that is equal."""
         code = int(self.users.encode([change.user])[0])
-        item = int(self.dataset.catalogue.encode([change.item])[0])
+        item = int(self.dataset.catalogue.encode([change.item])[0]) or -self._arrived_items.get(change.item, 0)
         if not code or not item:
             return
         time = self._in_units(change.time) if self._timed else 0
@@ -276,7 +276,7 @@ class LiveHistories:
             counts = np.fromiter(map(len, newest.values()), dtype=np.int64, count=len(newest))
             codes = np.repeat(np.fromiter(newest, dtype=np.int64, count=len(newest)), counts)
             added = np.array([event for events in newest.values() for event in events], dtype=np.int64).reshape(-1, 3)
-            kept = old.items > 0
+            kept = old.items != 0
             users = rows_of(old.offsets[:-1], old.offsets[1:])[kept]
             merged = self._sorted(
                 [users, codes],
@@ -286,6 +286,31 @@ class LiveHistories:
                 n_codes,
             )
             self._state = _State(merged, {}, self._state.newest)
+
+    def on(self, dataset: Dataset) -> LiveHistories:
+        """The same events on a Dataset with more items; events with these items now count.
+
+        Nobody may add changes meanwhile, and from then on they go to the new histories.
+        """
+        with self._changing:
+            known = -np.arange(len(self._arrived_items) + 1, dtype=np.int32)
+            if self._arrived_items:
+                codes = dataset.catalogue.encode(pl.Series(list(self._arrived_items), dtype=pl.String))
+                known[1:] = np.where(codes > 0, codes, known[1:])
+            state, code_of = self._state, known.tolist()
+            old = state.events
+            items = np.where(old.items < 0, known[np.maximum(-old.items, 0)], old.items)
+            newest: _Newest = {}
+            for part in (state.merging, state.newest):
+                for user, rows in part.items():
+                    own = [(item if item >= 0 else code_of[-item], time, session) for item, time, session in rows]
+                    newest.setdefault(user, []).extend(own)
+            live = copy.copy(self)
+            live.dataset, live._changing, live._forgotten = dataset, threading.RLock(), dict(self._forgotten)
+            live._state = _State(old._replace(items=items), {}, newest)
+            live._pending = sum(map(len, newest.values()))
+            live.unknown_items = int((items < 0).sum()) + sum(row[0] < 0 for rows in newest.values() for row in rows)
+            return live
 
     @staticmethod
     def _sorted(
@@ -463,6 +488,18 @@ class EarlierHistories:
         rows, where = rows_of(histories.starts, histories.ends), positions(histories.starts, histories.ends)
         late = np.bincount(rows[histories.times[where] >= self.until], minlength=len(users))
         return replace(histories, ends=histories.ends - late)
+
+
+def _numbered(texts: pl.Series, numbers: dict[str, int], first: int) -> Int64:
+    """Numbers (n,) of texts; new ones get the next numbers, the very first one `first`. Each is looked up once."""
+    if len(texts) < _FEW:
+        listed = [numbers.setdefault(text, first + len(numbers)) for text in texts.to_list()]
+        return np.array(listed, dtype=np.int64)
+    distinct = texts.unique(maintain_order=True)
+    listed = [numbers.setdefault(text, first + len(numbers)) for text in distinct.to_list()]
+    found = pl.DataFrame({"text": distinct, "number": pl.Series(listed, dtype=pl.Int64)})
+    joined = texts.alias("text").to_frame().join(found, on="text", how="left", maintain_order="left")
+    return joined["number"].to_numpy().copy()
 
 
 def _stored_sessions(session_offsets: Int64, where: Int64) -> Int64:

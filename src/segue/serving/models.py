@@ -15,13 +15,16 @@ from pathlib import Path
 
 from segue.errors import ConfigError, SegueError, nearest
 from segue.inference.loading import load
+from segue.serving.items import documents_of
 from segue.serving.journal import Journal
+from segue.serving.live import LiveHistories
 from segue.serving.metrics import Metrics
 from segue.serving.served import Served
 
 log = logging.getLogger("segue.serving")
 
 _MANIFESTS = ("recommender.json", "recommender/recommender.json", "run.json")
+_LAST = 2**62
 Mark = tuple[str, tuple[tuple[int, int, int], ...]]
 """Target of a path, and the inode, time and size of the manifests there."""
 
@@ -182,7 +185,7 @@ class Models:
         """Open and check a run, and fill its histories."""
         recommender = load(path)
         made = next((file.stat().st_mtime for file in map(path.joinpath, _MANIFESTS) if file.exists()), None)
-        served = Served(recommender, str(path), made)
+        served = Served(recommender, str(path), made, *documents_of(self._journal.store))
         self._journal.follow(served.live)
         try:
             served.check()
@@ -191,12 +194,42 @@ class Models:
             raise
         self._metrics.loaded.labels(name).set(served.loaded)
         self._metrics.made.labels(name).set(served.made or 0)
-        self._metrics.live.labels(name).set_function(lambda: served.live.n_events)
+        self._count_live(name, served)
         return served
+
+    def _count_live(self, name: str, served: Served) -> None:
+        self._metrics.live.labels(name).set_function(lambda: served.live.n_events)
+
+    def take_items(self) -> None:
+        """Give all models the items that were put since they were opened."""
+        with self._loading:
+            documents, last = documents_of(self._journal.store)
+            for number, variant in enumerate(self.variants):
+                old = variant.served
+                if old.last_item == last:
+                    continue
+                codes = old.catalogue.encode(list(documents)).tolist()
+                first = sorted(zip(codes, documents, strict=True), key=lambda pair: pair[0] or _LAST)
+                new = old.with_items({item: documents[item] for _, item in first}, last)  # no code may change
+                new.loaded = old.loaded
+                new.check()
+
+                def take(number: int = number, new: Served = new) -> LiveHistories:
+                    variant = self.variants[number]
+                    new.take_events(variant.served.live)
+                    newer = replace(variant, served=new)
+                    self.variants = (*self.variants[:number], newer, *self.variants[number + 1 :])
+                    return new.live
+
+                self._journal.exchange(old.live, take)
+                self._count_live(variant.name, new)
 
     def _look(self) -> None:
         while not self._stopped.wait(self._watch):
             try:
+                newest = min(variant.served.last_item for variant in self.variants)
+                if self._journal.store.items(newest):
+                    self.take_items()
                 self.reload(only_changed=True)
             except SegueError:
                 pass  # it was logged, and the old model stays

@@ -57,6 +57,10 @@ def _events_of(body: Any) -> list[schemas.Event]:
     return body if isinstance(body, list) else [body]
 
 
+def _items_of(body: Any) -> list[schemas.NewItem]:
+    return body if isinstance(body, list) else [body]
+
+
 OPERATIONS = (
     Operation(
         "POST",
@@ -141,9 +145,18 @@ OPERATIONS = (
         lambda service, _, user, __: service.forget(user),
     ),
     Operation(
+        "PUT",
+        "/v1/items",
+        "Put one item, or up to 1,000, into the catalogue. A model recommends them when it was trained with them.",
+        "write",
+        schemas.PutItems,
+        schemas.NewItems,
+        lambda service, body, *_: service.put_items(_items_of(body)),
+    ),
+    Operation(
         "GET",
         "/v1/items/{id}",
-        "Show an item.",
+        "Show an item with its columns.",
         "read",
         schemas.ItemAnswer,
         None,

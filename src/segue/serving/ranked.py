@@ -28,13 +28,12 @@ _BLOCK = 64
 
 
 def _ranked(
-    queries: Tensor, table: Tensor, n_items: int, rows: Tensor, items: Tensor, k: int
+    queries: Tensor, table: Tensor, n_items: int, left_out: Tensor, rows: Tensor, items: Tensor, k: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values and item codes (batch, k) of the best items, in no order among equal ones, and the sum of all scores."""
     scores = torch.mm(table, queries.t())
     total = scores[1 : n_items + 1].sum()
-    scores[0] = -float("inf")
-    scores[n_items + 1 :] = -float("inf")
+    scores.index_fill_(0, left_out, -float("inf"))
     scores.index_put_((items, rows), torch.full((1,), -float("inf")))
     batch = scores.size(1)
     highest = scores.view(-1, 64, batch).amax(1).t().contiguous()
@@ -64,6 +63,8 @@ class Ranked:
         table = np.zeros((blocks * _BLOCK, vectors.shape[1]), dtype=np.float32)
         table[: len(vectors)] = vectors.numpy()
         self._table = torch.from_numpy(table)
+        cold = scorer.cold if scorer.cold is not None else torch.zeros(0, dtype=torch.int64)
+        self._left_out = torch.cat([torch.zeros(1, dtype=torch.int64), cold, torch.arange(len(vectors), len(table))])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self._script: Any = torch.jit.script(_ranked)
@@ -89,6 +90,7 @@ class Ranked:
                 queries,
                 self._table,
                 self._scorer.n_items,
+                self._left_out,
                 torch.from_numpy(rows),
                 torch.from_numpy(items.astype(np.int64)),
                 k + 1,

@@ -21,6 +21,10 @@ MAX_STEPS = 100
 """Steps of the completion of a basket."""
 MAX_REASONS = 100
 """Reasons for an item."""
+MAX_RULES = 100
+"""Columns that a request names, and boosted values of a column."""
+MAX_CONDITION = 4_000
+"""Characters of a condition."""
 
 _YEAR_9999 = 253_402_300_799
 
@@ -38,6 +42,10 @@ Instant = (
 Type = Literal["took", "shown", "clicked", "retracted"]
 Short = Annotated[str, Meta(min_length=1, max_length=200)]
 Ids = Annotated[list[Id], Meta(max_length=MAX_ITEMS)]
+Weight = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Value = str | int | float | bool | list[str | float] | None
+"""Value of a column of the item table."""
+Columns = dict[str, Value]
 
 
 class Request(Struct, forbid_unknown_fields=True):
@@ -74,6 +82,27 @@ class RecommendRequest(Subject, kw_only=True):
     allow: Ids | None = None
     deny: Ids | None = None
     explain: Annotated[int, Meta(ge=0, le=MAX_REASONS, description="Reasons for each item.")] = 0
+    where: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION)] | None,
+        Meta(description="Condition on the item table, in SQL: price < 20 AND category = 'tea'."),
+    ] = None
+    boost: Annotated[
+        Annotated[dict[Short, Annotated[dict[str, Weight], Meta(max_length=MAX_RULES)]], Meta(max_length=MAX_RULES)]
+        | None,
+        Meta(description="Numbers to add to the scores, by column and category."),
+    ] = None
+    at_most: Annotated[
+        Annotated[dict[Short, Annotated[int, Meta(ge=1, le=MAX_K)]], Meta(max_length=MAX_RULES)] | None,
+        Meta(description="Largest number of items of the same category in a list, by column."),
+    ] = None
+    diversity: Annotated[float, Meta(ge=0, le=1, description="Weight of diversity; 0 = none.")] = 0.0
+    diversity_by: Annotated[
+        Short | None, Meta(description="Column of the similarity; the vectors of the model when not given.")
+    ] = None
+    show: Annotated[
+        Annotated[list[Short], Meta(max_length=MAX_RULES)] | None,
+        Meta(description="Columns of the item table to add to the answer."),
+    ] = None
     unknown: Annotated[
         Literal["popular", "error"],
         Meta(description="Users without history: answered by popularity, or refused."),
@@ -140,6 +169,17 @@ class Event(Request, kw_only=True):
 Events = Event | Annotated[list[Event], Meta(min_length=1, max_length=MAX_EVENTS)]
 
 
+class NewItem(Request, kw_only=True):
+    """An item for the catalogue, with the columns of the item table. Columns that are not named keep their values."""
+
+    item: Id
+    title: Text | None = None
+    columns: Annotated[dict[Short, Value], Meta(max_length=MAX_RULES)] = {}
+
+
+NewItems = NewItem | Annotated[list[NewItem], Meta(min_length=1, max_length=MAX_EVENTS)]
+
+
 class Answer(Struct, omit_defaults=True):
     """Base of the bodies of answers."""
 
@@ -150,6 +190,7 @@ class Reason(Answer):
     kind: str
     effect: float
     because: int | str | None = None
+    because_title: str | None = None
     position: int | None = None
     time: str | int | None = None
     attention: float | None = None
@@ -161,7 +202,9 @@ class Recommended(Answer):
     item: int | str
     score: float
     rank: int
+    title: str | None = None
     reasons: list[Reason] | None = None
+    columns: Annotated[Columns | None, Meta(description="Those of `show`.")] = None
 
 
 class Recommendation(Answer):
@@ -202,6 +245,7 @@ class Scored(Answer):
 
     item: int | str
     score: float
+    title: str | None = None
 
 
 class Scores(Answer):
@@ -220,6 +264,7 @@ class Step(Answer):
     score: float
     step: int
     model: str
+    title: str | None = None
 
 
 class Completion(Answer):
@@ -236,6 +281,7 @@ class Explained(Answer):
     item: int | str
     score: float
     reasons: list[Reason]
+    title: str | None = None
 
 
 class Explanation(Answer):
@@ -254,6 +300,8 @@ class Neighbour(Answer):
     similar: int | str
     score: float
     rank: int
+    title: str | None = None
+    similar_title: str | None = None
 
 
 class Neighbours(Answer):
@@ -292,6 +340,7 @@ class HistoryItem(Answer):
 
     item: int | str
     time: str | int | None = None
+    title: str | None = None
 
 
 class UserAnswer(Answer):
@@ -316,6 +365,26 @@ class ItemAnswer(Answer):
 
     item: int | str
     interactions: Annotated[int, Meta(description="Interactions in the Dataset of the model.")]
+    recommended: Annotated[bool, Meta(description="False if the model cannot score the item yet.")]
+    title: str | None = None
+    columns: Annotated[Columns | None, Meta(description="Columns of the item table.")] = None
+
+
+class VariantItems(Answer):
+    """Items that were put, for one variant."""
+
+    variant: str
+    recommended: Annotated[int, Meta(description="Items that its lists may hold at once.")]
+    waiting: Annotated[
+        int, Meta(description="Items that it recommends after the next training: nobody took them before the last one.")
+    ]
+
+
+class PutItems(Answer):
+    """Outcome of putting items: they are on the disk and in the catalogue of every model."""
+
+    stored: int
+    variants: list[VariantItems]
 
 
 class ModelAnswer(Answer):

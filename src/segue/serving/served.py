@@ -3,29 +3,57 @@
 from __future__ import annotations
 
 import copy
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.data.ragged import offsets_of, positions, rows_of
+from segue.data.ragged import offsets_of
 from segue.errors import ConfigError, SegueError, UnknownIdError
 from segue.inference.asking.in_progress import append_baskets, sessions_in_progress
 from segue.inference.asking.own_items import OwnItems
-from segue.inference.asking.users import RequestedUsers
+from segue.inference.asking.users import RequestedUsers, users_by_history
 from segue.inference.recommender import Recommender
 from segue.inference.scoring.lists import FALLBACK, Rules, best_lists
+from segue.inference.scoring.rules import make_reranking, shown_columns
+from segue.serving.items import Document, with_documents
 from segue.serving.live import LiveHistories
 from segue.serving.ranked import Ranked
 from segue.serving.schemas import id_text
+from segue.serving.times import as_json
 from segue.serving.traced import traced
 
 Ids = Sequence[int | str]
+
+
+@dataclass(frozen=True)
+class ListRules:
+    """Rules over the item table, as in `Recommender.recommend`.
+
+    Attributes
+    ----------
+    where, boost, at_most, diversity, diversity_by
+        As there.
+    """
+
+    where: str | None = None
+    boost: Mapping[str, Mapping[str, float]] | None = None
+    at_most: Mapping[str, int] | None = None
+    diversity: float = 0.0
+    diversity_by: str | None = None
+
+    @cached_property
+    def key(self) -> str:
+        """Text that is the same for equal rules."""
+        return json.dumps([self.where, self.boost, self.at_most, self.diversity, self.diversity_by], sort_keys=True)
 
 
 @dataclass(slots=True)
@@ -47,6 +75,10 @@ class Question:
         As in `Recommender.recommend`, for this question alone.
     strict
         Refuse users without history, in place of an answer by popularity.
+    rules
+        Rules over the item table; None without any.
+    show
+        Columns of the item table to add to the answer; None for none.
     """
 
     user: int | str | None
@@ -59,16 +91,34 @@ class Question:
     allow: Ids | None
     deny: Ids | None
     strict: bool = False
+    rules: ListRules | None = None
+    show: Sequence[str] | None = None
 
 
 @dataclass(slots=True)
 class BestItems:
-    """Answer to a question: raw ids and scores, best first, the source, and unknown items of the question."""
+    """Answer to a question.
+
+    Attributes
+    ----------
+    items, scores
+        Raw ids and scores, best first.
+    model
+        Source of the list.
+    unknown
+        Unknown items of the question.
+    titles
+        Titles of the items; None if the Dataset has none.
+    columns
+        Columns of the item table, by name; None if the question asks for none.
+    """
 
     items: list[Any]
     scores: list[float]
     model: str
     unknown: list[int | str] = field(default_factory=list)
+    titles: list[str | None] | None = None
+    columns: list[dict[str, Any]] | None = None
 
 
 class Served:
@@ -82,9 +132,23 @@ class Served:
         Path that the run was opened from, for people.
     made
         Time of the training, in seconds since 1970; None if it is not known.
+    documents
+        Items that were put into the catalogue, by raw id.
+    last_item
+        Number of the last of them in the store.
     """
 
-    def __init__(self, recommender: Recommender, run: str, made: float | None = None) -> None:
+    def __init__(
+        self,
+        recommender: Recommender,
+        run: str,
+        made: float | None = None,
+        documents: Mapping[str, Document] | None = None,
+        last_item: int = 0,
+    ) -> None:
+        self.opened, self.last_item = recommender, last_item
+        if documents:
+            recommender = _with_items(recommender, with_documents(recommender.dataset, documents, strict=False))
         self.live = LiveHistories(recommender.dataset)
         self.recommender = copy.copy(recommender)
         self.recommender.source = self.live
@@ -92,11 +156,25 @@ class Served:
         self._ranked = Ranked.of(self.scorer)
         self.catalogue = recommender.dataset.catalogue
         self.dataset = recommender.dataset
+        self.titles = self.dataset.titles
         self.name = self.scorer.config.name
         self.run, self.made, self.loaded = run, made, time.time()
         self._shares = self.recommender._shares
         self.item_counts = self.dataset.item_counts()
         self._all_items = self.scorer.n_items
+
+    def with_items(self, documents: Mapping[str, Document], last_item: int) -> Served:
+        """The same model with other items that were put. Its histories are empty: see `take_events`."""
+        return Served(self.opened, self.run, self.made, documents, last_item)
+
+    def take_events(self, live: LiveHistories) -> None:
+        """Take over the events of other histories; nobody may add changes to these meanwhile."""
+        self.live = self.recommender.source = live.on(self.dataset)
+
+    def recommends(self, code: int) -> bool:
+        """True if lists may hold the item with this code."""
+        known, cold = self.recommender.known_items, self.recommender.model.cold
+        return (known is None or bool(known[code])) and (cold is None or code not in cold)
 
     def check(self) -> None:
         """Answer for some users, so that a model that cannot is noticed before it is served.
@@ -109,16 +187,17 @@ class Served:
         users = np.flatnonzero(self.dataset.lengths[1:])[:8] + 1
         histories = self.live.histories(np.append(users, 0))
         requested = RequestedUsers(pl.Series(np.arange(len(histories))), histories, np.ones(len(histories), np.bool_))
-        best_lists(self.scorer, requested, Rules(min(10, self._all_items)), self._shares)
+        best_lists(self.scorer, requested, self._rules(min(10, self._all_items), True), self._shares)
 
     # ---- lists --------------------------------------------------------------------------------------------------
 
     def answer(self, questions: Sequence[Question]) -> list[BestItems | Exception]:
         """Answer questions together; an error takes the place of the answer that it belongs to.
 
-        The questions are divided by their rules, because rows with a session in progress differ from those without.
+        The questions are divided by the form of their histories and by their rules, so that no question changes the
+        answer to another one.
         """
-        groups: dict[tuple[bool, bool], list[int]] = {}
+        groups: dict[tuple[bool, bool, int, str, int], list[int]] = {}
         answers: list[BestItems | Exception] = [ConfigError("")] * len(questions)
         for row, question in enumerate(questions):
             if question.k > self._all_items:
@@ -129,8 +208,11 @@ class Served:
                 continue
             in_session = question.basket is not None
             exclude = not in_session if question.exclude_seen is None else question.exclude_seen
-            groups.setdefault((in_session, exclude), []).append(row)
-        for (in_session, exclude), rows in groups.items():
+            key = "" if question.rules is None else question.rules.key
+            k = question.k if key else 0  # a list with rules is no part of a longer one
+            form = -1 if question.items is None else -2 if not question.times else row
+            groups.setdefault((in_session, exclude, form, key, k), []).append(row)
+        for (in_session, exclude, *_), rows in groups.items():
             part = [questions[row] for row in rows]
             try:
                 results: Sequence[BestItems | Exception] = self._answer(part, in_session, exclude)
@@ -158,14 +240,17 @@ class Served:
         allowed = requested.allowed
         k = max(question.k for question in questions)
         served_rows = requested.served_by(self.scorer)
-        if self._ranked is not None and allowed is None and requested.denied is None and served_rows.all():
+        rules = questions[0].rules
+        plain = rules is None and allowed is None and requested.denied is None
+        if self._ranked is not None and plain and served_rows.all():
             hidden = histories if exclude else sessions_in_progress(histories)
             codes, scores = self._ranked.lists(histories, k, hidden)
         else:
-            codes, scores = best_lists(self.scorer, requested, Rules(k, exclude), self._shares)
+            codes, scores = best_lists(self.scorer, requested, self._rules(k, exclude, rules), self._shares)
         served = served_rows.tolist()
         kept = codes > 0
         items = self.catalogue.decode(codes[kept]).to_list()
+        titles = None if self.titles is None else self.titles.gather(codes[kept] - 1).to_list()
         values = scores[kept].tolist()
         ends = np.cumsum(kept.sum(1)).tolist()
         answers: list[BestItems | Exception] = []
@@ -179,9 +264,55 @@ class Served:
                 answers.append(UnknownIdError("none of the items of allow is known: give ids as they are in the log."))
             else:
                 model = self.name if served[row] else FALLBACK
-                answers.append(BestItems(items[first:end], values[first:end], model, unknown[row]))
+                answer = BestItems(items[first:end], values[first:end], model, unknown[row])
+                if titles is not None:
+                    answer.titles = titles[first:end]
+                answers.append(answer if question.show is None else self._shown(answer, question.show))
             first = last
         return answers
+
+    def _rules(self, k: int, exclude: bool, rules: ListRules | None = None) -> Rules:
+        """Rules for lists, as in `Recommender.recommend`."""
+        recommender = self.recommender
+        offset = reranking = None
+        if rules is not None:
+            preferences = recommender._preferences
+            offset = preferences.offset(rules.where, rules.boost)
+            reranking = make_reranking(preferences, self.scorer, rules.at_most, rules.diversity, rules.diversity_by)
+        return Rules(k, exclude, recommender.known_items, recommender.model.cold, offset, reranking)
+
+    def _shown(self, answer: BestItems, show: Sequence[str]) -> BestItems | Exception:
+        try:
+            answer.columns = self.columns_of(answer.items, show)
+        except SegueError as error:
+            return error
+        return answer
+
+    def titles_of(self, ids: Sequence[Any]) -> list[str | None]:
+        """Titles of raw item ids; None for items without one."""
+        if self.titles is None:
+            return [None] * len(ids)
+        codes = self.catalogue.encode(pl.Series(list(map(id_text, ids)), dtype=pl.String))
+        titles = self.titles.gather(np.maximum(codes, 1) - 1).to_list()
+        return [title if code else None for title, code in zip(titles, codes.tolist(), strict=True)]
+
+    def columns_of(self, ids: Sequence[Any], show: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Columns of the item table, by name, of raw ids of known items; None means all columns.
+
+        Raises
+        ------
+        ConfigError
+            There is no item table, or no such column.
+        """
+        table = self.dataset.item_table
+        if show is None:
+            frame = None if table is None else self.dataset.items_frame.select(table.columns)
+        else:
+            frame = shown_columns(self.dataset, list(show))
+        if frame is None:
+            return [{} for _ in ids]
+        codes = self.catalogue.encode(pl.Series(list(map(id_text, ids)), dtype=pl.String))
+        return [{name: as_json(value) for name, value in row.items()} for row in frame[codes - 1].iter_rows(named=True)]
 
     def _no_history(self, question: Question) -> Exception:
         if question.user is None:
@@ -197,39 +328,30 @@ class Served:
         if named:
             texts = pl.Series([id_text(questions[row].user or "") for row in named], dtype=pl.String)
             codes[named] = self.live.users.encode(texts)
-        given = [row for row, question in enumerate(questions) if question.items is not None]
-        if not given:
+        first = questions[0]
+        if first.items is None:
             return self.live.histories(codes), codes > 0
-        stored = codes.copy()
-        stored[given] = 0
-        histories = self.live.histories(stored)
-        lists, kept = self._lists([question.items or () for question in questions], unknown)
-        times = sessions = None
-        rows = rows_of(histories.starts, histories.ends)
-        old = positions(histories.starts, histories.ends)
-        row = np.concatenate([rows, rows_of(lists.starts, lists.ends)])
-        order = np.argsort(row, kind="stable")
-        items = np.concatenate([histories.items[old], lists.items])[order]
-        offsets = offsets_of(np.bincount(row, minlength=len(questions)))
-        if histories.times is not None and all(questions[one].times is not None for one in given):
-            flat = np.array([time for one in given for time in questions[one].times or ()], dtype=np.int64)
-            times = np.concatenate([histories.times[old], self.live._in_units(flat)[kept]])[order]
-        if histories.session_offsets is not None:
-            numbers: dict[tuple[int, str | None], int] = {}
-            keys = (
-                (one, session)
-                for one in given
-                for session in questions[one].sessions or [None] * len(questions[one].items or ())
-            )
-            of_given = np.array([-1 - numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)[kept]
-            session = np.concatenate([np.searchsorted(histories.session_offsets, old, side="right"), of_given])[order]
-            begins = np.flatnonzero(np.diff(session, prepend=session[:1] - 1))
-            sessions = np.unique(np.concatenate([offsets, begins]))
-        users = histories.users.copy()
-        users[given] = np.where(
-            np.array([self.live.is_stored(int(code)) for code in codes[given]], dtype=np.bool_), codes[given], 0
-        )
-        return Histories(users, items, offsets[:-1], offsets[1:], times, session_offsets=sessions), codes > 0
+        stored = np.array([self.live.is_stored(code) for code in codes.tolist()], dtype=np.bool_)
+        users = np.where(stored, codes, 0)
+        if first.times:
+            return replace(self._dated_history(first, unknown[0]), users=users), codes > 0
+        lists, _ = self._lists([question.items or () for question in questions], unknown)
+        return replace(lists, users=users), codes > 0
+
+    def _dated_history(self, question: Question, unknown: list[int | str]) -> Histories:
+        """A given history with times; sessions are those given, or follow the rule of the Dataset."""
+        texts = list(map(id_text, question.items or ()))
+        codes = self.catalogue.encode(pl.Series(texts, dtype=pl.String))
+        unknown += [(question.items or ())[row] for row in np.flatnonzero(codes == 0).tolist()]
+        frame = dated_frame(texts, question.times or [], question.sessions, self.unknown_user())
+        return users_by_history(self.dataset, self.live, frame).histories
+
+    def unknown_user(self) -> str:
+        """An id that no user has."""
+        number = 0
+        while self.live.users.encode(pl.Series([str(number)], dtype=pl.String))[0]:
+            number -= 1
+        return str(number)
 
     def _lists(
         self, lists: Sequence[Ids], unknown: list[list[int | str]], unique: bool = False
@@ -258,6 +380,26 @@ class Served:
             return None
         rows, _ = self._lists([one or () for one in lists], unknown)
         return OwnItems(rows.items, rows.starts, rows.ends, named)
+
+
+def _with_items(recommender: Recommender, dataset: Dataset) -> Recommender:
+    """The Recommender for a Dataset with more items, or with other columns of the same ones."""
+    if dataset.n_items > recommender.dataset.n_items:
+        return recommender.with_data(dataset)
+    live = copy.copy(recommender)
+    live.dataset = live.source = dataset
+    return live
+
+
+def dated_frame(
+    items: Sequence[str], times: Sequence[int], sessions: Sequence[str | None] | None, user: str
+) -> pl.DataFrame:
+    """A given history as a frame: items, times in microseconds since 1970, and sessions if there are any."""
+    columns: dict[str, Any] = {"user": [user] * len(items), "item": items}
+    columns["time"] = pl.Series(times, dtype=pl.Datetime("us"))
+    if sessions is not None:
+        columns["session"] = [text or "" for text in sessions]
+    return pl.DataFrame(columns)
 
 
 def _row_numbers(n: int) -> pl.Series:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from segue.errors import SegueError
 from segue.serving import asking
 from segue.serving.config import ServiceConfig
 from segue.serving.engine import Engine
+from segue.serving.items import Document, documents_of, with_documents
 from segue.serving.journal import Journal
 from segue.serving.metrics import Metrics
 from segue.serving.models import Models, Variant
@@ -30,6 +33,8 @@ from segue.serving.schemas import (
     ItemAnswer,
     ModelAnswer,
     Neighbours,
+    NewItem,
+    PutItems,
     Recommendation,
     RecommendBatch,
     Recommended,
@@ -40,6 +45,7 @@ from segue.serving.schemas import (
     SimilarRequest,
     Stored,
     UserAnswer,
+    VariantItems,
     id_text,
 )
 from segue.serving.schemas import Models as ModelsAnswer
@@ -101,7 +107,7 @@ class Service:
         """Answer a question for a list."""
         variant = self._variant(request.user, request.variant)
         served = variant.served
-        if request.as_of is None and not request.explain:
+        if not asking.takes_long(request):
             return self._recommendation(
                 request, variant, await self.engine.ask(served, asking.question_of(request)), None
             )
@@ -122,7 +128,7 @@ class Service:
         groups: dict[str, tuple[Variant, list[int]]] = {}
         for row, question in enumerate(part):
             try:
-                if question.as_of is not None or question.explain:
+                if question.as_of is not None or question.explain:  # rules are no reason: equal ones go together
                     answers[row].recommendation = await self.recommend(question)
                 else:
                     variant = self._variant(question.user, question.variant)
@@ -218,6 +224,29 @@ class Service:
         served = self._variant(None, variant).served
         return await self.engine.run(lambda: asking.item_answer(served, item))
 
+    async def put_items(self, items: Sequence[NewItem]) -> PutItems:
+        """Put items into the catalogue; they are on the disk, and every model knows their ids, when it returns."""
+        documents = {id_text(one.item): Document(one.title, one.columns) for one in items}
+        for variant in self.models.variants:
+            check = partial(with_documents, variant.served.opened.dataset, documents)
+            await self.engine.run(check)
+        store = self.journal.store
+
+        def put() -> None:
+            earlier, _ = documents_of(store)
+            newer = {item: one.over(earlier.get(item)) for item, one in documents.items()}
+            store.put_items([(item, json.dumps(one)) for item, one in newer.items()], now())
+
+        await self.journal.call(put)
+        await asyncio.to_thread(self.models.take_items)
+        answers = []
+        for variant in self.models.variants:
+            served = variant.served
+            codes = served.catalogue.encode(list(documents)).tolist()
+            ready = sum(served.recommends(code) for code in codes)
+            answers.append(VariantItems(variant.name, ready, len(codes) - ready))
+        return PutItems(len(documents), answers)
+
     # ---- models -------------------------------------------------------------------------------------------------
 
     def served_models(self) -> ModelsAnswer:
@@ -267,6 +296,12 @@ class Service:
         if reasons is not None:
             for item, own in zip(items, reasons, strict=True):
                 item.reasons = own
+        if answer.titles is not None:
+            for item, title in zip(items, answer.titles, strict=True):
+                item.title = title
+        if answer.columns is not None:
+            for item, columns in zip(items, answer.columns, strict=True):
+                item.columns = columns
         return Recommendation(
             f"{variant.name}.{self._numbers.next()}",
             variant.name,

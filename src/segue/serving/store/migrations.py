@@ -26,6 +26,15 @@ CREATE TABLE events (
 )
 """
 
+_ITEMS = """
+CREATE TABLE items (
+    seq {serial},
+    item_id TEXT NOT NULL UNIQUE,
+    document TEXT NOT NULL,
+    received {large} NOT NULL
+)
+"""
+
 _TYPES = {
     "sqlite": {"serial": "INTEGER PRIMARY KEY AUTOINCREMENT", "small": "INTEGER", "large": "INTEGER", "real": "REAL"},
     "postgresql": {
@@ -38,6 +47,7 @@ _TYPES = {
 
 _STEPS: dict[int, tuple[str, ...]] = {
     1: (_TABLE, "CREATE INDEX events_of_user ON events (user_id, seq)"),
+    2: (_ITEMS,),
 }
 
 

@@ -15,7 +15,7 @@ import psycopg
 
 from segue.errors import StorageError
 from segue.serving.store import base
-from segue.serving.store.base import Change, NewEvent, Outcome, Row
+from segue.serving.store.base import Change, NewEvent, Outcome, Row, TookPart
 from segue.serving.store.migrations import steps
 
 _TURN = 7_261_536
@@ -91,6 +91,12 @@ class PostgresStore:
         for rows in self._read(base.CHANGES, (after, earliest, after)):
             yield list(map(make, rows))
 
+    def took(self, received_from: int | None = None) -> Iterator[TookPart]:
+        """All events of kind TOOK that count."""
+        earliest = base.EARLIEST if received_from is None else received_from
+        for rows in self._read(base.TOOK_ROWS, (earliest,)):
+            yield TookPart.of_rows(int(rows[-1][0]), [row[1:] for row in rows])  # type: ignore[misc]
+
     def last(self) -> int:
         """Number of the last row."""
         (rows,) = self._read("SELECT coalesce(max(seq), 0) FROM events")
@@ -115,6 +121,15 @@ class PostgresStore:
         earliest = base.EARLIEST if received_from is None else received_from
         for rows in self._read(base.export_statement(kinds), (earliest,)):
             yield [Row._make(row) for row in rows]
+
+    def put_items(self, items: Sequence[tuple[str, str]], time: int) -> None:
+        """Store items and their documents."""
+        with self._errors("the store did not take the items"), self._transaction() as connection:
+            base.write_items(connection, items, time)
+
+    def items(self, after: int) -> list[tuple[int, str, str]]:
+        """Items that were put."""
+        return [(int(seq), item, text) for rows in self._read(base.ITEMS, (after,)) for seq, item, text in rows]
 
     def reachable(self) -> bool:
         """True if the database answers."""

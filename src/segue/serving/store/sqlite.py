@@ -13,12 +13,24 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from segue.errors import StorageError
 from segue.serving.store import base
-from segue.serving.store.base import Change, NewEvent, Outcome, Row
+from segue.serving.store.base import Change, NewEvent, Outcome, Row, TookPart
 from segue.serving.store.migrations import steps
 
 _INSERT = f"INSERT INTO events ({base.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
+_TOOK = f"""
+SELECT count(*), group_concat(user_id, char(0)), group_concat(item_id, char(0)),
+    group_concat(coalesce(session, ''), char(0)), group_concat(time, char(0))
+FROM (
+    SELECT user_id, item_id, session, time FROM events NOT INDEXED
+    WHERE seq > ? AND seq <= ? AND kind = {base.TOOK} AND retracted = 0 AND received >= ? ORDER BY seq
+)
+"""
+_JOINED = 500_000
+"""Rows whose values are joined."""
 _WAIT = 30.0
 """Seconds to wait while another process writes."""
 
@@ -77,6 +89,30 @@ class SQLiteStore:
         for rows in self._read(base.CHANGES, (after, earliest, after)):
             yield list(map(make, rows))
 
+    def took(self, received_from: int | None = None) -> Iterator[TookPart]:
+        """All events of kind TOOK that count.
+
+        SQLite joins the values of many rows to one text, since a Python object for each of them would take minutes. No
+        id holds the null character that stands between them.
+        """
+        earliest = base.EARLIEST if received_from is None else received_from
+        reader = self._reader
+        reader.execute("BEGIN")
+        try:
+            last = self.last()
+            for first in range(0, last, _JOINED):
+                end = min(first + _JOINED, last)
+                ((number, *texts),) = reader.execute(_TOOK, (first, end, earliest)).fetchall()
+                if not number:
+                    yield TookPart.of_rows(end, [])
+                    continue
+                users, items, sessions, times = (pl.Series([text]).str.split("\0").explode() for text in texts)
+                if not len(users) == len(items) == len(sessions) == len(times) == number:
+                    raise StorageError(f"{self.path} holds an id with a null character in the rows {first}-{end}.")
+                yield TookPart(end, users, items, sessions, times.cast(pl.Int64).to_numpy())
+        finally:
+            reader.execute("ROLLBACK")
+
     def last(self) -> int:
         """Number of the last row."""
         rows = self._reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchall()
@@ -105,6 +141,15 @@ class SQLiteStore:
         earliest = base.EARLIEST if received_from is None else received_from
         for rows in self._read(base.export_statement(kinds), (earliest,)):
             yield [Row._make(row) for row in rows]
+
+    def put_items(self, items: Sequence[tuple[str, str]], time: int) -> None:
+        """Store items and their documents."""
+        with self._transaction() as connection:
+            base.write_items(connection, items, time)
+
+    def items(self, after: int) -> list[tuple[int, str, str]]:
+        """Items that were put."""
+        return self._reader.execute(base.ITEMS, (after,)).fetchall()
 
     def reachable(self) -> bool:
         """True if the file can be read."""
