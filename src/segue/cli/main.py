@@ -64,6 +64,10 @@ COMMANDS = {
         "explain a score by the items of a history",
         "segue explain runs/first --user 42 --item 50",
     ),
+    "export": Command(
+        "write a model for ONNX, or an index for approximate search",
+        "segue export runs/first --to onnx --out exported",
+    ),
     "graph": Command("draw the compute graph of a model's loss", "segue graph runs/first --out graph.svg"),
     "demo": Command("run all steps once on simulated data, in a minute or two", "segue demo"),
 }
