@@ -36,12 +36,17 @@ _EFFORT = 128
 """Candidates that are looked at for each new node."""
 _EFFORTS = (16, 32, 64, 128, 256, 512, 1024)
 """Candidates that a search may look at; the smallest number with the recall that was asked for is taken."""
+_ERRORS = 2
+"""Standard errors by which the recall of the chosen effort must exceed the one asked for."""
 _K = 10
 """Length of the lists whose recall is measured."""
 _GROWTH = 4
 """Factor by which a search grows if rules leave too few candidates."""
 _SHARE = 8
 """A list that a search for one in so many items does not fill is ranked exactly."""
+_TINY = 1e-30
+_FEW = 64
+"""Queries from which a search starts several threads."""
 _EVEN = 1e-3
 """Vectors whose norms differ by no more than this share need no further coordinate."""
 
@@ -106,7 +111,7 @@ class ItemIndex:
             codes = np.setdiff1d(codes, cold)
         points = _lifted(vectors)
         graph = _usearch().Index(
-            ndim=points.shape[1], metric="cos", dtype="f32", connectivity=_DEGREE, expansion_add=_EFFORT
+            ndim=points.shape[1], metric="ip", dtype="f16", connectivity=_DEGREE, expansion_add=_EFFORT
         )
         graph.add(codes.astype(np.uint64), points[codes], threads=threads)
         index = cls(graph, len(vectors) - 1, vectors.shape[1], fingerprint_of(vectors), _EFFORTS[0], 0.0)
@@ -117,15 +122,18 @@ class ItemIndex:
         """Choose the effort on the queries of even rows; measure the recall on the others."""
         best = _exact(vectors, queries, codes)
 
-        def measured(rows: slice) -> float:
-            found = self.candidates(queries[rows], 2 * best.shape[1])
-            return float((best[rows, :, None] == found[:, None, :]).any(2).mean())
+        def found(rows: slice) -> npt.NDArray[np.float64]:
+            """Share of the best items of each query among its candidates."""
+            candidates = self.candidates(queries[rows], 2 * best.shape[1])
+            shares: npt.NDArray[np.float64] = (best[rows, :, None] == candidates[:, None, :]).any(2).mean(1)
+            return shares
 
         for effort in _EFFORTS:
             object.__setattr__(self, "effort", effort)
-            if measured(slice(0, None, 2)) >= wanted:
+            shares = found(slice(0, None, 2))
+            if shares.mean() - _ERRORS * shares.std() / np.sqrt(len(shares)) >= wanted:
                 break
-        object.__setattr__(self, "recall", measured(slice(1, None, 2)))
+        object.__setattr__(self, "recall", float(found(slice(1, None, 2)).mean()))
 
     def candidates(self, queries: Floats, n: int) -> Int64:
         """Codes (q, n) of the items with about the largest products with the queries (q, width); 0 = no item."""
@@ -134,8 +142,9 @@ class ItemIndex:
         if self.graph.expansion_search != effort:
             self.graph.expansion_search = effort
         lifted = np.zeros((len(queries), self.graph.ndim), dtype=np.float32)
-        lifted[:, : self.width] = queries
-        found = self.graph.search(lifted, n)
+        norms = np.linalg.norm(queries, axis=1, keepdims=True)
+        lifted[:, : self.width] = queries / np.maximum(norms, _TINY)
+        found = self.graph.search(lifted, n, threads=1 if len(queries) < _FEW else 0)
         if len(queries) == 1:
             codes = np.zeros((1, n), dtype=np.int64)
             codes[0, : len(found.keys)] = np.asarray(found.keys).ravel()
@@ -284,13 +293,14 @@ def _without_repeats(codes: Int64) -> Int64:
 
 
 def _lifted(vectors: Floats) -> Floats:
-    """Vectors (n, width), or (n, width + 1) with one more coordinate that makes their norms equal."""
-    norms = np.linalg.norm(vectors[1:], axis=1)
-    largest = float(norms.max(initial=0.0))
-    if largest == 0 or (norms.min() >= (1 - _EVEN) * largest):
-        return np.ascontiguousarray(vectors, dtype=np.float32)
-    lift = np.sqrt(np.maximum(largest**2 - np.linalg.norm(vectors, axis=1) ** 2, 0))
-    return np.concatenate([vectors, lift[:, None]], axis=1).astype(np.float32)
+    """Vectors (n, width) divided by their largest norm; with one more coordinate if that makes their norms equal."""
+    norms = np.linalg.norm(vectors, axis=1)
+    largest = max(float(norms[1:].max(initial=0.0)), _TINY)
+    scaled = (vectors / largest).astype(np.float32)
+    if (norms[1:] >= (1 - _EVEN) * largest).all():
+        return scaled
+    lift = np.sqrt(np.maximum(1 - (norms / largest) ** 2, 0))
+    return np.concatenate([scaled, lift[:, None]], axis=1).astype(np.float32)
 
 
 def _exact(vectors: Floats, queries: Floats, codes: Int64) -> Int64:

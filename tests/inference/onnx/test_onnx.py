@@ -113,7 +113,7 @@ def test_raw_ids(exported: tuple[segue.Recommender, Path]) -> None:
     with pytest.raises(ConfigError, match="catalogue"):
         reader.recommend(histories, k=10)
     with pytest.raises(ConfigError, match="has no index"):
-        reader.recommend(histories, approximate=True)
+        reader.recommend(histories, k=3, approximate=True)
     with pytest.raises(DataError, match="is empty"):
         reader.scorer.queries(Histories.from_lists([[]]))
 
