@@ -153,8 +153,8 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
 
 
 ELSEWHERE = {
-    "CountingModel", "EVERYONE", "ItemHistories", "Log", "ModelConfig", "SegueError", "Sessions", "TrainableModel",
-    "Vocabulary", "__version__",
+    "CountingModel", "EVERYONE", "ItemHistories", "ItemIndex", "Log", "ModelConfig", "OnnxRecommender", "SegueError",
+    "Sessions", "TrainableModel", "Vocabulary", "__version__",
 }  # fmt: skip
 """Bases to extend, values that calls return, and calls that have such a test of their own."""
 

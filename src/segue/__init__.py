@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from segue.evaluation.tasks.ratings import evaluate_ratings
     from segue.evaluation.tasks.sessions import evaluate_sessions
     from segue.inference.asking.everyone import EVERYONE
+    from segue.inference.index import ItemIndex
     from segue.inference.loading import load
+    from segue.inference.onnx.reading import OnnxRecommender
     from segue.inference.recommender import Recommender
     from segue.models.arerec.arerec import ARERec
     from segue.models.base import CountingModel, ModelConfig, TrainableModel
@@ -75,11 +77,13 @@ _HOMES = {
     "GlobalMean": "segue.models.rating_bias",
     "Holdout": "segue.data.splits.by_user",
     "ItemHistories": "segue.data.item_histories",
+    "ItemIndex": "segue.inference.index",
     "ItemKNN": "segue.models.item_knn",
     "Log": "segue.data.reading.read",
     "Markov": "segue.models.markov",
     "MatrixFactorization": "segue.models.matrix_factorization",
     "ModelConfig": "segue.models.base",
+    "OnnxRecommender": "segue.inference.onnx.reading",
     "PARSRec": "segue.models.parsrec.parsrec",
     "PersonalFrequency": "segue.models.personal_frequency",
     "Planted": "segue.data.simulation.planted",
@@ -143,11 +147,13 @@ __all__ = [
     "GlobalMean",
     "Holdout",
     "ItemHistories",
+    "ItemIndex",
     "ItemKNN",
     "Log",
     "Markov",
     "MatrixFactorization",
     "ModelConfig",
+    "OnnxRecommender",
     "PARSRec",
     "PersonalFrequency",
     "Planted",

@@ -48,7 +48,7 @@ _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """NumPy's message about a full disk."""
 
-KINDS = ("dataset", "recommender")
+KINDS = ("dataset", "recommender", "onnx", "index")
 """Kinds of folders with a manifest; its name is that of the kind with .json."""
 
 _RUN = "run.json"

@@ -81,6 +81,10 @@ COMMANDS = {
     "outcome": Command(
         "compare served variants by the items that users took", "segue outcome --store sqlite:///events.db"
     ),
+    "export": Command(
+        "write a model for ONNX, or an index for approximate search",
+        "segue export runs/first --to onnx --out exported",
+    ),
     "graph": Command("draw the compute graph of a model's loss", "segue graph runs/first --out graph.svg"),
     "demo": Command("run all steps once on simulated data, in a minute or two", "segue demo"),
 }

@@ -15,6 +15,7 @@ from segue.errors import ConfigError
 from segue.settings import Count, PathText, Settings, Share, Word
 
 if TYPE_CHECKING:
+    from segue.inference.index import ItemIndex
     from segue.inference.recommender import Recommender
 
 _NOTES = """\
@@ -84,6 +85,9 @@ class RecommendOptions(Settings):
     show: tuple[str, ...] | None = None
     """Columns of the item table to show; the titles when not given, and nothing in --json and --out."""
 
+    index: PathText | None = None
+    """Folder that `segue export --to index` wrote: take candidates from it, for large catalogues."""
+
     on: Part | None = None
     """Answer as in the evaluation of this part of the split: from each user's history before the held-out items."""
 
@@ -119,6 +123,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--history goes with none of --out, --as-of and --on.")
     if options.basket is not None and (options.all or options.out is not None):
         raise ConfigError("--basket goes with neither --all nor --out: it is that of one user.")
+    if options.index is not None and options.out is not None:
+        raise ConfigError("--index goes without --out: lists of many users are as fast without an index.")
     users = ids_of(options.users, options.users_file)
 
     from segue.inference.asking.everyone import EVERYONE
@@ -148,6 +154,7 @@ def main(argv: Sequence[str]) -> int:
         diversity=options.diversity,
         diversity_by=options.diversity_by,
         show=options.show,
+        index=_index(options.index),
     )
     if options.show is None and not options.json:
         lists = with_titles(lists, recommender.dataset)
@@ -177,6 +184,15 @@ def _export(recommender: Recommender, options: RecommendOptions, users: object) 
             progress=progress,
         )
     note(f"wrote {path}")
+
+
+def _index(path: str | None) -> ItemIndex | None:
+    """The index in a folder; None without one."""
+    if path is None:
+        return None
+    from segue.inference.index import ItemIndex
+
+    return ItemIndex.open(path)
 
 
 def _warn_of_repeats(recommender: Recommender) -> None:

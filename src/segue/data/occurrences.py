@@ -7,14 +7,16 @@ the interactions without a later one of the same item, so a query costs one comp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from segue.data.dataset import Dataset
 from segue.data.histories import NOW, Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
+
+if TYPE_CHECKING:
+    from segue.data.dataset import Dataset
 
 Float32 = npt.NDArray[np.float32]
 

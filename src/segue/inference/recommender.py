@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -41,8 +42,10 @@ from segue.inference.explaining.effects import REFERENCES, Measure
 from segue.inference.explaining.neighbours import check_neighbours, neighbour_frame
 from segue.inference.explaining.reasons import By, check_measure, reason_frame
 from segue.inference.export import Export, Progress, write_lists
+from segue.inference.index import ItemIndex
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.complete import complete_baskets
+from segue.inference.scoring.indexed import build_index
 from segue.inference.scoring.items import score_frame
 from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, make_rules, most_popular, with_columns
 from segue.inference.scoring.rules import make_reranking, shown_columns
@@ -53,7 +56,7 @@ from segue.models.growth import KnownScores, forget_rows, grown
 from segue.models.popularity import popularity
 from segue.models.ratings import RatingModel
 from segue.progress import Bar
-from segue.settings import Count
+from segue.settings import Count, Share
 
 Items = Iterable[Any] | Mapping[Any, Iterable[Any]] | Any
 """Raw ids of items for all users, or lists of them by user id."""
@@ -163,6 +166,7 @@ class Recommender:
         diversity: float = 0.0,
         diversity_by: str | None = None,
         show: str | Sequence[str] | None = None,
+        index: ItemIndex | None = None,
     ) -> pl.DataFrame:
         """Recommend the k items that are most likely to come next, or that have the highest expected ratings.
 
@@ -206,6 +210,9 @@ class Recommender:
             categories. None means the cosine of the model's item vectors.
         show
             Columns of the item table to add to the answer, one or several; "title" is the column of the titles.
+        index
+            Index of `build_index`, for large catalogues: it proposes candidates, and the model scores them. Seen and
+            forbidden items are left out exactly. None ranks the whole catalogue. It does not go with `boost`.
 
         Returns
         -------
@@ -236,6 +243,7 @@ class Recommender:
             cold=self.model.cold,
             offset=self._preferences.offset(where, boost),
             reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
+            index=index,
         )
         columns = shown_columns(self.dataset, show)
         rules = self._known_only(rules)
@@ -543,6 +551,75 @@ class Recommender:
         with Bar("users", len(requested)) as bar:
             shown = progress or (lambda done, total: bar.set(done))
             return write_lists(target, self.scorer, self.source, requested, rules, shares, as_of, shown, columns)
+
+    @checked
+    def to_onnx(self, path: str | Path, *, index: ItemIndex | None = None, overwrite: bool | None = None) -> Path:
+        """Write the model for other languages, and for Python without torch: an encoder in ONNX with its item vectors.
+
+        SASRec, SSE-PT and GRU4Rec have such an encoder, with or without repeats. The folder holds the encoder with a
+        free number of histories of any length, the item vectors, the ids, and a README with programs in Python and
+        JavaScript. It holds no histories. The queries of the encoder are compared with those of the model before the
+        folder is put in its place. It needs `pip install 'segue[onnx]'`; `segue.OnnxRecommender` reads it.
+
+        Parameters
+        ----------
+        path
+            The folder. An earlier export is replaced; anything else that is there is refused.
+        index
+            Index of `build_index` to write with it.
+        overwrite
+            False refuses to replace an earlier export too.
+
+        Returns
+        -------
+        Path
+            `path`.
+
+        Raises
+        ------
+        ConfigError
+            The model has no such encoder, the index is another model's, or a package is missing.
+        StorageError
+            `path` holds something that is no export, or the encoder gives other queries than the model.
+        """
+        from segue.inference.onnx.writing import write_onnx
+
+        if index is not None:
+            index.require(self.scorer.products_fingerprint, self.scorer.n_items)
+        return write_onnx(Path(path), self.scorer, self.dataset, index, overwrite)
+
+    @checked
+    def build_index(self, *, recall: Share = 0.98, sample: Count = 2_000, threads: Count | None = None) -> ItemIndex:
+        """Build an index for approximate search in a catalogue of several hundred thousand items or more.
+
+        Queries of a sample of the users measure its recall: the share of the ten best items that it finds. Half of them
+        choose the effort of a search, and the other half give `ItemIndex.recall`. A warning says if the recall is lower
+        than asked for. It needs `pip install 'segue[ann]'`.
+
+        Parameters
+        ----------
+        recall
+            Recall to reach.
+        sample
+            Number of users.
+        threads
+            Number of threads; all cores if it is None.
+
+        Raises
+        ------
+        ConfigError
+            The model does not score by products with item vectors, usearch is not installed, or fewer than two users
+            have a history.
+        """
+        known = np.flatnonzero(self.dataset.lengths)
+        chosen = np.random.default_rng(0).choice(known, min(sample, len(known)), replace=False)
+        index = build_index(self.scorer, self.dataset.histories(np.sort(chosen)), recall, threads or 0)
+        if index.recall < recall:
+            warnings.warn(
+                f"the index finds {index.recall:.1%} of the ten best items, fewer than the {recall:.1%} asked for.",
+                stacklevel=2,
+            )
+        return index
 
     # ---- newer events -------------------------------------------------------------------------------------------
 

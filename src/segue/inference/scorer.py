@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from segue.data.histories import Histories
+from segue.inference.index import fingerprint_of
 from segue.models.base import Attention, Model, ModelConfig
 from segue.models.scores import ItemScores
 
@@ -88,6 +89,12 @@ class Scorer:
         """Codes (m,) int64 of the items that the model cannot score (`Model.cold`), ascending; None without any."""
         codes = self.model.cold
         return None if codes is None or not len(codes) else torch.from_numpy(codes).to(self.device)
+
+    @cached_property
+    def products_fingerprint(self) -> str | None:
+        """Hash of the item vectors that scores are products with; None if scores are no products."""
+        products = self.items.products
+        return None if products is None else fingerprint_of(products.vectors.float().cpu().numpy())
 
     def queries(self, histories: Histories) -> Tensor:
         """Encode n histories as queries (n, …). Histories must not be empty if the model `needs_history`."""

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
+from segue.data.history_arrays import history_arrays
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.errors import DataError, TrainingError
 from segue.models.item_table import Catalogue, ItemTable
 from segue.models.negatives import Negatives, SharedNegatives
-from segue.models.repeats import NO_REPEATS, RepeatBatch, RepeatExamples, Repeats, repeat_inputs
+from segue.models.repeats import NO_REPEATS, RepeatBatch, RepeatExamples, Repeats
 from segue.models.similarity import Similarity
 from segue.nn import losses
 
@@ -465,11 +466,4 @@ class HistoryInputs(NamedTuple):
 
 def history_inputs(histories: Histories, length: int, with_times: bool = False, repeats: bool = False) -> HistoryInputs:
     """Newest `length` items of n histories, with their ages if `with_times`, and with their repeats if `repeats`."""
-    lengths = np.minimum(histories.lengths, length)
-    width = int(lengths.max())
-    ages = histories.ages(width) if with_times else np.zeros((len(lengths), 0), dtype=np.int64)
-    if ages is None:
-        ages = np.full((len(lengths), width), -1, dtype=np.int64)
-    arrays = (histories.users, histories.padded(width), lengths, ages)
-    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    return HistoryInputs._make([*tensors, *repeat_inputs(histories, repeats)])
+    return HistoryInputs._make(map(torch.from_numpy, history_arrays(histories, length, with_times, repeats)))

@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
+from segue.data.history_arrays import repeat_arrays
 from segue.data.occurrences import FEATURES, Occurrences, repeat_share
 from segue.data.ragged import Int64, offsets_of, positions
 from segue.errors import ConfigError
-from segue.models.scores import ItemScores
+from segue.models.scores import ItemScores, ProductScores
 from segue.nn import losses
 
 ENOUGH = 0.1
@@ -227,21 +228,7 @@ class RepeatInputs(NamedTuple):
 
 def repeat_inputs(histories: Histories, wanted: bool = True) -> RepeatInputs:
     """Distinct items of n histories before their sessions in progress, with their features; none unless `wanted`."""
-    if not wanted:
-        shape = (len(histories), 0)
-        return RepeatInputs(torch.zeros(shape, dtype=torch.int64), torch.zeros(*shape, len(FEATURES)))
-    known, offsets = Occurrences.in_histories(histories)
-    rows, places = known.newest(offsets[:-1], offsets[1:])
-    order = np.lexsort((known.items[places], rows))
-    rows, places = rows[order], places[order]
-    counts = np.bincount(rows, minlength=len(histories))
-    columns = positions(np.zeros_like(counts), counts)
-    width = int(counts.max(initial=0))
-    items = np.zeros((len(histories), width), dtype=np.int64)
-    features = np.ones((len(histories), width, len(FEATURES)), dtype=np.float32)
-    items[rows, columns] = known.items[places]
-    features[rows, columns] = known.features(places, offsets[rows], offsets[rows + 1])
-    return RepeatInputs(torch.from_numpy(items), torch.from_numpy(features))
+    return RepeatInputs(*map(torch.from_numpy, repeat_arrays(histories, wanted)))
 
 
 class Repeats(nn.Module):
@@ -394,6 +381,15 @@ class RepeatScores(ItemScores):
 
     def __init__(self, base: ItemScores, width: int) -> None:
         self.base, self.width = base, width
+
+    @property
+    def products(self) -> ProductScores | None:
+        """Products of the model without repeats."""
+        return self.base.products
+
+    def codes(self, queries: Tensor) -> Tensor:
+        """Codes (batch, r) int64 of the items with additions, 0 = none."""
+        return self._pairs(queries)[0]
 
     def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Scores (batch, stop - start) of the item codes start … stop - 1."""

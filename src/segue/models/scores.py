@@ -24,6 +24,11 @@ class ItemScores(ABC):
     def of(self, queries: Tensor, items: Tensor) -> Tensor:
         """Scores (batch, n) float32 of `items` (batch, n) int64."""
 
+    @property
+    def products(self) -> ProductScores | None:
+        """Products with item vectors that the order of the items comes from; None if it comes from something else."""
+        return None
+
 
 class ProductScores(ItemScores):
     """Scores by products of queries and item vectors.
@@ -39,6 +44,11 @@ class ProductScores(ItemScores):
     def __init__(self, vectors: Tensor, offset: bool = False) -> None:
         self.vectors = vectors.detach()
         self.offset = offset
+
+    @property
+    def products(self) -> ProductScores:
+        """The scores themselves."""
+        return self
 
     def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Scores (batch, stop - start) of the item codes start … stop - 1."""

@@ -16,7 +16,9 @@ from segue.data.vocabulary import Vocabulary
 from segue.inference.asking.ids import allowed_items
 from segue.inference.asking.in_progress import sessions_in_progress
 from segue.inference.asking.users import RequestedUsers
+from segue.inference.index import ItemIndex
 from segue.inference.scorer import Scorer
+from segue.inference.scoring.indexed import top_k_by_index
 from segue.inference.scoring.ranking import Progress, check_k, top_k
 from segue.inference.scoring.reranking import Reranking
 
@@ -47,6 +49,8 @@ class Rules:
         (n_items + 1,) numbers to add to the scores; −inf for items that may not be recommended.
     reranking
         Rules for the items of a list together; None without.
+    index
+        Index that proposes candidates; None ranks the whole catalogue.
     """
 
     k: int
@@ -55,6 +59,7 @@ class Rules:
     cold: Int64 | None = None
     offset: Scores | None = None
     reranking: Reranking | None = None
+    index: ItemIndex | None = None
 
     def check(self, n_items: int) -> None:
         """Raise a ConfigError unless k is from 1 to the size of the catalogue."""
@@ -71,6 +76,7 @@ def make_rules(
     cold: Int64 | None = None,
     offset: Scores | None = None,
     reranking: Reranking | None = None,
+    index: ItemIndex | None = None,
 ) -> Rules:
     """Rules for all users, from arguments with raw ids. `exclude_seen` None leaves seen items out, except in a session.
 
@@ -83,7 +89,7 @@ def make_rules(
     """
     allow, deny = (None if isinstance(ids, Mapping) else ids for ids in (allow, deny))
     seen_out = not in_session if exclude_seen is None else exclude_seen
-    return Rules(k, seen_out, allowed_items(catalogue, allow, deny), cold, offset, reranking)
+    return Rules(k, seen_out, allowed_items(catalogue, allow, deny), cold, offset, reranking, index)
 
 
 def best_lists(
@@ -118,6 +124,19 @@ def best_lists(
     def ranked(part: RequestedUsers) -> tuple[Int64, Scores]:
         histories = part.histories
         hidden = histories if rules.exclude_seen else sessions_in_progress(histories)
+        if rules.index is not None:
+            return top_k_by_index(
+                scorer,
+                rules.index,
+                histories,
+                rules.k,
+                seen=hidden,
+                allowed=rules.allowed,
+                offset=rules.offset,
+                own_allowed=part.allowed,
+                own_denied=part.denied,
+                progress=progress,
+            )
         return top_k(
             scorer,
             histories,
