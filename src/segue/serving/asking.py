@@ -9,6 +9,7 @@ import polars as pl
 
 from segue.data.ragged import Int64
 from segue.errors import ConfigError, UnknownIdError
+from segue.serving.finding import item_entries
 from segue.serving.schemas import (
     CompleteRequest,
     Completion,
@@ -193,7 +194,7 @@ def item_answer(served: Served, item: str) -> ItemAnswer:
         The catalogue does not have it.
     """
     code = served.catalogue.require([item], "item")
-    return ItemAnswer(served.catalogue.decode(code)[0], int(served.item_counts[code[0]]))
+    return item_entries(served, code)[0]
 
 
 def _check(request: Subject) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segue.errors import SegueError
-from segue.serving import asking
+from segue.serving import asking, finding
 from segue.serving.config import ServiceConfig
 from segue.serving.engine import Engine
 from segue.serving.journal import Journal
@@ -26,8 +26,11 @@ from segue.serving.schemas import (
     Event,
     ExplainRequest,
     Explanation,
+    FindItems,
+    FindUsers,
     Forgotten,
     ItemAnswer,
+    ItemsAnswer,
     ModelAnswer,
     Neighbours,
     Recommendation,
@@ -40,6 +43,7 @@ from segue.serving.schemas import (
     SimilarRequest,
     Stored,
     UserAnswer,
+    UsersAnswer,
     id_text,
 )
 from segue.serving.schemas import Models as ModelsAnswer
@@ -218,6 +222,16 @@ class Service:
         served = self._variant(None, variant).served
         return await self.engine.run(lambda: asking.item_answer(served, item))
 
+    async def find_users(self, request: FindUsers) -> UsersAnswer:
+        """Users that a search finds."""
+        served = self._variant(None, request.variant).served
+        return await self.engine.run(lambda: finding.find_users(served, request))
+
+    async def find_items(self, request: FindItems) -> ItemsAnswer:
+        """Items that a search finds."""
+        served = self._variant(None, request.variant).served
+        return await self.engine.run(lambda: finding.find_items(served, request))
+
     # ---- models -------------------------------------------------------------------------------------------------
 
     def served_models(self) -> ModelsAnswer:
@@ -244,6 +258,7 @@ class Service:
                     data.session_offsets is not None,
                     served.live.n_events,
                     settings,
+                    data.time_unit if data.has_times else None,
                 )
             )
         return ModelsAnswer(answers)
