@@ -133,7 +133,7 @@ def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
 def person(page: Any, user: str) -> None:
     box = page.get_by_role("combobox", name="Person")
     box.fill(user)
-    page.get_by_role("option").first.wait_for()
+    page.locator("[role=option]:visible").first.wait_for()
     box.press("Enter")
     page.locator("#people-flow .recommended").first.wait_for()
 
@@ -180,7 +180,7 @@ def test_a_person_and_changes_to_try(two: Server, open_page: Callable[..., Any],
     assert "8" in page.locator("#status").inner_text()
     box = page.get_by_role("combobox", name="Put an item in")
     box.fill("11")
-    page.get_by_role("option").first.wait_for()
+    page.locator("[role=option]:visible").first.wait_for()
     box.press("ArrowDown")
     box.press("Enter")
     first_is(page, "#people-flow .list", 12)
@@ -217,7 +217,7 @@ def test_a_basket_and_the_state_of_the_service(
     check_accessible(page)
     box = page.get_by_role("combobox", name="Put into the basket")
     box.fill("5")
-    page.get_by_role("option").first.wait_for()
+    page.locator("[role=option]:visible").first.wait_for()
     box.press("Enter")
     page.locator("#basket-flow .recommended").first.wait_for()
     assert names(page, "#basket-items > li") == ["5"]
@@ -250,7 +250,7 @@ def test_the_keyboard_alone_is_enough(server: Server, open_page: Callable[..., A
         if page.evaluate("document.activeElement.getAttribute('role')") == "combobox":
             break
     page.keyboard.type("4")
-    page.get_by_role("option").first.wait_for()
+    page.locator("[role=option]:visible").first.wait_for()
     page.keyboard.press("ArrowDown")
     focused = page.locator(":focus")
     active = focused.get_attribute("aria-activedescendant")
@@ -289,12 +289,13 @@ def test_a_user_without_a_history(server: Server, open_page: Callable[..., Any])
 
 def test_tokens_and_ids_that_are_markup(evil: Server, open_page: Callable[..., Any]) -> None:
     page = open_page(evil.url)
-    page.get_by_label("Token").wait_for()
+    page.get_by_role("textbox", name="Token").wait_for()
     check_accessible(page)
-    page.get_by_label("Token").fill("segue_wrong")
+    page.get_by_role("textbox", name="Token").fill("segue_wrong")
     page.get_by_role("button", name="Use it").click()
     page.get_by_text("does not know this token").wait_for()
-    page.get_by_label("Token").fill(evil.token)
+    page.errors[:] = [error for error in page.errors if "401" not in error]  # the browser logs these answers
+    page.get_by_role("textbox", name="Token").fill(evil.token)
     page.get_by_role("button", name="Use it").click()
     page.locator("#some-people .chip").first.wait_for()
     assert evil.token not in page.content() and page.evaluate("localStorage.length") == 0
@@ -310,8 +311,7 @@ def test_tokens_and_ids_that_are_markup(evil: Server, open_page: Callable[..., A
     page.goto(f"{evil.url}/#/basket")
     box = page.get_by_role("combobox", name="Put into the basket")
     box.fill(EVIL)
-    page.get_by_role("option").first.click()
+    page.locator("[role=option]:visible").first.click()
     page.locator("#basket-flow .recommended").first.wait_for()
     assert names(page, "#basket-items > li") == [EVIL]
     assert page.title() == "Basket · segue"
-    page.errors[:] = [error for error in page.errors if "401" not in error]  # the browser logs these answers

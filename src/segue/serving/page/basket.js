@@ -5,7 +5,7 @@ import { combobox } from "./combobox.js";
 import { announce, byId, h, many, note } from "./dom.js";
 import { Flow, naming, sign } from "./flow.js";
 import { loadItems, nameOf, searchItems } from "./items.js";
-import { variantName } from "./models.js";
+import { atMost, variantName } from "./models.js";
 import { currentUser } from "./people.js";
 import { openSimilar } from "./similar.js";
 
@@ -86,7 +86,7 @@ export async function openBasket(said = null) {
 }
 
 async function nextOf(question) {
-  const whole = { ...question, k: NEXT, deny: basket, explain: 2 };
+  const whole = { ...question, k: atMost(NEXT), deny: basket, explain: 2 };
   try {
     return { answer: await post("/v1/recommend", whole) };
   } catch (problem) {

@@ -167,7 +167,7 @@ export class Flow {
         link.card.classList.add("lit");
       }
       link.path.classList.toggle("lit", lit);
-      if (link.source.hidden) continue;
+      if (link.source.hidden || !link.source.isConnected) continue;
       const from = link.source.getBoundingClientRect();
       const to = link.card.getBoundingClientRect();
       const y1 = from.top - box.top + Math.min(from.height / 2, 28);

@@ -27,3 +27,6 @@ export function seconds(time, variant) {
   const model = models.find((one) => one.variant === variant) ?? models[0];
   return time / (UNITS[model?.time_unit] ?? 1);
 }
+
+/** A length of lists that every model can give. */
+export const atMost = (length) => Math.min(length, ...models.map((model) => model.items));

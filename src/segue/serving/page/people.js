@@ -5,7 +5,7 @@ import { combobox } from "./combobox.js";
 import { announce, byId, h, many, moment, note } from "./dom.js";
 import { Flow, naming, ranks, sign } from "./flow.js";
 import { loadItems, nameOf, searchItems } from "./items.js";
-import { seconds, servedModels, variantName } from "./models.js";
+import { atMost, seconds, servedModels, variantName } from "./models.js";
 import { openSimilar } from "./similar.js";
 
 const REASONS = 3;
@@ -182,7 +182,7 @@ async function refresh(said, anew = false) {
     drawHistory();
     const variants = [byId("model").value || null];
     if (servedModels().length > 1 && byId("beside").value) variants.push(byId("beside").value);
-    const answers = await Promise.all(variants.map(listOf));
+    const answers = await Promise.all(variants.map((variant, side) => listOf(variant, side > 0)));
     await loadItems(answers.flatMap(({ answer }) => [
       ...answer.items.map((entry) => entry.item),
       ...answer.items.flatMap((entry) => (entry.reasons ?? []).filter(isItem).map((reason) => reason.because)),
@@ -204,12 +204,15 @@ async function refresh(said, anew = false) {
   }
 }
 
-/** A list of a variant: with reasons, or without when the model has none. */
-async function listOf(variant) {
-  const question = { user, k: Number(byId("length").value), explain: REASONS };
+/**
+ * A list of a variant: with reasons, or without when the model has none. The second variant gets the `same` history as
+ * the first, since its own data may hold another one.
+ */
+async function listOf(variant, same) {
+  const question = { user, k: atMost(Number(byId("length").value)), explain: REASONS };
   if (variant) question.variant = variant;
   if (byId("seen").checked) question.exclude_seen = false;
-  if (isChanged()) question.history = asked(variant);
+  if (isChanged() || same) question.history = asked(variant);
   try {
     return { answer: await post("/v1/recommend", question) };
   } catch (problem) {

@@ -3,6 +3,7 @@
 import { post } from "./api.js";
 import { announce, byId, h, many, note, score } from "./dom.js";
 import { entryOf, hasTitle, loadItems, nameOf } from "./items.js";
+import { atMost } from "./models.js";
 
 let turn = 0;
 
@@ -16,7 +17,7 @@ export async function openSimilar(item) {
   byId("similar-title").textContent = nameOf(item);
   if (!dialog.open) dialog.showModal();
   try {
-    const answer = await post("/v1/similar", { items: [item], k: 10 });
+    const answer = await post("/v1/similar", { items: [item], k: atMost(10) });
     await loadItems([item, ...answer.items.map((entry) => entry.similar)]);
     if (own !== turn) return;
     const facts = entryOf(item);
