@@ -26,7 +26,7 @@ demo: .venv/.ready
 
 serve-demo: .venv/.dev-ready
 	@test -d demo/runs/sasrec || $(BIN)/segue demo
-	@echo "Look at http://127.0.0.1:8000/docs; stop with Ctrl-C."
+	@echo "Look at http://127.0.0.1:8000/; stop with Ctrl-C."
 	$(BIN)/segue serve demo/runs/sasrec --store sqlite:///demo/events.db
 
 # Processes that share the tests: one per core, and each keeps to one thread. In one process: make WORKERS=0 test

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from segue.serving.limits import Rates
 from segue.serving.openapi import document, page
 from segue.serving.operations import OPERATIONS, Operation
+from segue.serving.page import POLICY, page_files
 from segue.serving.problems import Refused, refused
 from segue.serving.schemas import Health, json_encode
 from segue.serving.service import Service
@@ -79,7 +81,17 @@ def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIAp
         guard.authorize(request, "read")
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    files = page_files()
+
+    async def page_file(request: Request) -> Response:
+        file = files.get(request.path_params.get("name", "index.html"))
+        if file is None:
+            raise HTTPException(404)
+        return Response(file.content, media_type=file.media_type)
+
     routes += [
+        Route("/", page_file),
+        Route("/page/{name}", page_file),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Route("/health/live", live),
@@ -177,7 +189,7 @@ class _Guard:
     def endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         """The function that answers requests of an operation."""
         decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
-        service, right, call = self._service, operation.right, operation.call
+        service, right, call, query = self._service, operation.right, operation.call, operation.query
         assert right is not None
 
         async def answer(request: Request) -> Response:
@@ -186,6 +198,8 @@ class _Guard:
                 body = None
                 if decoder is not None:
                     body = _decoded(decoder, await self.body(request))
+                elif query is not None:
+                    body = _queried(query, request.query_params)
                 raw_id = request.path_params.get("id", "")
                 if "id" in request.path_params and not (0 < len(raw_id) <= 500 and "\0" not in raw_id):
                     raise Refused(422, "not-possible", "an id has 1 to 500 characters.")
@@ -218,6 +232,17 @@ def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     return value
 
 
+def _queried(query: type[Any], given: QueryParams) -> Any:
+    """Parameters of the query; only `id` may occur several times."""
+    if "\0" in "".join(given.values()):
+        raise Refused(422, "not-valid", "the query holds a null character: no id and no text does.")
+    values = {name: given.getlist(name) if name == "id" else value for name, value in given.items()}
+    try:
+        return msgspec.convert(values, query, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refused(422, "not-valid", f"{error}.") from None
+
+
 class _Outside:
     """The outermost layer: headers of every answer, times and counts.
 
@@ -236,13 +261,14 @@ class _Outside:
             return
         begun = time.perf_counter()
         status = 500
-        is_page = scope["path"] in ("/", "/docs")
+        path = scope["path"]
+        policy = _PAGE if path == "/docs" else POLICY if path == "/" or path.startswith("/page/") else _NOTHING
 
         async def outward(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_HEADERS, _PAGE if is_page else _NOTHING]
+                message["headers"] = [*message["headers"], *_HEADERS, policy]
             await send(message)
 
         endpoint = self._exact.get((scope["method"], scope["path"]))

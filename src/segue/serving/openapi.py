@@ -92,6 +92,10 @@ def _described(operation: Operation, by_type: dict[int, Any]) -> dict[str, Any]:
         parameters.append({"name": "id", "in": "path", "required": True, "schema": schema})
     if operation.variant:
         parameters.append({"name": "variant", "in": "query", "required": False, "schema": {"type": "string"}})
+    if operation.query is not None:
+        (_,), components = msgspec.json.schema_components([operation.query])
+        for name, schema in components[operation.query.__name__]["properties"].items():
+            parameters.append({"name": name, "in": "query", "required": False, "schema": schema})
     if parameters:
         described["parameters"] = parameters
     if operation.body is not None:

@@ -31,6 +31,8 @@ class Operation:
         Function of the service, the body, the id in the path and the parameters of the query.
     variant
         The query may name a variant.
+    query
+        Class of the parameters of the query, which takes the place of a body; None without any.
     """
 
     method: str
@@ -41,12 +43,13 @@ class Operation:
     body: Any
     call: Callable[[Service, Any, str, str | None], Awaitable[Any]]
     variant: bool = False
+    query: type[Any] | None = None
 
     @property
     def name(self) -> str:
         """Name of the operation in the document, and of its route in the metrics."""
         words = self.path.strip("/").removeprefix("v1/").replace("/{id}", "").replace("/", "-")
-        return f"{self.method.lower()}-{words}"
+        return f"{'find' if self.query is not None else self.method.lower()}-{words}"
 
 
 async def _models(service: Service) -> Any:
@@ -127,6 +130,16 @@ OPERATIONS = (
     ),
     Operation(
         "GET",
+        "/v1/users",
+        "Find users by the beginning of their ids.",
+        "read",
+        schemas.UsersAnswer,
+        None,
+        lambda service, query, *_: service.find_users(query),
+        query=schemas.FindUsers,
+    ),
+    Operation(
+        "GET",
         "/v1/users/{id}",
         "Show the history and the events of a user.",
         "read",
@@ -152,6 +165,16 @@ OPERATIONS = (
         schemas.PutItems,
         schemas.NewItems,
         lambda service, body, *_: service.put_items(_items_of(body)),
+    ),
+    Operation(
+        "GET",
+        "/v1/items",
+        "Find items by the beginning of their ids, by their titles, or by whole ids.",
+        "read",
+        schemas.ItemsAnswer,
+        None,
+        lambda service, query, *_: service.find_items(query),
+        query=schemas.FindItems,
     ),
     Operation(
         "GET",

@@ -19,6 +19,8 @@ MAX_ITEMS = 10_000
 """Items that a request names otherwise."""
 MAX_STEPS = 100
 """Steps of the completion of a basket."""
+MAX_FOUND = 200
+"""Users or items that a search finds."""
 MAX_REASONS = 100
 """Reasons for an item."""
 MAX_RULES = 100
@@ -144,6 +146,26 @@ class SimilarRequest(Request, kw_only=True):
 
     items: Annotated[list[Id], Meta(min_length=1, max_length=MAX_STEPS)]
     k: Annotated[int, Meta(ge=1, le=MAX_K)] = 10
+    variant: Short | None = None
+
+
+class FindUsers(Request, kw_only=True):
+    """Search for users."""
+
+    query: Annotated[str, Meta(max_length=500, description="Beginning of the id; empty for any user.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=MAX_FOUND)] = 20
+    variant: Short | None = None
+
+
+class FindItems(Request, kw_only=True):
+    """Search for items."""
+
+    query: Annotated[str, Meta(max_length=500, description="Beginning of the id, or a part of the title.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=MAX_FOUND)] = 20
+    id: Annotated[
+        list[Text],
+        Meta(max_length=MAX_FOUND, description="These items, in place of a search; unknown ones are left out."),
+    ] = []
     variant: Short | None = None
 
 
@@ -387,6 +409,25 @@ class PutItems(Answer):
     variants: list[VariantItems]
 
 
+class ItemsAnswer(Answer):
+    """Items that a search found."""
+
+    items: list[ItemAnswer]
+
+
+class UserEntry(Answer):
+    """A user with a history."""
+
+    user: int | str
+    interactions: Annotated[int, Meta(description="Length of the history, with the stored events.")]
+
+
+class UsersAnswer(Answer):
+    """Users that a search found."""
+
+    users: list[UserEntry]
+
+
 class ModelAnswer(Answer):
     """A served model."""
 
@@ -402,6 +443,7 @@ class ModelAnswer(Answer):
     has_sessions: bool
     live_events: Annotated[int, Meta(description="Stored events on top of the Dataset.")]
     settings: dict[str, str | int | float | bool | list[str] | None]
+    time_unit: Annotated[str | None, Meta(description="Unit of times that are numbers; null without times.")] = None
 
 
 class Models(Answer):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from segue.errors import SegueError
-from segue.serving import asking
+from segue.serving import asking, finding
 from segue.serving.config import ServiceConfig
 from segue.serving.engine import Engine
 from segue.serving.items import Document, documents_of, with_documents
@@ -29,8 +29,11 @@ from segue.serving.schemas import (
     Event,
     ExplainRequest,
     Explanation,
+    FindItems,
+    FindUsers,
     Forgotten,
     ItemAnswer,
+    ItemsAnswer,
     ModelAnswer,
     Neighbours,
     NewItem,
@@ -45,6 +48,7 @@ from segue.serving.schemas import (
     SimilarRequest,
     Stored,
     UserAnswer,
+    UsersAnswer,
     VariantItems,
     id_text,
 )
@@ -247,6 +251,16 @@ class Service:
             answers.append(VariantItems(variant.name, ready, len(codes) - ready))
         return PutItems(len(documents), answers)
 
+    async def find_users(self, request: FindUsers) -> UsersAnswer:
+        """Users that a search finds."""
+        served = self._variant(None, request.variant).served
+        return await self.engine.run(lambda: finding.find_users(served, request))
+
+    async def find_items(self, request: FindItems) -> ItemsAnswer:
+        """Items that a search finds."""
+        served = self._variant(None, request.variant).served
+        return await self.engine.run(lambda: finding.find_items(served, request))
+
     # ---- models -------------------------------------------------------------------------------------------------
 
     def served_models(self) -> ModelsAnswer:
@@ -273,6 +287,7 @@ class Service:
                     data.session_offsets is not None,
                     served.live.n_events,
                     settings,
+                    data.time_unit if data.has_times else None,
                 )
             )
         return ModelsAnswer(answers)
