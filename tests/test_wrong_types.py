@@ -70,7 +70,8 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     training = segue.Training(epochs=1, cpu=True)
     lists = recommender.recommend(segue.EVERYONE, k=3)
     configs = [
-        segue.ARERec, segue.CategoryPopularity, segue.ContentNeighbours, segue.EASE, segue.GRU4Rec, segue.GlobalMean, segue.ItemKNN, segue.Markov,
+        segue.CategoryPopularity, segue.ContentNeighbours,
+        segue.ARERec, segue.EASE, segue.GRU4Rec, segue.GlobalMean, segue.ItemKNN, segue.Markov,
         segue.MatrixFactorization, segue.PARSRec, segue.PersonalFrequency, segue.TIFUKNN, segue.UPCF, segue.VSKNN,
         segue.VSTAN,
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,
