@@ -71,6 +71,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     lists = recommender.recommend(segue.EVERYONE, k=3)
     newer = frame.with_columns(time=1000 + pl.col("time"), session=pl.col("time"))
     configs = [
+        segue.CategoryPopularity, segue.ContentNeighbours,
         segue.ARERec, segue.EASE, segue.GRU4Rec, segue.GlobalMean, segue.ItemKNN, segue.Markov,
         segue.MatrixFactorization, segue.PARSRec, segue.PersonalFrequency, segue.TIFUKNN, segue.UPCF, segue.VSKNN,
         segue.VSTAN,

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
     from segue.models.arerec.arerec import ARERec
     from segue.models.base import CountingModel, ModelConfig, TrainableModel
+    from segue.models.category_popularity import CategoryPopularity
+    from segue.models.content_neighbours import ContentNeighbours
     from segue.models.ease import EASE
     from segue.models.gru4rec import GRU4Rec
     from segue.models.item_knn import ItemKNN
@@ -69,6 +71,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
+    "CategoryPopularity": "segue.models.category_popularity",
+    "ContentNeighbours": "segue.models.content_neighbours",
     "CountingModel": "segue.models.base",
     "Dataset": "segue.data.dataset",
     "EASE": "segue.models.ease",
@@ -141,6 +145,8 @@ __all__ = [
     "VSKNN",
     "VSTAN",
     "ARERec",
+    "CategoryPopularity",
+    "ContentNeighbours",
     "CountingModel",
     "Dataset",
     "GRU4Rec",

@@ -33,7 +33,7 @@ CONFIGS = {
     "vstan": {"unit": "history"},
     "item-knn": {},
     "ease": {"reg": 5.0},
-    "content-neighbours": {"decay": 1.0, "features": ("pairs",)},
+    "content-neighbours": {"features": ("pairs",)},
     "category-popularity": {"category": "shop"},
     "global-mean": {},
     "rating-bias": {},

@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor, nn
 
 import segue
 from segue.data.histories import Histories
+from segue.data.tables.table import Table
 from segue.inference.scorer import Scorer
 from segue.models.base import Model, ModelConfig
 from segue.models.parsrec.inputs import BasketInputs
@@ -31,6 +33,9 @@ MODELS: dict[str, ModelConfig] = {
     "sasrec-repeats": segue.SASRec(width=8, repeats=True, **SMALL),
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
+    "sasrec-features": segue.SASRec(width=8, features="auto", **SMALL),
+    "ssept-features": segue.SSEPT(item_width=6, user_width=4, features="auto", **SMALL),
+    "gru4rec-features": segue.GRU4Rec(width=8, features="auto", max_length=7),
     "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),
 }
 
@@ -46,10 +51,18 @@ class Encode(nn.Module):
         return self.model.encode(inputs)
 
 
+def table_of_items() -> Table:
+    frame = pl.DataFrame({"kind": list("ababababc"), "tags": [["x", "y"]] * 9})
+    vectors = np.random.default_rng(0).normal(size=(9, 3)).astype(np.float32)
+    kinds: dict[str, Any] = {"kind": "category", "tags": "categories", "vector": "vector"}
+    return Table(frame, kinds, "item", None, {"vector": vectors})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_encode_is_exported_with_free_batch_and_length(name: str) -> None:
     data = make_dataset(HISTORIES, TIMES, catalogue=range(1, 10))
+    data = replace(data, item_table=table_of_items())
     fitted = segue.fit(MODELS[name], data, training=segue.Training(epochs=1, cpu=True), quiet=True)
     model = Scorer.of(fitted.model).model
     example = model.inputs(data.histories())
@@ -72,11 +85,12 @@ def test_encode_is_exported_with_free_batch_and_length(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("repeats", [False, True])
-def test_the_steps_of_parsrec_are_exported_with_free_batch_baskets_and_histories(repeats: bool) -> None:
+@pytest.mark.parametrize(("repeats", "features"), [(False, None), (True, None), (False, "auto")])
+def test_the_steps_of_parsrec_are_exported_with_free_batch_baskets_and_histories(repeats: bool, features: Any) -> None:
     data = make_dataset(HISTORIES, catalogue=range(1, 10))
-    data = replace(data, session_offsets=np.union1d(data.offsets, np.arange(0, len(data.items), 2)))
-    config = segue.PARSRec(user_width=4, item_width=6, blocks=2, repeats=repeats)
+    sessions = np.union1d(data.offsets, np.arange(0, len(data.items), 2))
+    data = replace(data, session_offsets=sessions, item_table=table_of_items())
+    config = segue.PARSRec(user_width=4, item_width=6, blocks=2, repeats=repeats, features=features)
     fitted = segue.fit(config, data, training=segue.Training(epochs=1, cpu=True), quiet=True)
     model = Scorer.of(fitted.model).model
     known = np.array([1, 2, 3, 4, 5])

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
+from segue.data.tables.kinds import Kind
 from segue.errors import ConfigError, nearest
 from segue.models.base import ModelConfig
 from segue.models.content import ContentCounts
 from segue.models.sparse import BasketInputs, Floats, csr, histories_of_all, mean_entries, sets_of
 from segue.settings import Positive, Word
 
-_KINDS = ("category", "categories")
+_KINDS: tuple[Kind, ...] = ("category", "categories")
 
 
 @dataclass(frozen=True)

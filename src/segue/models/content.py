@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.models.base import ModelConfig
@@ -25,6 +26,7 @@ class ContentCounts(SparseModel):
         Sparse (values, n_items + 1): weight of each value in each item.
     """
 
+    content_offsets: Tensor
     reads_content = True
     reads_both = ("content",)
 

@@ -17,6 +17,7 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.data.ragged import Int64, offsets_of
+from segue.data.tables.kinds import Kind
 from segue.data.tables.table import Table
 from segue.errors import ConfigError, nearest
 
@@ -25,7 +26,7 @@ FeatureNames = tuple[str, ...] | Literal["auto"] | None
 
 BUCKETS = 16
 """Number of buckets of a number or moment."""
-_READABLE = ("category", "categories", "number", "moment", "vector")
+_READABLE: tuple[Kind, ...] = ("category", "categories", "number", "moment", "vector")
 _WORDS = "categories, numbers, moments and vectors"
 _NAMES = 0.5
 """Distinct values per item from which a category is a name of items rather than a property; "auto" leaves it out."""

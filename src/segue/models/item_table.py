@@ -118,6 +118,10 @@ class ContentTable(ItemTable):
     offsets: Tensor
     values: Tensor
     vectors: Tensor
+    keys: Tensor
+    edges: Tensor
+    edge_offsets: Tensor
+    scales: Tensor
     whole: Tensor | None
     value_vectors: nn.Parameter | None
     projection: nn.Parameter | None
@@ -252,8 +256,8 @@ class ContentTable(ItemTable):
 
     def fault(self) -> str | None:
         """Features of items or values that do not exist."""
-        n, offsets, rows = self.num_embeddings, self.offsets, 0 if self.value_vectors is None else self.value_vectors
-        if self.keys.shape != ((0,) if isinstance(rows, int) else rows.shape[:1]):
+        n, offsets = self.num_embeddings, self.offsets
+        if self.keys.shape != ((0,) if self.value_vectors is None else self.value_vectors.shape[:1]):
             return "the values and their vectors have other numbers"
         if offsets.shape != (n + 1,) or int(offsets[0]) != 0 or int(offsets[-1]) != len(self.values):
             return "the offsets of the features do not rise from 0 to their number"

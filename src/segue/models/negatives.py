@@ -58,7 +58,8 @@ class Negatives:
         drawn = (generator.random((len(users), k)) * self.free[users][:, None]).astype(np.int64)
         keys = (users * self.stride)[:, None] + drawn
         before = np.searchsorted(self.keys, keys.ravel(), side="right").reshape(keys.shape)
-        return self.candidates[drawn + before - self.first[users][:, None]]
+        items: Int64 = self.candidates[drawn + before - self.first[users][:, None]]
+        return items
 
 
 class SharedNegatives:

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
+import segue
 from segue.data.splits.by_user import Holdout, hold_out_users, leave_last_n, leave_last_out
+from segue.data.tables.table import Table as ItemTable
 from segue.errors import ConfigError, EvaluationError, StorageError
 from segue.evaluation.breakdown import by_history_length, by_popularity
 from segue.evaluation.candidates import sample_candidates
 from segue.evaluation.tasks.next_items import Evaluation, evaluate
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.ranking import target_ranks
+from tests.helpers import make_dataset
 from tests.inference.fakes import Table, dataset, random_dataset
 
 N_USERS, N_ITEMS = 120, 60
@@ -179,3 +184,27 @@ def test_an_empty_holdout_is_an_error() -> None:
         evaluate(Table(SCORES), empty)
     with pytest.raises(EvaluationError, match="no users"):
         evaluate(Table(SCORES), empty, candidates=5, k=2)
+
+
+def test_cold_targets_are_ranked_among_all_items_and_among_cold_ones() -> None:
+    data = make_dataset([[1, 2, 7], [2, 1, 8], [3, 1, 2], [1, 3, 9]], catalogue=range(1, 10))
+    kinds: dict[str, Any] = {"price": "number"}
+    data = replace(data, item_table=ItemTable(pl.DataFrame({"price": list(range(9))}), kinds, "sku"))
+    split = segue.cold_items(data, since=None, share=0.34, seed=3)
+    cold = split.test.training_view().item_counts() == 0
+    measured = evaluate(Table(np.tile(np.arange(10.0), (5, 1))), split.test, k=(1, 3))
+    targets = split.test.targets()
+    users, expected, own = [], [], []
+    for row, target in enumerate(targets.items[targets.starts]):
+        if cold[target]:
+            seen = set(split.test.histories().select(np.array([row])).seen()[1].tolist())
+            above = [item for item in range(target + 1, 10) if item not in seen]
+            users.append(row)
+            expected.append(len(above) < 3)
+            own.append(sum(bool(cold[item]) for item in above) < 3)
+    assert users, "no cold target"
+    assert measured["cold_hr@3"] == np.mean(expected) and measured["cold_own_hr@3"] == np.mean(own)
+    assert measured.protocol["cold_targets"] == len(users)
+    assert measured.per_user["cold_hr@3"].is_not_null().sum() == len(users)
+    plain = replace(split.test, dataset=replace(split.test.dataset, item_table=None))
+    assert "cold_hr@3" not in evaluate(Table(np.tile(np.arange(10.0), (5, 1))), plain, k=3).metrics

@@ -201,7 +201,7 @@ def target_ranks(
     hidden = (histories if seen is None else seen) if exclude_seen else None
     unique_targets, inverse = distinct(targets)
     ranks = np.zeros(len(unique_targets.items), dtype=np.int64)
-    others = None if among is None else to_device(~among, scorer.device)
+    others = None if among is None else torch.from_numpy(~among).to(scorer.device)
     with torch.inference_mode():
         if candidates is None:
             sweep = Sweep(scorer, limits, len(histories))
