@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -108,9 +111,9 @@ def top_k_by_index(
                 codes[rows[served]], scores[rows[served]] = index.top_k(
                     queries[served],
                     k,
-                    lambda own, candidates, served=served, part=part: part.score(served[own], candidates),
-                    lambda own, candidates, served=served, part=part: part.excluded(served[own], candidates),
-                    lambda own, served=served, part=part: part.exact(served[own]),
+                    _within(served, part.score),
+                    _within(served, part.excluded),
+                    _within(served, part.exact),
                     None if more is None else more[served],
                 )
             others = np.flatnonzero(limited[rows])  # their own lists of allowed items are short
@@ -119,6 +122,11 @@ def top_k_by_index(
             if progress is not None:
                 progress(len(rows))
     return codes, scores
+
+
+def _within(rows: Int64, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a part that takes positions in it, for positions among `rows`."""
+    return lambda own, *arguments: method(rows[own], *arguments)
 
 
 class _Part:
@@ -143,7 +151,8 @@ class _Part:
         self.allowed, self.offset = allowed, offset
         self.own_allowed = None if own_allowed is None else own_allowed.select(rows)
         self.own_denied = None if own_denied is None else own_denied.select(rows)
-        pairs = [one.seen() for one in (self.seen,) if one is not None]
+        pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
+        pairs += [one.seen() for one in (self.seen,) if one is not None]
         pairs += [one.pairs() for one in (self.own_denied,) if one is not None]
         keys = [own_rows * (scorer.n_items + 1) + items for own_rows, items in pairs]
         self._hidden = np.unique(np.concatenate(keys)) if keys else np.zeros(0, dtype=np.int64)
