@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -329,7 +329,9 @@ class Trainer:
                 )
 
     def _check_same_run(self, other: dict[str, Any]) -> None:
-        formerly = {"model": dict(self.model.config.formerly), "training": FORMERLY}
+        config = self.model.config
+        defaults = {one.name: one.default for one in fields(config) if one.default is not MISSING}
+        formerly = {"model": {**defaults, **config.formerly}, "training": FORMERLY}
         mine, theirs = _flat(self.identity), _flat(formerly) | _flat(other)
         for key in sorted(mine.keys() | theirs.keys()):
             if key.removeprefix("training.") not in MAY_CHANGE_ON_RESUME and mine.get(key) != theirs.get(key):
