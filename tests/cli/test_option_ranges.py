@@ -167,7 +167,7 @@ def test_wrong_values_come_of_every_kind_of_option() -> None:
     assert set(refused(options.kinds["out"])) == {"", " "}
     assert set(accepted(options.kinds["split-test"])) == {"1e-06", "0.999999"}
     free = [key for key, kind in options.kinds.items() if not list(refused(kind))]
-    assert set(free) == {"model.features", "training.metric", "training.trackers"}
+    assert set(free) == {"model.features", "split-since", "training.metric", "training.trackers"}
 
 
 @pytest.mark.parametrize(("command", "words"), CASES, ids=lambda case: case if isinstance(case, str) else "".join(case))
