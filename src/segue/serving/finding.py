@@ -19,8 +19,8 @@ def find_users(served: Served, request: FindUsers) -> UsersAnswer:
     live = served.live
     codes = _beginning(live.users.base, request.query)
     arrived = pl.Series(list(live.users.arrived), dtype=pl.String)
-    later = np.flatnonzero(arrived.str.starts_with(request.query).to_numpy()) if len(arrived) else []
-    codes = np.concatenate([codes, np.asarray(later, dtype=np.int64) + len(live.users.base) + 1])
+    later = np.flatnonzero(arrived.str.starts_with(request.query).to_numpy())
+    codes = np.concatenate([codes, later + len(live.users.base) + 1])
     exact = live.users.encode(pl.Series([request.query], dtype=pl.String)) if request.query else codes[:0]
     codes = _exact_first(codes, exact)
     found: list[UserEntry] = []
