@@ -175,7 +175,7 @@ def test_only_json_is_read_and_other_pages_are_refused(server: Server) -> None:
 
 def test_documents_health_and_metrics(server: Server) -> None:
     document = server.ask("GET", "/openapi.json")[1]
-    assert document["openapi"] == "3.1.0" and len(document["paths"]) == 15
+    assert document["openapi"] == "3.1.0" and len(document["paths"]) == 16
     page = server.ask("GET", "/docs")[1]
     assert "/v1/recommend" in page and "http://" not in page and "https://" not in page and "<script" not in page
     assert server.ask("GET", "/health/live")[1] == {"status": "ok"}

@@ -7,12 +7,18 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import polars as pl
 import pytest
 
 import segue
+from segue.data.vocabulary import Vocabulary
+from segue.serving.finding import find_items
 from segue.serving.page import page_files
+from segue.serving.schemas import FindItems
 from segue.serving.tokens import new_token
 from tests.helpers import make_dataset
 from tests.serving.servers import Server, make_run, serving
@@ -60,6 +66,22 @@ def test_users_and_items_are_found(server: Server) -> None:
     assert [one["item"] for one in items] == [7, 2] and items[0]["interactions"] > 0
     for query in ("limit=0", "limit=many", "limit=1000", "nothing=1", "variant=none", "id=", "query=%00"):
         assert server.ask("GET", f"/v1/items?{query}")[0] == 422, query
+
+
+def test_items_are_found_by_their_titles() -> None:
+    served: Any = SimpleNamespace(
+        catalogue=Vocabulary(["cup", "mug", "tea"]),
+        dataset=SimpleNamespace(titles=pl.Series(["Green tea cup", "Mug", None])),
+        item_counts=np.array([0, 1, 5, 3]),
+    )
+
+    def found(**query: Any) -> list[tuple[Any, Any]]:
+        return [(one.item, one.title) for one in find_items(served, FindItems(**query)).items]
+
+    assert found(query="TEA") == [("tea", None), ("cup", "Green tea cup")]
+    assert found(query="een t") == [("cup", "Green tea cup")]
+    assert found(limit=2) == [("mug", "Mug"), ("tea", None)]
+    assert found(id=["tea", "cup"]) == [("tea", None), ("cup", "Green tea cup")]
 
 
 # ---- in the browser ---------------------------------------------------------------------------------------------

@@ -116,12 +116,18 @@ export class Flow {
         ? h(
             "ul",
             { class: "reasons", "aria-label": "Reasons" },
-            reasons.map((reason) =>
+            grouped(reasons, this.options.name).map(([name, effects]) =>
               h(
                 "li",
-                { class: reason.effect < 0 ? "against" : "for" },
-                h("span", { class: "why" }, this.options.name(reason)),
-                h("span", { class: "effect" }, `${reason.effect < 0 ? "−" : "+"}${score(Math.abs(reason.effect))}`),
+                {},
+                h("span", { class: "why" }, name),
+                effects.map((effect) =>
+                  h(
+                    "span",
+                    { class: effect < 0 ? "effect against" : "effect" },
+                    `${effect < 0 ? "−" : "+"}${score(Math.abs(effect))}`,
+                  ),
+                ),
               ),
             ),
           )
@@ -197,6 +203,16 @@ export class Flow {
 
 /** Ranks by item. */
 export const ranks = (items) => new Map(items.map((entry) => [String(entry.item), entry.rank]));
+
+/** Effects by name: an item that stands in the history several times is named once. */
+function grouped(reasons, nameOfReason) {
+  const effects = new Map();
+  for (const reason of reasons) {
+    const name = nameOfReason(reason);
+    effects.set(name, [...(effects.get(name) ?? []), reason.effect]);
+  }
+  return [...effects];
+}
 
 function movement(before, entry) {
   if (!before) return null;

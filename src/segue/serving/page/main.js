@@ -61,10 +61,10 @@ async function begin() {
   try {
     await loadModels();
     offerModels();
-  } catch {
-    // the view that opens next shows the problem
+  } catch (problem) {
+    if (problem.status === 401) return; // the field for a token is there, and calls this again
   }
-  route(false);
+  route(false); // it shows any other problem
 }
 
 startTheme();
