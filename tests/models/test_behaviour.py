@@ -41,7 +41,7 @@ CONFIGS = {
     "arerec": {"width": 8, "levels": (1.0, 2.0, 3.0, 4.0, 5.0), "history_length": 20, "look_back": "past"},
 }
 LEARNT = ("sasrec", "ssept", "gru4rec", "parsrec")
-VARIANTS = {"repeats": {"repeats": True}, "features": {"features": ("shop",)}}
+VARIANTS = {"repeats": {"repeats": True}, "features": {"features": ("shop",), "repeats": False}}
 """Settings with which the suite tests these models again."""
 
 

@@ -33,9 +33,9 @@ MODELS: dict[str, ModelConfig] = {
     "sasrec-repeats": segue.SASRec(width=8, repeats=True, **SMALL),
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
-    "sasrec-features": segue.SASRec(width=8, features="auto", **SMALL),
-    "ssept-features": segue.SSEPT(item_width=6, user_width=4, features="auto", **SMALL),
-    "gru4rec-features": segue.GRU4Rec(width=8, features="auto", max_length=7),
+    "sasrec-features": segue.SASRec(width=8, features="auto", repeats=False, **SMALL),
+    "ssept-features": segue.SSEPT(item_width=6, user_width=4, features="auto", repeats=False, **SMALL),
+    "gru4rec-features": segue.GRU4Rec(width=8, features="auto", repeats=False, max_length=7),
     "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),
 }
 

@@ -277,6 +277,8 @@ def _top_k_of_one(
         if values[k - 1] == values[k] > -np.inf:
             columns = _best_of_tied(scores, torch.from_numpy(values[None, k - 1 : k]), k).numpy()[0]
             values = flat[columns]
+            order = np.lexsort((columns, -values))
+            columns, values = columns[order], values[order]
     best, values = columns[:k], values[:k]
     if (values[1:] == values[:-1]).any():
         order = np.lexsort((best, -values))
