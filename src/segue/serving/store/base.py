@@ -90,8 +90,8 @@ class TookPart(NamedTuple):
     def of_rows(cls, last: int, rows: Sequence[tuple[str, str, str, int]]) -> TookPart:
         """Columns of rows (user, item, session, time)."""
         users, items, sessions, times = zip(*rows, strict=True) if rows else ((), (), (), ())
-        texts = (pl.Series(column, dtype=pl.String) for column in (users, items, sessions))
-        return cls(last, *texts, np.array(times, dtype=np.int64))
+        listed, taken, named = (pl.Series(column, dtype=pl.String) for column in (users, items, sessions))
+        return cls(last, listed, taken, named, np.array(times, dtype=np.int64))
 
 
 @dataclass

@@ -95,7 +95,7 @@ class PostgresStore:
         """All events of kind TOOK that count."""
         earliest = base.EARLIEST if received_from is None else received_from
         for rows in self._read(base.TOOK_ROWS, (earliest,)):
-            yield TookPart.of_rows(int(rows[-1][0]), [row[1:] for row in rows])  # type: ignore[misc]
+            yield TookPart.of_rows(int(rows[-1][0]), [row[1:] for row in rows])
 
     def last(self) -> int:
         """Number of the last row."""
