@@ -118,7 +118,7 @@ class OnnxScorer:
         return cls(
             name,
             _session(folder / files.ENCODER, threads),
-            tuple(inputs),
+            tuple(inputs or ()),
             table,
             numbers["users"],
             numbers["max_length"],
@@ -292,7 +292,7 @@ class OnnxScorer:
 
     @property
     def _width(self) -> int:
-        return self.table.shape[1]
+        return int(self.table.shape[1])
 
     def _directions(self, queries: Floats) -> Floats:
         """Part (n, width) of the queries whose product with an item vector is its score."""

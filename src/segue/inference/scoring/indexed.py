@@ -103,15 +103,10 @@ def top_k_by_index(
             part = _Part(scorer, encoded, histories, seen, rows, k, allowed, offset, own_allowed, own_denied)
             served = np.flatnonzero(~limited[rows])
             queries = encoded[:, : index.width].float().cpu().numpy()
-            more = part.repeated()
             if len(served):
+                own = part.select(served)
                 codes[rows[served]], scores[rows[served]] = index.top_k(
-                    queries[served],
-                    k,
-                    lambda own, candidates, served=served, part=part: part.score(served[own], candidates),
-                    lambda own, candidates, served=served, part=part: part.excluded(served[own], candidates),
-                    lambda own, served=served, part=part: part.exact(served[own]),
-                    None if more is None else more[served],
+                    queries[served], k, own.score, own.excluded, own.exact, own.repeated()
                 )
             others = np.flatnonzero(limited[rows])  # their own lists of allowed items are short
             if len(others):
@@ -143,10 +138,18 @@ class _Part:
         self.allowed, self.offset = allowed, offset
         self.own_allowed = None if own_allowed is None else own_allowed.select(rows)
         self.own_denied = None if own_denied is None else own_denied.select(rows)
-        pairs = [one.seen() for one in (self.seen,) if one is not None]
-        pairs += [one.pairs() for one in (self.own_denied,) if one is not None]
-        keys = [own_rows * (scorer.n_items + 1) + items for own_rows, items in pairs]
+        keys: list[Int64] = []
+        for one in (self.seen, self.own_denied):
+            if one is not None:
+                own_rows, items = one.seen() if isinstance(one, Histories) else one.pairs()
+                keys.append(own_rows * (scorer.n_items + 1) + items)
         self._hidden = np.unique(np.concatenate(keys)) if keys else np.zeros(0, dtype=np.int64)
+
+    def select(self, rows: Int64) -> _Part:
+        """The histories at `rows`, in their order."""
+        queries = self.queries[torch.from_numpy(rows).to(self.scorer.device)]
+        rules = (self.k, self.allowed, self.offset, self.own_allowed, self.own_denied)
+        return _Part(self.scorer, queries, self.histories, self.seen, rows, *rules)
 
     def score(self, rows: Int64, codes: Int64) -> Floats:
         """Scores (r, n) of candidates."""
