@@ -2,12 +2,13 @@
 
     python benchmarks/onnx_export.py [--epochs 3]
 
-The data are Amazon Video Games (23,715 items), and the model is `SASRec()` with seed 0, trained for a few epochs
-on all but the last item of each user. Lists of ten items, without seen ones, are made for all users by torch and by
-onnxruntime. Lists that differ are counted, and the largest gap between torch's scores at the ranks that differ tells
-ties apart from errors. One by one, `OnnxScorer.top_k` answers 2,000 users on one thread, with every item of the
-catalogue; p50 and p99 are over these. The environment is a new one with numpy, onnxruntime and segue without its other
-requirements; its size is that of `site-packages` without pip. The result goes to results/onnx_export.json.
+The data are Amazon Video Games (23,715 items), and the model is `SASRec()` with seed 0, untrained (`--epochs 0`) or
+trained for a few epochs on all but the last item of each user. Lists of ten items, without seen ones, are made for
+all users by torch and by onnxruntime. Lists that differ are counted, and the largest gap between torch's scores at
+the ranks that differ tells ties apart from errors. One by one, `OnnxScorer.top_k` answers 2,000 users on one thread,
+with every item of the catalogue; p50 and p99 are over these. The environment is a new one with numpy, onnxruntime and
+segue without its other requirements; its size is that of `site-packages` without pip.
+The result goes to results/onnx_export.json.
 """
 
 from __future__ import annotations

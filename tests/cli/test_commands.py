@@ -214,7 +214,7 @@ def test_commands_use_the_best_weights_of_a_run_that_was_stopped(
         (["--model", "markov", "--model.width", "8"], 'no option "--model.width"'),
         (["--training.epochs", "0"], "epochs=0: expected 1 or more"),
         (["--processes", "0"], "--processes=0: expected a whole number from 1 to 1,024"),
-        (["--split-n", "2"], "--split-n means nothing to --split leave-last-out"),
+        (["--split", "leave-last-out", "--split-n", "2"], "--split-n means nothing to --split leave-last-out"),
         (["--split", "leave-last-n"], "needs --split-n"),
         (
             ["--split", "time-cut", "--split-known-items", "true"],
@@ -496,7 +496,7 @@ def test_explain(run: Path, answer: Ask, capsys: pytest.CaptureFixture[str]) -> 
 def test_explain_within_a_session(run: Path, answer: Ask, tmp_path: Path) -> None:
     words = ["explain", run, "--user", "user-0001", "--basket", "bread-01", "jam-01"]
     rows = answer(*words, "--item", "pasta-01")
-    assert {row["kind"] for row in rows} == {"basket", "session"}
+    assert {row["kind"] for row in rows} == {"basket", "session", "repeats"}
     assert [row["position"] for row in answer(*words, "--item", "pasta-01", "--by", "basket", "--top", "1")] != []
     items = answer(*words, "--item", "pasta-01", "--by", "basket", "item")
     assert {row["kind"] for row in items} == {"basket", "item"}

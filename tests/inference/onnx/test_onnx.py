@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,15 @@ HISTORIES = [[1, 2, 3, 4, 5, 6], [7, 8, 9], [3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5
 TIMES = [[10 * position + row for position in range(len(history))] for row, history in enumerate(HISTORIES)]
 SMALL: dict[str, Any] = {"blocks": 2, "max_length": 7}
 MODELS: dict[str, ModelConfig] = {
-    "sasrec": segue.SASRec(width=8, **SMALL),
-    "sasrec-one-item": segue.SASRec(width=8, blocks=1, max_length=1),
+    "sasrec": segue.SASRec(width=8, repeats=False, **SMALL),
+    "sasrec-one-item": segue.SASRec(width=8, blocks=1, max_length=1, repeats=False),
     "sasrec-everything": segue.SASRec(
         width=8, heads=2, norm="ligr", feed_forward="swiglu", positions="both", time_bias=True, repeats=True, **SMALL
     ),
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=7),
-    "ssept": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),
+    "ssept": segue.SSEPT(item_width=6, user_width=4, time_bias=True, repeats=False, **SMALL),
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
-    "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7),
+    "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7, repeats=False),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
 }
 
@@ -190,7 +191,9 @@ def test_damaged_folders(exported: tuple[segue.Recommender, Path], tmp_path: Pat
     ids=lambda config: config.name,
 )
 def test_models_without_such_an_encoder_are_refused(config: ModelConfig, tmp_path: Path) -> None:
-    recommender = segue.fit(config, make_dataset(HISTORIES), quiet=True, training=segue.Training(epochs=1, cpu=True))
+    data = make_dataset(HISTORIES)
+    data = replace(data, session_offsets=np.union1d(data.offsets, np.arange(0, len(data.items), 2)))
+    recommender = segue.fit(config, data, quiet=True, training=segue.Training(epochs=1, cpu=True))
     with pytest.raises(ConfigError, match=rf"{config.name}.*(sasrec, ssept)"):
         recommender.to_onnx(tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -46,7 +46,7 @@ class AttentionWeights:
         weights[flat + 1] = self.weights.mean(axis=(1, 2), dtype=np.float64)
         attended[flat + 1] = 1
         begins = offsets[parts.rows] + parts.starts - histories.starts[parts.rows]
-        ends = begins + parts.lengths
+        ends = begins + parts.ends - parts.starts
         sums, counts = np.cumsum(weights), np.cumsum(attended)
         sums, counts = sums[ends] - sums[begins], counts[ends] - counts[begins]
         repeats = np.flatnonzero(parts.kinds == REPEATS)
