@@ -15,7 +15,17 @@ import scaling_pictures
 import steps
 from pages import scaling as scaling_tables
 
-POINT = steps.Point(length=8, width=16, items=50, targets=64, seconds=0.0)
+
+class Plain(steps.Point):
+    """Point of a model without repeats, which this small catalogue would otherwise bring about."""
+
+    @property
+    def config(self) -> Any:
+        """Config of the model."""
+        return replace(super().config, repeats=False)
+
+
+POINT = Plain(length=8, width=16, items=50, targets=64, seconds=0.0)
 
 
 def by_hand(rows: int, point: steps.Point) -> int:

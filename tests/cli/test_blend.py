@@ -19,7 +19,7 @@ def test_two_runs_become_one(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     captured = capsys.readouterr()
     blended = json.loads(captured.out)
     assert blended["weights"][0] == 1 and blended["weights"][1] > 0
-    assert f"{runs[1]} (markov) 0.3" in captured.err
+    assert f"{runs[1]} (markov) 0.3" in " ".join(captured.err.split())
     assert main(["evaluate", str(tmp_path / "both"), "--json"]) == 0
     assert main(["compare", str(tmp_path / "both"), runs[1]]) == 0
     assert main(["recommend", str(tmp_path / "both"), "--users", "user 003"]) == 0

@@ -101,7 +101,7 @@ def test_files_follow_the_umask(world: Path, tmp_path: Path) -> None:
         config = segue.SASRec(width=8, blocks=1)
         segue.fit(config, split, training=training, out=tmp_path / "run", quiet=True, refit=True)
         segue.fit(config, split, training=training, out=tmp_path / "run", quiet=True, overwrite=True)
-        segue.load(tmp_path / "run").export(tmp_path / "lists.csv", k=2)
+        segue.load(tmp_path / "run").export(tmp_path / "lists.csv", segue.EVERYONE, k=2)
         segue.simulate(3, 2).save(tmp_path / "log.csv")
     finally:
         os.umask(before)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from segue.data.dataset import Dataset
+from segue.data.tables.table import Table
 from segue.inference.recommender import Recommender
 from segue.inference.scorer import Scorer, scorer_of
 from segue.inference.scoring.ranking import top_k
@@ -32,7 +33,9 @@ def shop() -> Dataset:
     times = [np.cumsum(rng.integers(1, 50, len(row))).tolist() for row in rows]
     ratings = [rng.integers(1, 6, len(row)).tolist() for row in rows]
     dataset = make_dataset(rows, times, ratings, catalogue=range(1, 31))
-    return Dataset(**{**vars(dataset), "session_offsets": dataset.offsets[1:]})
+    shops, pairs = [f"shop {item % 3}" for item in range(1, 31)], [[str(item), str(item + 1)] for item in range(1, 31)]
+    table = Table(pl.DataFrame({"shop": shops, "pairs": pairs}), {"shop": "category", "pairs": "categories"}, "item")
+    return Dataset(**{**vars(dataset), "session_offsets": dataset.offsets[1:], "item_table": table})
 
 
 def built(name: str, data: Dataset) -> Model:

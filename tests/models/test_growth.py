@@ -34,7 +34,16 @@ CONFIGS: dict[str, segue.ModelConfig] = {
     "markov": segue.Markov(),
     "popularity": segue.Popularity(),
     "recent-popularity": segue.RecentPopularity(),
+    "personal-frequency": segue.PersonalFrequency(),
+    "tifu-knn": segue.TIFUKNN(neighbours=5),
+    "up-cf": segue.UPCF(),
+    "vsknn": segue.VSKNN(neighbours=5),
+    "vstan": segue.VSTAN(neighbours=5),
+    "item-knn": segue.ItemKNN(neighbours=5),
+    "ease": segue.EASE(),
 }
+CONTENT = {"category-popularity", "content-neighbours"}
+"""Models that need an item table."""
 NEW = [50, 51]
 TRAINING = segue.Training(epochs=1, cpu=True)
 
@@ -77,7 +86,7 @@ def fitted(data: segue.Dataset) -> dict[str, segue.Recommender]:
 
 
 def test_every_model_is_here() -> None:
-    assert set(CONFIGS) - {"arerec-published"} == set(_HOMES)
+    assert set(CONFIGS) - {"arerec-published"} == set(_HOMES) - CONTENT
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -175,7 +184,7 @@ def test_forgotten_users_leave_no_rows(name: str, fitted: dict[str, segue.Recomm
             assert not state[tensor][1:3].any(), tensor
     left.save(tmp_path / "left")
     again = segue.load(tmp_path / "left")
-    assert not {1, 2} & set(again.recommend(k=2)["user"])
+    assert not {1, 2} & set(again.recommend(segue.EVERYONE, k=2)["user"])
     with pytest.raises(segue.SegueError, match="unknown user"):
         again.recommend([1], k=2)
     if name.startswith("arerec"):
@@ -201,7 +210,7 @@ def test_saves_without_histories(name: str, fitted: dict[str, segue.Recommender]
         with pytest.raises(DataError, match="saved without histories"):
             light.recommend([1], k=3)
         with pytest.raises(DataError, match="saved without histories"):
-            light.recommend(k=3)
+            light.recommend(segue.EVERYONE, k=3)
         with pytest.raises(DataError, match="saved without histories"):
             light.explain([1], [2])
         assert light.recommend(histories=[[]], k=3).equals(old.recommend(histories=[[]], k=3))

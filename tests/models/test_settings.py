@@ -23,7 +23,7 @@ SAVED = Path(__file__).parent.parent / "saved" / "format-1"
 CONFIGS: list[type[Settings]] = [*(MODELS[name] for name in _HOMES), Training]
 FIELDS = [(config, name) for config in CONFIGS for name in field_types(config)]
 
-UNBOUNDED = {"levels", "metric", "trackers"}
+UNBOUNDED = {"category", "features", "levels", "metric", "trackers"}
 """Fields that hold texts, or numbers of any size. Every other field has a range, or names its values."""
 
 
@@ -52,7 +52,7 @@ def wrong(config: type[Settings], name: str) -> Iterator[Any]:
     if bool not in plain:
         yield from (True, False)
     if str not in plain:
-        yield from ("1", "", "nonsense")
+        yield from ("",) if name in ("category", "features") else ("1", "", "nonsense")
     for choices in (part for part in parts(annotation) if typing.get_origin(part) is Literal):
         yield from (str(choice)[:-1] + "_" for choice in typing.get_args(choices))
         yield from (str(choice).upper() for choice in typing.get_args(choices))

@@ -14,11 +14,11 @@ import pytest
 
 import segue
 from segue.data.dataset import Dataset
-from tests.models.test_behaviour import CONFIGS, WITH_REPEATS, config, rates
+from tests.models.test_behaviour import CONFIGS, LEARNT, config, rates
 from tests.serving.servers import Server, serving
 
 N_ITEMS, N_COLD = 420, 40
-NAMES = [*CONFIGS, *(f"{name}+repeats" for name in WITH_REPEATS)]
+NAMES = [*CONFIGS, *(f"{name}+repeats" for name in LEARNT)]
 CATEGORIES = ["tea", "milk", "bread"]
 
 
@@ -39,6 +39,8 @@ def world(rated: bool) -> Dataset:
             "title": [f"Item <{number}>" for number in numbers],
             "category": [CATEGORIES[number % 3] for number in numbers],
             "price": [number % 50 for number in numbers],
+            "shop": [CATEGORIES[number % 2] for number in numbers],
+            "pairs": [[f"pair {number // 2}", f"pair {(number + 1) // 2}"] for number in numbers],
         }
     )
     return segue.prepare(log if rated else log.drop("rating"), items=table, sessions="day")

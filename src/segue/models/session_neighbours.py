@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,8 @@ _CELLS = 1 << 22
 @dataclass(frozen=True)
 class SessionNeighbours(ModelConfig):
     """Settings of models of nearest sessions."""
+
+    may_change_on_start: ClassVar[frozenset[str]] = ModelConfig.may_change_on_start | {"unit"}
 
     neighbours: Count = 100
     """Number of nearest sessions whose items are scored."""
