@@ -220,7 +220,8 @@ class Model(nn.Module, ABC):
         }
         rows = {}
         for name, tensor in self.state_dict().items():
-            side, size = sizes.get(name.partition(".")[0], (None, 0))
+            table = "items" if name.startswith("repeats.biases.") else name.partition(".")[0]
+            side, size = sizes.get(table, (None, 0))
             if side is not None and tensor.ndim and len(tensor) == size:
                 rows[name] = CodeRows(side, "mean" if tensor.is_floating_point() else "zero")
         return rows

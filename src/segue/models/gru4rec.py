@@ -251,7 +251,7 @@ class GRU4RecModel(TrainableModel):
 
     def code_rows(self) -> Mapping[str, CodeRows]:
         """Rows of the item table and of the biases; a new item has the mean bias."""
-        return {"items.weight": CodeRows("items"), "biases.weight": CodeRows("items")}
+        return {**super().code_rows(), "biases.weight": CodeRows("items")}
 
     # ---- scoring ----------------------------------------------------------------------------------------------------
 
