@@ -14,8 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.sources import HistorySource
-from segue.data.times import Moment as AsOf
-from segue.data.times import to_timestamp
+from segue.data.times import Moment, to_timestamp
 from segue.errors import ConfigError, StorageError
 from segue.files import (
     FileKind,
@@ -140,7 +139,7 @@ def write_lists(
     users: RequestedUsers,
     rules: Rules,
     shares: Scores,
-    as_of: AsOf | None,
+    as_of: Moment | None,
     progress: Progress | None,
     columns: pl.DataFrame | None = None,
 ) -> Path:

@@ -20,8 +20,7 @@ from segue.arguments import checked, checked_except
 from segue.data.dataset import Dataset
 from segue.data.sources import HistorySource, RecentEvents, events_of, is_frame
 from segue.data.splits.holdouts import Holdout
-from segue.data.times import Moment as AsOf
-from segue.data.times import to_timestamp
+from segue.data.times import Moment, to_timestamp
 from segue.data.vocabulary import is_scalar
 from segue.display import pairs_as_html
 from segue.errors import ConfigError, DataError, StorageError
@@ -158,7 +157,7 @@ class Recommender:
         exclude_seen: bool | None = None,
         allow: Items | None = None,
         deny: Items | None = None,
-        as_of: AsOf | None = None,
+        as_of: Moment | None = None,
         unknown: Unknown = "skip",
         where: str | None = None,
         boost: Boost | None = None,
@@ -233,20 +232,17 @@ class Recommender:
             `as_of` is given without times, or histories or baskets are not lists.
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
-        rules = make_rules(
-            self.dataset.catalogue,
+        rules = self._rules(
             k,
             exclude_seen,
             allow,
             deny,
             in_session=basket is not None,
-            cold=self.model.cold,
             offset=self._preferences.offset(where, boost),
             reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
             index=index,
         )
         columns = shown_columns(self.dataset, show)
-        rules = self._known_only(rules)
         with Bar("users", len(requested)) as bar:
             codes, scores = best_lists(self.scorer, requested, rules, shares, bar.advance)
         warn_unrated(self.scorer, self.dataset.catalogue, codes)
@@ -263,7 +259,7 @@ class Recommender:
         basket: Basket | None = None,
         allow: Items | None = None,
         deny: Items | None = None,
-        as_of: AsOf | None = None,
+        as_of: Moment | None = None,
         exclude_seen: bool | None = None,
         unknown: Unknown = "skip",
     ) -> pl.DataFrame:
@@ -290,8 +286,7 @@ class Recommender:
             As in `recommend`; n is below 1.
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
-        rules = make_rules(self.dataset.catalogue, 1, exclude_seen, allow, deny, in_session=True, cold=self.model.cold)
-        rules = self._known_only(rules)
+        rules = self._rules(1, exclude_seen, allow, deny, in_session=True)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
     @_checked
@@ -302,7 +297,7 @@ class Recommender:
         *,
         histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
-        as_of: AsOf | None = None,
+        as_of: Moment | None = None,
         unknown: Unknown = "skip",
         long: bool = False,
     ) -> pl.DataFrame:
@@ -371,7 +366,7 @@ class Recommender:
         *,
         histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
-        as_of: AsOf | None = None,
+        as_of: Moment | None = None,
         by: By | None = None,
         measure: Measure = "score",
         top: Count | None = None,
@@ -457,7 +452,7 @@ class Recommender:
         *,
         histories: GivenHistories | None = UNSET,
         basket: Basket | None = None,
-        as_of: AsOf | None = None,
+        as_of: Moment | None = None,
     ) -> pl.DataFrame:
         """Attention weights over the history and the basket, for each head of each block.
 
@@ -494,7 +489,7 @@ class Recommender:
         exclude_seen: bool = True,
         allow: Items | None = None,
         deny: Items | None = None,
-        as_of: AsOf | None = None,
+        as_of: Moment | None = None,
         unknown: Unknown = "skip",
         where: str | None = None,
         boost: Boost | None = None,
@@ -534,18 +529,15 @@ class Recommender:
             `path` holds something that is no lists of segue, or another process is writing there.
         """
         target = Export(Path(path), chunk, overwrite)
-        rules = make_rules(
-            self.dataset.catalogue,
+        rules = self._rules(
             k,
             exclude_seen,
             allow,
             deny,
-            cold=self.model.cold,
             offset=self._preferences.offset(where, boost),
             reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
         )
         columns = shown_columns(self.dataset, show)
-        rules = self._known_only(rules)
         rules.check(self.scorer.n_items)
         requested, shares = self._resolve(users, UNSET, None, as_of, unknown, allow, deny)
         with Bar("users", len(requested)) as bar:
@@ -819,7 +811,7 @@ class Recommender:
         users: Any,
         histories: GivenHistories | None,
         basket: Basket | None,
-        as_of: AsOf | None,
+        as_of: Moment | None,
         unknown: Unknown,
         allow: Items | None = None,
         deny: Items | None = None,
@@ -835,7 +827,7 @@ class Recommender:
         requested = resolve_users(self.dataset, source, users, histories, basket, unknown, timestamp)
         return limit_items(requested, source, allow, deny), shares
 
-    def _source_before(self, as_of: AsOf | None) -> tuple[HistorySource, Scores, int | None]:
+    def _source_before(self, as_of: Moment | None) -> tuple[HistorySource, Scores, int | None]:
         """Source of the histories before a time, the popularity at that time, and the time in the Dataset's unit."""
         if as_of is None:
             return self.source, self._shares, None
@@ -847,8 +839,9 @@ class Recommender:
         extra = {} if self.known_items is None else {"known": torch.from_numpy(self.known_items)}
         return extra if self.dataset.has_histories else {**extra, "shares": torch.from_numpy(self._shares)}
 
-    def _known_only(self, rules: Rules) -> Rules:
-        """The same rules, without items that the model does not know."""
+    def _rules(self, k: int, exclude_seen: bool | None, allow: Items | None, deny: Items | None, **more: Any) -> Rules:
+        """Rules for lists, with the further ones of `make_rules`; items that the model does not know are in none."""
+        rules = make_rules(self.dataset.catalogue, k, exclude_seen, allow, deny, cold=self.model.cold, **more)
         if self.known_items is None:
             return rules
         return replace(rules, allowed=self.known_items if rules.allowed is None else self.known_items & rules.allowed)

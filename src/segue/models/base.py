@@ -98,6 +98,10 @@ class Attention(NamedTuple):
     places: npt.NDArray[np.int64]
 
 
+Side = Literal["users", "items"]
+"""The two kinds of codes."""
+
+
 class CodeRows(NamedTuple):
     """Tensor of a model whose rows are codes.
 
@@ -109,7 +113,7 @@ class CodeRows(NamedTuple):
         Row of a new id: the "mean" of the rows of ids with interactions, "zero", or that of code 0, the "first".
     """
 
-    side: Literal["users", "items"]
+    side: Side
     fill: Literal["mean", "zero", "first"] = "mean"
 
 
@@ -138,6 +142,13 @@ class Model(nn.Module, ABC):
 
     max_history: int | None = None
     """Number of newest items of a history that the queries depend on; None = all."""
+
+    code_tables: ClassVar[Mapping[str, Side]] = {
+        "users": "users",
+        "items": "items",
+        "repeats.biases": "items",
+    }
+    """Modules with a row for each code, by name, and the codes of their rows."""
 
     stores_histories: ClassVar[bool] = False
     """True if the tensors of the model hold interactions of single users."""
@@ -212,17 +223,13 @@ class Model(nn.Module, ABC):
     def code_rows(self) -> Mapping[str, CodeRows]:
         """Tensors of the state, by name, whose rows are codes of users or items; all others fit any catalogue.
 
-        A table of the module named `items` or `users` is found by its size. A model with others names them here.
+        They are those of the modules in `code_tables` that have the size for it. A model with other ones names them.
         """
-        sizes: dict[str, tuple[Literal["users", "items"], int]] = {
-            "items": ("items", self.n_items + 1),
-            "users": ("users", self.n_users + 1),
-        }
+        sizes = {"items": self.n_items + 1, "users": self.n_users + 1}
         rows = {}
         for name, tensor in self.state_dict().items():
-            table = "items" if name.startswith("repeats.biases.") else name.partition(".")[0]
-            side, size = sizes.get(table, (None, 0))
-            if side is not None and tensor.ndim and len(tensor) == size:
+            side = next((side for table, side in self.code_tables.items() if f"{name}.".startswith(f"{table}.")), None)
+            if side is not None and tensor.ndim and len(tensor) == sizes[side]:
                 rows[name] = CodeRows(side, "mean" if tensor.is_floating_point() else "zero")
         return rows
 

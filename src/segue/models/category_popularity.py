@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from segue.data.dataset import Dataset
-from segue.data.histories import Histories
 from segue.data.tables.kinds import Kind
 from segue.errors import ConfigError, nearest
 from segue.models.base import ModelConfig
@@ -98,10 +97,6 @@ class CategoryPopularityModel(ContentCounts):
         expected = np.where(taken, counts, (content.T @ means) / sizes)
         self.set_buffer("popularity", expected / max(counts.sum(), 1.0))
         self.usual_categories.fill_(mean_entries(self.content_of(sets_of(histories_of_all(dataset), self.n_items))))
-
-    def inputs(self, histories: Histories) -> BasketInputs:
-        """Baskets of each history."""
-        return BasketInputs.of(histories)
 
     def rows_of_scores(self, inputs: BasketInputs) -> Floats:
         """Popularity of the items, times the share of their categories in each history."""

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from segue.data.dataset import Dataset
-from segue.data.histories import Histories
 from segue.models.base import ModelConfig
 from segue.models.content import ContentCounts
 from segue.models.features import FeatureNames, Features, resolved
 from segue.models.popularity import popularity
-from segue.models.sparse import BasketInputs, Floats, csr, histories_of_all, mean_entries, sets_of
+from segue.models.sparse import BasketInputs, Floats, csr, histories_of_all, mean_entries, newest_of_items, sets_of
 from segue.settings import Positive, ShareAboveZero
 
 
@@ -94,17 +93,9 @@ class ContentNeighboursModel(ContentCounts):
         self.set_buffer("shares", popularity(dataset))
         self.usual_values.fill_(mean_entries(self.content_of(sets_of(histories_of_all(dataset), self.n_items))))
 
-    def inputs(self, histories: Histories) -> BasketInputs:
-        """Baskets of each history."""
-        return BasketInputs.of(histories)
-
     def rows_of_scores(self, inputs: BasketInputs) -> Floats:
         """Sum the similarities to the items of each history."""
-        keys = inputs.rows * (self.n_items + 1) + inputs.items
-        order = np.lexsort((inputs.later, keys))
-        first = np.ones(len(order), dtype=np.bool_)
-        first[1:] = np.diff(keys[order]) > 0
-        newest = order[first]
+        newest = newest_of_items(inputs, self.n_items)
         weights = self.config.decay ** inputs.later[newest].astype(np.float64)
         histories = csr(weights, inputs.rows[newest], inputs.items[newest], (len(inputs.users), self.n_items + 1))
         scores = self.times(self.content_of(histories), "content", float(self.usual_values))

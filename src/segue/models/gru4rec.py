@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.models.base import CodeRows, ModelConfig, TrainableModel
+from segue.models.base import ModelConfig, Side, TrainableModel
 from segue.models.features import FeatureNames
 from segue.models.features import resolved as with_features
 from segue.models.item_table import item_table
@@ -151,6 +151,7 @@ class GRU4RecModel(TrainableModel):
     """
 
     config: GRU4Rec
+    code_tables: ClassVar[Mapping[str, Side]] = {**TrainableModel.code_tables, "biases": "items"}
 
     def __init__(self, config: GRU4Rec, n_users: int, n_items: int) -> None:
         super().__init__(config, n_users, n_items)
@@ -248,10 +249,6 @@ class GRU4RecModel(TrainableModel):
         for number, layer in enumerate(self.recurrent):
             states = layer(self.dropout_hidden(states) if number else states)
         return states
-
-    def code_rows(self) -> Mapping[str, CodeRows]:
-        """Rows of the item table and of the biases; a new item has the mean bias."""
-        return {**super().code_rows(), "biases.weight": CodeRows("items")}
 
     # ---- scoring ----------------------------------------------------------------------------------------------------
 

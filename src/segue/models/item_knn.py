@@ -27,6 +27,7 @@ from segue.models.sparse import (
     histories_of_all,
     mean_entries,
     nearest,
+    newest_of_items,
     sets_of,
 )
 from segue.settings import Count, Penalty, Positive, ShareAboveZero
@@ -129,17 +130,9 @@ class ItemKNNModel(SparseModel):
         self.set_matrix("similar", csr(np.concatenate(values), rows, np.concatenate(columns), (side, side)))
         self.set_buffer("shares", popularity(dataset))
 
-    def inputs(self, histories: Histories) -> BasketInputs:
-        """Baskets of each history."""
-        return BasketInputs.of(histories)
-
     def rows_of_scores(self, inputs: BasketInputs) -> Floats:
         """Sum the similarities to the items of each history."""
-        keys = inputs.rows * (self.n_items + 1) + inputs.items
-        order = np.lexsort((inputs.later, keys))
-        first = np.ones(len(order), dtype=np.bool_)
-        first[1:] = np.diff(keys[order]) > 0
-        newest = order[first]
+        newest = newest_of_items(inputs, self.n_items)
         weights = self.config.decay ** inputs.later[newest].astype(np.float64)
         shape = (len(inputs.users), self.n_items + 1)
         scores = self.times(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from segue.data.dataset import Dataset
-from segue.models.base import CodeRows, CountingModel, ModelConfig
+from segue.models.base import CodeRows, CountingModel, ModelConfig, Side
 from segue.models.ratings import Rated, RatingInputs, RatingModel, TrainingRatings, training_ratings
 from segue.models.scores import ProductScores
 from segue.settings import Positive
@@ -101,7 +101,7 @@ class BiasModel(RatingModel, CountingModel):
 
     def code_rows(self) -> Mapping[str, CodeRows]:
         """Rows of the biases; a new user or item has none."""
-        names: dict[str, Literal["users", "items"]] = {"user_biases": "users", "item_biases": "items", "rated": "items"}
+        names: dict[str, Side] = {"user_biases": "users", "item_biases": "items", "rated": "items"}
         return {name: CodeRows(side, "zero") for name, side in names.items()}
 
     def rate(self, users: Tensor, items: Tensor, moments: Tensor) -> Rated:

@@ -133,12 +133,26 @@ def csr(values: npt.ArrayLike, rows: Int64, columns: Int64, shape: tuple[int, in
     return matrix.astype(np.float32)
 
 
+def ones(rows: Int64, columns: Int64, shape: tuple[int, int]) -> csr_matrix:
+    """Sparse matrix float32 with a 1 at each place of some entry."""
+    matrix = csr(np.ones(len(rows)), rows, columns, shape)
+    matrix.data[:] = 1
+    return matrix
+
+
 def sets_of(histories: Histories, n_items: int) -> csr_matrix:
     """Sparse (n, n_items + 1) of n histories: 1 for each distinct item."""
     rows, items = histories.seen()
-    sets = csr(np.ones(len(rows)), rows, items.astype(np.int64), (len(histories), n_items + 1))
-    sets.data[:] = 1
-    return sets
+    return ones(rows, items.astype(np.int64), (len(histories), n_items + 1))
+
+
+def newest_of_items(inputs: BasketInputs, n_items: int) -> Int64:
+    """Entries (e,) of the newest basket with each item of each history, by history, then by item code."""
+    keys = inputs.rows * (n_items + 1) + inputs.items
+    order = np.lexsort((inputs.later, keys))
+    first = np.ones(len(order), dtype=np.bool_)
+    first[1:] = np.diff(keys[order]) > 0
+    return np.asarray(order[first])
 
 
 def mean_entries(matrix: csr_matrix) -> float:
@@ -366,6 +380,10 @@ class SparseModel(CountingModel):
         matrices = {name: self.matrix(name) for name in self._shapes}
         matrices |= {f"{name}, transposed": self.transposed(name) for name in self._shapes if name in self.reads_both}
         self._matrices = matrices
+
+    def inputs(self, histories: Histories) -> Any:
+        """Baskets of each history, as `BasketInputs`; models that read something else have their own."""
+        return BasketInputs.of(histories)
 
     @abstractmethod
     def rows_of_scores(self, inputs: Any) -> Floats:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from segue.data.dataset import Dataset
-from segue.data.histories import Histories
 from segue.data.ragged import Int64
 from segue.models.base import ModelConfig
 from segue.models.popularity import popularity
@@ -117,10 +116,6 @@ class TIFUKNNModel(SparseModel):
         self.usual_length.fill_(mean_entries(vectors))
         self.set_matrix("vectors", vectors)
         self.set_buffer("shares", popularity(dataset))
-
-    def inputs(self, histories: Histories) -> BasketInputs:
-        """Baskets of each history."""
-        return BasketInputs.of(histories)
 
     def rows_of_scores(self, inputs: BasketInputs) -> Floats:
         """Mix the vectors of the histories with those of the nearest users."""

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from segue.data.dataset import Dataset
-from segue.data.histories import Histories
 from segue.models.base import ModelConfig
 from segue.models.popularity import popularity
 from segue.models.sparse import (
@@ -25,6 +24,7 @@ from segue.models.sparse import (
     csr,
     histories_of_all,
     mean_entries,
+    ones,
     sparse_rows,
 )
 from segue.settings import Count, Positive, between
@@ -103,10 +103,6 @@ class UPCFModel(SparseModel):
         self.set_matrix("recent", self._recent(inputs))
         self.set_buffer("shares", popularity(dataset))
 
-    def inputs(self, histories: Histories) -> BasketInputs:
-        """Baskets of each history."""
-        return BasketInputs.of(histories)
-
     def rows_of_scores(self, inputs: BasketInputs) -> Floats:
         """Sum the user-wise popularity of all users, weighted by similarity."""
         sets = self._sets(inputs)
@@ -124,9 +120,7 @@ class UPCFModel(SparseModel):
 
     def _sets(self, inputs: BasketInputs) -> csr_matrix:
         """Sparse (n, n_items + 1): 1 for the items of each history."""
-        sets = csr(np.ones(len(inputs.rows)), inputs.rows, inputs.items, (len(inputs.users), self.n_items + 1))
-        sets.data[:] = 1
-        return sets
+        return ones(inputs.rows, inputs.items, (len(inputs.users), self.n_items + 1))
 
     def _recent(self, inputs: BasketInputs) -> csr_matrix:
         """Sparse (n, n_items + 1) share of the newest baskets of each history with each item."""
