@@ -27,7 +27,6 @@ from segue.inference.scoring.ranking import top_k
 from segue.models.base import CountingModel
 from segue.models.registry import config_class
 
-TRANSACTIONS = "complete-journey/transactions.parquet"
 K = 10
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "popularity": [{}],
@@ -63,16 +62,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 
 def baskets() -> segue.Split:
     """Split of the baskets by household."""
-    data = segue.prepare(
-        common.data_folder() / TRANSACTIONS,
-        user="household_id",
-        item="product_id",
-        time="transaction_timestamp",
-        session="basket_id",
-        rating=False,
-        k_core=5,
-    )
-    return segue.last_session_out(data)
+    return segue.last_session_out(common.basket_dataset())
 
 
 def measure(name: str, settings: dict[str, Any], split: segue.Split, on: str) -> dict[str, Any]:
@@ -123,7 +113,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--first", type=int, help="try only so many settings of each model")
     arguments = parser.parse_args()
-    what = f"{TRANSACTIONS}, 5-core, last basket out, among all items with those of the history, one thread"
+    what = f"{common.BASKETS}, 5-core, last basket out, among all items with those of the history, one thread"
     context = multiprocessing.get_context("spawn")
     split = baskets()
     for name in arguments.model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from segue.cli.asking import boosts, ids_of, items_of, limits, require_one
 from segue.cli.options import POSITIONAL, OptionParser
@@ -142,18 +142,8 @@ def main(argv: Sequence[str]) -> int:
         users,
         histories=[list(options.history)] if options.history else None,
         basket=items_of(options.basket),
-        k=options.k,
         exclude_seen=None if options.include_seen is None else not options.include_seen,
-        allow=ids_of(None, options.allow_file),
-        deny=ids_of(None, options.deny_file),
-        as_of=options.as_of,
-        unknown=options.unknown,
-        where=options.where,
-        boost=boosts(options.boost),
-        at_most=limits(options.at_most),
-        diversity=options.diversity,
-        diversity_by=options.diversity_by,
-        show=options.show,
+        **_rules(options),
         index=_index(options.index),
     )
     if options.show is None and not options.json:
@@ -162,24 +152,31 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _rules(options: RecommendOptions) -> dict[str, Any]:
+    """Arguments that lists on the terminal and in files have in common."""
+    return {
+        "k": options.k,
+        "allow": ids_of(None, options.allow_file),
+        "deny": ids_of(None, options.deny_file),
+        "as_of": options.as_of,
+        "unknown": options.unknown,
+        "where": options.where,
+        "boost": boosts(options.boost),
+        "at_most": limits(options.at_most),
+        "diversity": options.diversity,
+        "diversity_by": options.diversity_by,
+        "show": options.show,
+    }
+
+
 def _export(recommender: Recommender, options: RecommendOptions, users: object) -> None:
     assert options.out is not None
     with _bar() as progress:
         path = recommender.export(
             options.out,
             users,
-            k=options.k,
             exclude_seen=not options.include_seen,
-            allow=ids_of(None, options.allow_file),
-            deny=ids_of(None, options.deny_file),
-            as_of=options.as_of,
-            unknown=options.unknown,
-            where=options.where,
-            boost=boosts(options.boost),
-            at_most=limits(options.at_most),
-            diversity=options.diversity,
-            diversity_by=options.diversity_by,
-            show=options.show,
+            **_rules(options),
             overwrite=options.overwrite,
             progress=progress,
         )

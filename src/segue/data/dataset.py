@@ -510,19 +510,31 @@ class Dataset:
 
     def compact(self) -> Dataset:
         """The same Dataset without its hidden interactions (itself if there are none)."""
-        if len(self.items) == self.n_interactions:
-            return self
-        visible = positions(self.starts, self.ends)
-        offsets = offsets_of(self.lengths)
+        return self if len(self.items) == self.n_interactions else self.selected(self._visible())
+
+    def selected(self, kept: npt.NDArray[np.bool_]) -> Dataset:
+        """Copy with the interactions of a mask over the arrays, all of them visible; empty sessions are left out.
+
+        Parameters
+        ----------
+        kept
+            True for the interactions to keep, (n_interactions,) with those that a view hides.
+        """
+        before = np.concatenate([[0], np.cumsum(kept)])
+        offsets = before[self.offsets]
+        sessions = None
+        if self.session_offsets is not None:
+            lengths = np.diff(before[self.session_offsets])
+            sessions = offsets_of(lengths[lengths > 0])
         return replace(
             self,
-            items=self.items[visible],
-            times=None if self.times is None else self.times[visible],
-            ratings=None if self.ratings is None else self.ratings[visible],
+            items=self.items[kept],
+            times=None if self.times is None else self.times[kept],
+            ratings=None if self.ratings is None else self.ratings[kept],
             offsets=offsets,
             ends=offsets[1:],
-            session_offsets=None if self.session_offsets is None else offsets_of(self.sessions.lengths),
-            by_item=None if self.by_item is None else item_order_within(self.by_item, self._visible()),
+            session_offsets=sessions,
+            by_item=None if self.by_item is None else item_order_within(self.by_item, kept),
         )
 
     @classmethod

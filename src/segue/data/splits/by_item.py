@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from segue.arguments import checked
 from segue.data.dataset import Dataset
-from segue.data.item_histories import item_order_within
-from segue.data.ragged import Int64, offsets_of, rows_of
+from segue.data.ragged import Int64, rows_of
 from segue.data.splits.base import SplitConfig
 from segue.data.splits.holdouts import Holdout, Split
 from segue.data.times import to_timestamp
@@ -53,8 +52,8 @@ class ColdItems(SplitConfig):
         chosen = np.zeros_like(target)
         chosen[_newest(~cold[data.items] & ~target, users, data.n_users)] = True
         chosen &= _has_any(before & ~chosen, users, data.n_users)[users]
-        test = _last_out(_selected(data, before | target), target, users, "test")
-        validation = _last_out(_selected(data, before | chosen), chosen, users, "validation")
+        test = _last_out(data.selected(before | target), target, users, "test")
+        validation = _last_out(data.selected(before | chosen), chosen, users, "validation")
         return Split(dataset, validation.training_view(), validation, test, self.spec)
 
     def _cold(self, data: Dataset) -> tuple[Bools, Bools]:
@@ -137,26 +136,6 @@ def _newest(eligible: Bools, users: Int64, n_users: int) -> Int64:
     newest = np.full(n_users + 1, -1, dtype=np.int64)
     newest[users[places]] = places  # later positions overwrite earlier ones
     return newest[newest >= 0]
-
-
-def _selected(data: Dataset, kept: Bools) -> Dataset:
-    """Copy of a Dataset with the interactions of a mask (n_interactions,); sessions without any are left out."""
-    offsets = offsets_of(np.bincount(rows_of(data.starts, data.ends)[kept], minlength=data.n_users + 1))
-    sessions = None
-    if data.session_offsets is not None:
-        before = np.concatenate([[0], np.cumsum(kept)])
-        lengths = np.diff(before[data.session_offsets])
-        sessions = offsets_of(lengths[lengths > 0])
-    return replace(
-        data,
-        items=data.items[kept],
-        times=None if data.times is None else data.times[kept],
-        ratings=None if data.ratings is None else data.ratings[kept],
-        offsets=offsets,
-        ends=offsets[1:],
-        session_offsets=sessions,
-        by_item=None if data.by_item is None else item_order_within(data.by_item, kept),
-    )
 
 
 def _last_out(data: Dataset, target: Bools, users: Int64, name: str) -> Holdout:

@@ -6,10 +6,11 @@ number that they know, so several servers on one store see the same events in th
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -273,7 +274,12 @@ OF_USER = f"SELECT {ROWS} FROM events WHERE user_id = ? AND retracted = 0 AND ki
 PART = 50_000
 """Rows that are read at once."""
 
-EARLIEST = -(2**62)
+FORGOTTEN_USERS = f"SELECT user_id, time FROM events WHERE kind = {FORGOTTEN} ORDER BY seq"
+
+
+def earliest(received_from: int | None) -> int:
+    """Time of arrival from which rows count; before all others for None."""
+    return -(2**62) if received_from is None else received_from
 
 
 def export_statement(kinds: Sequence[int]) -> str:
@@ -283,3 +289,34 @@ def export_statement(kinds: Sequence[int]) -> str:
 
 
 Transaction = AbstractContextManager[Writing]
+
+
+class SQLReads(ABC):
+    """Reads that are the same statements in every database."""
+
+    @abstractmethod
+    def _read(self, statement: str, values: tuple[object, ...] = ()) -> Iterator[list[tuple[Any, ...]]]:
+        """Return the rows of a statement in parts, all of one moment."""
+
+    def changes(self, after: int, received_from: int | None = None) -> Iterator[list[Change]]:
+        """Changes behind the row `after`, of one moment."""
+        make: Any = Change._make
+        for rows in self._read(CHANGES, (after, earliest(received_from), after)):
+            yield list(map(make, rows))
+
+    def of_user(self, user: str, limit: int) -> list[Row]:
+        """Newest events of a user that count, newest first."""
+        return [Row._make(row) for rows in self._read(OF_USER, (user, limit)) for row in rows]
+
+    def forgotten(self) -> list[tuple[str, int]]:
+        """Users that were forgotten, and the times."""
+        return [(str(user), int(time)) for rows in self._read(FORGOTTEN_USERS) for user, time in rows]
+
+    def export(self, received_from: int | None, kinds: Sequence[int]) -> Iterator[list[Row]]:
+        """Events of these kinds that count."""
+        for rows in self._read(export_statement(kinds), (earliest(received_from),)):
+            yield [Row._make(row) for row in rows]
+
+    def items(self, after: int) -> list[tuple[int, str, str]]:
+        """Items that were put."""
+        return [(int(seq), item, text) for rows in self._read(ITEMS, (after,)) for seq, item, text in rows]

@@ -15,7 +15,7 @@ import psycopg
 
 from segue.errors import StorageError
 from segue.serving.store import base
-from segue.serving.store.base import Change, NewEvent, Outcome, Row, TookPart
+from segue.serving.store.base import NewEvent, Outcome, TookPart
 from segue.serving.store.migrations import steps
 
 _TURN = 7_261_536
@@ -46,7 +46,7 @@ class _Connection:
         return self._connection.execute(_INSERT, columns).rowcount
 
 
-class PostgresStore:
+class PostgresStore(base.SQLReads):
     """Events in a PostgreSQL database, which any number of servers may share.
 
     Parameters
@@ -84,17 +84,9 @@ class PostgresStore:
         with self._errors("the store did not take the events"), self._transaction() as connection:
             return base.write(connection, requests)
 
-    def changes(self, after: int, received_from: int | None = None) -> Iterator[list[Change]]:
-        """Changes behind the row `after`, of one moment."""
-        earliest = base.EARLIEST if received_from is None else received_from
-        make: Any = Change._make
-        for rows in self._read(base.CHANGES, (after, earliest, after)):
-            yield list(map(make, rows))
-
     def took(self, received_from: int | None = None) -> Iterator[TookPart]:
         """All events of kind TOOK that count."""
-        earliest = base.EARLIEST if received_from is None else received_from
-        for rows in self._read(base.TOOK_ROWS, (earliest,)):
+        for rows in self._read(base.TOOK_ROWS, (base.earliest(received_from),)):
             yield TookPart.of_rows(int(rows[-1][0]), [row[1:] for row in rows])
 
     def last(self) -> int:
@@ -102,34 +94,15 @@ class PostgresStore:
         (rows,) = self._read("SELECT coalesce(max(seq), 0) FROM events")
         return int(rows[0][0])
 
-    def of_user(self, user: str, limit: int) -> list[Row]:
-        """Newest events of a user that count, newest first."""
-        return [Row._make(row) for rows in self._read(base.OF_USER, (user, limit)) for row in rows]
-
     def forget(self, user: str, time: int) -> int:
         """Delete all rows of a user."""
         with self._errors("the store did not forget the user"), self._transaction() as connection:
             return base.delete_user(connection, user, time)
 
-    def forgotten(self) -> list[tuple[str, int]]:
-        """Users that were forgotten, and the times."""
-        statement = f"SELECT user_id, time FROM events WHERE kind = {base.FORGOTTEN} ORDER BY seq"
-        return [(str(user), int(time)) for rows in self._read(statement) for user, time in rows]
-
-    def export(self, received_from: int | None, kinds: Sequence[int]) -> Iterator[list[Row]]:
-        """Events of these kinds that count."""
-        earliest = base.EARLIEST if received_from is None else received_from
-        for rows in self._read(base.export_statement(kinds), (earliest,)):
-            yield [Row._make(row) for row in rows]
-
     def put_items(self, items: Sequence[tuple[str, str]], time: int) -> None:
         """Store items and their documents."""
         with self._errors("the store did not take the items"), self._transaction() as connection:
             base.write_items(connection, items, time)
-
-    def items(self, after: int) -> list[tuple[int, str, str]]:
-        """Items that were put."""
-        return [(int(seq), item, text) for rows in self._read(base.ITEMS, (after,)) for seq, item, text in rows]
 
     def reachable(self) -> bool:
         """True if the database answers."""

@@ -17,7 +17,7 @@ import polars as pl
 
 from segue.errors import StorageError
 from segue.serving.store import base
-from segue.serving.store.base import Change, NewEvent, Outcome, Row, TookPart
+from segue.serving.store.base import NewEvent, Outcome, TookPart
 from segue.serving.store.migrations import steps
 
 _INSERT = f"INSERT INTO events ({base.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
@@ -50,7 +50,7 @@ class _Connection:
         return self._connection.executemany(_INSERT, rows).rowcount
 
 
-class SQLiteStore:
+class SQLiteStore(base.SQLReads):
     """Events in one SQLite file, which several processes of one machine may share.
 
     Parameters
@@ -82,20 +82,13 @@ class SQLiteStore:
         with self._transaction() as connection:
             return base.write(connection, requests)
 
-    def changes(self, after: int, received_from: int | None = None) -> Iterator[list[Change]]:
-        """Changes behind the row `after`, of one moment."""
-        earliest = base.EARLIEST if received_from is None else received_from
-        make: Any = Change._make
-        for rows in self._read(base.CHANGES, (after, earliest, after)):
-            yield list(map(make, rows))
-
     def took(self, received_from: int | None = None) -> Iterator[TookPart]:
         """All events of kind TOOK that count.
 
         SQLite joins the values of many rows to one text, since a Python object for each of them would take minutes. No
         id holds the null character that stands between them.
         """
-        earliest = base.EARLIEST if received_from is None else received_from
+        earliest = base.earliest(received_from)
         reader = self._reader
         reader.execute("BEGIN")
         try:
@@ -118,10 +111,6 @@ class SQLiteStore:
         rows = self._reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchall()
         return int(rows[0][0]) if rows else 0
 
-    def of_user(self, user: str, limit: int) -> list[Row]:
-        """Newest events of a user that count, newest first."""
-        return [Row._make(row) for row in self._reader.execute(base.OF_USER, (user, limit)).fetchall()]
-
     def forget(self, user: str, time: int) -> int:
         """Delete all rows of a user, also from the write-ahead log."""
         with self._transaction() as connection:
@@ -130,26 +119,10 @@ class SQLiteStore:
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return number
 
-    def forgotten(self) -> list[tuple[str, int]]:
-        """Users that were forgotten, and the times."""
-        return self._reader.execute(
-            f"SELECT user_id, time FROM events WHERE kind = {base.FORGOTTEN} ORDER BY seq"
-        ).fetchall()
-
-    def export(self, received_from: int | None, kinds: Sequence[int]) -> Iterator[list[Row]]:
-        """Events of these kinds that count."""
-        earliest = base.EARLIEST if received_from is None else received_from
-        for rows in self._read(base.export_statement(kinds), (earliest,)):
-            yield [Row._make(row) for row in rows]
-
     def put_items(self, items: Sequence[tuple[str, str]], time: int) -> None:
         """Store items and their documents."""
         with self._transaction() as connection:
             base.write_items(connection, items, time)
-
-    def items(self, after: int) -> list[tuple[int, str, str]]:
-        """Items that were put."""
-        return self._reader.execute(base.ITEMS, (after,)).fetchall()
 
     def reachable(self) -> bool:
         """True if the file can be read."""
@@ -164,7 +137,7 @@ class SQLiteStore:
         with self._lock:
             self._writer.close()
 
-    def _read(self, statement: str, values: tuple[object, ...]) -> Iterator[list[tuple[Any, ...]]]:
+    def _read(self, statement: str, values: tuple[object, ...] = ()) -> Iterator[list[tuple[Any, ...]]]:
         """Rows of a statement in parts, all of one moment."""
         with closing(self._reader.cursor()) as cursor:
             cursor.execute(statement, values)
