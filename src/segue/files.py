@@ -270,7 +270,7 @@ def check_folder(path: Path, kind: str | None, overwrite: bool | None = None) ->
         return
     if not target.is_dir():
         raise StorageError(f"{path} exists and was not written by segue: choose another place or remove it first.")
-    content = [name for name in contents(target) if not is_temporary(PurePosixPath(name).name)]
+    content = [name for name in contents(target) if not is_temporary(name)]
     if not content:
         return
     present = next((one for one in KINDS if _is_manifest(target / f"{one}.json")), None)

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from segue.errors import StorageError
 
@@ -169,13 +169,17 @@ def temporary_folder(parent: Path | None, name: str, ending: str = TEMPORARY) ->
         os.close(handle)
 
 
-def is_temporary(name: str) -> bool:
-    """Return whether a file of this name is one that segue made for a while.
+def is_temporary(path: str) -> bool:
+    """Return whether a file is one that segue made for a while, or is inside of such a folder.
 
     >>> is_temporary(".ratings.csv.a1b2c3d4.segue-tmp"), is_temporary("ratings.csv")
     (True, False)
+    >>> is_temporary(".data.a1b2c3d4.segue-tmp/items.npy")
+    True
     """
-    return name.startswith(".") and name.endswith((TEMPORARY, RETIRED, STAGED, LOCK))
+    return any(
+        part.startswith(".") and part.endswith((TEMPORARY, RETIRED, STAGED, LOCK)) for part in PurePath(path).parts
+    )
 
 
 def collect(folder: Path) -> None:

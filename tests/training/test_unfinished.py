@@ -113,3 +113,12 @@ def test_a_validation_part_of_ones_own_must_be_given_again(tmp_path: Path) -> No
     fit(small_model(), split.train, split.validation, training=small_training(), out=tmp_path / "run", quiet=True)
     with pytest.raises(ConfigError, match="validation part of its own"):
         resume(tmp_path / "run")
+
+
+def test_a_kill_while_the_dataset_is_written_leaves_no_obstacle(tmp_path: Path) -> None:
+    """The half-written copy is a folder with files in it."""
+    run, left = tmp_path / "run", tmp_path / "run" / ".unfinished.a1b2c3d4.segue-tmp"
+    left.mkdir(parents=True)
+    (left / "items.npy").write_bytes(b"half")
+    fit(small_model(), small_split(), training=small_training(), out=run, resume=True, quiet=True)
+    assert not left.exists() and (run / "run.json").is_file()

@@ -199,4 +199,4 @@ def checkpoints(folder: Path) -> list[str]:
 
 def _contents(folder: Path) -> list[str]:
     """Files in a folder, without temporary ones."""
-    return sorted(name for name in contents(folder) if not is_temporary(name.rpartition("/")[2]))
+    return sorted(name for name in contents(folder) if not is_temporary(name))
