@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from segue.cli.main import COMMANDS, main
@@ -197,7 +197,9 @@ def explain() -> Options:
 
 
 @settings(max_examples=40)
-@given(text=TEXT.filter(lambda text: not is_json_list(text) and not text.lstrip().startswith("#")))
+@given(text=TEXT.filter(lambda text: not is_json_list(text)))
+@example(text="#")
+@example(text="\u00a0# 7")
 def test_any_text_is_an_id(text: str, explain: Options) -> None:
     """Ids may look like a list, a number, a word of YAML or an option."""
     explain.read(f"--item={text}")

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -37,15 +38,17 @@ class Server:
             [sys.executable, "-m", "segue", *words], stderr=subprocess.PIPE, text=True, env=environment
         )
         assert self.process.stderr is not None
-        lines = []
+        self.lines: list[str] = []
         for line in self.process.stderr:
-            lines.append(line)
+            self.lines.append(line)
             found = re.search(r"on (http://\S+:(\d+))", line)
             if found:
                 self.url, self.port = found[1], int(found[2])
+                # A full pipe would make the server wait.
+                threading.Thread(target=self.lines.extend, args=(self.process.stderr,), daemon=True).start()
                 return
         self.process.wait(SECONDS)
-        raise AssertionError("".join(lines))
+        raise AssertionError("".join(self.lines))
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -125,10 +128,12 @@ class Postgres:
 
     def start(self) -> None:
         words = ["-D", str(self.folder / "data"), "-k", str(self.folder), "-h", "", "-c", "shared_buffers=16MB"]
-        self.process = subprocess.Popen(
-            [*self.user, str(self.bin / "postgres"), *words], stderr=subprocess.DEVNULL, cwd="/", start_new_session=True
-        )
+        command = [*self.user, str(self.bin / "postgres"), *words]
+        self.process = None
         for _ in range(300):
+            # One that starts ends at once while a process of a killed one still holds the shared memory.
+            if self.process is None or self.process.poll() is not None:
+                self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/", start_new_session=True)
             if subprocess.run([str(self.bin / "pg_isready"), "-h", str(self.folder), "-q"]).returncode == 0:
                 return
             subprocess.run(["sleep", "0.1"])

@@ -41,6 +41,9 @@ T = TypeVar("T")
 _ARGUMENT = re.compile(r"""(?<![\w.\-"'])([a-z]\w*)=('[^']*'|"[^"]*"|[\w…\-]*(?:\.\d+)?)""")
 """An argument in a message, written as in Python: `bad_rows='drop'`, `min_rating=3.0`, `user=…`."""
 
+_TEXT = "\ufdd0"
+"""Stands before a text that begins with "#", which the parser would take for a comment. No text has this character."""
+
 POSITIONAL = {"positional": True}
 """Metadata of a field that is given by its position on the command line, without a flag:
 `dataset: str = field(metadata=POSITIONAL)`."""
@@ -179,7 +182,7 @@ class OptionParser:
         given = {field.name: values[field.name] for field in dataclasses.fields(options)}  # type: ignore[arg-type]
         with self.errors_as_typed(under):
             try:
-                return options(**{name: tuple(one) if isinstance(one, list) else one for name, one in given.items()})
+                return options(**{name: _plain(one) for name, one in given.items()})
             except ConfigError as error:
                 first = re.match(r"(\w+)=", str(error))
                 file = self._in_file.get(f"{under}.{first[1]}".lstrip(".")) if first else None
@@ -241,7 +244,11 @@ class OptionParser:
         if key not in self._types or key in self._positionals:
             raise ConfigError(f'{self._prog} has no option "--{name}": {nearest("--" + _spelt(name), self._flags())}')
         self._in_file.pop(key, None)
-        return f"--{_spelt(key)}={self._needed(name, value, words, self._types[key])}"
+        kind = self._types[key]
+        taken = self._needed(name, value, words, kind)
+        if str in option_types.alternatives(kind) and taken.lstrip().startswith("#"):
+            taken = _TEXT + taken
+        return f"--{_spelt(key)}={taken}"
 
     def _needed(self, name: str, value: str | None, words: deque[str], kind: object = str) -> str:
         taken = option_types.take_value(kind, value, words)
@@ -330,6 +337,13 @@ def _drain(words: deque[str]) -> Iterator[str]:
 
 def _key(name: str) -> str:
     return name.replace("-", "_")
+
+
+def _plain(value: Any) -> Any:
+    """A value as the commands take it."""
+    if isinstance(value, list):
+        return tuple(value)
+    return value.removeprefix(_TEXT) if isinstance(value, str) else value
 
 
 def _spelt(key: str) -> str:

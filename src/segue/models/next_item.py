@@ -210,7 +210,7 @@ class NextItemLoss:
         vectors = table(codes) if whole is table.weight else F.embedding(codes, whole)
         inputs, others = torch.split(vectors, [n_inputs, len(codes) - n_inputs])
         catalogue = table.catalogue(whole) if self.name == "softmax" else Catalogue(whole)
-        return inputs.view(*batch.items.shape, -1), others, catalogue
+        return inputs.view(*batch.items.shape, inputs.shape[-1]), others, catalogue
 
     def squares(self, inputs: Tensor, scored: Tensor, catalogue: Catalogue, batch: NextItemBatch) -> Tensor:
         """Summed squares (a scalar) of the item vectors that the batch reads, each as often as it is read.

@@ -104,7 +104,7 @@ class RepeatBatch(NamedTuple):
         Queries (n, width) of targets with the same history are equal. Item vectors are (q · r, width).
         """
         first = torch.searchsorted(self.rows, torch.arange(len(self.items), device=queries.device))
-        vectors = vectors.view(*self.items.shape, -1)
+        vectors = vectors.view(*self.items.shape, vectors.shape[-1])  # a batch without any repeats is empty
         return (queries[first][:, None] @ vectors.transpose(1, 2))[:, 0].index_select(0, self.rows)
 
     def of_targets(self, index: Tensor) -> RepeatBatch:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -14,6 +16,36 @@ from segue.serving.schemas import Problem, json_encode
 log = logging.getLogger("segue.serving")
 
 PROBLEM_JSON = "application/problem+json"
+
+
+class Seldom:
+    """Log that has an error at most once in some seconds, because thousands of requests may fail alike.
+
+    Parameters
+    ----------
+    seconds
+        Time between two lines. The later one counts those that were left out.
+    """
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._left_out = 0
+
+    def error(self, text: str) -> None:
+        """Log an error, or count it."""
+        with self._lock:
+            now = time.monotonic()
+            if now < self._next:
+                self._left_out += 1
+                return
+            more = f" ({self._left_out} more errors since the last line)" if self._left_out else ""
+            self._next, self._left_out = now + self._seconds, 0
+        log.error("%s%s", text, more)
+
+
+_outages = Seldom()
 
 
 class Refused(Exception):
@@ -65,7 +97,7 @@ def refused(error: Exception) -> Refused:
     if isinstance(error, ConfigError | DataError):
         return Refused(422, "not-possible", str(error))
     if isinstance(error, StorageError):
-        log.error("%s", error)
+        _outages.error(str(error))
         return Refused(
             503, "store-unavailable", "the store of events does not answer; try again later.", {"Retry-After": "1"}
         )

@@ -212,7 +212,7 @@ class PARSRecModel(TrainableModel):
         # All vectors are read in one lookup, because each lookup costs a gradient as large as the table.
         vectors = F.embedding(torch.cat([part.flatten() for part in parts]), table)
         basket, drawn, own = torch.split(vectors, [part.numel() for part in parts])
-        basket = basket.view(*batch.items.shape, -1)
+        basket = basket.view(*batch.items.shape, vectors.shape[-1])
         catalogue = Catalogue(table) if sampled else self.items.catalogue(table)
         negatives = batch.negatives if sampled else catalogue.all_codes()
         drawn = drawn if sampled else catalogue.vectors[1:]
@@ -241,7 +241,7 @@ class PARSRecModel(TrainableModel):
         number = torch.cat([torch.full((n,), step, device=table.device) for step, n in enumerate(counts)])
         places = rows * len(counts) + number
         grid = queries.new_zeros(len(real) * len(counts), queries.shape[1]).index_copy(0, places, queries)
-        own = own.view(*batch.repeats.items.shape, -1)
+        own = own.view(*batch.repeats.items.shape, vectors.shape[-1])  # a batch without any repeats is empty
         own_scores = (grid.view(len(real), len(counts), -1) @ own.transpose(1, 2)).flatten(0, 1).index_select(0, places)
         chosen = batch.repeats.of_targets(offsets[rows] + column)
         return repeats.loss(target_scores, negative_scores, own_scores, targets, negatives, log_counts, chosen)
