@@ -29,7 +29,7 @@ from segue.files import (
     write_json,
     write_manifest,
 )
-from segue.locks import collect
+from segue.locks import collect, mark_ready
 from tests.helpers import alter, truncate
 
 NAME = "dataset.json"
@@ -452,12 +452,41 @@ def test_a_set_of_files_is_put_in_place_by_the_next_command(tmp_path: Path, move
     for name in names:
         (tmp_path / name).write_text("old")
     staged.mkdir()
-    for name in [*names, "ready"]:
+    for name in names:
         (staged / name).write_text("new")
+    mark_ready(staged)
     for name in names[:moved]:
         (staged / name).replace(tmp_path / name)
     collect(tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "new")
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_a_folder_that_was_replaced_does_not_come_back_in_part(
+    tmp_path: Path, exchanges: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is killed while it removes the folder that it has replaced."""
+    if not exchanges:
+        monkeypatch.setattr("segue.locks._swapped", lambda one, other: False)
+    path = write_folder(tmp_path / "out")
+    (tmp_path / "out.truth").write_text("old")
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr("segue.locks.shutil.rmtree", killed_while_it_removes)
+        with atomic_set(path) as staged:
+            write_folder(staged / "out", "two")
+            (staged / "out.truth").write_text("new")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    collect(tmp_path)
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "out.truth"]
+    assert (tmp_path / "out.truth").read_text() == "new"
+    assert (path / "a.txt").read_text() == "two" and read(path)["colour"] == "red"
+
+
+def killed_while_it_removes(folder: Path, ignore_errors: bool = False) -> None:
+    next(Path(folder).rglob("a.txt")).unlink()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_an_unfinished_set_of_files_is_removed(tmp_path: Path) -> None:

@@ -29,13 +29,13 @@ from typing import Any, NoReturn
 
 from segue.errors import SegueError, StorageError
 from segue.locks import (
-    READY,
     STAGED,
     collect,
     flush_folder,
     is_temporary,
     lock_beside,
     locked,
+    mark_ready,
     put,
     put_all,
     temporary_file,
@@ -151,8 +151,7 @@ def atomic_set(target: Path) -> Iterator[Path]:
         yield staged
         for made in staged.rglob("*"):
             make_readable(made)
-        (staged / READY).touch()
-        flush_folder(staged)
+        mark_ready(staged)
         put_all(staged)
 
 

@@ -30,7 +30,7 @@ TEMPORARY, RETIRED, STAGED, LOCK = ".segue-tmp", ".segue-old", ".segue-set", ".s
 """Endings of the hidden names that segue makes: unfinished, replaced, ready to be put in place, and locked."""
 
 READY = "ready"
-"""Empty file within a `STAGED` folder whose content is complete."""
+"""File within a `STAGED` folder whose content is complete: names of the content, and their numbers on the disk."""
 
 _LONGEST_COMMAND = 200
 
@@ -277,11 +277,25 @@ def _settle(path: Path) -> None:
         os.close(handle)
 
 
+def mark_ready(staged: Path) -> None:
+    """Say that the content of a `STAGED` folder is complete, and what belongs to it."""
+    numbers = {item.name: item.stat().st_ino for item in staged.iterdir()}
+    note = staged / f"{READY}.new"
+    note.write_text(json.dumps(numbers))
+    note.replace(staged / READY)
+    flush_folder(staged)
+
+
 def put_all(staged: Path) -> None:
-    """Put every file and folder of a complete `STAGED` folder beside it."""
-    for item in sorted(staged.iterdir()):
-        if item.name != READY:
-            put(item, staged.parent / item.name)
+    """Put every file and folder of a complete `STAGED` folder beside it.
+
+    A folder changes places with the one that it replaces. So an item with another number on the disk than the one that
+    was noted is what was there before; a killed process left it, perhaps in part.
+    """
+    for name, number in sorted(json.loads((staged / READY).read_text()).items()):
+        item = staged / name
+        if item.exists() and item.stat().st_ino == number:
+            put(item, staged.parent / name)
 
 
 def _swapped(one: Path, other: Path) -> bool:
