@@ -51,6 +51,13 @@ _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 KINDS = ("dataset", "recommender", "onnx", "index")
 """Kinds of folders with a manifest; its name is that of the kind with .json."""
 
+_WAYS_TO_OPEN = {
+    "dataset": "a dataset: open it with segue.Dataset.open().",
+    "recommender": "a recommender: open it with segue.load().",
+    "onnx": "a model in ONNX: open it with segue.OnnxRecommender().",
+    "index": "an index of items: open it with segue.ItemIndex.open().",
+}
+
 _RUN = "run.json"
 _JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 """Files that file managers put into every folder."""
@@ -444,7 +451,9 @@ def read_manifest(folder: Path, name: str, kind: str, version: int, *, verify: b
     if not folder.is_dir():
         raise StorageError(f"{folder} is not a folder: expected a {kind} written by segue.")
     if not (folder / name).is_file():
-        raise StorageError(f"{folder} is not a {kind} written by segue: it has no {name}.")
+        holds = next((one for one in KINDS if (folder / f"{one}.json").is_file()), None)
+        hint = f" It holds {_WAYS_TO_OPEN[holds]}" if holds else ""
+        raise StorageError(f"{folder} is not a {kind} written by segue: it has no {name}.{hint}")
     manifest = read_json(folder / name)
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         raise StorageError(f"{folder / name} does not describe a {kind}.")

@@ -215,7 +215,8 @@ def test_a_checkpoint_of_another_dataset(run: Path, tmp_path: Path, csv: Path, a
 @pytest.mark.parametrize("command", ["evaluate", "recommend", "explain"])
 def test_a_folder_that_is_no_run(command: str, data: Path, complaint: Ask) -> None:
     words = {"recommend": ["--users", "1"], "explain": ["--user", "1", "--item", "1"]}.get(command, [])
-    assert "is not a recommender written by segue" in complaint(1, command, data, *words)
+    said = complaint(1, command, data, *words)
+    assert "is not a recommender written by segue" in said and "It holds a dataset" in said
 
 
 # ---- while it runs -------------------------------------------------------------------------------------------------
