@@ -34,6 +34,9 @@ from segue.training.fit import fit
 LEARNT = "sasrec"
 """Name of the model to compare with the others."""
 
+LEARNT_CONFIG = SASRec(targets="session", dropout=0.5)
+"""Its settings, chosen on the validation part of the shop."""
+
 METRIC = NextItems.usual_metric
 """The metric of the comparisons."""
 
@@ -63,7 +66,7 @@ class Demo:
     products: int = 15
     """Number of items in each of the 20 categories."""
 
-    epochs: int = 20
+    epochs: int = 14
     """Largest number of passes of SASRec over the data."""
 
     seed: int = 0
@@ -99,15 +102,15 @@ class Demo:
         """Fit the counting models, among them the one that suits the data, and SASRec."""
         training = Training(
             epochs=self.epochs,
-            batch_size=16,
-            learning_rate=3e-3,
+            batch_size=64,
+            learning_rate=1e-3,
             warmup_steps=50,
             validate_every=2,
             validation_exclude_seen=False,
             patience=6,
             seed=self.seed,
         )
-        configs = (Popularity(), RecentPopularity(), Markov(), *suited_config(split.train), SASRec(dropout=0.2))
+        configs = (Popularity(), RecentPopularity(), Markov(), *suited_config(split.train), LEARNT_CONFIG)
         with _one_thread():
             return {
                 config.name: fit(

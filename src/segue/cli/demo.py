@@ -38,7 +38,7 @@ class DemoOptions(Settings):
     products: Count = 15
     """Number of items in each of the 20 categories."""
 
-    epochs: Count = 20
+    epochs: Count = 14
     """Largest number of passes of SASRec over the data."""
 
     seed: Seed = 0
