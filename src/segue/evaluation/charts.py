@@ -15,8 +15,8 @@ from typing import Literal
 Point = tuple[float, float]
 Tick = tuple[float, str]
 
-_WIDTH, _HEIGHT = 360, 216
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 14, 40
+_WIDTH, _HEIGHT = 300, 200
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 16, 40
 _TICKS = 5
 _STYLES = 6
 """Number of classes of series: s0 … s5."""
@@ -276,7 +276,7 @@ def _grid(chart: Chart, across: _Axis, up: _Axis) -> Iterator[str]:
     for value, label in up.ticks:
         y = up(value)
         yield f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{escape(_compact(label))}</text>'
+        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{escape(_compact(label))}</text>'
     for value, label in across.ticks:
         x = across(value)
         anchor = "end" if x > _WIDTH - _RIGHT - 14 and len(label) > 5 else "middle"
@@ -318,5 +318,5 @@ def _marks(chart: Chart, across: _Axis) -> Iterator[str]:
     for value, label in chart.marks:
         x = across(value)
         anchor, shift = ("end", -4) if x > _WIDTH / 2 else ("start", 4)
-        yield f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 10}" y2="{_HEIGHT - _BOTTOM}"/>'
-        yield f'<text x="{x + shift:.1f}" y="{_TOP - 3}" text-anchor="{anchor}">{escape(label)}</text>'
+        yield f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 12}" y2="{_HEIGHT - _BOTTOM}"/>'
+        yield f'<text x="{x + shift:.1f}" y="{_TOP - 4}" text-anchor="{anchor}">{escape(label)}</text>'
