@@ -9,6 +9,7 @@ Needs Chromium (the command `chromium`, or the one that CHROMIUM names) and Pill
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,9 +19,10 @@ from PIL import Image, ImageChops
 
 WIDTH, HEIGHT, SCALE, COLOURS = 1180, 2400, 1.5, 64
 STYLE = """<style>
-  nav, footer, .note, #comparison, #parts, #data, #settings, #results .scroll { display: none !important; }
+  nav, footer, .note, .meanings, #comparison, #parts, #data, #settings, #results .scroll { display: none !important; }
   main { max-width: none; padding: 1.6rem 2rem; }
   h2 { margin: 1.5rem 0 .7rem; }
+  #training figure:nth-child(n+4) { display: none; }
   #examples .pair { grid-template-columns: repeat(3, 1fr); }
 </style></head>"""
 
@@ -30,7 +32,9 @@ def main() -> None:
     page, out = map(Path, sys.argv[1:])
     with tempfile.TemporaryDirectory() as folder:
         styled, shot = Path(folder) / "page.html", Path(folder) / "page.png"
-        styled.write_text(page.read_text(encoding="utf-8").replace("</head>", STYLE), encoding="utf-8")
+        # The page's policy allows no style but its own.
+        content = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
+        styled.write_text(content.replace("</head>", STYLE), encoding="utf-8")
         browser = [os.environ.get("CHROMIUM", "chromium"), "--headless", "--no-sandbox", "--hide-scrollbars"]
         size = [f"--window-size={WIDTH},{HEIGHT}", f"--force-device-scale-factor={SCALE}"]
         subprocess.run([*browser, *size, f"--screenshot={shot}", styled.as_uri()], check=True, capture_output=True)

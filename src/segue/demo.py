@@ -133,10 +133,10 @@ class Demo:
             }
 
     def compare(self, evaluations: Mapping[str, Evaluation]) -> list[Comparison]:
-        """Compare SASRec with each counting model, the best one first."""
+        """Compare SASRec with each counting model in the main metric and the recall, the best one first."""
         counting = sorted((name for name in evaluations if name != LEARNT), key=lambda name: -evaluations[name][METRIC])
         learnt = evaluations[LEARNT]
-        return [compare(evaluations[name], learnt, metric=METRIC, seed=self.seed) for name in counting]
+        return [compare(evaluations[name], learnt, metric=(METRIC, "recall@10"), seed=self.seed) for name in counting]
 
     def explain(self, recommender: Recommender, split: Split) -> list[Example]:
         """Recommend items to some users of the test, with reasons."""

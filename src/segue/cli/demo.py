@@ -106,7 +106,8 @@ def _show_results(evaluations: Mapping[str, Evaluation], best: Comparison) -> No
 
 def _show_example(example: Example) -> None:
     """Print the recommendations for one customer."""
-    _tell(f"{example.user}, who took … {', '.join(example.history)}:")
+    earlier = f"{', '.join(example.earlier)} … " if example.earlier else ""
+    _tell(f"{example.user}, who took … {earlier}{', '.join(example.history)}:")
     for suggestion in example.suggestions:
         because = ", ".join(f"{item} ({effect:+.2f})" for item, effect in suggestion.reasons)
         _tell(f"  {suggestion.item:<14} {f'because of {because}' if because else ''}".rstrip())

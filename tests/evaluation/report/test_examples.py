@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import polars as pl
 import pytest
 
 from segue.data.dataset import Dataset
+from segue.data.tables.table import Table
 from segue.errors import UnknownIdError
 from segue.evaluation.report.examples import examples_of
 from segue.inference.recommender import Recommender
@@ -33,6 +37,19 @@ def test_examples_are_what_recommend_and_explain_say() -> None:
     expected = [(row["because"], row["effect"]) for row in why.to_dicts() if row["effect"] > 0]
     assert cy.suggestions[0].reasons == expected
     assert expected[0][0] == "tea"
+
+
+def test_every_item_that_a_reason_names_is_shown() -> None:
+    log = {"ann": ["tea", "milk", "oats", "jam"], "bob": ["tea", "milk", "oats", "figs"]}
+    plain = make_dataset(log, catalogue=["tea", "milk", "oats", "jam", "figs"])
+    frame = pl.DataFrame({"name": ["Green tea", "Oat milk", "Oats", "Plum jam", "Figs"]})
+    titled = replace(plain, item_table=Table(frame, {"name": "text"}, "item", title="name"))
+    for data in (plain, titled):
+        (ann,) = examples_of(fitted(Markov(steps=3), data), ["ann"], k=2, newest=1)
+        assert len(ann.history) == 1 and ann.earlier
+        named = {item for suggestion in ann.suggestions for item, _ in suggestion.reasons}
+        assert named == set(ann.named) <= {*ann.earlier, *ann.history}
+        assert ("Plum jam" in named) is (data is titled)
 
 
 def test_what_adds_nothing_is_no_reason() -> None:

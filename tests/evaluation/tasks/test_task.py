@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,9 +192,10 @@ def test_a_new_task_is_measured_saved_reported_and_compared(tmp_path: Path) -> N
     with pytest.raises(Exception, match="exclude_seen is False in one and True in the other"):
         compare(found["A"], seen)
     page = write_report(tmp_path / "p.html", title="Four", evaluations=found, comparisons=[comparison]).read_text()
-    for text in ("<h3>miss</h3>", "<h3>early@5</h3>", "A miss is a rank from 0.", "One pixel", "drawn for A, B"):
+    for text in ("<figcaption>miss<", "<figcaption>early@5<", "A miss is a rank from 0.", "One dot", "drawn for "):
         assert text in page
     assert "By parity of the code, miss" in page
+    assert re.search(r'class="lead">[AB] has a value of [\d.]+ in Mean miss, [AB] [\d.]+\.<', page)
     assert "count visitors. Of miss a negative difference is better." in page
 
 

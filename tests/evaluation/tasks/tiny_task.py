@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from segue.data.splits.holdouts import Holdout
+from segue.evaluation.charts import Chart, Line
 from segue.evaluation.tasks.description import Metric, Picture
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, Task, ValidationPlan
@@ -19,7 +20,6 @@ from segue.models.base import Model
 from segue.models.sasrec import SASRec
 
 HOME = "tests.evaluation.tasks.tiny_task:FirstMiss"
-PIXEL = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class FirstMiss(Task):
         return f"the {protocol['items']} items of the shop"
 
     def pictures(self, parts: Mapping[str, Mapping[str, pl.DataFrame]]) -> list[Picture]:
-        return [Picture("pixel", "Pixel", "One pixel", PIXEL, "a pixel", f"drawn for {', '.join(parts)}")]
+        chart = Chart("A dot", "here", "there", [Line("dot", [(0.0, 0.0)])])
+        return [Picture("dot", "Dot", "One dot", (chart,), f"drawn for {', '.join(parts)}")]
 
     def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
         return None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from segue.data.dataset import Dataset
@@ -46,6 +47,15 @@ class Example:
     suggestions: Sequence[Suggestion]
     """Recommended items, best first."""
 
+    earlier: Sequence[str] = ()
+    """Items of the history before the newest ones that reasons name, oldest first."""
+
+    named: frozenset[str] = frozenset()
+    """Items of the history that reasons name."""
+
+    raters: bool = False
+    """True if reasons are earlier ratings of the recommended item, by other users."""
+
 
 def examples_of(
     recommender: Recommender,
@@ -70,7 +80,7 @@ def examples_of(
         Largest number of reasons for each item: history items, or earlier ratings of the item, that added to its score.
         A rating model that reads no earlier ratings gives none.
     newest
-        Largest number of the newest history items to show.
+        Largest number of the newest history items to show; earlier ones are shown if a reason names them.
     exclude_seen
         Leave out items of the history.
     """
@@ -80,25 +90,52 @@ def examples_of(
     if len(explained):
         explained = recommender.explain(explained["user"], explained["item"], top=reasons)
     lists = lists.with_columns(dataset.item_names(lists["item"]).alias("name"))
-    histories = dataset.histories(dataset.users.require(list(users), "user")).last(newest)
+    histories = dataset.histories(dataset.users.require(list(users), "user"))
+    raters = "rating" in explained.columns
     examples = []
     for number, user in enumerate(users):
-        taken = histories.items[histories.starts[number] : histories.ends[number]]
+        codes = histories.items[histories.starts[number] : histories.ends[number]]
+        rows = _shown(explained.filter(explained["user"] == user)) if len(explained) else explained
+        named = set() if raters else set(dataset.catalogue.encode(rows["because"]).tolist()) if len(rows) else set()
+        old, new = codes[:-newest].tolist(), codes[-newest:].tolist()
+        earlier = [code for code in _last_of_each(old) if code in named and code not in new]
         suggestions = [
-            Suggestion(row["name"], row["score"], _reasons(explained, user, row["item"], dataset))
+            Suggestion(row["name"], row["score"], _reasons(rows, row["item"], dataset))
             for row in lists.filter(lists["user"] == user).to_dicts()
         ]
-        examples.append(Example(str(user), dataset.item_names(dataset.catalogue.decode(taken)).to_list(), suggestions))
+        examples.append(
+            Example(
+                str(user),
+                _names(new, dataset),
+                suggestions,
+                earlier=_names(earlier, dataset),
+                named=frozenset(_names(sorted(named), dataset)),
+                raters=raters,
+            )
+        )
     return examples
 
 
-def _reasons(explained: pl.DataFrame, user: Any, item: Any, dataset: Dataset) -> list[tuple[str, float]]:
-    """History items that added to a score, with their effects."""
+def _names(codes: Sequence[int], dataset: Dataset) -> list[str]:
+    return dataset.item_names(dataset.catalogue.decode(np.array(codes, dtype=np.int32))).to_list()
+
+
+def _last_of_each(codes: Sequence[int]) -> list[int]:
+    """Each code once, in the order of their last places."""
+    return list(reversed(dict.fromkeys(reversed(codes))))
+
+
+def _shown(explained: pl.DataFrame) -> pl.DataFrame:
+    """Reasons that add enough to the score of their item."""
+    added = explained.filter(explained["effect"] > 0)
+    return added.filter(pl.col("effect") >= _LEAST_SHARE * pl.col("effect").max().over("item"))
+
+
+def _reasons(explained: pl.DataFrame, item: Any, dataset: Dataset) -> list[tuple[str, float]]:
+    """History items that added to the score of an item, with their effects."""
     if not len(explained):
         return []
-    of_pair = (pl.col("user") == user) & (pl.col("item") == item) & (pl.col("effect") > 0)
-    rows = explained.filter(of_pair)
-    rows = rows.filter(pl.col("effect") >= _LEAST_SHARE * pl.col("effect").max())
+    rows = explained.filter(explained["item"] == item)
     if "rating" in rows.columns:
         text = pl.format("{} (rated it {})", "because", pl.col("rating").round(2))
         rows = rows.with_columns(because=text.str.replace(r"\.0\)$", ")"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import itertools
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,16 +13,17 @@ from typing import Any
 
 import polars as pl
 
-from segue.errors import ConfigError, StorageError
+from segue.errors import ConfigError
+from segue.evaluation.charts import Chart, Span, svg_of, svg_of_spans
 from segue.evaluation.compare import Comparison
 from segue.evaluation.report.examples import Example
+from segue.evaluation.report.outcome import best_first, common_metrics, headline_names, outcome_of
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.registry import lower_is_better
 from segue.evaluation.tasks.result import Evaluation
 from segue.files import FileKind, atomic_file
 
 _FILE = FileKind("a report", (b'<meta name="generator" content="segue">',))
-_PNG = b"\x89PNG\r\n\x1a\n"
 _LONGEST_LIST = 8
 
 
@@ -30,13 +34,15 @@ def write_report(
     evaluations: Mapping[str, Evaluation],
     comparisons: Sequence[Comparison] = (),
     data: Mapping[str, Any] | None = None,
-    data_picture: str | Path | None = None,
-    curves: Mapping[str, str | Path] | None = None,
+    data_charts: Sequence[Chart] = (),
+    curves: Mapping[str, Sequence[Chart]] | None = None,
     examples: Sequence[Example] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     versions: Mapping[str, str] | None = None,
 ) -> Path:
     """Write one self-contained HTML page, atomically. All text is escaped; the page runs and loads nothing.
+
+    The page begins with a sentence on what came out, and shows the best model first.
 
     Parameters
     ----------
@@ -51,10 +57,10 @@ def write_report(
         Tests of pairs of them.
     data
         Description of the Dataset: numbers and texts, also nested. Long lists are left out.
-    data_picture
-        A PNG file of the Dataset's distributions.
+    data_charts
+        Distributions of the Dataset.
     curves
-        PNG files of training curves, by the name to show.
+        Charts of trainings, by the name to show.
     examples
         Recommendations for some users, with reasons.
     settings
@@ -71,33 +77,35 @@ def write_report(
     ------
     ConfigError
         There is no evaluation, or the evaluations are of different questions.
-    StorageError
-        A picture is missing or is not a PNG file.
+    EvaluationError
+        The evaluations are of different users.
     """
     if not evaluations:
         raise ConfigError("a report needs at least one evaluation.")
     _same_questions(evaluations)
+    evaluations = best_first(evaluations)
     task = next(iter(evaluations.values())).task
     rankings = {name: found.ranking for name, found in evaluations.items() if found.ranking is not None}
     tested = [part for one in comparisons for part in (one, *one.sessions.values()) if part.differences]
+    style = files("segue.evaluation.report").joinpath("page.css").read_text(encoding="utf-8")
     page = _template().render(
         title=title,
+        style=style,
+        style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii"),
         warnings={name: found.warning for name, found in evaluations.items() if found.warning},
-        pictures=[
-            {**vars(picture), "png": _data_uri(picture.png)}
-            for picture in task.pictures({name: found.parts for name, found in evaluations.items()})
-        ],
-        ranking=_results(rankings) if len(rankings) == len(evaluations) else None,
+        pictures=task.pictures({name: found.parts for name, found in evaluations.items()}),
+        ranking=_results(rankings, tested) if len(rankings) == len(evaluations) else None,
         ranking_note=task.ranking_note,
         names=list(evaluations),
-        results=_results(evaluations),
-        sessions=[_results(way, beside=task.part_titles) for way in _by_way(evaluations)],
+        results=_results(evaluations, comparisons),
+        sessions=[_results(way, tested, beside=task.part_titles) for way in _by_way(evaluations)],
         comparisons=tested,
         comparisons_note=_comparisons_note(tested),
         data=list(_facts(data or {})),
-        data_picture=None if data_picture is None else _inline(data_picture),
-        curves={name: _inline(picture) for name, picture in (curves or {}).items()},
+        data_charts=data_charts,
+        curves=curves or {},
         examples=examples,
+        examples_note=_examples_note(examples),
         settings={name: list(_facts(values)) for name, values in (settings or {}).items()},
         versions=versions or {},
     )
@@ -109,12 +117,26 @@ def write_report(
 def _template() -> Any:
     """Template of the page; it escapes every value, and a missing value is an error."""
     import jinja2
+    from markupsafe import Markup
+
+    numbers = itertools.count(1)
+
+    def chart(one: Chart) -> Markup:
+        return Markup(svg_of(one, f"chart{next(numbers)}"))
+
+    def spans(name: str, rows: Sequence[Span]) -> Markup:
+        return Markup(svg_of_spans(name, rows, f"chart{next(numbers)}"))
+
+    def breaks(name: str) -> Markup:
+        """A name of a metric that may be folded before "_" and "@"."""
+        return Markup(re.sub("(?=[_@])", "<wbr>", str(Markup.escape(name))))
 
     source = files("segue.evaluation.report").joinpath("page.html.jinja").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["number"] = _number
+    environment.filters |= {"number": _number, "breaks": breaks}
+    environment.globals |= {"chart": chart, "spans": spans}
     return environment.from_string(source)
 
 
@@ -123,21 +145,6 @@ def _same_questions(evaluations: Mapping[str, Evaluation]) -> None:
     if len(set(settings.values())) > 1:
         listed = "; ".join(f"{name}: {setting}" for name, setting in settings.items())
         raise ConfigError(f"the evaluations of one report are of the same questions, but these differ: {listed}.")
-
-
-def _inline(path: str | Path) -> str:
-    """A PNG file as a data URI."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError:
-        raise StorageError(f"the picture {path} is missing or cannot be read.") from None
-    if not content.startswith(_PNG):
-        raise StorageError(f"the picture {path} is not a PNG file.")
-    return _data_uri(content)
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _number(value: Any) -> str:
@@ -169,12 +176,6 @@ def _facts(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, st
             yield label, _number(value)
 
 
-def _common(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """Names of the metrics that all evaluations have, in the order of the first."""
-    tables = [evaluation.metrics for evaluation in evaluations.values()]
-    return [name for name in tables[0] if all(name in table for table in tables)]
-
-
 def _by_way(evaluations: Mapping[str, Evaluation]) -> Iterator[dict[str, Evaluation]]:
     """Evaluations of the sessions by model, for each way of ranking that all models have."""
     for way in next(iter(evaluations.values())).sessions:
@@ -193,7 +194,21 @@ def _comparisons_note(comparisons: Sequence[Comparison]) -> str:
         "Differences are taken user by user. The interval is a paired bootstrap, p a randomisation test (signs flipped "
         f"at random); better, equal and worse count {' or '.join(units)}."
     )
-    return f"{note} Of {_listed(errors)} a negative difference is better." if errors else note
+    luck = "Neither interval nor p covers the luck of a training."
+    return f"{note} Of {_listed(errors)} a negative difference is better. {luck}" if errors else f"{note} {luck}"
+
+
+def _examples_note(examples: Sequence[Example]) -> str:
+    """Explanation below the examples: of histories, and of reasons if there are any."""
+    histories = "Histories are shown oldest first."
+    if not any(suggestion.reasons for example in examples for suggestion in example.suggestions):
+        return histories
+    if any(example.raters for example in examples):
+        reason = "A reason is an earlier rating of the item by another user"
+    else:
+        histories = f"{histories[:-1]}: the newest items, and before them those that a reason names."
+        reason = "A reason is an item of the history"
+    return f"{histories} {reason}, with how much it adds to the score: the score with it less the score without it."
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -202,55 +217,52 @@ def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _results(evaluations: Mapping[str, Evaluation], beside: Collection[str] = ()) -> dict[str, Any]:
-    """Figures of one task: the setting, the headlines, all metrics, and the parts that are not shown `beside` them."""
+def _results(
+    evaluations: Mapping[str, Evaluation], comparisons: Sequence[Comparison], beside: Collection[str] = ()
+) -> dict[str, Any]:
+    """Figures of one task: the outcome in words, the headlines, all metrics, and the parts not shown `beside` them."""
     first = next(iter(evaluations.values()))
-    headlines = _headline_names(evaluations)
+    headlines = headline_names(evaluations)
     return {
+        "outcome": outcome_of(evaluations, comparisons),
         "setting": first.remarks if len(evaluations) == 1 else first.setting,
-        "note": first.task.note,
+        "note": _note(first, common_metrics(evaluations)),
         "protocol": first.protocol,
         "candidates": first.candidates,
-        "headlines": [_headline(name, evaluations) for name in headlines],
-        "metrics": _metric_rows(evaluations),
+        "headlines": [{"name": name, "rows": _spans(name, evaluations)} for name in headlines],
+        "metrics": _metric_rows(evaluations, headlines),
+        "meanings": _meanings(first, common_metrics(evaluations)),
         "parts": [table for table in _part_tables(evaluations, headlines) if table["part_name"] not in beside],
     }
 
 
-def _headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """The first two headlines of the task that were measured: at k = 10, or else at the longest list."""
-    task, common = next(iter(evaluations.values())).task, _common(evaluations)
-    by_metric = [[name for name in common if name.partition("@")[0] == headline] for headline in task.headlines]
-    chosen = [next((name for name in names if name.endswith("@10")), names[-1]) for names in by_metric if names]
-    return chosen[:2]
+def _note(evaluation: Evaluation, names: Sequence[str]) -> str:
+    """The task's explanation, and the metrics on the page that are errors."""
+    kinds = dict.fromkeys(name.partition("@")[0] for name in names)
+    errors = [kind for kind in kinds if (metric := evaluation.task.metric(kind)) and metric.lower_is_better]
+    return f"{evaluation.task.note} Of {_listed(errors)} less is better." if errors else evaluation.task.note
 
 
-def _headline(name: str, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
-    """One metric of every model, as positions (%) on a common scale from 0."""
-    values = {model: evaluation.metrics[name] for model, evaluation in evaluations.items()}
-    best = _best(_metric(name, evaluations), values.values())
-    spans = {model: evaluation.intervals.get(name, (values[model],) * 2) for model, evaluation in evaluations.items()}
-    scale = 100 / (max(high for _, high in spans.values()) or 1.0)
-    rows = [
-        {
-            "model": model,
-            "value": value,
-            "low": spans[model][0],
-            "high": spans[model][1],
-            "bar": value * scale,
-            "from": spans[model][0] * scale,
-            "width": (spans[model][1] - spans[model][0]) * scale,
-            "best": value == best,
-        }
-        for model, value in values.items()
-    ]
-    return {"name": name, "rows": rows}
+def _meanings(evaluation: Evaluation, names: Sequence[str]) -> dict[str, str]:
+    """The meaning of each metric that the page shows, by its name without a length."""
+    kinds = dict.fromkeys(name.partition("@")[0] for name in names)
+    return {kind: metric.meaning for kind in kinds if (metric := evaluation.task.metric(kind)) is not None}
 
 
-def _metric_rows(evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
-    """A row per metric: each model's value, its interval, and whether it is the best."""
+def _spans(name: str, evaluations: Mapping[str, Evaluation]) -> list[Span]:
+    """One metric of every model with its interval, the best one first."""
+    spans = []
+    for model, evaluation in evaluations.items():
+        value = evaluation.metrics[name]
+        spans.append(Span(model, value, *evaluation.intervals.get(name, (value, value))))
+    metric = _metric(name, evaluations)
+    return sorted(spans, key=lambda span: span.value if metric is not None and metric.lower_is_better else -span.value)
+
+
+def _metric_rows(evaluations: Mapping[str, Evaluation], headlines: Sequence[str]) -> list[dict[str, Any]]:
+    """A row per metric, the headlines first: each model's value, its interval, and whether it is the best."""
     rows = []
-    for name in _common(evaluations):
+    for name in dict.fromkeys([*headlines, *common_metrics(evaluations)]):
         values = [evaluation.metrics[name] for evaluation in evaluations.values()]
         best = _best(_metric(name, evaluations), values)
         cells = [

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from segue.data.statistics.describe import describe
+from segue.evaluation.charts import Chart
 from segue.evaluation.compare import Comparison
+from segue.evaluation.report.curves import curve_charts
+from segue.evaluation.report.data import data_charts
 from segue.evaluation.report.examples import Example
 from segue.evaluation.report.page import write_report
 from segue.evaluation.tasks.result import Evaluation
 from segue.inference.recommender import Recommender
-from segue.locks import temporary_folder
 
 
 def report_runs(
@@ -40,7 +42,7 @@ def report_runs(
     title
         Title of the page.
     folders
-        Folders of the runs, under the same names; the page shows the `curves.png` of those that have one.
+        Folders of the runs, under the same names; the page draws the `metrics.csv` of those that have one.
     comparisons
         Tests of pairs of them.
     examples
@@ -52,20 +54,25 @@ def report_runs(
         The evaluations are of different questions, or there is none.
     """
     description = describe(next(iter(runs.values())).dataset)
-    pictures = {name: Path(folder) / "curves.png" for name, folder in (folders or {}).items()}
-    with temporary_folder(None, "report") as scratch:
-        return write_report(
-            path,
-            title=title,
-            evaluations=evaluations,
-            comparisons=comparisons,
-            data=description.facts(),
-            data_picture=description.picture(scratch / "data.png"),
-            curves={name: picture for name, picture in pictures.items() if picture.is_file()},
-            examples=examples,
-            settings={name: _settings(recommender) for name, recommender in runs.items()},
-            versions={"segue": version("segue"), "torch": version("torch"), "Python": platform.python_version()},
-        )
+    tables = {name: Path(folder) / "metrics.csv" for name, folder in (folders or {}).items()}
+    return write_report(
+        path,
+        title=title,
+        evaluations=evaluations,
+        comparisons=comparisons,
+        data=description.facts(),
+        data_charts=data_charts(description),
+        curves={name: _curves(table, runs[name]) for name, table in tables.items() if table.is_file()},
+        examples=examples,
+        settings={name: _settings(recommender) for name, recommender in runs.items()},
+        versions={"segue": version("segue"), "torch": version("torch"), "Python": platform.python_version()},
+    )
+
+
+def _curves(table: Path, recommender: Recommender) -> tuple[Chart, ...]:
+    """Charts of the run's training, with the metric that chose its best epoch first."""
+    options, outcome = (recommender.metadata.get(name, {}) for name in ("options", "training"))
+    return curve_charts(table, options.get("metric"), outcome.get("best_epoch", 0))
 
 
 def _settings(recommender: Recommender) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from segue.evaluation.candidates import Candidates, Law, sample_candidates
 from segue.evaluation.metrics import Floats
 from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
-from segue.evaluation.tasks.description import Metric
+from segue.evaluation.tasks.description import Metric, Wording, within
 from segue.evaluation.tasks.next_items import NextItems, evaluation_of, metrics_of_part, with_cold_targets
 from segue.evaluation.tasks.ranking import warn_of_seen
 from segue.evaluation.tasks.result import Evaluation
@@ -69,12 +69,12 @@ class Baskets(NextItems):
         Metric(
             "listed_repeats",
             "Repeats in the list{}",
-            "share of the list that its user had before",
+            "share of the list that its user had before; compare it with that share of the baskets",
             better=None,
             validated=False,
         ),
     )
-    headlines: ClassVar[tuple[str, ...]] = ("ndcg", "recall")
+    headlines: ClassVar[tuple[str, ...]] = ("recall", "ndcg")
     unit: ClassVar[str] = "baskets"
     part_titles: ClassVar[Mapping[str, str]] = {
         "kind": "Bought before and new",
@@ -83,9 +83,7 @@ class Baskets(NextItems):
     note: ClassVar[str] = (
         "The targets of a user are the items of the next basket, in no order. The ideal list of NDCG begins with all "
         "of them, or holds nothing else. Bars are means over baskets; the lines across their ends are 95 % bootstrap "
-        "intervals. repeat_ and explore_ measure the items that the user had before and the new ones, among all items, "
-        "and with _own among items of the same kind. listed_repeats is the share of the lists that users had before; "
-        "compare it with that share of the baskets, above."
+        "intervals."
     )
 
     def suits(self, holdout: Holdout) -> bool:
@@ -100,6 +98,12 @@ class Baskets(NextItems):
         """Number and size of the baskets, and their share of repeats, in words."""
         users, targets = protocol["users"], protocol["targets"]
         return f"{users:,} baskets of {targets / users:.1f} items ({protocol['repeats']:.0%} bought before)"
+
+    def wording(self, name: str, protocol: Mapping[str, Any]) -> Wording:
+        """Words for the recall: items of the basket that are found."""
+        if name.partition("@")[0] != "recall":
+            return super().wording(name, protocol)
+        return Wording(f"finds {{}} of 100 items of the next basket {within(name)}{self.sampled(protocol)}")
 
     def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
         """Check the length of the lists, the targets and the candidates, and warn if repeats are left out."""

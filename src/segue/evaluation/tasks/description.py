@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import numpy as np
 import polars as pl
 
+from segue.evaluation.charts import Chart
 from segue.evaluation.metrics import Floats
 
 T = TypeVar("T", float, Floats)
@@ -57,7 +58,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a report, with its own section."""
+    """Charts of a report, with their own section."""
 
     anchor: str
     """Name of the section in links."""
@@ -68,14 +69,36 @@ class Picture:
     title: str
     """Heading of the section."""
 
-    png: bytes
-    """Content of the PNG file."""
-
-    alt: str
-    """Text for readers who cannot see the picture."""
+    charts: tuple[Chart, ...]
+    """The panels, from left to right."""
 
     note: str
-    """Explanation below the picture."""
+    """Explanation below the charts."""
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Words for a metric in a sentence about models."""
+
+    predicate: str
+    """What a model does, with `{}` in place of the figure: "finds {} of 100 users' next item"."""
+
+    per_100: bool = True
+    """The figure is the metric times 100."""
+
+
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def within(name: str) -> str:
+    """Words for the list of a metric: "within its first ten" for "hr@10"."""
+    k = int(name.partition("@")[2])
+    return "as its first item" if k == 1 else f"within its first {number_word(k)}"
+
+
+def number_word(number: int) -> str:
+    """A number from 1 in words, or in digits above twelve."""
+    return _NUMBERS[number - 1] if number <= len(_NUMBERS) else f"{number:,}"
 
 
 class TaskDescription(ABC):
@@ -92,7 +115,10 @@ class TaskDescription(ABC):
     """Metrics of the task, the most usual first. A name means the same in all tasks: two share the same `Metric`."""
 
     headlines: ClassVar[tuple[str, ...]]
-    """Names of the metrics that a report shows as bars, by importance; it takes the first two that were measured."""
+    """Names of the metrics that a report shows as bars, by importance; it takes the first two that were measured.
+
+    The first one orders the models of a report, and stands in its first sentence.
+    """
 
     unit: ClassVar[str] = "users"
     """The units of resampling and of comparisons, in the plural."""
@@ -101,7 +127,7 @@ class TaskDescription(ABC):
     """Heading in a report of each of `Evaluation.parts` that it shows, in their order."""
 
     note: ClassVar[str] = "The lines across the ends of bars are 95 % bootstrap intervals over users."
-    """Explanation below the bars of a report."""
+    """Explanation below the bars of a report, true of every evaluation; each metric has a meaning of its own."""
 
     ranking_note: ClassVar[str] = "Items are ranked by their scores. Equal scores count against the target."
     """Explanation below the bars of the same model's ranking, if that was measured beside the task's own figures."""
@@ -140,6 +166,13 @@ class TaskDescription(ABC):
     def setting(self, protocol: Mapping[str, Any]) -> str:
         """One line on the setting of an evaluation; it is the same for every model."""
         return f"{protocol['split']}: {self.questions(protocol)} among {self.candidates(protocol)}"
+
+    def wording(self, name: str, protocol: Mapping[str, Any]) -> Wording:
+        """Words for a sentence about a metric of this task, by its full name."""
+        metric = self.metric(name)
+        at, k = name.partition("@")[1:]
+        title = name if metric is None else metric.title.format(at + k)
+        return Wording(f"has a value of {{}} in {title}", per_100=False)
 
     def pictures(self, parts: Mapping[str, Mapping[str, pl.DataFrame]]) -> list[Picture]:
         """Pictures for a report of the models whose `Evaluation.parts` are given by name."""

@@ -19,7 +19,7 @@ from segue.evaluation.candidates import Candidates, Law, sample_candidates
 from segue.evaluation.metrics import Floats, coverage, gini, novelty, user_metrics
 from segue.evaluation.questions import Questions
 from segue.evaluation.resampling import bootstrap_interval
-from segue.evaluation.tasks.description import Metric
+from segue.evaluation.tasks.description import Metric, Wording, within
 from segue.evaluation.tasks.ranking import RankingTask, warn_of_seen, warn_of_seen_targets
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
@@ -66,21 +66,28 @@ class NextItems(RankingTask):
         Metric("gini", "Gini{}", "inequality of the items in all lists", better=None, validated=False),
         *_cold_metrics(),
     )
-    headlines: ClassVar[tuple[str, ...]] = ("ndcg", "hr")
+    headlines: ClassVar[tuple[str, ...]] = ("hr", "ndcg")
     part_titles: ClassVar[Mapping[str, str]] = {
         "history_length": "By length of history",
         "popularity": "By popularity of the target",
     }
     note: ClassVar[str] = (
         "Bars are means over users; the lines across their ends are 95 % bootstrap intervals. Equal scores count "
-        "against the target. cold_ measures the targets without training interactions among all items, and cold_own_ "
-        "among such items alone."
+        "against the target."
     )
     usual_metric: ClassVar[str] = "ndcg@10"
 
     def questions(self, protocol: Mapping[str, Any]) -> str:
         """Number of users and targets, in words."""
         return f"{protocol['users']:,} users, {protocol['targets']:,} targets"
+
+    def wording(self, name: str, protocol: Mapping[str, Any]) -> Wording:
+        """Words for the hit rate: users whose next item is found."""
+        if name.partition("@")[0] != "hr":
+            return super().wording(name, protocol)
+        single = protocol["targets"] == protocol["users"]
+        found = "{} of 100 users' next item" if single else "an item that came next for {} of 100 users"
+        return Wording(f"finds {found} {within(name)}{self.sampled(protocol)}")
 
     def check_validation(self, model: Model, plan: ValidationPlan, holdout: Holdout) -> None:
         """Check the length of the lists, and warn if no target can be hit."""

@@ -26,6 +26,10 @@ class RankingTask(Task):
             return f"{protocol['candidates']:,} sampled items"
         return f"{protocol['candidates']:,} items sampled by {protocol['drawn_by']}"
 
+    def sampled(self, protocol: Mapping[str, Any]) -> str:
+        """Words for a sentence if the targets were ranked among sampled items; none if among all items."""
+        return "" if protocol["candidates"] == "all" else f" among {self.candidates(protocol)}"
+
     def setting(self, protocol: Mapping[str, Any]) -> str:
         """One line on the setting of an evaluation."""
         seen = "seen items left out" if protocol["exclude_seen"] else "seen items kept"

@@ -16,8 +16,8 @@ from segue.evaluation.breakdown import by_history_length, by_item_ratings
 from segue.evaluation.metrics import Floats, summed
 from segue.evaluation.questions import look_back_of
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval
-from segue.evaluation.tasks.calibration import calibration_png
-from segue.evaluation.tasks.description import Metric, Picture
+from segue.evaluation.tasks.calibration import calibration_charts
+from segue.evaluation.tasks.description import Metric, Picture, Wording
 from segue.evaluation.tasks.rating_metrics import by_level, calibration, calibration_error, own_metrics
 from segue.evaluation.tasks.rating_questions import Predictions, RatingQuestions, predict, rating_model
 from segue.evaluation.tasks.result import Evaluation
@@ -51,7 +51,11 @@ class Ratings(Task):
             "lower",
             validated=False,
         ),
-        Metric("own_hr", "Hit rate{} among own ratings", "share of a user's best-liked own items in the list"),
+        Metric(
+            "own_hr",
+            "Hit rate{} among own ratings",
+            "share of a user's best-liked own items in the list; a list of all that a user rated holds every hit",
+        ),
         Metric(
             "own_ndcg", "NDCG{} among own ratings", "gain of a user's own items in the list, over the best possible"
         ),
@@ -62,9 +66,8 @@ class Ratings(Task):
         "item_ratings": "By number of ratings of the item",
     }
     note: ClassVar[str] = (
-        "Lines across the ends of bars are 95 % bootstrap intervals over users. Of rmse, mae, log_loss and ece less is "
-        "better; own_hr and own_ndcg rank the items that a user rated, and ties stand in random order, in expectation. "
-        "A list as long as all that a user rated holds every hit."
+        "Lines across the ends of bars are 95 % bootstrap intervals over users. Metrics of own ratings rank the items "
+        "that a user rated, and ties stand in random order, in expectation."
     )
     ranking_note: ClassVar[str] = "Items are ranked by the rating expected. Equal scores count against the target."
     settings: ClassVar[tuple[str, ...]] = ("cutoff", "arg_max", "published_gains")
@@ -91,6 +94,14 @@ class Ratings(Task):
             return per_user[_SUMS[name]].to_numpy(), per_user["questions"].to_numpy().astype(np.float64)
         return super().terms(name, per_user)
 
+    def wording(self, name: str, protocol: Mapping[str, Any]) -> Wording:
+        """Words for the root mean squared error: the typical error of an expected rating."""
+        if name != "rmse":
+            return super().wording(name, protocol)
+        low, high = min(protocol["scale"]), max(protocol["scale"])
+        scale = f"a scale from {low:g} to {high:g}"
+        return Wording(f"expects ratings with a typical error of {{}} on {scale}", per_100=False)
+
     def pictures(self, parts: Mapping[str, Mapping[str, pl.DataFrame]]) -> list[Picture]:
         """The calibration of the models."""
         return [
@@ -98,8 +109,7 @@ class Ratings(Task):
                 anchor="calibration",
                 label="Calibration",
                 title="Are the ratings what they are expected to be?",
-                png=calibration_png(parts),
-                alt="Calibration of the expected ratings",
+                charts=calibration_charts(parts),
                 note="Each dot is a tenth of the questions, by the rating expected. Above the line users liked items "
                 "better than expected. ece is the mean distance from the line.",
             )

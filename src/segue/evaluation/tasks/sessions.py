@@ -30,7 +30,7 @@ from segue.evaluation.metrics import Floats
 from segue.evaluation.questions import Questions, lengths_of
 from segue.evaluation.resampling import bootstrap_interval
 from segue.evaluation.tasks.baskets import Baskets
-from segue.evaluation.tasks.description import Metric
+from segue.evaluation.tasks.description import Metric, Wording, within
 from segue.evaluation.tasks.next_items import NextItems
 from segue.evaluation.tasks.ranking import RankingTask
 from segue.evaluation.tasks.result import Evaluation
@@ -60,8 +60,7 @@ class Sessions(RankingTask):
         "Each session is completed step by step. The model ranks the items that are not in the basket: all of them, or "
         "a sample and the remaining items of the session. The best of the remaining items counts, and joins the basket "
         "if it is within the list; otherwise another one joins. Later steps are harder, as fewer items remain. "
-        "sess_prec is the share of a session's steps that are hits, mean over sessions; step_hr and step_ndcg are "
-        "means over all steps. Intervals resample sessions."
+        "Intervals resample sessions."
     )
     settings: ClassVar[tuple[str, ...]] = ("basket_k", *RankingTask.settings)
     usual_metric: ClassVar[str] = "sess_prec@10"
@@ -75,6 +74,12 @@ class Sessions(RankingTask):
     def questions(self, protocol: Mapping[str, Any]) -> str:
         """Number of sessions and steps, in words."""
         return f"{protocol['users']:,} sessions completed step by step, {protocol['targets']:,} steps"
+
+    def wording(self, name: str, protocol: Mapping[str, Any]) -> Wording:
+        """Words for the session precision: steps that are hits."""
+        if name.partition("@")[0] != "sess_prec":
+            return super().wording(name, protocol)
+        return Wording(f"finds the item of {{}} of 100 steps of a session {within(name)}{self.sampled(protocol)}")
 
     def terms(self, name: str, per_user: pl.DataFrame) -> tuple[Floats, Floats | None] | None:
         """Values and weights per session."""
