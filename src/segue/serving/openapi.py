@@ -11,7 +11,7 @@ import jinja2
 import msgspec
 
 from segue.serving.operations import OPERATIONS, Operation
-from segue.serving.schemas import Health, Problem
+from segue.serving.schemas import NO_NULL, Health, Problem
 
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -88,10 +88,11 @@ def _described(operation: Operation, by_type: dict[int, Any]) -> dict[str, Any]:
     }
     parameters = []
     if "{id}" in operation.path:
-        schema = {"type": "string", "minLength": 1, "maxLength": 500}
+        schema = {"type": "string", "minLength": 1, "maxLength": 500, **NO_NULL}
         parameters.append({"name": "id", "in": "path", "required": True, "schema": schema})
     if operation.variant:
-        parameters.append({"name": "variant", "in": "query", "required": False, "schema": {"type": "string"}})
+        schema = {"type": "string", "minLength": 1, "maxLength": 200, **NO_NULL}
+        parameters.append({"name": "variant", "in": "query", "required": False, "schema": schema})
     if operation.query is not None:
         (_,), components = msgspec.json.schema_components([operation.query])
         for name, schema in components[operation.query.__name__]["properties"].items():

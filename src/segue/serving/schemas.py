@@ -28,24 +28,31 @@ MAX_RULES = 100
 MAX_CONDITION = 4_000
 """Characters of a condition."""
 
-_YEAR_9999 = 253_402_300_799
+_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799
+"""First and last second of the times that ISO 8601 writes with four digits of the year."""
 
+NO_NULL = {"pattern": r"^[^\u0000]*$"}
+"""No text holds the null character. The whole body is searched for it, so that the classes need no pattern."""
+Plain = Annotated[str, Meta(extra_json_schema=NO_NULL)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Text = Annotated[str, Meta(min_length=1, max_length=500)]
+Text = Annotated[str, Meta(min_length=1, max_length=500, extra_json_schema=NO_NULL)]
 Id = Integer | Text
 """Raw id of a user or an item, as in the log: 42 and "42" are the same id."""
 
 Instant = (
-    Annotated[float, Meta(ge=-_YEAR_9999, le=_YEAR_9999, description="Seconds since 1970.")]
-    | Annotated[str, Meta(min_length=4, max_length=40, description="ISO 8601; UTC if it has no zone.")]
+    Annotated[float, Meta(ge=_YEAR_1, le=_YEAR_9999, description="Seconds since 1970.")]
+    | Annotated[
+        str,
+        Meta(min_length=4, max_length=40, description="ISO 8601; UTC if it has no zone.", extra_json_schema=NO_NULL),
+    ]
 )
 """A time."""
 
 Type = Literal["took", "shown", "clicked", "retracted"]
-Short = Annotated[str, Meta(min_length=1, max_length=200)]
+Short = Annotated[str, Meta(min_length=1, max_length=200, extra_json_schema=NO_NULL)]
 Ids = Annotated[list[Id], Meta(max_length=MAX_ITEMS)]
 Weight = Annotated[float, Meta(ge=-1e6, le=1e6)]
-Value = str | int | float | bool | list[str | float] | None
+Value = Plain | int | float | bool | list[Plain | float] | None
 """Value of a column of the item table."""
 Columns = dict[str, Value]
 
@@ -85,11 +92,11 @@ class RecommendRequest(Subject, kw_only=True):
     deny: Ids | None = None
     explain: Annotated[int, Meta(ge=0, le=MAX_REASONS, description="Reasons for each item.")] = 0
     where: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION)] | None,
+        Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION, extra_json_schema=NO_NULL)] | None,
         Meta(description="Condition on the item table, in SQL: price < 20 AND category = 'tea'."),
     ] = None
     boost: Annotated[
-        Annotated[dict[Short, Annotated[dict[str, Weight], Meta(max_length=MAX_RULES)]], Meta(max_length=MAX_RULES)]
+        Annotated[dict[Short, Annotated[dict[Plain, Weight], Meta(max_length=MAX_RULES)]], Meta(max_length=MAX_RULES)]
         | None,
         Meta(description="Numbers to add to the scores, by column and category."),
     ] = None
@@ -152,7 +159,9 @@ class SimilarRequest(Request, kw_only=True):
 class FindUsers(Request, kw_only=True):
     """Search for users."""
 
-    query: Annotated[str, Meta(max_length=500, description="Beginning of the id; empty for any user.")] = ""
+    query: Annotated[
+        str, Meta(max_length=500, description="Beginning of the id; empty for any user.", extra_json_schema=NO_NULL)
+    ] = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_FOUND)] = 20
     variant: Short | None = None
 
@@ -160,7 +169,9 @@ class FindUsers(Request, kw_only=True):
 class FindItems(Request, kw_only=True):
     """Search for items."""
 
-    query: Annotated[str, Meta(max_length=500, description="Beginning of the id, or a part of the title.")] = ""
+    query: Annotated[
+        str, Meta(max_length=500, description="Beginning of the id, or a part of the title.", extra_json_schema=NO_NULL)
+    ] = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_FOUND)] = 20
     id: Annotated[
         list[Text],
@@ -266,7 +277,7 @@ class Scored(Answer):
     """An item with its score."""
 
     item: int | str
-    score: float
+    score: Annotated[float | None, Meta(description="null if there is none for the item.")]
     title: str | None = None
 
 

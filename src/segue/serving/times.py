@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from segue.data.times import utc_time
 from segue.errors import ConfigError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,13 +29,11 @@ def microseconds(value: float | str) -> int:
     if not isinstance(value, str):
         return round(value * 1_000_000)
     try:
-        parsed = datetime.fromisoformat(value)
-        since = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)) - _EPOCH
-    except (ValueError, OverflowError):
+        return (utc_time(value) - _EPOCH) // timedelta(microseconds=1)
+    except ValueError:
         raise ConfigError(
             f"{value!r} is not a time: expected an ISO date or time such as 2024-03-01T12:00, or seconds since 1970."
         ) from None
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def iso(value: int) -> str:
