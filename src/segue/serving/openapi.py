@@ -11,7 +11,7 @@ import jinja2
 import msgspec
 
 from segue.serving.operations import OPERATIONS, Operation
-from segue.serving.schemas import NO_NULL, Health, Problem
+from segue.serving.schemas import Health, Problem
 
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -63,7 +63,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "segue",
             "version": version("segue"),
-            "description": "What comes next: recommendations from histories that know what happened a second ago.",
+            "description": "What comes next: recommendations from histories that know what happened a second ago. "
+            "No id and no text may hold the null character.",
         },
         "security": [{"token": []}, {}],
         "paths": paths,
@@ -88,10 +89,10 @@ def _described(operation: Operation, by_type: dict[int, Any]) -> dict[str, Any]:
     }
     parameters = []
     if "{id}" in operation.path:
-        schema = {"type": "string", "minLength": 1, "maxLength": 500, **NO_NULL}
+        schema = {"type": "string", "minLength": 1, "maxLength": 500}
         parameters.append({"name": "id", "in": "path", "required": True, "schema": schema})
     if operation.variant:
-        schema = {"type": "string", "minLength": 1, "maxLength": 200, **NO_NULL}
+        schema = {"type": "string", "minLength": 1, "maxLength": 200}
         parameters.append({"name": "variant", "in": "query", "required": False, "schema": schema})
     if operation.query is not None:
         (_,), components = msgspec.json.schema_components([operation.query])

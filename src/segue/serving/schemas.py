@@ -31,11 +31,8 @@ MAX_CONDITION = 4_000
 _YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799
 """First and last second of the times that ISO 8601 writes with four digits of the year."""
 
-NO_NULL = {"pattern": r"^[^\u0000]*$"}
-"""No text holds the null character. The whole body is searched for it, so that the classes need no pattern."""
-Plain = Annotated[str, Meta(extra_json_schema=NO_NULL)]
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-Text = Annotated[str, Meta(min_length=1, max_length=500, extra_json_schema=NO_NULL)]
+Text = Annotated[str, Meta(min_length=1, max_length=500)]
 Id = Integer | Text
 """Raw id of a user or an item, as in the log: 42 and "42" are the same id."""
 
@@ -43,16 +40,16 @@ Instant = (
     Annotated[float, Meta(ge=_YEAR_1, le=_YEAR_9999, description="Seconds since 1970.")]
     | Annotated[
         str,
-        Meta(min_length=4, max_length=40, description="ISO 8601; UTC if it has no zone.", extra_json_schema=NO_NULL),
+        Meta(min_length=4, max_length=40, description="ISO 8601; UTC if it has no zone."),
     ]
 )
 """A time."""
 
 Type = Literal["took", "shown", "clicked", "retracted"]
-Short = Annotated[str, Meta(min_length=1, max_length=200, extra_json_schema=NO_NULL)]
+Short = Annotated[str, Meta(min_length=1, max_length=200)]
 Ids = Annotated[list[Id], Meta(max_length=MAX_ITEMS)]
 Weight = Annotated[float, Meta(ge=-1e6, le=1e6)]
-Value = Plain | int | float | bool | list[Plain | float] | None
+Value = str | int | float | bool | list[str | float] | None
 """Value of a column of the item table."""
 Columns = dict[str, Value]
 
@@ -92,11 +89,11 @@ class RecommendRequest(Subject, kw_only=True):
     deny: Ids | None = None
     explain: Annotated[int, Meta(ge=0, le=MAX_REASONS, description="Reasons for each item.")] = 0
     where: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION, extra_json_schema=NO_NULL)] | None,
+        Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION)] | None,
         Meta(description="Condition on the item table, in SQL: price < 20 AND category = 'tea'."),
     ] = None
     boost: Annotated[
-        Annotated[dict[Short, Annotated[dict[Plain, Weight], Meta(max_length=MAX_RULES)]], Meta(max_length=MAX_RULES)]
+        Annotated[dict[Short, Annotated[dict[str, Weight], Meta(max_length=MAX_RULES)]], Meta(max_length=MAX_RULES)]
         | None,
         Meta(description="Numbers to add to the scores, by column and category."),
     ] = None
@@ -159,9 +156,7 @@ class SimilarRequest(Request, kw_only=True):
 class FindUsers(Request, kw_only=True):
     """Search for users."""
 
-    query: Annotated[
-        str, Meta(max_length=500, description="Beginning of the id; empty for any user.", extra_json_schema=NO_NULL)
-    ] = ""
+    query: Annotated[str, Meta(max_length=500, description="Beginning of the id; empty for any user.")] = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_FOUND)] = 20
     variant: Short | None = None
 
@@ -169,9 +164,7 @@ class FindUsers(Request, kw_only=True):
 class FindItems(Request, kw_only=True):
     """Search for items."""
 
-    query: Annotated[
-        str, Meta(max_length=500, description="Beginning of the id, or a part of the title.", extra_json_schema=NO_NULL)
-    ] = ""
+    query: Annotated[str, Meta(max_length=500, description="Beginning of the id, or a part of the title.")] = ""
     limit: Annotated[int, Meta(ge=1, le=MAX_FOUND)] = 20
     id: Annotated[
         list[Text],

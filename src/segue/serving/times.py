@@ -10,7 +10,7 @@ from segue.data.times import utc_time
 from segue.errors import ConfigError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LARGEST = 253_402_300_799 * 1_000_000
+_EARLIEST, _LATEST = -62_135_596_800 * 1_000_000, 253_402_300_799 * 1_000_000
 
 
 def now() -> int:
@@ -38,8 +38,7 @@ def microseconds(value: float | str) -> int:
 
 def iso(value: int) -> str:
     """ISO time in UTC, from microseconds since 1970."""
-    whole, rest = divmod(max(-_LARGEST // 1000, min(value, _LARGEST)), 1_000_000)
-    return datetime.fromtimestamp(whole, UTC).replace(microsecond=rest).isoformat()
+    return (_EPOCH + timedelta(microseconds=max(_EARLIEST, min(value, _LATEST)))).isoformat()
 
 
 def as_json(value: Any) -> Any:
