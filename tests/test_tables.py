@@ -106,7 +106,7 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-PAGES = ("readme", "sessions", "baskets", "ratings", "benchmarks", "scaling")
+PAGES = ("readme", "sessions", "baskets", "ratings", "benchmarks", "production", "scaling")
 
 
 class Made(NamedTuple):

@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import polars as pl
 import pytest
@@ -317,3 +318,52 @@ def test_the_outcome_of_variants(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (difference,) = result["differences"]
     assert difference["difference"] == pytest.approx(0.75) and difference["p_value"] < 0.01
     assert difference["low"] < 0.75 < difference["high"]
+
+
+# ---- found by benchmarks/api_fuzz.py --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", ["a\nb", "a\r\nb", "\n", "a/b", "../c", "a%2Fb", "<script>", "' OR 1=1 --", "\\u0000"])
+def test_any_id_in_a_path(server: Server, user: str) -> None:
+    """An id that events may have can be shown and forgotten, too."""
+    assert server.post("events", {"user": user, "item": 1})["stored"] == 1
+    path = f"/v1/users/{quote(user, safe='')}"
+    status, answer, _ = server.ask("GET", path)
+    assert (status, answer["user"], answer["interactions"]) == (200, user, 1)
+    assert server.ask("DELETE", path)[:2] == (200, {"user": user, "deleted_events": 1})
+
+
+def test_times_that_no_calendar_has(server: Server) -> None:
+    for moment in (
+        -62_135_596_801,
+        -253_402_300_798,
+        253_402_300_800,
+        "0001-01-01T00:00+14:00",
+        "9999-12-31T23:59-14:00",
+    ):
+        status, problem, _ = server.ask("POST", "/v1/recommend", {"history": [{"item": 1, "time": moment}]})
+        assert status == 422 and problem["detail"], moment
+        assert server.ask("POST", "/v1/events", {"user": "early", "item": 1, "time": moment})[0] == 422, moment
+    assert server.post("events", {"user": "early", "item": 1, "time": -62_135_596_800})["stored"] == 1
+    assert server.ask("GET", "/v1/users/early")[1]["events"][0]["time"] == "0001-01-01T00:00:00+00:00"
+
+
+def test_whole_numbers_may_be_written_with_a_point(server: Server) -> None:
+    """JSON has numbers only, and its schemas take 3.0 for an integer."""
+    assert (
+        server.post("recommend", {"user": 1.0, "k": 3.0})["items"]
+        == server.post("recommend", {"user": 1, "k": 3})["items"]
+    )
+    assert server.post("similar", {"items": [3.0]})["items"][0]["item"] == 3
+    for wrong in ({"user": 1.5}, {"user": 1, "k": 2.5}, {"user": 1, "k": 1e300}):
+        assert server.ask("POST", "/v1/recommend", wrong)[0] == 422
+
+
+def test_the_answer_405_names_all_methods(server: Server) -> None:
+    for path, allowed in (
+        ("/v1/items", "GET, HEAD, PUT"),
+        ("/v1/users/1", "DELETE, GET, HEAD"),
+        ("/v1/recommend", "POST"),
+    ):
+        status, _, headers = server.ask("OPTIONS", path)
+        assert (status, headers["allow"]) == (405, allowed)

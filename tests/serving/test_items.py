@@ -131,3 +131,13 @@ def test_a_model_without_a_table_takes_ids(run: Path, tmp_path: Path) -> None:
         status, problem, _ = server.ask("PUT", "/v1/items", {"item": 14, "title": "Fourteen"})
         assert status == 422 and "--items" in problem["detail"]
         assert server.ask("PUT", "/v1/items", {"item": "fifteen"})[0] == 422
+
+
+def test_an_item_without_a_score(item_server: Server) -> None:
+    """Popularity has none for an item that nobody took; the answer says so, and is as documented."""
+    put(item_server, {"item": "jam"})
+    for question in ({"history": []}, {"user": "ann"}):
+        answer = item_server.post("score", {**question, "items": ["jam", "milk"]})
+        assert answer["items"][0] == {"item": "jam", "score": None}
+        assert answer["items"][1]["score"] is not None
+    assert "jam" not in "".join(item_server.lines)

@@ -50,13 +50,28 @@ def to_timestamp(source: HistorySource, moment: Moment, argument: str = "as_of")
     return source.timestamp((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
+def utc_time(text: str) -> datetime:
+    """A date or time in ISO form, as a time in UTC; it is one already if it has no zone.
+
+    Raises
+    ------
+    ValueError
+        The text has another form, or the time lies outside of the years 1 to 9999 in UTC.
+    """
+    parsed = datetime.fromisoformat(text)
+    try:
+        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} lies outside of the years 1 to 9999 in UTC") from None
+
+
 def _parsed(text: str, argument: str) -> datetime | int:
     try:
         return int(text)
     except ValueError:
         pass
     try:
-        return datetime.fromisoformat(text)
+        return utc_time(text)
     except ValueError:
         raise ConfigError(
             f"{argument}={text!r} is not a time: expected an ISO date or time such as 2024-03-01 or 2024-03-01T12:00."

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -37,7 +39,24 @@ _PAGE = (
 )
 _READ_ANYWAY = 8
 """Bodies up to this multiple of the limit are read and thrown away before they are refused."""
+_NULL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""The null character in JSON; behind another backslash it is only text."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+
+class _AnyId(Convertor[str]):
+    """An id in a path: any characters, slashes and ends of lines among them."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any_id", _AnyId())
 
 
 def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIApp:
@@ -55,7 +74,7 @@ def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIAp
     """
     guard = _Guard(service, tokens, local)
     routes = [
-        Route(operation.path.replace("{id}", "{id:path}"), guard.endpoint(operation), methods=[operation.method])
+        Route(operation.path.replace("{id}", "{id:any_id}"), guard.endpoint(operation), methods=[operation.method])
         for operation in OPERATIONS
     ]
     described = json_encode(document())
@@ -103,7 +122,10 @@ def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIAp
         if isinstance(error, HTTPException):
             words = {404: "there is no such path; /docs lists those of the API.", 405: "the path has other methods."}
             detail = words.get(error.status_code, str(error.detail))
-            return Refused(error.status_code, "not-found", detail, error.headers).response()
+            headers = error.headers
+            if error.status_code == 405:
+                headers = {"Allow": ", ".join(sorted(_methods(routes, request.url.path)))}
+            return Refused(error.status_code, "not-found", detail, headers).response()
         return refused(error).response()
 
     app = Starlette(routes=routes, exception_handlers={HTTPException: failed, Refused: failed})
@@ -220,16 +242,35 @@ class _Guard:
             return True  # busy, and so alive
 
 
+def _methods(routes: Sequence[Route], path: str) -> set[str]:
+    """Methods of a path, of all its routes."""
+    return set().union(*(route.methods or () for route in routes if route.path_regex.match(path)))
+
+
 def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    if b"\\u0000" in body:
+    if b"\\u0000" in body and _NULL.search(body):
         raise Refused(422, "not-valid", "the body holds a null character: no id and no text does.")
     try:
-        value = decoder.decode(body)
+        try:
+            value = decoder.decode(body)
+        except msgspec.ValidationError as error:
+            if "`float`" not in str(error):
+                raise
+            value = msgspec.convert(_with_integers(msgspec.json.decode(body)), decoder.type)
     except msgspec.ValidationError as error:
         raise Refused(422, "not-valid", f"{error}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused(400, "not-json", f"the body is not JSON: {error}.") from None
     return value
+
+
+def _with_integers(value: Any) -> Any:
+    """The same content with 3.0 as the integer 3: JSON knows only numbers, and some clients write integers so."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    if isinstance(value, list):
+        return list(map(_with_integers, value))
+    return {name: _with_integers(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def _queried(query: type[Any], given: QueryParams) -> Any:

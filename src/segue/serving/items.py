@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.data.tables.table import Table
+from segue.data.times import utc_time
 from segue.errors import ConfigError, SegueError, nearest
 from segue.serving.store.base import Store
 
@@ -153,12 +153,9 @@ def _value(table: Table, column: str, value: Any) -> Any:
     else:
         expected, fits = "a time in ISO form", isinstance(value, str)
         try:
-            moment = datetime.fromisoformat(value) if fits else None
+            value = utc_time(value).replace(tzinfo=None) if fits else value
         except ValueError:
-            moment = None
-        fits = moment is not None
-        if moment is not None:
-            value = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+            fits = False
     if not fits:
         raise ConfigError(f"{value!r} does not fit the column {column!r}: expected {expected}.")
     return value

@@ -63,7 +63,8 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "segue",
             "version": version("segue"),
-            "description": "What comes next: recommendations from histories that know what happened a second ago.",
+            "description": "What comes next: recommendations from histories that know what happened a second ago. "
+            "No id and no text may hold the null character.",
         },
         "security": [{"token": []}, {}],
         "paths": paths,
@@ -91,7 +92,8 @@ def _described(operation: Operation, by_type: dict[int, Any]) -> dict[str, Any]:
         schema = {"type": "string", "minLength": 1, "maxLength": 500}
         parameters.append({"name": "id", "in": "path", "required": True, "schema": schema})
     if operation.variant:
-        parameters.append({"name": "variant", "in": "query", "required": False, "schema": {"type": "string"}})
+        schema = {"type": "string", "minLength": 1, "maxLength": 200}
+        parameters.append({"name": "variant", "in": "query", "required": False, "schema": schema})
     if operation.query is not None:
         (_,), components = msgspec.json.schema_components([operation.query])
         for name, schema in components[operation.query.__name__]["properties"].items():

@@ -28,7 +28,8 @@ MAX_RULES = 100
 MAX_CONDITION = 4_000
 """Characters of a condition."""
 
-_YEAR_9999 = 253_402_300_799
+_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799
+"""First and last second of the times that ISO 8601 writes with four digits of the year."""
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Text = Annotated[str, Meta(min_length=1, max_length=500)]
@@ -36,8 +37,11 @@ Id = Integer | Text
 """Raw id of a user or an item, as in the log: 42 and "42" are the same id."""
 
 Instant = (
-    Annotated[float, Meta(ge=-_YEAR_9999, le=_YEAR_9999, description="Seconds since 1970.")]
-    | Annotated[str, Meta(min_length=4, max_length=40, description="ISO 8601; UTC if it has no zone.")]
+    Annotated[float, Meta(ge=_YEAR_1, le=_YEAR_9999, description="Seconds since 1970.")]
+    | Annotated[
+        str,
+        Meta(min_length=4, max_length=40, description="ISO 8601; UTC if it has no zone."),
+    ]
 )
 """A time."""
 
@@ -266,7 +270,7 @@ class Scored(Answer):
     """An item with its score."""
 
     item: int | str
-    score: float
+    score: Annotated[float | None, Meta(description="null if there is none for the item.")]
     title: str | None = None
 
 

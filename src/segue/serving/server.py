@@ -18,7 +18,7 @@ import torch
 import uvicorn
 
 from segue.errors import ConfigError
-from segue.inference.asking.ids import UnknownIdWarning
+from segue.inference.asking.ids import ColdItemWarning, UnknownIdWarning, UnratedItemWarning
 from segue.serving.app import make_app
 from segue.serving.config import ServiceConfig
 from segue.serving.engine import Engine
@@ -95,7 +95,8 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
     chosen = parse_runs(runs)
     since = None if config.events_since is None else microseconds(config.events_since)
     torch.set_num_threads(config.threads)
-    warnings.filterwarnings("ignore", category=UnknownIdWarning)  # answers name the unknown ids
+    for category in (UnknownIdWarning, ColdItemWarning, UnratedItemWarning):  # answers say it, and logs hold no ids
+        warnings.filterwarnings("ignore", category=category)
     sys.setswitchinterval(_SWITCH)
     listener = _listener(config)
     metrics = Metrics()

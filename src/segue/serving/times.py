@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from segue.data.times import utc_time
 from segue.errors import ConfigError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LARGEST = 253_402_300_799 * 1_000_000
+_EARLIEST, _LATEST = -62_135_596_800 * 1_000_000, 253_402_300_799 * 1_000_000
 
 
 def now() -> int:
@@ -28,19 +29,16 @@ def microseconds(value: float | str) -> int:
     if not isinstance(value, str):
         return round(value * 1_000_000)
     try:
-        parsed = datetime.fromisoformat(value)
-        since = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)) - _EPOCH
-    except (ValueError, OverflowError):
+        return (utc_time(value) - _EPOCH) // timedelta(microseconds=1)
+    except ValueError:
         raise ConfigError(
             f"{value!r} is not a time: expected an ISO date or time such as 2024-03-01T12:00, or seconds since 1970."
         ) from None
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def iso(value: int) -> str:
     """ISO time in UTC, from microseconds since 1970."""
-    whole, rest = divmod(max(-_LARGEST // 1000, min(value, _LARGEST)), 1_000_000)
-    return datetime.fromtimestamp(whole, UTC).replace(microsecond=rest).isoformat()
+    return (_EPOCH + timedelta(microseconds=max(_EARLIEST, min(value, _LATEST)))).isoformat()
 
 
 def as_json(value: Any) -> Any:

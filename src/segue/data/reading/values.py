@@ -312,12 +312,15 @@ def _check_moments(sample: pl.Series, reading: Reading, unit: str) -> None:
     microseconds = given.to_frame().select(reading.value.cast(pl.Float64) * _PER_UNIT[unit]).to_series()
     inside = microseconds.is_between(0, _LATEST * _PER_UNIT["s"], closed="left").fill_null(True)
     if len(given) and int((~inside).sum()) * 2 > len(given):
+        outside = given.filter(~inside)
+        if outside.dtype.is_temporal():
+            outside = outside.cast(pl.String)  # Python has no years beyond 1 to 9999
         way_out = (
             "" if unit == "us" and time_style(sample) == "native" else "give the unit of numbers with time_unit=, "
         )
         raise ColumnError(
             f'most times of the column "{sample.name}" lie before 1970 or after 2100, such as '
-            f"{given.filter(~inside)[0]!r} (read in {unit}): {way_out}name another column with time=, or leave the "
+            f"{outside[0]!r} (read in {unit}): {way_out}name another column with time=, or leave the "
             f"times out with time=False."
         )
 

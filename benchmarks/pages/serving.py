@@ -1,0 +1,49 @@
+"""Table of the page on production: what one server held, with the memory that it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pages.cells import Result, made, none_yet, number, table
+
+_HEADS = ["load", "answers a second", "p50 / p90 / p99 in ms", "cores", "memory"]
+
+
+def measured(results: dict[str, Result]) -> str:
+    """Rates, latencies, cores and memory of each part that was measured."""
+    parts = {name: part for name, part in results.get("serving", {}).items() if isinstance(part, dict)}
+    rows = list(_rows(parts))
+    if not rows:
+        return none_yet("serving.py")
+    return "\n\n".join([table(_HEADS, rows, texts=[0]), made("serving.py", list(parts.values()))])
+
+
+def _rows(parts: dict[str, Result]) -> Iterator[list[str]]:
+    """Rows of the table."""
+    if "lists" in parts:
+        yield _lists("lists of 10, each tenth after an event", parts["lists"], parts["lists"])
+    for key, name in (("twice", "lists, at twice that rate"), ("a_second_later", "lists, a second after that")):
+        if "overload" in parts:
+            yield _lists(name, parts["overload"][key], parts["overload"])
+    for key, name in (("before", "lists, before a reload"), ("during", "lists, during a reload")):
+        if "reload" in parts:
+            yield _lists(name, parts["reload"][key], parts["reload"])
+    for key in ("batches", "single"):
+        if "events" in parts:
+            one = parts["events"][key]
+            size = "one by one" if one["size"] == 1 else f"in batches of {one['size']}"
+            name = f"events {size}, {one['clients']} clients"
+            yield [name, number(one["events_per_second"]), "", *_used(parts["events"])]
+    if "start" in parts:
+        one = parts["start"]
+        name = f"start with {one['events']:,} events, {number(one['seconds'])} s"
+        yield [name, "", "", "", f"{one['memory_mb']:,} MB"]
+
+
+def _lists(name: str, part: Result, whole: Result) -> list[str]:
+    latencies = " / ".join(number(part[f"p{share}_ms"]) for share in (50, 90, 99))
+    return [name, number(part["lists_per_second"]), latencies, *_used(whole)]
+
+
+def _used(part: Result) -> list[str]:
+    return [f"{part['cores_of_the_server']:.2f}", f"{part['memory_mb']:,} MB"]
