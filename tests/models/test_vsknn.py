@@ -29,9 +29,18 @@ def stored(small: World, unit: str) -> list[tuple[int, int, list[int]]]:
     return sorted(sessions, key=lambda session: session[0])[::-1]
 
 
-def naive(
-    config: VSKNN | VSTAN, small: World, unit: str, current: list[int], user: int, sessions_at: bool = True
-) -> npt.NDArray[np.float64]:
+def naive(config: VSKNN | VSTAN, small: World, unit: str, current: list[int], user: int) -> npt.NDArray[np.float64]:
+    scores = np.zeros(N_ITEMS + 1)
+    for _, _, terms in naive_terms(config, small, unit, current, user):
+        for item, term in terms.items():
+            scores[item] += term
+    return scores
+
+
+def naive_terms(
+    config: VSKNN | VSTAN, small: World, unit: str, current: list[int], user: int
+) -> list[tuple[int, float, dict[int, float]]]:
+    """Number, similarity and terms by item of each of the nearest sessions."""
     sessions = stored(small, unit)
     place = {item: position for position, item in enumerate(current, 1)}
     length = len(current)
@@ -54,8 +63,9 @@ def naive(
         else:
             similarity[number] = sum(place[item] / length for item in common) / len(place)
     chosen = sorted(candidates, key=lambda number: -similarity[number])[: config.neighbours]
-    scores = np.zeros(N_ITEMS + 1)
+    result = []
     for number in chosen:
+        terms = {}
         items = sessions[number][2]
         last = {item: position for position, item in enumerate(items, 1)}
         newest = max(place[item] for item in set(items) & set(current))
@@ -68,8 +78,9 @@ def naive(
                 term *= math.exp((newest - length) / config.match_scale)
             else:
                 term /= length - newest + 1
-            scores[item] += term
-    return scores
+            terms[item] = term
+        result.append((number, similarity[number], terms))
+    return result
 
 
 CONFIGS = [
@@ -113,3 +124,43 @@ def test_the_unit_follows_the_data() -> None:
     single = World([[[item] for basket in user for item in basket] for user in small.baskets], small.days)
     single = World(single.baskets, [list(range(len(user))) for user in single.baskets])
     assert VSKNN().resolved(single.dataset()).unit == "history"
+
+
+@pytest.mark.parametrize("unit", ["session", "history"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_sessions_that_speak_for_an_item(config: VSKNN | VSTAN, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_neighbours, "_CELLS", 60)
+    small = world()
+    config = replace(config, unit=unit)
+    model = fitted(config, small.dataset())
+    assert isinstance(model, session_neighbours.SessionNeighboursModel)
+    users = [user for user in range(1, 24) for _ in range(1, N_ITEMS + 1)]
+    items = np.tile(np.arange(1, N_ITEMS + 1), 23)
+    histories = as_histories([small.baskets[user - 1] for user in users], users)
+    spoken = model.spoken_for(histories, items)
+    sessions = stored(small, unit)
+    found = 0
+    for pair, (user, item) in enumerate(zip(users, items.tolist(), strict=True)):
+        own = small.baskets[user - 1]
+        current = own[-1] if unit == "session" else [one for basket in own for one in basket]
+        expected = sorted(
+            (number, similarity, terms[item])
+            for number, similarity, terms in naive_terms(config, small, unit, current, user)
+            if item in terms
+        )
+        rows = np.flatnonzero(spoken.pairs == pair)
+        assert spoken.sessions[rows].tolist() == [number for number, _, _ in expected]
+        assert spoken.similarities[rows] == pytest.approx([similarity for _, similarity, _ in expected])
+        assert spoken.terms[rows] == pytest.approx([term for _, _, term in expected])
+        for row, (number, _, _) in zip(rows, expected, strict=True):
+            common = spoken.common[spoken.offsets[row] : spoken.offsets[row + 1]]
+            assert common.tolist() == sorted(set(sessions[number][2]) & set(current))
+        found += len(rows)
+    assert found == len(spoken.pairs) > 100
+
+
+def test_nobody_speaks_for_no_pairs() -> None:
+    model = fitted(VSKNN(), world().dataset())
+    assert isinstance(model, session_neighbours.SessionNeighboursModel)
+    spoken = model.spoken_for(as_histories([], []), np.zeros(0, dtype=np.int64))
+    assert not len(spoken.pairs) and spoken.offsets.tolist() == [0]

@@ -25,6 +25,10 @@ _NOTES = """\
   segue explain runs/first --map drawn.png --truth data/shop.truth.npz"""
 
 _OF_SCORES = "\neffect: the score minus the score without that item, session or user."
+_OF_SESSIONS = (
+    "\nbecause: the user of a past session with the item. common: items of both sessions. share: of the effects of all "
+    "past\nsessions with the item. effect: the term in the score."
+)
 _OF_RATINGS = "\neffect: the expected rating minus the one without that neighbour."
 
 
@@ -52,8 +56,8 @@ class ExplainOptions(Settings):
 
     by: tuple[Literal["item", "basket", "session", "user", "repeats", "neighbour"], ...] | None = None
     """Parts to leave out in turn: items of the history, items of the basket, earlier sessions, the user, repeats (an
-    item of the history with all of its occurrences), or neighbours (models of ratings). When not given, items, or
-    repeats if the model counts them; with a basket, all but items."""
+    item of the history with all of its occurrences); or neighbours, alone: users who rated the item, or past sessions
+    (vsknn, vstan). When not given, items, or repeats if the model counts them; with a basket, all but items."""
 
     measure: Literal["score", "log-probability"] | None = None
     """Measure of an effect: the score, or the log-probability of a softmax over all items. When not given, the score;
@@ -110,12 +114,14 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--picture and --map draw effects of histories, and a model of ratings reads no histories.")
     if options.map is not None:
         return _map(options, recommender)
+    if options.picture is not None and "neighbour" in (options.by or ()):
+        raise ConfigError("--picture draws effects of parts of the history, and --by neighbour shows past sessions.")
     if options.picture is not None:
         return _picture(options, recommender)
     if options.attention:
         return _write(options, recommender.attention(**_asking(options)), recommender.dataset)
     reasons = _reasons(options, recommender, options.item, options.measure or "score")
-    caption = _OF_RATINGS if of_ratings else _OF_SCORES
+    caption = _OF_RATINGS if of_ratings else _OF_SESSIONS if "common" in reasons.columns else _OF_SCORES
     return _write(options, reasons, recommender.dataset, caption)
 
 
@@ -158,7 +164,8 @@ def _write(options: ExplainOptions, frame: pl.DataFrame, dataset: Dataset, capti
     if options.json:
         write_json(frame.to_dicts())
         return 0
-    write_frame(with_titles(_dated(_with_repeats(frame, dataset), dataset.time_unit), dataset), as_json=False)
+    frame = _with_common(_with_repeats(frame, dataset), dataset)
+    write_frame(with_titles(_dated(frame, dataset.time_unit), dataset), as_json=False)
     if caption:
         note(caption)
     return 0
@@ -223,6 +230,16 @@ def _with_repeats(reasons: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
     from segue.inference.explaining.repeats import with_texts
 
     return with_texts(reasons, dataset).drop("times", "steps_ago", "time_ago", strict=False)
+
+
+def _with_common(reasons: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """The same reasons with a text, such as "tea, jam", in place of the list of common items: titles, if there are."""
+    import polars as pl
+
+    if "common" not in reasons.columns:
+        return reasons
+    texts = [", ".join(map(str, dataset.item_names(one))) for one in reasons["common"]]
+    return reasons.with_columns(pl.Series("common", texts, dtype=pl.String))
 
 
 def _dated(reasons: pl.DataFrame, time_unit: str | None) -> pl.DataFrame:

@@ -38,6 +38,7 @@ from segue.inference.asking.request import (
 from segue.inference.asking.users import GivenHistories, RequestedUsers, Unknown
 from segue.inference.explaining.attention import attention_frame
 from segue.inference.explaining.effects import REFERENCES, Measure
+from segue.inference.explaining.neighbour_sessions import asks_for_neighbours, session_frame
 from segue.inference.explaining.neighbours import check_neighbours, neighbour_frame
 from segue.inference.explaining.reasons import By, check_measure, reason_frame
 from segue.inference.export import Export, Progress, write_lists
@@ -388,8 +389,8 @@ class Recommender:
             "user": the identity of the user, so that the model answers for an unknown user. "repeats": each distinct
             item of the history before the basket, with all of its occurrences. The default is "item"; with a basket, it
             is "basket", "session" and "user", if the model and the histories have them. For models that count repeats,
-            the default is "repeats", or all of them with a basket. A model of ratings has only "neighbour": a user who
-            rated the item before.
+            the default is "repeats", or all of them with a basket. "neighbour", alone: for vsknn and vstan, the past
+            sessions that speak for the item; for a model of ratings, which has nothing else, the users who rated it.
         measure
             Quantity that the effect is a difference of: the "score", or the "log-probability", the logarithm of the
             softmax over the scores of all items. Leaving a part out may shift all scores by a constant, but not
@@ -418,6 +419,12 @@ class Recommender:
             (of the neighbour), attention (mean over heads; null without), agreement, decided (share of the model's
             regions in which this neighbour is the strongest) and effect. Items without neighbours have no rows.
 
+            For `by="neighbour"` with vsknn and vstan: columns user, item, score, kind ("neighbour"), because (the user
+            of the past session), position (1 = the oldest session of that user), items (number of its distinct items),
+            time (if there are times; its last), similarity (to the session in progress), common (list of the items that
+            both have), share (of the sum of all past sessions for this item) and effect (its term in the score). A past
+            session is a whole history if the model compares histories. Its last time may lie after `as_of`.
+
             Items of the item table that nobody had taken at the fit have no rows, with a `ColdItemWarning`.
 
         Raises
@@ -439,8 +446,11 @@ class Recommender:
             pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
             warn_unrated(self.scorer, self.dataset.catalogue, codes)
             return self._dated(neighbour_frame(model, self.dataset, pairs, codes, top))
+        of_sessions = asks_for_neighbours(self.scorer, by, measure)
         pairs, codes = resolve_pairs(self.dataset, source, users, items, histories, basket, timestamp)
         pairs, codes = without_cold(self.scorer, source.catalogue, pairs, codes)
+        if of_sessions:
+            return self._dated(session_frame(self.scorer, self.dataset, source.catalogue, pairs, codes, top))
         references = most_popular(shares, Rules(REFERENCES, cold=self.model.cold))
         reasons = reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
         return self._dated(reasons)

@@ -29,6 +29,10 @@ _MAX_ITEMS = 20_000
 """Items whose matrix is inverted within minutes on one core."""
 _COLUMNS = 1 << 24
 """Elements of the matrix that are made at once."""
+_PANEL = 128
+"""Columns of the weights that many histories read at once."""
+_FEW = 32
+"""Histories from which a copy of each panel pays."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +154,14 @@ class EASEModel(CountingModel):
         place = torch.searchsorted(self.codes, inputs.items).clamp_(max=len(self.codes) - 1)
         known = self.codes[place] == inputs.items
         before = F.pad(known.cumsum(0), (1, 0))
-        sums = F.embedding_bag(place[known], self.weights, before[inputs.offsets], mode="sum", include_last_offset=True)
+        place, offsets = place[known], before[inputs.offsets]
         scores = (self.config.smoothing * self.shares).expand(n, -1).clone()
-        scores[:, self.codes] += sums
+        # Panels of the weights that stay in the cache while all histories of a batch read them.
+        width = len(self.codes) if n < _FEW or scores.device.type != "cpu" else _PANEL
+        for first in range(0, len(self.codes), width):
+            panel = self.weights[:, first : first + width].contiguous()
+            sums = F.embedding_bag(place, panel, offsets, mode="sum", include_last_offset=True)
+            scores.index_add_(1, self.codes[first : first + width], sums)
         return scores
 
     def scores(self) -> DenseScores:

@@ -131,6 +131,33 @@ class Met(NamedTuple):
     current: npt.NDArray[np.int32]
 
 
+class SpokenFor(NamedTuple):
+    """Nearest sessions that have the item of a pair, pair by pair, the most recent session first.
+
+    Attributes
+    ----------
+    pairs
+        (m,) int64 pair of a history and an item, ascending.
+    sessions
+        (m,) int64 stored sessions, numbered from the most recent one.
+    similarities
+        (m,) float64 similarity to the session in progress.
+    terms
+        (m,) float64 term of the session in the score of the item.
+    offsets
+        (m + 1,) int64 first common item of each session, and the end of the last.
+    common
+        (offsets[-1],) int64 items of the session that are in the session in progress, ascending.
+    """
+
+    pairs: Int64
+    sessions: Int64
+    similarities: Float64
+    terms: Float64
+    offsets: Int64
+    common: Int64
+
+
 class SessionNeighboursModel(SparseModel):
     """Stored sessions, the most recent first.
 
@@ -201,13 +228,49 @@ class SessionNeighboursModel(SparseModel):
         scores[:] = self.config.smoothing * self.shares.cpu().numpy()
         index = self._made_index()
         for first, last, part in self._blocks(inputs, index):
-            neighbours = self._nearest(part, index)
-            met = self._met(part, neighbours)
-            terms = self.terms(part, neighbours, met)
-            if self.config.idf:
-                terms = terms * (1 + self.config.idf * index.rarity[met.items])
+            _, met, terms = self._terms(part, index)
             add_entries(scores[first:last], met.rows, met.items, terms)
         return scores
+
+    def spoken_for(self, histories: Histories, items: Int64) -> SpokenFor:
+        """Nearest sessions with the item, for pairs of a history and an item code.
+
+        Parameters
+        ----------
+        histories
+            n histories.
+        items
+            (n,) item of each pair. Its score is the sum of the terms and of the part of popularity.
+        """
+        index, parts, seen = self._made_index(), [], 0
+        inputs = SessionInputs(*(tensor.numpy() for tensor in self.inputs(histories)))
+        for first, _, part in self._blocks(inputs, index):
+            neighbours, met, terms = self._terms(part, index)
+            entries = np.flatnonzero(met.items == items[first + met.rows])
+            chosen = np.repeat(np.arange(len(met.lengths)), met.lengths)[entries]
+            starts = met.first[chosen]
+            met_items = positions(starts, starts + met.lengths[chosen])
+            owners = np.repeat(np.arange(len(chosen)), met.lengths[chosen])
+            is_common = met.current[met_items] > 0
+            ends = seen + np.cumsum(np.bincount(owners[is_common], minlength=len(chosen)))
+            common = met.items[met_items[is_common]].astype(np.int64)
+            pairs, sessions = first + neighbours.rows[chosen], neighbours.sessions[chosen]
+            parts.append((pairs, sessions, neighbours.similarities[chosen], terms[entries], ends, common))
+            seen += len(common)
+        if not parts:
+            none, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
+            return SpokenFor(none, none, nothing, nothing, np.zeros(1, dtype=np.int64), none)
+        pairs, sessions, similarities, terms, ends, common = (np.concatenate(one) for one in zip(*parts, strict=True))
+        return SpokenFor(pairs, sessions, similarities, terms, np.concatenate([[0], ends]), common)
+
+    def _terms(self, inputs: SessionInputs, index: _Index) -> tuple[Neighbours, Met, Float64]:
+        """Nearest sessions of each row, their items, and the term (e,) of each of these in the score."""
+        neighbours = self._nearest(inputs, index)
+        met = self._met(inputs, neighbours)
+        terms = self.terms(inputs, neighbours, met)
+        if self.config.idf:
+            terms = terms * (1 + self.config.idf * index.rarity[met.items])
+        return neighbours, met, terms
 
     def settle(self) -> None:
         """Make the matrices and the index of sessions by item once."""

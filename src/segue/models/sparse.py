@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-_COST_OF_MEETING = 256.0
+_COST_OF_MEETING = 64.0
 """Time of a pair of entries that is multiplied on its own, relative to one of a block that reads the whole matrix."""
-_MAX_MEETINGS = 1 << 22
+_MAX_MEETINGS = 1 << 20
 """Pairs of entries that are multiplied at once."""
 _SUMMED = 16
 """Rows of a matrix of sums in float64 that is used again and again."""
@@ -195,46 +195,50 @@ def add_entries(
     return scores
 
 
-def _bag_product(rows: csr_matrix, matrix: csr_matrix) -> Floats:
-    """Product (n, m) of sparse rows (n, inner) with the transpose of a sparse matrix (m, inner).
+def _bag_product(rows: csr_matrix | Floats, matrix: csr_matrix) -> Floats:
+    """Product (n, m) of sparse or dense rows (n, inner) with the transpose of a sparse matrix (m, inner).
 
     Every element is summed in the order of the matrix, whatever the other rows are.
     """
     product = torch.empty(rows.shape[0], matrix.shape[0])
     columns, offsets = torch.from_numpy(matrix.indices), torch.from_numpy(matrix.indptr)
     values = torch.from_numpy(matrix.data)
-    table = np.zeros((matrix.shape[1], _BLOCK), dtype=np.float32)  # one width: the same sums in any block
+    table = torch.zeros(matrix.shape[1], _BLOCK)  # one width: the same sums in any block
     for first in range(0, rows.shape[0], _BLOCK):
         last = min(first + _BLOCK, rows.shape[0])
-        entries = slice(rows.indptr[first], rows.indptr[last])
-        place = np.repeat(np.arange(last - first), np.diff(rows.indptr[first : last + 1]))
-        table[rows.indices[entries], place] = rows.data[entries]
-        sums = F.embedding_bag(
-            columns, torch.from_numpy(table), offsets, mode="sum", per_sample_weights=values, include_last_offset=True
-        )
+        if isinstance(rows, np.ndarray):
+            table[:, : last - first] = torch.from_numpy(rows[first:last]).T
+        else:
+            if first:
+                table.zero_()
+            entries = slice(rows.indptr[first], rows.indptr[last])
+            place = np.repeat(np.arange(last - first), np.diff(rows.indptr[first : last + 1]))
+            table.numpy()[rows.indices[entries], place] = rows.data[entries]
+        sums = F.embedding_bag(columns, table, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
         product[first:last] = sums[:, : last - first].T
-        table[rows.indices[entries], place] = 0
     return product.numpy()
 
 
 def _gathered_product(rows: csr_matrix, matrix: csr_matrix) -> Floats:
-    """Product (n, m) of sparse rows (n, inner) with a sparse matrix (inner, m), summed in float64 in their order."""
+    """Product (n, m) of sparse rows (n, inner) with a sparse matrix (inner, m), summed in the order of their entries.
+
+    The rows of the matrix that a row meets stand one after the other, as a sparse row with duplicates, whose dense form
+    is the sum.
+    """
     n, width = rows.shape[0], matrix.shape[1]
     product = np.empty((n, width), dtype=np.float32)
-    starts, ends = matrix.indptr[rows.indices].astype(np.int64), matrix.indptr[rows.indices + 1].astype(np.int64)
-    spent = np.concatenate([[0], np.cumsum(ends - starts)])[rows.indptr]
+    lengths = np.diff(matrix.indptr)[rows.indices]
+    spent = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])[rows.indptr]
     first = 0
     while first < n:
         last = int(np.searchsorted(spent, spent[first] + _MAX_MEETINGS, side="right")) - 1
-        last = max(first + 1, min(last, first + _BLOCK))
+        last = max(first + 1, min(last, n))
         part = slice(rows.indptr[first], rows.indptr[last])
-        row = np.repeat(np.arange(last - first), np.diff(rows.indptr[first : last + 1]))
-        lengths = (ends - starts)[part]
-        entries = positions(starts[part], ends[part])
-        places = np.repeat(row * width, lengths) + matrix.indices[entries]
-        values = np.repeat(rows.data[part].astype(np.float64), lengths) * matrix.data[entries]
-        sums = np.bincount(places, values, minlength=(last - first) * width)
-        product[first:last] = sums.reshape(last - first, width)
+        met = matrix[rows.indices[part]]
+        values = np.repeat(rows.data[part], lengths[part])
+        values *= met.data
+        offsets = met.indptr[rows.indptr[first : last + 1] - part.start]
+        type(matrix)((values, met.indices, offsets), shape=(last - first, width)).toarray(out=product[first:last])
         first = last
     return product
 
@@ -353,8 +357,8 @@ class SparseModel(CountingModel):
         key = f"{name}, transposed"
         return self._matrices[key] if key in self._matrices else self.matrix(name).T.tocsr()
 
-    def times(self, rows: csr_matrix, name: str, entries: float) -> Floats:
-        """Product (n, columns) float32 of sparse rows (n, matrix rows) with a declared matrix.
+    def times(self, rows: csr_matrix | Floats, name: str, entries: float) -> Floats:
+        """Product (n, columns) float32 of sparse or dense rows (n, matrix rows) with a declared matrix.
 
         Parameters
         ----------
@@ -365,7 +369,7 @@ class SparseModel(CountingModel):
             model would differ in rounding.
         """
         if self._shapes[name][0] > _COST_OF_MEETING * entries:
-            return _gathered_product(rows, self.matrix(name))
+            return _gathered_product(sparse_rows(rows) if isinstance(rows, np.ndarray) else rows, self.matrix(name))
         return _bag_product(rows, self.transposed(name))
 
     def times_transposed(self, rows: csr_matrix, name: str, entries: float) -> Floats:

@@ -27,7 +27,6 @@ from segue.models.sparse import (
     histories_of_all,
     mean_entries,
     nearest,
-    sparse_rows,
 )
 from segue.settings import Count, Positive, ShareAboveZero, between
 
@@ -122,8 +121,8 @@ class TIFUKNNModel(SparseModel):
         own = self._vectors(inputs)
         chosen = self._nearest(own, inputs.users)
         counts = np.maximum(chosen.sum(1, keepdims=True), 1)
-        weights = (chosen * ((1 - self.config.alpha) / counts)).astype(np.float32)
-        scores = self.times(sparse_rows(weights), "vectors", self.config.neighbours)
+        weights = np.multiply(chosen, ((1 - self.config.alpha) / counts).astype(np.float32))
+        scores = self.times(weights, "vectors", self.config.neighbours)
         scores += self.config.smoothing * self.shares.cpu().numpy()
         own.data *= self.config.alpha
         return add_into(scores, own)

@@ -25,7 +25,6 @@ from segue.models.sparse import (
     histories_of_all,
     mean_entries,
     ones,
-    sparse_rows,
 )
 from segue.settings import Count, Positive, between
 
@@ -111,10 +110,10 @@ class UPCFModel(SparseModel):
         weights = self.times_transposed(sets, "sets", float(self.usual_length))  # sizes of the intersections
         weights /= (np.maximum(sizes, 1) ** share)[:, None].astype(np.float32)
         weights /= (np.maximum(others, 1) ** (1 - share)).astype(np.float32)
-        np.power(weights, np.float32(self.config.locality), out=weights)
+        torch.from_numpy(weights).pow_(self.config.locality)
         known = np.flatnonzero(inputs.users)
         weights[known, inputs.users[known]] = 0  # their history of the question stands in for that of the fit
-        scores = self.times(sparse_rows(weights), "recent", self.n_users)
+        scores = self.times(weights, "recent", self.n_users)
         scores += self.config.smoothing * self.shares.cpu().numpy()
         return add_into(scores, self._recent(inputs))
 
