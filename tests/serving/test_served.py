@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 import segue
 from segue.inference.scoring.ranking import top_k
 from segue.models.registry import MODELS
+from segue.serving.asking import _because_titles
 from segue.serving.ranked import Ranked
 from segue.serving.served import BestItems, Question, Served
 from segue.serving.traced import TracedScorer, traced
@@ -104,3 +107,9 @@ def test_every_model_of_next_items_is_served() -> None:
         served.check()
         (answer,) = served.answer([question(user=1)])
         assert isinstance(answer, BestItems) and len(answer.items) == 3, name
+
+
+def test_titles_of_items_in_reasons() -> None:
+    frame = pl.DataFrame({"kind": ["repeats", "session", "item"], "because": ["jam", "2024", "tea"]})
+    served: Any = SimpleNamespace(titles_of=lambda items: [f"{item}, tinned" for item in items])
+    assert _because_titles(served, frame) == ["jam, tinned", None, "tea, tinned"]

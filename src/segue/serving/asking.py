@@ -319,7 +319,7 @@ def _reasons(
 
 def _because_titles(served: Served, frame: pl.DataFrame) -> list[str | None]:
     """Titles of the items that were left out, row by row; None for sessions and users."""
-    is_item = frame["kind"].is_in(["item", "basket"]).to_list()
+    is_item = frame["kind"].is_in(["item", "basket", "repeats"]).to_list()
     rows = [row for row, one in enumerate(is_item) if one]
     because = frame["because"].to_list()
     titles: list[str | None] = [None] * len(frame)

@@ -140,7 +140,7 @@ class ExplainRequest(Subject, kw_only=True):
     """Question for the reasons of scores."""
 
     items: Annotated[list[Id], Meta(min_length=1, max_length=MAX_STEPS)]
-    by: list[Literal["item", "basket", "session", "user", "neighbour"]] | None = None
+    by: list[Literal["item", "basket", "session", "user", "repeats"]] | None = None
     measure: Literal["score", "log-probability"] = "score"
     top: Annotated[int, Meta(ge=1, le=MAX_HISTORY)] | None = None
 
