@@ -119,7 +119,7 @@ class Fitted:
 
 
 class Behaviour:
-    """Tests of all models. The fixture `fitted` has one `Fitted` per model; `again` fits an equal second one."""
+    """Tests of all models. The fixture `fitted` has one `Fitted` per model; `twins` are trained alike, briefly."""
 
     # ---- known results ----------------------------------------------------------------------------------------------
 
@@ -248,10 +248,11 @@ class Behaviour:
 
     # ---- repeats ----------------------------------------------------------------------------------------------------
 
-    def test_scores_are_reproducible(self, fitted: Fitted, again: Fitted) -> None:
+    def test_scores_are_reproducible(self, fitted: Fitted, twins: tuple[Recommender, Recommender]) -> None:
         first = fitted.recommender.score(segue.EVERYONE)
         assert_frame_equal(first, fitted.recommender.score(segue.EVERYONE), check_exact=True)
-        assert_frame_equal(first, again.recommender.score(segue.EVERYONE), check_exact=True)
+        one, other = (twin.score(segue.EVERYONE) for twin in twins)
+        assert_frame_equal(one, other, check_exact=True)
 
     def test_saved_and_loaded(self, fitted: Fitted, tmp_path: Path) -> None:
         fitted.recommender.save(tmp_path / "saved")
@@ -326,6 +327,12 @@ class NextItemBehaviour(Behaviour):
         assert lone["effect"].item() > 0 or fitted.config.name == "personal-frequency"
 
 
+def fit_twins(fitted: Fitted) -> tuple[Recommender, Recommender]:
+    """Fit a model twice in the same way, for few epochs."""
+    one, other = (fit(fitted.config, fitted.split, epochs=3) for _ in range(2))
+    return one, other
+
+
 def fit_small_world(config: ModelConfig) -> Fitted:
     """Fit `config` on the small world in a few seconds."""
     split = leave_last_out(small_world())
@@ -333,7 +340,7 @@ def fit_small_world(config: ModelConfig) -> Fitted:
     return Fitted(config, split, fitted, "popularity" not in config.name, config.name not in UNORDERED)
 
 
-def fit(config: ModelConfig, split: Split) -> Recommender:
+def fit(config: ModelConfig, split: Split, epochs: int = 25) -> Recommender:
     """Fit `config` on a split of a small world."""
-    training = segue.Training(epochs=25, batch_size=16, learning_rate=0.01, validate_every=25, cpu=True)
+    training = segue.Training(epochs=epochs, batch_size=16, learning_rate=0.01, validate_every=epochs, cpu=True)
     return segue.fit(config, split, training=training, quiet=True)

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from segue.inference.recommender import Recommender
 from segue.models.base import ModelConfig
 from segue.models.ratings import RatingModel
 from segue.models.registry import MODELS
-from tests.models.behaviour import Fitted, NextItemBehaviour, fit_small_world
+from tests.models.behaviour import Fitted, NextItemBehaviour, fit_small_world, fit_twins
 from tests.models.behaviour_ratings import FittedRatings, RatingBehaviour, fit_rated_world
 
 SMALL = {"width": 16, "blocks": 1, "max_length": 6, "dropout": 0.0, "loss": "softmax", "repeats": False}
@@ -70,8 +71,8 @@ class TestNextItems(NextItemBehaviour):
         yield fit_small_world(config(request.param))
 
     @pytest.fixture
-    def again(self, fitted: Fitted) -> Fitted:
-        return fit_small_world(fitted.config)
+    def twins(self, fitted: Fitted) -> tuple[Recommender, Recommender]:
+        return fit_twins(fitted)
 
 
 class TestRatings(RatingBehaviour):
@@ -81,5 +82,5 @@ class TestRatings(RatingBehaviour):
         yield fit_rated_world(config(request.param))
 
     @pytest.fixture
-    def again(self, fitted: Fitted) -> Fitted:
-        return fit_rated_world(fitted.config)
+    def twins(self, fitted: FittedRatings) -> tuple[Recommender, Recommender]:
+        return fit_twins(fitted)
