@@ -111,6 +111,11 @@ class Head:
         return lines, every.index(lines[0])
 
 
+def first_line(path: Path) -> int:
+    """Number, from 1, of the first line of a text file that is not blank. Each file of a log has its own."""
+    return Head(path, str(path)).blank_lines + 1
+
+
 @dataclass(frozen=True)
 class Part:
     """One file (or frame) of a log.

@@ -26,6 +26,7 @@ from segue.data.reading.layout import (
     FileFormat,
     Head,
     NoRowsError,
+    first_line,
     plain_lines,
     quote,
 )
@@ -50,8 +51,8 @@ class Csv(FileFormat):
     ----------
     separator
         Between the fields of a line; `WHITESPACE` is any run of blanks.
-    header_line
-        Number of the line that holds the names; 0 if there is none.
+    named
+        True if the first line that is not blank holds names.
     quotes
         "none": quote marks are ordinary characters, or there are none. "fields": each line is a row, and quotes around
         a field are removed. "text": fields in quotes may hold separators and line ends.
@@ -72,7 +73,7 @@ class Csv(FileFormat):
     name: ClassVar[str] = "csv"
 
     separator: str = ""
-    header_line: int = 0
+    named: bool = False
     quotes: Quotes = "none"
     mark: str = QUOTE
     doubled: bool = False
@@ -110,7 +111,7 @@ class Csv(FileFormat):
             fields=tuple(fields) if named else tuple(str(position) for position in range(len(first))),
             first=lines[0],
             separator=separator,
-            header_line=head.blank_lines + 1 if named else 0,
+            named=named,
             quotes=quotes,
             mark=mark,
             doubled=bool(mark) and any(mark * 2 in line for line in lines),
@@ -133,7 +134,7 @@ class Csv(FileFormat):
 
     def roles(self, given: Mapping[str, Column], name: str, sample: Callable[[], pl.DataFrame]) -> dict[str, str]:
         """Role → column: by the names of the header, or without one by content."""
-        if not self.header_line:
+        if not self.named:
             return by_content(sample(), given, name, quote(self.first))
         roles = by_name(self.fields, given, name, sample)
         for role, column in roles.items():
@@ -147,7 +148,7 @@ class Csv(FileFormat):
     def check_same(self, head: Head, first: str) -> None:
         """Raise a DataError unless a further file has the same header; without a header, lines are checked later."""
         lines = head.lines  # raises an error if there are none
-        if not self.header_line:
+        if not self.named:
             return
         row = _rows(lines[:1], self.separator, self.mark)[0][0]
         if not {field.strip().partition(":")[0] for field in row} & set(self.fields):
@@ -170,8 +171,8 @@ class Csv(FileFormat):
     def _scan_lines(self, path: Path, columns: Sequence[str]) -> pl.LazyFrame:
         """Lines split at the separator, with one field more than there are names, to see lines that are too long."""
         lines, line = plain_lines(path), pl.col(LINE)
-        if self.header_line:
-            lines = lines.filter(pl.col(ROW) > self.header_line)
+        if self.named:
+            lines = lines.filter(pl.col(ROW) > first_line(path))
         separator = self.separator
         if separator == WHITESPACE:
             line, separator = line.str.strip_chars().str.replace_all(WHITESPACE, " "), " "
@@ -213,8 +214,9 @@ class Csv(FileFormat):
     def _scan_text(self, path: Path, name: str, scratch: Scratch) -> pl.LazyFrame:
         """Text whose fields may stand in quotes, and may then hold separators and even line ends."""
         quoting = Quoting(self.separator, self.mark)
+        header_line = self._header_line(path)
         try:
-            verdict = judged(path, quoting, self.header_line, len(self.fields))
+            verdict = judged(path, quoting, header_line, len(self.fields))
         except UNREADABLE as error:
             raise FileFormat.find_damage(self, path, name) or DataError(f"{name} cannot be read: {error}") from None
         if verdict.doubtful is not None and not self.asserted:
@@ -227,7 +229,7 @@ class Csv(FileFormat):
             damage = FileFormat.find_damage(self, path, name)
             if damage is not None:
                 raise damage
-            rows = lenient_rows(path, name, quoting, self.header_line, self.spaced)
+            rows = lenient_rows(path, name, quoting, header_line, self.spaced)
             return scan_batches(self._checked(rows, name), self.fields, scratch)
         frame = pl.scan_csv(
             path,
@@ -235,12 +237,16 @@ class Csv(FileFormat):
             separator=self.separator,
             quote_char=self.mark,
             has_header=False,
-            skip_lines=self.header_line,
+            skip_lines=header_line,
             schema=dict.fromkeys(self.fields, pl.String),
             row_index_name=ROW,
-            row_index_offset=1 + self.header_line,
+            row_index_offset=1 + header_line,
         )
         return frame.filter(pl.any_horizontal(pl.col(self.fields).is_not_null()))
+
+    def _header_line(self, path: Path) -> int:
+        """Number of the line with the header of a file, 0 without one. Files may begin with blank lines."""
+        return first_line(path) if self.named else 0
 
     def _checked(self, rows: Iterable[tuple[int, list[str]]], name: str) -> Iterable[tuple[int, Sequence[str]]]:
         for number, row in rows:
@@ -294,7 +300,7 @@ class Csv(FileFormat):
         if self.by_line:
             return row
         quoting = Quoting(self.separator, self.mark)
-        if not judged(path, quoting, self.header_line, len(self.fields)).is_kept:
+        if not judged(path, quoting, self._header_line(path), len(self.fields)).is_kept:
             return row
         with path.open(encoding="utf-8", errors="replace", newline="") as stream:
             reader = csv.reader(stream, delimiter=self.separator, quotechar=self.mark)

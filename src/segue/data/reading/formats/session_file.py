@@ -11,7 +11,18 @@ import polars as pl
 
 from segue.data.reading.columns import ROLES, Column, refuse_columns
 from segue.data.reading.files import Scratch
-from segue.data.reading.layout import BROKEN, LINE, MARK, ROW, FileFormat, Head, NoRowsError, plain_lines, quote
+from segue.data.reading.layout import (
+    BROKEN,
+    LINE,
+    MARK,
+    ROW,
+    FileFormat,
+    Head,
+    NoRowsError,
+    first_line,
+    plain_lines,
+    quote,
+)
 from segue.data.reading.values import STATED_INTEGERS, STATED_NUMBERS, STATED_TEXTS, Stated
 from segue.errors import DataError, StorageError
 from segue.files import read_json
@@ -25,17 +36,9 @@ _ROLES = {"user": "user_id", "item": "session_items", "time": "time", "session":
 
 @dataclass(frozen=True)
 class SessionFile(FileFormat):
-    """One line per session: `user,time,n,item1,…,itemn`, below a line of names.
-
-    Attributes
-    ----------
-    header_line
-        Number of the line that holds the names.
-    """
+    """One line per session: `user,time,n,item1,…,itemn`, below a line of names."""
 
     name: ClassVar[str] = "session-file"
-
-    header_line: int = 1
 
     @classmethod
     def recognizes(cls, head: Head) -> bool:
@@ -50,7 +53,7 @@ class SessionFile(FileFormat):
             raise DataError(f"{head.name}, line {line}: expected {SESSION_HEADER}, found {quote(lines[0])}.")
         if len(lines) == 1:
             raise NoRowsError(f"{head.name} holds a header ({quote(lines[0])}) and no sessions.")
-        return cls(tuple(_ROLES.values()), lines[1], line)
+        return cls(tuple(_ROLES.values()), lines[1])
 
     def roles(self, given: Mapping[str, Column], name: str, sample: Callable[[], pl.DataFrame]) -> dict[str, str]:
         """Role → column; the columns are known."""
@@ -89,7 +92,7 @@ class SessionFile(FileFormat):
         """A file as one row per interaction; each line of each file is a session of its own."""
         fields = pl.col(LINE).str.replace_all(" ", "", literal=True).str.split(",")
         user, time, stated = (fields.list.get(position, null_on_oob=True) for position in range(3))
-        sessions = plain_lines(path).filter(pl.col(ROW) > self.header_line).select(
+        sessions = plain_lines(path).filter(pl.col(ROW) > first_line(path)).select(
             ROW,
             LINE,
             (pl.col(ROW).cast(pl.Int64) + (number << 40)).alias("line"),
