@@ -301,6 +301,15 @@ def test_quotes_around_ids_are_removed_and_open_ones_are_asked_for(write_file):
         read(doubtful, user=0, item=1)
 
 
+def test_rows_with_quotes_of_their_own_are_not_swallowed_by_an_open_quote(write_file):
+    header = "user_id,item_id,timestamp,title\n"
+    swallowed = f'{header}1,10,{T},"two\n2,11,{T},"12"" vinyl"\n3,12,{T},tea\n;\nlines"\n4,13,{T},x\n'
+    with pytest.raises(DataError, match="line 2: a quote mark is opened and not closed"):
+        read(write_file("x.csv", swallowed))
+    kept = f'{header}1,10,{T},"two\n"",x,""\nsay ""hi"" to\nlines"\n4,13,{T},"12"" vinyl"\n'
+    assert read(write_file("y.csv", kept)).collect()["item"].to_list() == [10, 13]
+
+
 @pytest.mark.parametrize("quote", ["", "ab", "\n", "é"])
 def test_quote_is_one_character(write_file, quote):
     with pytest.raises(ConfigError, match="quote="):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from segue.data.reading.layout import LINE, ROW, quote
@@ -157,16 +158,31 @@ def _judged(path: Path, quoting: Quoting, header_line: int, n_fields: int, *vers
         & ~line.str.contains(rf"^[^{re.escape(quoting.separator)}]*[\s{re.escape(quoting.mark)}]"),
     )
     begin, begin_alike, doubtful = 0, False, None
+    spans: list[tuple[int, int]] = []
     for row, opening, closing, staying, alike in marked.collect(engine="streaming").iter_rows():
         if begin and not staying:
             if not closing:
                 return Verdict(False)
             doubtful = (begin, row) if alike and begin_alike and doubtful is None else doubtful
+            spans.append((begin, row))
             begin = 0
         elif not begin:
             if not opening:
                 return Verdict(False)
             begin, begin_alike = row, alike
+    if spans and not begin:
+        # A row with quotes of its own, in the middle of a field over several lines: one of the quotes is a stray one.
+        patterns = (quoting.inner, quoting.reopening, quoting.closing)
+        foreign = lines.filter(
+            (pl.col(ROW) > header_line)
+            & line.str.contains(quoting.mark, literal=True)
+            & line.str.contains(quoting.whole)
+            & ~pl.any_horizontal(line.str.contains(pattern) for pattern in patterns)
+        ).select(ROW)
+        rows = foreign.collect(engine="streaming")[ROW].to_numpy()
+        begins, ends = np.array(spans).T
+        if (np.searchsorted(rows, begins, "right") < np.searchsorted(rows, ends)).any():
+            return Verdict(False)
     return Verdict(not begin, doubtful if n_fields > 2 else None)
 
 
