@@ -216,6 +216,13 @@ def test_ids_that_look_like_something_else(ids: list[str]) -> None:
     assert options.values["items"] == tuple(ids)
 
 
+def test_an_id_like_a_comment_in_a_file_of_options(tmp_path: Path, explain: Options) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(yaml.safe_dump({"user": "# 7", "item": ["#", "8"]}), encoding="utf-8")
+    explain.read(f"--config={file}")
+    assert explain.values["user"] == "# 7" and explain.values["item"] == ("#", "8")
+
+
 def test_ids_in_a_file_of_options(tmp_path: Path) -> None:
     ids = ["caf\u00e9", "\U0001f600", "\\ud83d\\ude00", "\u2028", "[x", "1e3"]
     file = tmp_path / "options.yaml"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,11 +18,11 @@ from segue.serving.finding import find_items
 from segue.serving.page import page_files
 from segue.serving.schemas import FindItems
 from segue.serving.tokens import new_token
+from tests.browsers import WIDTHS, check_accessible, chromium
 from tests.helpers import make_dataset
 from tests.serving.servers import Server, make_run, serving
 
 SECONDS = 30_000
-WIDTHS = {"phone": (390, 844), "desk": (1440, 900)}
 EVIL = "<script>document.title='run'</script>"
 EVIL_USER = "<img src=x onerror=document.title='run'>/../?#&"
 
@@ -88,17 +86,7 @@ def test_items_are_found_by_their_titles() -> None:
 # ---- in the browser ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = os.environ.get("SEGUE_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    with playwright.sync_playwright() as started:
-        program = program or started.chromium.executable_path
-        if not Path(program).exists():
-            pytest.skip("no Chromium: install Debian's package, or name the program in SEGUE_TEST_CHROMIUM")
-        opened = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+browser = pytest.fixture(scope="module")(chromium)
 
 
 @pytest.fixture(scope="module")
@@ -168,14 +156,6 @@ def names(page: Any, place: str) -> list[str]:
 def first_is(page: Any, column: str, item: int) -> None:
     """Wait until an item is the first card of a column."""
     page.locator(f"{column} .cards > li:first-child[data-item='{item}']").wait_for()
-
-
-def check_accessible(page: Any) -> None:
-    axe = pytest.importorskip("axe_playwright_python.base", reason="axe-playwright-python is not installed")
-    script = Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
-    page.evaluate(script)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

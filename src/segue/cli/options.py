@@ -244,11 +244,13 @@ class OptionParser:
         if key not in self._types or key in self._positionals:
             raise ConfigError(f'{self._prog} has no option "--{name}": {nearest("--" + _spelt(name), self._flags())}')
         self._in_file.pop(key, None)
-        kind = self._types[key]
-        taken = self._needed(name, value, words, kind)
-        if str in option_types.alternatives(kind) and taken.lstrip().startswith("#"):
-            taken = _TEXT + taken
-        return f"--{_spelt(key)}={taken}"
+        taken = self._needed(name, value, words, self._types[key])
+        return f"--{_spelt(key)}={self._guarded(key, taken)}"
+
+    def _guarded(self, key: str, value: Any) -> Any:
+        """The value of an option; a text that the parser would take for a comment is marked, until `get`."""
+        is_comment = isinstance(value, str) and value.lstrip().startswith("#")
+        return _TEXT + value if is_comment and str in option_types.alternatives(self._types[key]) else value
 
     def _needed(self, name: str, value: str | None, words: deque[str], kind: object = str) -> str:
         taken = option_types.take_value(kind, value, words)
@@ -268,7 +270,9 @@ class OptionParser:
             if key not in self._types:
                 raise ConfigError(f'{path}: unknown option "{key}": {nearest(key, self._types)}')
             self._in_file[key] = path
-        content = replaced(content, lambda key, value: option_types.from_yaml(self._types[key], value))
+        content = replaced(
+            content, lambda key, value: self._guarded(key, option_types.from_yaml(self._types[key], value))
+        )
         return option_types.as_json(content)
 
     def _fail(self, message: str) -> NoReturn:

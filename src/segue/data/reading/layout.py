@@ -112,8 +112,10 @@ class Head:
 
 
 def first_line(path: Path) -> int:
-    """Number, from 1, of the first line of a text file that is not blank. Each file of a log has its own."""
-    return Head(path, str(path)).blank_lines + 1
+    """Number, from 1, of the first line of a text file that is not blank; 0 if all are."""
+    with path.open("rb") as stream:
+        lines = (line.decode("utf-8", errors="replace").lstrip("\ufeff") for line in stream)
+        return next((number for number, line in enumerate(lines, 1) if line.strip()), 0)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The first sentences of a report: the best model, the runner-up, and whether the difference is beyond chance."""
+"""The first sentences of a report: the best model, the runner-up, and the significance of their difference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Outcome:
     """The figures of the best model, the runner-up and the last one."""
 
     rest: str
-    """Whether the difference is beyond chance, and a second metric that says otherwise."""
+    """Significance of the difference, and a second metric that says otherwise."""
 
 
 def headline_names(evaluations: Mapping[str, Evaluation]) -> list[str]:
@@ -114,7 +114,7 @@ def _difference(
 def _tested(
     best: str, second: str, name: str, found: tuple[Difference, bool] | None, evaluation: Evaluation, wording: Wording
 ) -> str:
-    """Whether the difference of the best model and the runner-up is beyond chance."""
+    """Sentence on the significance of the difference of the best model and the runner-up."""
     if found is None:
         return f"The difference between {best} and {second} was not tested: there are no values of {name} by user."
     row, best_is_b = found

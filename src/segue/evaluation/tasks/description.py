@@ -81,7 +81,7 @@ class Wording:
     """Words for a metric in a sentence about models."""
 
     predicate: str
-    """What a model does, with `{}` in place of the figure: "finds {} of 100 users' next item"."""
+    """Verb of a model and its object, with `{}` in place of the figure: "finds {} of 100 users' next item"."""
 
     per_100: bool = True
     """The figure is the metric times 100."""
