@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,14 @@ from segue.data.preparing.filters import k_core, without_duplicates
 from segue.data.preparing.fingerprint import LogFingerprint
 from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import Encoded, Progress
-from segue.data.preparing.prepare import encode_log
+from segue.data.preparing.prepare import encode_log, finish, working_folder
 from segue.data.ragged import Int64, first_not_before, offsets_of, positions
 from segue.data.reading.read import Log, Opened, ReadOptions, open_source
 from segue.data.sessions import SessionOffsets, SessionRule, converted, notes_on
 from segue.data.spool import CHUNK, Spool
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, DataError, StorageError
-from segue.files import check_folder, exclusive, failures_name, real
-from segue.locks import temporary_folder
+from segue.files import check_folder
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -55,27 +52,14 @@ def append(
     opened = source if isinstance(source, Log | Opened) else open_source(source, _completed(reading, dataset, options))
     _check_columns(opened, dataset, options)
     report = progress or (lambda step, share: None)
-    target = None if out is None else real(Path(out))
-    if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        nullcontext() if out is None else exclusive(Path(out)),
-        temporary_folder(target and target.parent, "append" if target is None else target.name) as folder,
-        failures_name(Path(folder if out is None else out)),
-    ):
+    with working_folder(out, "append") as folder:
         log, encoded = encode_log(opened, replace(options, oldest=None), folder, report)
         base = dataset.compact()
         new, entry = _columns_of(log, encoded, base)
         _check_fingerprint(base, log.source, entry)
         grown = _merged(base, log, encoded, new, entry, options, folder, report, in_memory=out is None)
-        for note in grown.metadata["notes"]:
-            warnings.warn(f"{log.source}: {note}", stacklevel=3)
-        if out is None:
-            return grown
-        report("writing", 0.0)
-        grown.save(out, overwrite=overwrite)
-        report("writing", 1.0)
-    return Dataset.open(out, verify=False)
+        finish(grown, log.source, out, overwrite, report)
+    return grown if out is None else Dataset.open(out, verify=False)
 
 
 # ---- what the Dataset says of its preparation ----------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -215,26 +215,37 @@ def _prepare(
     overwrite: bool | None,
     report: Progress,
 ) -> Dataset:
+    with working_folder(out, "prepare") as folder:
+        log, encoded = encode_log(opened, options, folder, report)
+        dataset = _build(log, encoded, options, folder, report, in_memory=out is None)
+        for table in tables:
+            dataset = attach(dataset, table, table_items)
+        finish(dataset, log.source, out, overwrite, report)
+    return dataset if out is None else Dataset.open(out, verify=False)
+
+
+@contextmanager
+def working_folder(out: str | Path | None, name: str) -> Iterator[Path]:
+    """Hold the lock on the output, and yield a temporary folder beside it; without an output, one of the system."""
     target = None if out is None else real(Path(out))
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
     with (
         nullcontext() if out is None else exclusive(Path(out)),
-        temporary_folder(target and target.parent, "prepare" if target is None else target.name) as folder,
+        temporary_folder(target and target.parent, name if target is None else target.name) as folder,
         failures_name(Path(folder if out is None else out)),
     ):
-        log, encoded = encode_log(opened, options, folder, report)
-        dataset = _build(log, encoded, options, folder, report, in_memory=out is None)
-        for table in tables:
-            dataset = attach(dataset, table, table_items)
-        for note in dataset.metadata["notes"]:
-            warnings.warn(f"{log.source}: {note}", stacklevel=3)
-        if out is None:
-            return dataset
+        yield folder
+
+
+def finish(dataset: Dataset, source: str, out: str | Path | None, overwrite: bool | None, report: Progress) -> None:
+    """Warn of the notes on a Dataset, and save it if there is an output."""
+    for note in dataset.metadata["notes"]:
+        warnings.warn(f"{source}: {note}", stacklevel=4)
+    if out is not None:
         report("writing", 0.0)
         dataset.save(out, overwrite=overwrite)
         report("writing", 1.0)
-    return Dataset.open(out, verify=False)
 
 
 def encode_log(opened: Log | Opened, options: Preparation, folder: Path, report: Progress) -> tuple[Log, Encoded]:
