@@ -94,10 +94,9 @@ class BasketAttention(nn.Module):
         -------
         Results (n, output_width), and attention weights (n, heads, length).
         """
-        # Products of such thin matrices are faster term by term than as one matrix product per session.
-        logits = (mapped.view(len(query), self.heads, 1, -1) * basket[:, None]).sum(-1)
+        logits = torch.bmm(mapped.view(len(query), self.heads, -1), basket.transpose(1, 2))
         weights = logits.masked_fill(~inside[:, None], -torch.inf).softmax(-1)
-        means = (weights[..., None] * basket[:, None]).sum(2).flatten(1)
+        means = torch.bmm(weights, basket).flatten(1)
         return self.finish(query, torch.addmm(composed.output_bias, means, composed.output_map.T)), weights
 
     def alone(self, query: Tensor, item: Tensor, composed: Composed) -> Tensor:

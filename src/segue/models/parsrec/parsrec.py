@@ -7,10 +7,11 @@ items that are already in the basket.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -50,6 +51,8 @@ _SOFTMAXES = ("softmax", "sampled-softmax")
 _KEPT_BYTES = 256 << 20
 """Largest size of the scores of a batch that are stored for the loss; larger ones are computed twice."""
 _CHUNK_BYTES = 32 << 20
+_WORTH_A_GROUP = 512
+"""Smallest product of sessions and steps that is run as a group of its own."""
 
 
 @dataclass(frozen=True)
@@ -211,40 +214,48 @@ class PARSRecModel(TrainableModel):
         table = self.items.with_rows(*parts, batch.columns) if sampled else self.items.all()
         # All vectors are read in one lookup, because each lookup costs a gradient as large as the table.
         vectors = F.embedding(torch.cat([part.flatten() for part in parts]), table)
-        basket, drawn, own = torch.split(vectors, [part.numel() for part in parts])
+        basket, drawn, own_vectors = torch.split(vectors, [part.numel() for part in parts])
         basket = basket.view(*batch.items.shape, vectors.shape[-1])
         catalogue = Catalogue(table) if sampled else self.items.catalogue(table)
         negatives = batch.negatives if sampled else catalogue.all_codes()
         drawn = drawn if sampled else catalogue.vectors[1:]
-        steps, counts, real = self._steps(batch, basket, table)
+        steps, groups, real = self._steps(batch, basket, table)
         waiting = real.clone()
         offsets = batch.lengths.cumsum(0) - batch.lengths
         own_bases, other_bases = self._bases(batch, negatives)
-        outputs, columns = [], []
-        for step, n in enumerate(counts):
-            output, _ = steps.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
-            with torch.no_grad():
-                highest = torch.addmm(other_bases[:n], output, drawn.T).amax(1, keepdim=True)
-                scores = (output[:, None] * basket[:n]).sum(-1) + own_bases[:n]
-            column = _first_best(scores, highest, waiting[:n])
-            waiting[:n].scatter_(1, column, False)
-            outputs.append(output)
-            columns.append(column[:, 0])
-        queries, column = torch.cat(outputs), torch.cat(columns)
-        rows = torch.cat([torch.arange(n, device=table.device) for n in counts])
-        targets, target_vectors = batch.items[rows, column], basket[rows, column]
+        own_vectors = own_vectors.view(*batch.repeats.items.shape, vectors.shape[-1])  # empty without any repeats
+        outputs: list[Tensor] = []
+        rows: list[Tensor] = []
+        columns: list[Tensor] = []
+        own_scores: list[Tensor] = []
+        for group in groups:
+            begin, length = group.begin, len(group.counts)
+            own, first = steps.part(group.rows, length), len(outputs)
+            for step, n in enumerate(group.counts):
+                now = slice(begin, begin + n)
+                inside = real[now, :length] & ~waiting[now, :length]
+                output, _ = own.step(n, inside, last=step + 1 == length)
+                with torch.no_grad():
+                    highest = torch.addmm(other_bases[now], output, drawn.T).amax(1, keepdim=True)
+                    scores = (output[:, None] * basket[now, :length]).sum(-1) + own_bases[now, :length]
+                column = _first_best(scores, highest, waiting[now, :length])
+                waiting[now].scatter_(1, column, False)
+                outputs.append(output)
+                rows.append(torch.arange(begin, begin + n, device=table.device))
+                columns.append(column[:, 0])
+            if repeats is not None:
+                own_scores.append(group.products(outputs[first:], own_vectors[group.rows]))
+        queries, row, column = torch.cat(outputs), torch.cat(rows), torch.cat(columns)
+        targets, target_vectors = batch.items[row, column], basket[row, column]
         target_scores, negative_scores = (queries * target_vectors).sum(-1), queries @ drawn.T
         log_counts = batch.log_counts if sampled else None
         if repeats is None:
             hits = losses.shared_hits(targets, negatives)
             return losses.sampled_softmax(target_scores, negative_scores, hits, log_counts)
-        number = torch.cat([torch.full((n,), step, device=table.device) for step, n in enumerate(counts)])
-        places = rows * len(counts) + number
-        grid = queries.new_zeros(len(real) * len(counts), queries.shape[1]).index_copy(0, places, queries)
-        own = own.view(*batch.repeats.items.shape, vectors.shape[-1])  # a batch without any repeats is empty
-        own_scores = (grid.view(len(real), len(counts), -1) @ own.transpose(1, 2)).flatten(0, 1).index_select(0, places)
-        chosen = batch.repeats.of_targets(offsets[rows] + column)
-        return repeats.loss(target_scores, negative_scores, own_scores, targets, negatives, log_counts, chosen)
+        chosen = batch.repeats.of_targets(offsets[row] + column)
+        return repeats.loss(
+            target_scores, negative_scores, torch.cat(own_scores), targets, negatives, log_counts, chosen
+        )
 
     @torch.no_grad()
     def _bases(self, batch: SessionBatch, negatives: Tensor) -> tuple[Tensor, Tensor]:
@@ -264,35 +275,41 @@ class PARSRecModel(TrainableModel):
         others[torch.nonzero(real)[items, 0], columns] = -torch.inf
         return own, others
 
-    def _steps(self, batch: SessionBatch, basket: Tensor, table: Tensor) -> tuple[SessionSteps, list[int], Tensor]:
-        """Steps of a batch, the number of sessions that take each, and the mask (b, length) of real items."""
+    def _steps(self, batch: SessionBatch, basket: Tensor, table: Tensor) -> tuple[SessionSteps, list[Group], Tensor]:
+        """Steps of a batch, its groups of sessions of like length, and the mask (b, length) of real items."""
         users, means = self.users(batch.users), history_means(table, batch)
         basket = self.dropout(basket)
         steps = SessionSteps(self, self.dropout(users), self.dropout(means), basket)
-        return steps, torch.bincount(batch.lengths).flip(0).cumsum(0).flip(0)[1:].tolist(), batch.items > 0
+        return steps, groups_of(batch.lengths.tolist()), batch.items > 0
 
     def _among_all(self, batch: SessionBatch) -> Tensor:
         """Summed loss over the whole catalogue."""
         table = self.items.all()
         catalogue = self.items.catalogue(table)
         scored, items = catalogue.vectors[1:], catalogue.rows_of(batch.items)
-        steps, counts, real = self._steps(batch, F.embedding(batch.items, table), table)
+        steps, groups, real = self._steps(batch, F.embedding(batch.items, table), table)
         stored = self._score_buffer(int(batch.lengths.sum()), scored)
         waiting, first = real.clone(), 0
         outputs, targets = [], []
-        for step, n in enumerate(counts):
-            output, _ = steps.step(n, real[:n] & ~waiting[:n], last=step + 1 == len(counts))
-            scores = None if stored is None else stored[first : first + n]
-            column = _chosen_targets(output.detach(), scored.detach(), items[:n], waiting[:n], scores)
-            waiting[:n].scatter_(1, column, False)
-            outputs.append(output)
-            targets.append(items[:n].gather(1, column)[:, 0] - 1)
-            first += n
+        for group in groups:
+            begin, length = group.begin, len(group.counts)
+            own = steps.part(group.rows, length)
+            for step, n in enumerate(group.counts):
+                now = slice(begin, begin + n)
+                inside = real[now, :length] & ~waiting[now, :length]
+                output, _ = own.step(n, inside, last=step + 1 == length)
+                scores = None if stored is None else stored[first : first + n]
+                own_items, still = items[now, :length], waiting[now, :length]
+                column = _chosen_targets(output.detach(), scored.detach(), own_items, still, scores)
+                still.scatter_(1, column, False)
+                outputs.append(output)
+                targets.append(own_items.gather(1, column)[:, 0] - 1)
+                first += n
         name = self.config.loss
         assert name is not None and name != "sampled-softmax"
         loss = catalogue_loss(name, torch.cat(outputs), scored, torch.cat(targets), stored)
         if (
-            len(counts) == 1
+            real.shape[1] == 1
         ):  # the query map was not used, but several processes wait for the gradient of every parameter
             loss = loss + 0 * steps.user_queries.sum()
         return loss
@@ -354,6 +371,56 @@ class PARSRecModel(TrainableModel):
         return self.items.all()
 
 
+class Group(NamedTuple):
+    """Sessions of a batch that have like lengths, so that little of their steps is padding.
+
+    Attributes
+    ----------
+    begin
+        First row.
+    counts
+        Number of sessions that take each step; as many as the longest session has items.
+    """
+
+    begin: int
+    counts: list[int]
+
+    @property
+    def rows(self) -> slice:
+        """Rows of the sessions."""
+        return slice(self.begin, self.begin + self.counts[0])
+
+    def products(self, outputs: list[Tensor], vectors: Tensor) -> Tensor:
+        """Products (steps of the group, r) of the outputs of each step with r vectors (sessions, r, width)."""
+        queries = torch.cat(outputs)
+        rows = torch.cat([torch.arange(n, device=queries.device) for n in self.counts])
+        steps = torch.arange(len(self.counts), device=queries.device).repeat_interleave(
+            torch.tensor(self.counts, device=queries.device)
+        )
+        places = rows * len(self.counts) + steps
+        grid = queries.new_zeros(self.counts[0] * len(self.counts), queries.shape[1]).index_copy(0, places, queries)
+        products = grid.view(self.counts[0], len(self.counts), -1) @ vectors.transpose(1, 2)
+        return products.flatten(0, 1).index_select(0, places)
+
+
+def groups_of(lengths: list[int]) -> list[Group]:
+    """Groups of sessions with these lengths, which descend.
+
+    A session with half as many items as the first of its group, or fewer, begins the next group, if those together have
+    enough items to pay for steps of their own.
+    """
+    groups, begin = [], 0
+    while begin < len(lengths):
+        longest = lengths[begin]
+        end = next((row for row in range(begin, len(lengths)) if 2 * lengths[row] <= longest), len(lengths))
+        if (len(lengths) - end) * longest < _WORTH_A_GROUP:
+            end = len(lengths)
+        within = lengths[begin:end]
+        groups.append(Group(begin, [sum(length > step for length in within) for step in range(longest)]))
+        begin = end
+    return groups
+
+
 class SessionSteps:
     """Steps of a batch of sessions: values that are the same at every step, and the hidden states.
 
@@ -384,6 +451,24 @@ class SessionSteps:
         self.result_map = result_map[:, width:].T
         self.started = False
 
+    def part(self, rows: slice, length: int) -> SessionSteps:
+        """Steps of some of the sessions, of which none has more items than `length`."""
+        if rows == slice(0, len(self.users)):
+            return self
+        part = copy.copy(self)
+        part.users, part.states, part.basket = self.users[rows], self.states[rows], self.basket[rows, :length]
+        part.user_queries, part.user_results = self.user_queries[rows], self.user_results[rows]
+        return part
+
+    def _narrow(self, n: int) -> None:
+        """Leave out the sessions behind the first n.
+
+        Each tensor is cut from the one of the step before: the gradient of a cut has the size of what it is cut from.
+        """
+        if n < len(self.users):
+            self.users, self.states, self.basket = self.users[:n], self.states[:n], self.basket[:n]
+            self.user_queries, self.user_results = self.user_queries[:n], self.user_results[:n]
+
     def step(self, n: int, inside: Tensor, last: bool) -> tuple[Tensor, Tensor | None]:
         """Take one step of the first n sessions.
 
@@ -400,11 +485,13 @@ class SessionSteps:
         -------
         Outputs (n, item_width), and attention weights (n, blocks, heads, length), which are None at the first step.
         """
-        state = self.states[:n]
-        query, weights = self._attend(torch.cat([self.users[:n], state], dim=1), inside)
+        self._narrow(n)
+        state = self.states
+        query, weights = self._attend(torch.cat([self.users, state], dim=1), inside)
         size = state.shape[1] if last else 2 * state.shape[1]
         joint = torch.cat([state, query], dim=1)
-        results = torch.addmm(self.user_results[:n, :size], joint, self.result_map[:, :size])
+        bias, weight = self.user_results, self.result_map
+        results = torch.addmm(bias[:, :size], joint, weight[:, :size]) if last else torch.addmm(bias, joint, weight)
         if not last:
             self.states = F.relu(results[:, state.shape[1] :])
         self.started = True
@@ -412,17 +499,16 @@ class SessionSteps:
 
     def _attend(self, query: Tensor, inside: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run all attention blocks; return the result of the last one (n, item_width), and the weights of each."""
-        n = len(query)
         if not self.started:
             for block, composed in zip(self.blocks, self.composed, strict=True):
                 query = block.alone(query, self.start_of_basket, composed)
             return query, None
         weights = []
-        mapped = torch.addmm(self.user_queries[:n], self.states[:n], self.state_map)
+        mapped = torch.addmm(self.user_queries, self.states, self.state_map)
         for number, (block, composed) in enumerate(zip(self.blocks, self.composed, strict=True)):
             if number:
                 mapped = torch.addmm(composed.query_bias, query, composed.query_map.T)
-            query, block_weights = block(query, mapped, self.basket[:n], inside, composed)
+            query, block_weights = block(query, mapped, self.basket, inside, composed)
             weights.append(block_weights)
         return query, torch.stack(weights, dim=1)
 
