@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
     from segue.models.arerec.arerec import ARERec
     from segue.models.base import CountingModel, ModelConfig, TrainableModel
+    from segue.models.bayesian_factorization import BayesianFactorization
     from segue.models.category_popularity import CategoryPopularity
     from segue.models.content_neighbours import ContentNeighbours
     from segue.models.ease import EASE
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
+    "BayesianFactorization": "segue.models.bayesian_factorization",
     "CategoryPopularity": "segue.models.category_popularity",
     "ContentNeighbours": "segue.models.content_neighbours",
     "CountingModel": "segue.models.base",
@@ -145,6 +147,7 @@ __all__ = [
     "VSKNN",
     "VSTAN",
     "ARERec",
+    "BayesianFactorization",
     "CategoryPopularity",
     "ContentNeighbours",
     "CountingModel",

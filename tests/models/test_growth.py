@@ -29,6 +29,7 @@ CONFIGS: dict[str, segue.ModelConfig] = {
         width=4, region_size=2, contexts="interaction", biases=False, neighbour_ratings=False, look_back="train"
     ),
     "matrix-factorization": segue.MatrixFactorization(width=3),
+    "bayesian-factorization": segue.BayesianFactorization(width=3, burn_in=2, draws=3),
     "rating-bias": segue.RatingBias(),
     "global-mean": segue.GlobalMean(),
     "markov": segue.Markov(),

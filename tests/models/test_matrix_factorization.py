@@ -13,7 +13,7 @@ from segue.data.dataset import Dataset
 from segue.data.ragged import offsets_of, rows_of
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
-from segue.models import matrix_factorization
+from segue.models import rating_groups
 from segue.models.base import ModelConfig
 from segue.models.matrix_factorization import MatrixFactorization, MatrixFactorizationModel
 from segue.models.rating_bias import BiasModel, RatingBias
@@ -72,7 +72,7 @@ def test_sweeps_equal_a_plain_loop(
     model = config.build(dataset.n_users, dataset.n_items)
     drawn = model.item_factors.numpy().astype(np.float64)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matrix_factorization, "_RATINGS", held)  # for any grouping of the regressions
+        patch.setattr(rating_groups, "_RATINGS", held)  # for any grouping of the regressions
         model.count(dataset)
     mean, scale, of_users, of_items = plainly_fitted(config, dataset, drawn)
     users = torch.arange(n_users + 1).repeat_interleave(n_items + 2)

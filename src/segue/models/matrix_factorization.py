@@ -6,7 +6,7 @@ by alternating least squares. With fixed item vectors, each user vector is a sma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -15,15 +15,14 @@ import torch
 from torch import Tensor
 
 from segue.data.dataset import Dataset
-from segue.data.ragged import Int64, offsets_of
+from segue.data.ragged import Int64
 from segue.models.base import CodeRows, ModelConfig
 from segue.models.rating_bias import BiasModel
+from segue.models.rating_groups import RatingGroups
 from segue.models.ratings import Rated, RatingInputs, training_ratings
 from segue.models.scores import ProductScores
 from segue.settings import Count, Positive, between
 
-_RATINGS = 1 << 16
-"""Number of ratings whose factors are held at once, with padding."""
 _INITIAL_DEVIATION = 0.1
 """Standard deviation of the initial factors."""
 
@@ -146,16 +145,14 @@ class _Side:
     """
 
     def __init__(self, owners: Int64, others: Int64, targets: Tensor, n_codes: int) -> None:
-        order = torch.from_numpy(np.argsort(owners, kind="stable"))
-        self._counts = np.bincount(owners, minlength=n_codes)
-        self._starts = offsets_of(self._counts)[:-1]
-        self._others = torch.from_numpy(others)[order]
-        self._targets = targets[order]
+        self._groups = RatingGroups(owners, n_codes)
+        self._others = torch.from_numpy(others)
+        self._targets = targets
 
     def solve(self, own: Tensor, other: Tensor, config: MatrixFactorization) -> None:
         """Replace `own` (codes, 1 + width) by the solution for `other`; owners without ratings stay as they are."""
         pull = torch.full((1 + config.width,), config.reg)
-        for codes, positions, real in self._groups():
+        for codes, positions, real in self._groups:
             rows = other[self._others[positions]]  # (group, ratings, 1 + width)
             targets = (self._targets[positions] - rows[..., 0]) * real
             rows[..., 0] = 1.0
@@ -167,20 +164,3 @@ class _Side:
             left.diagonal(dim1=1, dim2=2).add_(pulls)
             right = rows.mT @ targets[..., None]
             own[codes] = torch.cholesky_solve(right, torch.linalg.cholesky(left)).squeeze(2)
-
-    def _groups(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Groups of owners with similar numbers of ratings: codes (g,), and positions (g, most) of their ratings.
-
-        The third array (g, most) is False at padding.
-        """
-        order = np.argsort(-self._counts, kind="stable")
-        order = order[: np.count_nonzero(self._counts)]
-        first = 0
-        while first < len(order):
-            most = int(self._counts[order[first]])
-            codes = order[first : first + max(1, _RATINGS // most)]
-            columns = np.arange(most)
-            real = columns < self._counts[codes, None]
-            positions = np.where(real, self._starts[codes, None] + columns, 0)
-            yield torch.from_numpy(codes), torch.from_numpy(positions), torch.from_numpy(real)
-            first += len(codes)

@@ -51,6 +51,7 @@ _BY_TASK = {
     },
     "ratings": {
         "arerec": "segue.models.arerec.arerec:ARERec",
+        "bayesian-factorization": "segue.models.bayesian_factorization:BayesianFactorization",
         "matrix-factorization": "segue.models.matrix_factorization:MatrixFactorization",
         "rating-bias": "segue.models.rating_bias:RatingBias",
         "global-mean": "segue.models.rating_bias:GlobalMean",
