@@ -12,12 +12,13 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.dataset import Dataset
+from segue.data.item_histories import merged_item_order, position_type
 from segue.data.order import time_order
 from segue.data.preparing.filters import k_core, without_duplicates
 from segue.data.preparing.fingerprint import LogFingerprint
 from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import Encoded, Progress
-from segue.data.preparing.prepare import encode_log, finish, working_folder
+from segue.data.preparing.prepare import ARRAYS, encode_log, finish, working_folder
 from segue.data.ragged import Int64, first_not_before, offsets_of, positions
 from segue.data.reading.read import Log, Opened, ReadOptions, open_source
 from segue.data.sessions import SessionOffsets, SessionRule, converted, notes_on
@@ -57,8 +58,8 @@ def append(
         base = dataset.compact()
         new, entry = _columns_of(log, encoded, base)
         _check_fingerprint(base, log.source, entry)
-        grown = _merged(base, log, encoded, new, entry, options, folder, report, in_memory=out is None)
-        finish(grown, log.source, out, overwrite, report)
+        grown, files = _merged(base, log, encoded, new, entry, options, folder, report, in_memory=out is None)
+        finish(grown, files, log.source, out, overwrite, report)
     return grown if out is None else Dataset.open(out, verify=False)
 
 
@@ -201,7 +202,8 @@ def _merged(
     report: Progress,
     *,
     in_memory: bool,
-) -> Dataset:
+) -> tuple[Dataset, dict[str, Path]]:
+    """The new Dataset, and the files of its large arrays by name."""
     users, items = _Ids.of(base.users, encoded.users), _Ids.of(base.catalogue, encoded.catalogue)
     new |= {"user": users.codes[new["user"]].astype(np.int32), "item": items.codes[new["item"]].astype(np.int32)}
     starts, cut, notes = base.starts, None, []
@@ -222,7 +224,7 @@ def _merged(
     flat, divided = _remade(base, firsts, new, options, folder, report)
     of_user, of_item, keep = _core(flat, users, items, options, report)
     vocabularies = users.remaining(of_user), items.remaining(of_item)
-    arrays = _assembled(base, starts, firsts, flat, keep, vocabularies, folder, report, in_memory=in_memory)
+    arrays, files = _assembled(base, starts, firsts, flat, keep, vocabularies, folder, report, in_memory=in_memory)
     notes += notes_on(0, divided)
     grown = Dataset(
         **arrays,
@@ -232,7 +234,7 @@ def _merged(
         item_table=base.item_table,
         user_table=base.user_table,
     )
-    return replace(grown, metadata=_metadata(base, grown, log, entry, options, notes))
+    return replace(grown, metadata=_metadata(base, grown, log, entry, options, notes)), files
 
 
 def _newest(dataset: Dataset) -> int | None:
@@ -386,8 +388,8 @@ def _assembled(
     report: Progress,
     *,
     in_memory: bool,
-) -> dict[str, Any]:
-    """Arrays of the Dataset, in pieces: of each history the part that stays, then the part that was made again."""
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Arrays of the Dataset, and their files. Of each history comes what stays, then what was made again."""
     (users, final_user), (_, final_item) = vocabularies
     remade = _kept(flat, keep, final_item, folder)
     mapped = remade.map()
@@ -396,8 +398,12 @@ def _assembled(
     lengths[0, : base.n_users + 1] = firsts - starts
     lengths[1] = np.bincount(remade_users, minlength=len(users) + 1)
     offsets, new_offsets = offsets_of(lengths.sum(axis=0)), offsets_of(lengths[1])
-    stored = {"item": base.items, "time": base.times, "rating": base.ratings}
-    final = Spool(folder / "final", {name: remade.dtypes[name] for name in stored if name in remade.dtypes})
+    stored = {"items": base.items, "times": base.times, "ratings": base.ratings}
+    dtypes = {name: remade.dtypes[column] for name, column in ARRAYS.items() if column in remade.dtypes}
+    final = Spool(folder / "final", dtypes, final_rows=int(offsets[-1]))
+    moved = None
+    if base.by_item is not None:
+        moved = Spool(folder / "moved", {"position": position_type(int(offsets[-1]))})
     begins = None if "session" not in remade.dtypes else SessionOffsets()
     edges = np.append(np.flatnonzero(np.diff(offsets[:-1] // CHUNK, prepend=-1)), lengths.shape[1])
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
@@ -406,7 +412,11 @@ def _assembled(
         stays = _staying(base.offsets[low : known + 1], starts[low:known], firsts[low:known])
         new = slice(*new_offsets[[low, high]].tolist())
         is_new = np.repeat(np.tile([False, True], high - low), lengths[:, low:high].T.reshape(-1))
-        final.append({name: _joined(stored[name], old, stays, mapped[name][new], is_new) for name in final.dtypes})
+        final.append(
+            {name: _joined(stored[name], old, stays, mapped[ARRAYS[name]][new], is_new) for name in final.dtypes}
+        )
+        if moved is not None:
+            moved.append({"position": _moved(base, starts, firsts, offsets, slice(low, known), stays)})
         if begins is not None:
             assert base.session_offsets is not None
             numbers = np.searchsorted(base.session_offsets, np.arange(old.start, old.stop), side="right")
@@ -414,14 +424,59 @@ def _assembled(
             owners = np.repeat(np.arange(low, high), lengths[:, low:high].sum(axis=0))
             begins.add({"user": owners, "session": numbers})
         report("copying", high / lengths.shape[1])
-    result = final.load() if in_memory else final.map()
-    return {
-        "items": result["item"],
-        "offsets": offsets,
-        "times": result.get("time"),
-        "ratings": result.get("rating"),
-        "session_offsets": None if begins is None else begins.finish(),
-    }
+    spools = [final]
+    if moved is not None:
+        arrived = {"item": mapped["item"], "position": positions(offsets[:-1] + lengths[0], offsets[1:])}
+        arrived |= {"time": mapped["time"]} if base.times is not None else {}
+        spools.append(_item_order(base, moved, arrived, folder))
+    result: dict[str, Any] = {}
+    for spool in spools:
+        result |= spool.load() if in_memory else spool.map()
+    result |= {"offsets": offsets, "session_offsets": None if begins is None else begins.finish()}
+    return result, {name: path for spool in spools for name, path in spool.paths.items()}
+
+
+def _moved(
+    base: Dataset,
+    starts: Int64,
+    firsts: Int64,
+    offsets: Int64,
+    users: slice,
+    stays: npt.NDArray[np.bool_] | None,
+) -> Int64:
+    """New position of each former interaction of a slice of users, as `merged_item_order` takes it."""
+    begins, ends = base.offsets[users], base.offsets[users.start + 1 : users.stop + 1]
+    counts = ends - begins
+    places = np.arange(begins[0], ends[-1]) if len(counts) else np.zeros(0, dtype=np.int64)
+    new_starts = offsets[users]
+    places += np.repeat(new_starts - starts[users], counts)
+    if stays is None:
+        return places
+    low, high = np.repeat(new_starts, counts), np.repeat(new_starts + firsts[users] - starts[users], counts)
+    return np.where(stays, places, ~np.clip(places, low, high))
+
+
+def _item_order(base: Dataset, moved: Spool, arrived: Columns, folder: Path) -> Spool:
+    """The order of the items' histories, in the file of an array.
+
+    Raises
+    ------
+    StorageError
+        The former order does not hold each interaction once.
+    """
+    assert base.by_item is not None
+    position = moved.map()["position"]
+    rows = int((position >= 0).sum()) + len(arrived["position"])
+    order = Spool(folder / "by-item", {"by_item": position_type(rows)}, final_rows=rows)
+    former_offsets = offsets_of(base.item_counts())
+    for piece in merged_item_order(base.by_item, former_offsets, base.times, position, arrived):
+        order.append({"by_item": piece})
+    if order.rows != rows:
+        raise StorageError(
+            f"the order of the items' histories of this Dataset gives {order.rows:,} of {rows:,} interactions: it was "
+            "damaged or edited. Prepare the Dataset again."
+        )
+    return order
 
 
 def _kept(flat: Spool, keep: npt.NDArray[np.bool_] | None, final_item: Int64, folder: Path) -> Spool:
