@@ -106,6 +106,7 @@ def test_histories_of_items_are_merged(
     stored = replace(data, by_item=item_order(data.items, data.times))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("segue.data.preparing.append.CHUNK", chunk)
+        patch.setattr("segue.data.preparing.append._PIECE", chunk)
         patch.setattr("segue.data.item_histories.CHUNK", chunk)
         grown = quietly(stored.append, second)
     assert content(grown).equals(content(quietly(data.append, second)))

@@ -29,6 +29,9 @@ from segue.files import check_folder
 
 Columns = dict[str, npt.NDArray[Any]]
 
+_PIECE = 1 << 17
+"""Interactions copied at a time: so few that they stay in the cache of the processor."""
+
 
 def append(
     dataset: Dataset,
@@ -405,7 +408,7 @@ def _assembled(
     if base.by_item is not None:
         moved = Spool(folder / "moved", {"position": position_type(int(offsets[-1]))})
     begins = None if "session" not in remade.dtypes else SessionOffsets()
-    edges = np.append(np.flatnonzero(np.diff(offsets[:-1] // CHUNK, prepend=-1)), lengths.shape[1])
+    edges = np.append(np.flatnonzero(np.diff(offsets[:-1] // _PIECE, prepend=-1)), lengths.shape[1])
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         known = min(high, base.n_users + 1)
         old = slice(*base.offsets[[low, known]].tolist()) if low < known else slice(0, 0)
