@@ -32,7 +32,7 @@ _CONFIGS = ("modules.json", "config.json")
 def embed(
     source: Any,
     *,
-    text: str | list[str] | tuple[str, ...],
+    text: str | tuple[str, ...],
     model: str | Path,
     column: Word = "text_vector",
     item_key: str | None = None,
@@ -54,7 +54,7 @@ def embed(
     source
         The table: a frame of any library, or a file (CSV, RecBole's .item, Parquet or JSON).
     text
-        Columns to read. Lists of categories are joined with commas, numbers are written out.
+        Columns to read: a name, or a list of names. Lists of categories are joined with commas, numbers are written out.
     model
         Folder of a model of sentence-transformers, as its `save` writes it.
     column
@@ -98,9 +98,9 @@ def embed(
     columns = [text] if isinstance(text, str) else list(text)
     if importlib.util.find_spec("sentence_transformers") is None:
         raise ConfigError("segue.embed needs the package sentence-transformers: pip install 'segue[text]'.")
-    _check_folder(Path(model))
     table = open_table(source, "item", key=item_key)
     texts = texts_of(table, columns)
+    _check_folder(Path(model))
     if column == table.key or column in table.columns:
         raise DataError(f'{table.name} has a column "{column}" already: name the new one with column (--column).')
     different = texts.drop_nulls().unique(maintain_order=True)
