@@ -54,7 +54,8 @@ def embed(
     source
         The table: a frame of any library, or a file (CSV, RecBole's .item, Parquet or JSON).
     text
-        Columns to read: a name, or a list of names. Lists of categories are joined with commas, numbers are written out.
+        Columns to read: a name, or a list of names. Lists of categories are joined with commas, numbers are written
+        out.
     model
         Folder of a model of sentence-transformers, as its `save` writes it.
     column
