@@ -670,7 +670,8 @@ class Recommender:
 
         - New users are unknown users with a history.
         - New items are not recommended, and their score is -1e30. In histories they stand for an item of the usual
-          kind: their vector is the mean. Models of ratings score them as items without ratings.
+          kind: their vector is the mean. Models of ratings score them as items without ratings. A model with
+          `features` scores and recommends them by their rows in the item table.
 
         Train with `segue.fit(…, start=recommender)` to learn them.
 
