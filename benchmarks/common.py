@@ -146,10 +146,14 @@ def add_run(name: str, what: str, run: dict[str, Any], key: tuple[str, ...] = ("
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean and standard deviation over seeds of each model's metrics."""
+    """Mean and standard deviation over seeds of each model's metrics, for each part of a benchmark that has parts."""
+
+    def label(run: dict[str, Any]) -> str:
+        return f"{run['part']}: {run['model']}" if "part" in run else str(run["model"])
+
     found: dict[str, dict[str, float]] = {}
-    for model in dict.fromkeys(run["model"] for run in runs):
-        rows = [run for run in runs if run["model"] == model]
+    for model in dict.fromkeys(map(label, runs)):
+        rows = [run for run in runs if label(run) == model]
         figures: dict[str, float] = {"seeds": len(rows)}
         for part in ("validation", "test", "refit_test"):
             for metric in rows[0].get(part, {}):

@@ -18,13 +18,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+import segue
 from segue.cli.main import main
 from segue.data.simulation.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM = (
-    ROOT / "docs" / f"{name}.md" for name in ("guide", "sessions", "baskets", "ratings", "benchmarks", "coming-from")
+GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM, LIVING = (
+    ROOT / "docs" / f"{name}.md"
+    for name in ("guide", "sessions", "baskets", "ratings", "benchmarks", "coming-from", "living-models")
 )
 TABLES, CURVES = ([sys.executable, str(ROOT / "benchmarks" / f"{name}.py")] for name in ("tables", "curves"))
 
@@ -45,8 +47,8 @@ def run_blocks(page: Path) -> None:
             exec(compile(text, f"{page.name}: python", "exec"), {})
             continue
         for line in text.replace("\\\n", " ").splitlines():
-            segue, *words = shlex.split(line, comments=True)
-            assert segue == "segue", line
+            program, *words = shlex.split(line, comments=True)
+            assert program == "segue", line
             assert main(words) == 0, line
 
 
@@ -145,6 +147,24 @@ def test_the_page_for_users_of_other_programs_does_what_it_says(
     log.write_csv(tmp_path / "log.csv")
     monkeypatch.chdir(tmp_path)
     run_blocks(COMING_FROM)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+def test_the_page_on_living_models_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_data: Path
+) -> None:
+    """With the purchases of ten households: the page trains on two hundred."""
+    folder = real_data / "complete-journey"
+    if not folder.is_dir():
+        pytest.skip("needs the folder complete-journey of the public datasets")
+    log = pl.read_parquet(folder / "transactions.parquet")
+    few = log["household_id"].unique().sort().head(10)
+    log.filter(pl.col("household_id").is_in(few.implode())).write_parquet(tmp_path / "transactions.parquet")
+    shutil.copy(folder / "products.parquet", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    run_blocks(LIVING)
+    assert len(segue.Dataset.open(tmp_path / "data" / "shop").metadata["logs"]) == 3
 
 
 def test_the_guide_names_every_option_and_no_other() -> None:

@@ -78,6 +78,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         segue.VSTAN,
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,
     ]  # fmt: skip
+    products = pl.DataFrame({"item": [1, 2], "title": ["tea", "milk"]})
     truth = simulation.truth
     judged = {"recommender": recommender, "holdout": holdout, "k": 3, "resamples": 2}
     fit = {"config": segue.Markov(), "data": split, "quiet": True}
@@ -119,6 +120,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         "blend": [(segue.blend, {"recommenders": [recommender, recommender], "weights": [1, 1], "quiet": True})],
         "compare": [(segue.compare, {"a": evaluation, "b": evaluation, "resamples": 2})],
         "describe": [(segue.describe, {"dataset": data})],
+        "embed": [(segue.embed, {"source": products, "text": "title", "model": out / "no"})],
         "evaluate": [(segue.evaluate, judged)],
         "evaluate_lists": [(segue.evaluate_lists, {"lists": lists, "holdout": holdout, "k": 3, "resamples": 2})],
         "evaluate_ratings": [

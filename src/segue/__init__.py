@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # as typing has it; typing itself takes longer to load th
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
     from segue.data.item_histories import ItemHistories
+    from segue.data.preparing.embedding import embed
     from segue.data.preparing.prepare import prepare
     from segue.data.reading.read import Log, read
     from segue.data.sessions import Sessions
@@ -114,6 +115,7 @@ _HOMES = {
     "cold_items": "segue.data.splits.by_item",
     "compare": "segue.evaluation.compare",
     "describe": "segue.data.statistics.describe",
+    "embed": "segue.data.preparing.embedding",
     "evaluate": "segue.evaluation.tasks.next_items",
     "evaluate_baskets": "segue.evaluation.tasks.baskets",
     "evaluate_lists": "segue.evaluation.lists",
@@ -183,6 +185,7 @@ __all__ = [
     "cold_items",
     "compare",
     "describe",
+    "embed",
     "evaluate",
     "evaluate_baskets",
     "evaluate_lists",

@@ -80,6 +80,13 @@ def test_forget_in_a_dataset_and_a_run(world: Path, tmp_path: Path, capsys: pyte
     assert not list((tmp_path / "run").glob("*.safetensors"))
     assert "unknown user" in said(capsys, 1, "recommend", tmp_path / "run", "--users", 1)
     assert "unknown user" in said(capsys, 1, "forget", tmp_path / "run", "--users", 1)
+    (tmp_path / "forgotten.txt").write_text("1\n3\n999999\n")
+    file = ("--users-file", tmp_path / "forgotten.txt")
+    assert "1 users forgotten (2 of the ids are unknown)" in said(capsys, 0, "forget", tmp_path / "data", *file)
+    assert "unknown user" in said(capsys, 1, "forget", tmp_path / "data", *file)
+    text = said(capsys, 0, "forget", tmp_path / "data", *file, "--skip-unknown")
+    assert "0 users forgotten (3 of the ids are unknown)" in text
+    assert "two lists" in said(capsys, 2, "forget", tmp_path / "data", *file, "--users", 4)
     said(capsys, 0, "recommend", tmp_path / "run", "--users", 2)
     said(capsys, 0, "evaluate", tmp_path / "run", "--k", 5)
 

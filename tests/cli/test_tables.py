@@ -95,3 +95,17 @@ def test_rules(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert "expected COLUMN=" in capsys.readouterr().err
     assert main([*words, "--where", "prise < 3"]) == 2
     assert 'did you mean "price"' in capsys.readouterr().err
+
+
+def test_baskets_and_similar_items_with_rules_and_columns(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["complete", str(run / "run"), "--user", "u1", "--n", "3", "--where", "category = 'tea'"]
+    assert main([*words, "--show", "category", "price", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 3
+    assert {row["category"] for row in rows} == {"tea"} and all(isinstance(row["price"], float) for row in rows)
+    assert main(words) == 0
+    assert "Thing" in capsys.readouterr().out
+    assert main(["complete", str(run / "run"), "--user", "u1", "--where", "colour = 1"]) == 2
+    assert "colour" in capsys.readouterr().err
+    assert main(["similar", str(run / "run"), "--items", "i1", "--show", "category"]) == 0
+    assert "similar (category)" in capsys.readouterr().out

@@ -45,6 +45,12 @@ class CompleteOptions(Settings):
     deny_file: PathText | None = None
     """File with raw ids of items that may not be added, one per line."""
 
+    where: str | None = None
+    """Condition on the item table, in SQL: "price < 20 AND category = 'tea'". Only items that fulfil it are added."""
+
+    show: tuple[str, ...] | None = None
+    """Columns of the item table to show; the titles when not given, and nothing in --json."""
+
     as_of: str | None = None
     """Read only histories before this moment: 2024-03-01, or a number in the Dataset's time unit."""
 
@@ -75,6 +81,9 @@ def main(argv: Sequence[str]) -> int:
         deny=ids_of(None, options.deny_file),
         as_of=options.as_of,
         exclude_seen=not options.include_seen,
+        where=options.where,
     )
-    write_frame(steps if options.json else with_titles(steps, recommender.dataset), options.json)
+    if options.show is not None or not options.json:
+        steps = with_titles(steps, recommender.dataset, options.show)
+    write_frame(steps, options.json)
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segue.cli.asking import ids_of
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_json
 from segue.errors import ConfigError
@@ -13,6 +14,7 @@ from segue.settings import PathText, Settings
 
 _NOTES = """\
   segue forget data/mine --users 42 --out data/without
+  segue forget data/mine --users-file forgotten.txt --skip-unknown
   segue forget runs/first --histories --out models/light
 
 The interactions, the id and the vectors of the users are removed; the codes of all others stay. Checkpoints of a run
@@ -30,6 +32,12 @@ class ForgetOptions(Settings):
     users: tuple[str, ...] | None = None
     """Ids of the users to forget."""
 
+    users_file: PathText | None = None
+    """File with ids of users to forget, one per line, as segue events export --forgotten writes it."""
+
+    skip_unknown: bool = False
+    """Accept ids of which none is known, as a list of all users that a service has forgotten; an empty list, too."""
+
     histories: bool = False
     """Leave out the histories of all users of a run or a Recommender; their ids stay. Needs --out."""
 
@@ -46,19 +54,29 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(ForgetOptions)
     parser.read(argv)
     options = parser.get(ForgetOptions)
-    if not options.users and not options.histories:
-        raise ConfigError("segue forget needs --users, or --histories for the histories of all.")
+    if options.users is not None and options.users_file is not None:
+        raise ConfigError("--users and --users-file are two lists: give one.")
+    users = ids_of(options.users, options.users_file) or ()
+    if not users and not options.histories and not (options.skip_unknown and options.users_file is not None):
+        raise ConfigError("segue forget needs --users or --users-file, or --histories for the histories of all.")
     if options.histories and options.out is None:
         raise ConfigError("--histories needs --out: a run without histories cannot be evaluated any more.")
 
     from segue.training.forgetting import forget
 
     with parser.errors_as_typed():
-        result = forget(options.target, options.users or (), histories=not options.histories, out=options.out)
+        result = forget(
+            options.target,
+            users,
+            histories=not options.histories,
+            out=options.out,
+            may_be_unknown=options.skip_unknown,
+        )
     if options.json:
         write_json(result)
         return 0
-    note(f"{result['users']:,} users forgotten: {result['written']}")
+    unknown = f" ({result['unknown']:,} of the ids are unknown)" if result["unknown"] else ""
+    note(f"{result['users']:,} users forgotten{unknown}: {result['written']}")
     if result["deleted"]:
         note(f"deleted {len(result['deleted'])} checkpoints of {Path(options.target)}; the run cannot be resumed.")
     if result["remembers"]:

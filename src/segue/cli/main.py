@@ -34,6 +34,10 @@ COMMANDS = {
         "turn a file, or a public dataset by name, into a Dataset folder",
         "segue prepare ratings.csv --out data/mine --k-core 5",
     ),
+    "embed": Command(
+        "add vectors of its texts to a product table",
+        "segue embed products.csv --text title --model models/minilm --out vectors.parquet",
+    ),
     "describe": Command("show figures and pictures of a Dataset", "segue describe data/mine"),
     "datasets": Command("list the public datasets that segue knows by name", "segue datasets"),
     "simulate": Command(

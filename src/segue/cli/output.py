@@ -50,21 +50,36 @@ def write_frame(frame: pl.DataFrame, as_json: bool) -> None:
     write_table(frame.columns, rows)
 
 
-def with_titles(frame: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
-    """The same frame with the title behind each column of items, if the Dataset has titles: for readers only."""
+def with_titles(frame: pl.DataFrame, dataset: Dataset, show: Sequence[str] | None = None) -> pl.DataFrame:
+    """The same frame with columns of the item table behind each column of items.
+
+    Parameters
+    ----------
+    frame
+        An answer.
+    dataset
+        The Dataset with the item table.
+    show
+        Columns to show; None shows the titles, if there are any.
+    """
     import polars as pl
 
-    titles = dataset.titles
-    if titles is None:
+    from segue.inference.scoring.rules import shown_columns
+
+    shown = None if dataset.titles is None else dataset.titles.alias("title").to_frame()
+    if show is not None:
+        shown = shown_columns(dataset, show)
+    if shown is None:
         return frame
     columns: list[pl.Series] = []
     for column in frame:
         columns.append(column)
         if column.name in ("item", "similar") or (column.name == "because" and _are_items(frame)):
             codes = pl.Series(dataset.catalogue.encode(column))
-            names = titles.gather(codes.set(codes == 0, None) - 1)
-            name = "title" if column.name == "item" else f"{column.name} (title)"
-            columns.append(names.alias(name))
+            rows = codes.set(codes == 0, None) - 1
+            for values in shown:
+                name = values.name if column.name == "item" else f"{column.name} ({values.name})"
+                columns.append(values.gather(rows).alias(name))
     return pl.DataFrame(columns)
 
 

@@ -23,6 +23,9 @@ class SimilarOptions(Settings):
     k: Count = 10
     """Number of similar items for each."""
 
+    show: tuple[str, ...] | None = None
+    """Columns of the item table to show; the titles when not given, and nothing in --json."""
+
     device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
@@ -41,5 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
     recommender = load(options.run, device=options.device)
     frame = recommender.similar(list(options.items), options.k)
-    write_frame(frame if options.json else with_titles(frame, recommender.dataset), options.json)
+    if options.show is not None or not options.json:
+        frame = with_titles(frame, recommender.dataset, options.show)
+    write_frame(frame, options.json)
     return 0

@@ -30,6 +30,7 @@ from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.reading.columns import Column
 from segue.data.reading.read import ReadOptions
 from segue.data.sessions import UNITS_PER_SECOND, Sessions, visible_sessions
+from segue.data.spool import chunks
 from segue.data.stored import (
     DTYPES,
     check_manifest,
@@ -247,7 +248,10 @@ class Dataset:
         visible = self.items
         if self.n_interactions != len(self.items):
             visible = self.items[positions(self.starts, self.ends)]
-        return np.bincount(visible, minlength=self.n_items + 1).astype(np.int64, copy=False)
+        counts = np.zeros(self.n_items + 1, dtype=np.int64)
+        for part in chunks(len(visible), max(len(counts), 1 << 18)):  # pieces that fit into the cache
+            counts += np.bincount(visible[part], minlength=len(counts))
+        return counts
 
     @cached_property
     def cold_items(self) -> Int64:
@@ -481,31 +485,7 @@ class Dataset:
         StorageError
             `path` holds something that is no Dataset, or other files beside one: nothing foreign is ever deleted.
         """
-        visible = self.compact()
-        with atomic_folder(Path(path), "dataset", overwrite) as folder:
-            for name, dtypes in DTYPES.items():
-                array = getattr(visible, name)
-                if array is not None:
-                    dtype = position_type(len(visible.items)) if name == "by_item" else dtypes[0]
-                    np.save(folder / f"{name}.npy", np.asarray(array, dtype=dtype), allow_pickle=False)
-            if visible.ratings is not None and visible.by_item is None:
-                save_item_order(folder / "by_item.npy", visible.items, visible.times, visible.item_counts())
-            self.users.save(folder / "users.parquet")
-            self.catalogue.save(folder / "items.parquet")
-            content = {
-                "users": self.n_users,
-                "items": self.n_items,
-                "interactions": self.n_interactions,
-                "sessions": None if visible.session_offsets is None else len(visible.session_offsets) - 1,
-                "time_unit": self.time_unit,
-                "in_order": self.in_order,
-                "metadata": dict(self.metadata),
-            }
-            tables = {name: getattr(self, name) for name in _TABLES if getattr(self, name) is not None}
-            if tables:
-                content["tables"] = {name: table.save(folder, _TABLES[name]) for name, table in tables.items()}
-            version = 3 if tables else 1 if self.users.is_sorted and self.catalogue.is_sorted else 2
-            write_manifest(folder, MANIFEST, "dataset", version, content)
+        save_moving(self, Path(path), overwrite, {})
         return Path(path)
 
     def compact(self) -> Dataset:
@@ -592,6 +572,45 @@ class Dataset:
             metadata=manifest["metadata"],
             in_order=in_order,
         )
+
+
+def save_moving(dataset: Dataset, path: Path, overwrite: bool | None, files: Mapping[str, Path]) -> None:
+    """Write a Dataset like `Dataset.save`, and move files of arrays into its folder instead of writing them again.
+
+    Parameters
+    ----------
+    dataset, path, overwrite
+        As in `Dataset.save`.
+    files
+        NumPy files of whole arrays, by name, on the same file system; their types are those of `DTYPES`.
+    """
+    visible = dataset.compact()
+    with atomic_folder(path, "dataset", overwrite) as folder:
+        for name, dtypes in DTYPES.items():
+            array = getattr(visible, name)
+            if name in files:
+                files[name].rename(folder / f"{name}.npy")
+            elif array is not None:
+                dtype = position_type(len(visible.items)) if name == "by_item" else dtypes[0]
+                np.save(folder / f"{name}.npy", np.asarray(array, dtype=dtype), allow_pickle=False)
+        if visible.ratings is not None and visible.by_item is None:
+            save_item_order(folder / "by_item.npy", visible.items, visible.times, visible.item_counts())
+        dataset.users.save(folder / "users.parquet")
+        dataset.catalogue.save(folder / "items.parquet")
+        content = {
+            "users": dataset.n_users,
+            "items": dataset.n_items,
+            "interactions": dataset.n_interactions,
+            "sessions": None if visible.session_offsets is None else len(visible.session_offsets) - 1,
+            "time_unit": dataset.time_unit,
+            "in_order": dataset.in_order,
+            "metadata": dict(dataset.metadata),
+        }
+        tables = {name: getattr(dataset, name) for name in _TABLES if getattr(dataset, name) is not None}
+        if tables:
+            content["tables"] = {name: table.save(folder, _TABLES[name]) for name, table in tables.items()}
+        version = 3 if tables else 1 if dataset.users.is_sorted and dataset.catalogue.is_sorted else 2
+        write_manifest(folder, MANIFEST, "dataset", version, content)
 
 
 def folder_has_sessions(folder: Path) -> bool:

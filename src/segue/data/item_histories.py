@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from segue.data.order import time_order
 from segue.data.ragged import Int64
-from segue.data.spool import Columns, Spool, chunks, scatter
+from segue.data.spool import CHUNK, Columns, Spool, chunks, scatter
 from segue.locks import temporary_folder
 
 Positions = npt.NDArray[np.int32] | npt.NDArray[np.int64]
@@ -144,6 +144,55 @@ def _ranges(
         loaded = spool.load()
         spool.remove()
         yield loaded
+
+
+def merged_item_order(
+    order: Positions,
+    offsets: Int64,
+    times: npt.NDArray[np.int64] | None,
+    moved: Positions,
+    new: Columns,
+) -> Iterator[Positions]:
+    """`item_order` of a log that has grown, piece by piece. Only the new interactions are sorted.
+
+    Parameters
+    ----------
+    order, offsets, times
+        `item_order` (n,) of the former log, offsets (n_items + 2,) of its items, and its times (n,) or None.
+    moved
+        (n,) position of each former interaction in the grown log. If it is not there any more, ~position: that of the
+        first interaction behind it.
+    new
+        Interactions that were not there before, in the order of their positions: `item`, `position` and, if there are
+        any, `time`, (m,) each.
+    """
+    ranks = item_order(new["item"], new.get("time"))
+    new = {name: values[ranks] for name, values in new.items()}
+    known = np.minimum(new["item"], len(offsets) - 1)  # of a new item the range is empty, at the end
+    low, high = offsets[known], offsets[np.minimum(known + 1, len(offsets) - 1)]
+    while (open_ := low < high).any():
+        middle = (low + high) // 2
+        former = order[np.minimum(middle, len(order) - 1)]
+        position = moved[former]
+        before = np.where(position < 0, ~position, position) < new["position"]
+        if times is not None:
+            time = times[former]
+            before = np.where(time == new["time"], before, time < new["time"])
+        low = np.where(open_ & before, middle + 1, low)
+        high = np.where(open_ & ~before, middle, high)
+    edges = [*range(0, max(len(order), 1), CHUNK), len(order)]
+    bounds = np.searchsorted(low, [*edges[:-1], len(order) + 1]).tolist()
+    for number, start in enumerate(edges[:-1]):
+        position = moved[order[start : edges[number + 1]]]
+        stays = position >= 0
+        arrived = slice(bounds[number], bounds[number + 1])
+        former_before = np.concatenate([[0], np.cumsum(stays)])[low[arrived] - start]
+        is_new = np.zeros(int(stays.sum()) + len(former_before), dtype=bool)
+        is_new[former_before + np.arange(len(former_before))] = True
+        piece = np.empty(len(is_new), dtype=moved.dtype)
+        piece[~is_new] = position[stays]
+        piece[is_new] = new["position"][arrived]
+        yield piece
 
 
 def is_item_order(

@@ -24,20 +24,35 @@ class Spool:
         Folder of the files; made if needed.
     dtypes
         Name → type of each column.
+    final_rows
+        Number of rows once all are appended. The files are then NumPy files, which need not be written again.
+
+    Attributes
+    ----------
+    rows
+        Number of rows so far.
+    paths
+        File of each column.
     """
 
-    def __init__(self, folder: Path, dtypes: Mapping[str, np.dtype[Any]]) -> None:
+    def __init__(self, folder: Path, dtypes: Mapping[str, np.dtype[Any]], final_rows: int | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.rows = 0
         self.dtypes = dict(dtypes)
-        self._paths = {name: folder / f"{name}.bin" for name in self.dtypes}
+        self.paths = {name: folder / f"{name}.{'bin' if final_rows is None else 'npy'}" for name in self.dtypes}
+        self._header = dict.fromkeys(self.dtypes, 0)  # bytes
+        for name, dtype in self.dtypes.items() if final_rows is not None else ():
+            with self.paths[name].open("wb") as file:
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (final_rows,)}
+                np.lib.format.write_array_header_1_0(file, header)
+                self._header[name] = file.tell()
 
     def append(self, columns: Columns) -> None:
         """Add rows: name → (n,), for every column. No file stays open, so any number of spools may exist."""
         sizes = {len(columns[name]) for name in self.dtypes}
         (size,) = sizes
         for name, dtype in self.dtypes.items():
-            with self._paths[name].open("ab") as file:
+            with self.paths[name].open("ab") as file:
                 file.write(np.ascontiguousarray(columns[name], dtype=dtype).data)
         self.rows += size
 
@@ -60,19 +75,20 @@ class Spool:
 
     def remove(self) -> None:
         """Delete the files."""
-        for path in self._paths.values():
+        for path in self.paths.values():
             path.unlink(missing_ok=True)
 
     def _read(self, name: str, part: slice) -> npt.NDArray[Any]:
         dtype, count = self.dtypes[name], part.stop - part.start
         if not count:
             return np.empty(0, dtype=dtype)
-        return np.fromfile(self._paths[name], dtype=dtype, count=count, offset=part.start * dtype.itemsize)
+        offset = self._header[name] + part.start * dtype.itemsize
+        return np.fromfile(self.paths[name], dtype=dtype, count=count, offset=offset)
 
     def _mapped(self, name: str) -> npt.NDArray[Any]:
         if not self.rows:
             return np.empty(0, dtype=self.dtypes[name])
-        return np.asarray(np.memmap(self._paths[name], dtype=self.dtypes[name], mode="r"))
+        return np.asarray(np.memmap(self.paths[name], dtype=self.dtypes[name], mode="r", offset=self._header[name]))
 
 
 def chunks(rows: int, size: int = CHUNK) -> Iterator[slice]:

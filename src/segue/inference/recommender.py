@@ -263,12 +263,13 @@ class Recommender:
         as_of: Moment | None = None,
         exclude_seen: bool | None = None,
         unknown: Unknown = "skip",
+        where: str | None = None,
     ) -> pl.DataFrame:
         """Complete the basket, step by step: the best item joins it, and the model ranks again.
 
         Parameters
         ----------
-        users, histories, basket, allow, deny, as_of, unknown
+        users, histories, basket, allow, deny, as_of, unknown, where
             As in `recommend`; without a basket every session has just begun.
         n
             Number of steps. A user takes fewer if no item is left.
@@ -287,7 +288,8 @@ class Recommender:
             As in `recommend`; n is below 1.
         """
         requested, shares = self._resolve(users, histories, basket, as_of, unknown, allow, deny)
-        rules = self._rules(1, exclude_seen, allow, deny, in_session=True)
+        offset = self._preferences.offset(where, None)
+        rules = self._rules(1, exclude_seen, allow, deny, in_session=True, offset=offset)
         return complete_baskets(self.scorer, requested, n, rules, shares, self.dataset.catalogue)
 
     @_checked
@@ -668,7 +670,8 @@ class Recommender:
 
         - New users are unknown users with a history.
         - New items are not recommended, and their score is -1e30. In histories they stand for an item of the usual
-          kind: their vector is the mean. Models of ratings score them as items without ratings.
+          kind: their vector is the mean. Models of ratings score them as items without ratings. A model with
+          `features` scores and recommends them by their rows in the item table.
 
         Train with `segue.fit(…, start=recommender)` to learn them.
 

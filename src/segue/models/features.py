@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -128,6 +128,14 @@ class Coding:
         plain = cls(tuple(names), np.zeros(0, dtype=np.int64), flat, offsets, np.array(scales, dtype=np.float32))
         keys = [keys[trained[codes]] for codes, keys in plain._values(table)]
         return cls(plain.names, np.unique(np.concatenate([plain.keys, *keys])), flat, offsets, plain.scales)
+
+    def extended(self, table: Table, trained: Bools) -> Coding:
+        """The coding with numbers for the values of more training items, (n_items + 1,) mask; buckets and scales stay.
+
+        The numbers of known values may change; their keys do not.
+        """
+        keys = [keys[trained[codes]] for codes, keys in self._values(table)]
+        return replace(self, keys=np.unique(np.concatenate([self.keys, *keys])))
 
     def read(self, table: Table) -> Features:
         """Read the features of a table with the same columns."""

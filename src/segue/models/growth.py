@@ -18,6 +18,7 @@ from segue.data.ragged import Int64
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
 from segue.models.base import CodeRows, CountingModel, Model
+from segue.models.item_table import CONTENT, ContentTable
 from segue.models.scores import ItemScores
 
 NONE: frozenset[str] = frozenset()
@@ -75,6 +76,7 @@ def carry(
     ConfigError
         The tensors of the two do not fit, or the model does not say which rows are codes.
     """
+    skip = skip | _carry_content(model, former, dataset, former_data, learned_only)
     rows = model.code_rows()
     sources = {
         "users": _Rows.of(dataset.users, former_data.users, former_data.lengths),
@@ -97,6 +99,36 @@ def carry(
                 tensor.copy_(filled)
             else:
                 raise _misfit(model, name, tensor, old.get(name))
+
+
+def _carry_content(
+    model: Model, former: Model, dataset: Dataset, former_data: Dataset, learned_only: bool
+) -> frozenset[str]:
+    """Carry the content of item vectors, value by value, and return the names of its tensors.
+
+    Raises
+    ------
+    ConfigError
+        The Dataset has no item table, or lacks a column that the former model reads.
+    """
+    carried: set[str] = set()
+    former_tables = dict(former.named_modules())
+    for name, part in model.named_modules():
+        if not isinstance(part, ContentTable):
+            continue
+        source, table, known = former_tables[name], dataset.item_table, former_data.item_table
+        assert isinstance(source, ContentTable) and known is not None
+        for column in part.names:
+            if table is None or table.kinds.get(column) != known.kinds[column]:
+                there = "no item table" if table is None else f"no column {column} of the kind {known.kinds[column]}"
+                raise ConfigError(
+                    f"the {model.config.name} reads the column {column} of the item table, and the Dataset has "
+                    f"{there}: prepare it with the same table."
+                )
+        assert table is not None
+        part.take(source, table, dataset.item_counts() > 0 if learned_only else None)
+        carried |= {f"{name}.{tensor}" for tensor in CONTENT}
+    return frozenset(carried)
 
 
 class _Rows:
@@ -152,7 +184,8 @@ def grown(model: Model, dataset: Dataset, former_data: Dataset) -> tuple[Model, 
     """The same model for a Dataset whose vocabularies have grown, and the mask (n_items + 1,) of the items it knows.
 
     Nothing is trained. A model that counts in one pass counts the Dataset; it then knows all its items. Of any other,
-    new users are unknown ones and new items get the rows of `Model.code_rows`; they are not known.
+    new users are unknown ones and new items get the rows of `Model.code_rows`; they are not known, unless the model
+    reads their content.
     """
     if isinstance(model, CountingModel) and model.recounts:
         larger: Model = model.config.build(dataset.n_users, dataset.n_items).to(model.device)
@@ -164,6 +197,9 @@ def grown(model: Model, dataset: Dataset, former_data: Dataset) -> tuple[Model, 
     taken = larger.grow_from(model)
     carry(larger, model, dataset, former_data, learned_only=False, skip=taken)
     known = torch.from_numpy(np.concatenate([[True], former_data.catalogue.encode(dataset.catalogue.ids) > 0]))
+    for part in larger.modules():
+        if isinstance(part, ContentTable):
+            known |= part.has_content().cpu()
     return larger.eval(), known
 
 

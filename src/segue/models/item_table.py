@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.ragged import Int64
 from segue.data.tables.table import Table
+from segue.errors import ConfigError
 from segue.models.features import Coding
 
 _RAGGED = {
@@ -31,6 +33,9 @@ _RAGGED = {
     "scales": torch.float32,
 }
 """Buffers whose size depends on the data, and their types."""
+
+CONTENT = (*_RAGGED, "value_vectors", "projection")
+"""Tensors of a `ContentTable` that belong to the content; the others have a row for each item."""
 
 
 class Catalogue(NamedTuple):
@@ -165,6 +170,42 @@ class ContentTable(ItemTable):
         features = self.coding().read(table)
         for name in ("offsets", "values", "vectors"):
             self._replace(name, getattr(features, name))
+
+    def take(self, former: ContentTable, table: Table, trained: npt.NDArray[np.bool_] | None = None) -> None:
+        """Take the content of a former model, and read a table with its coding: its weights have that meaning.
+
+        Parameters
+        ----------
+        former
+            Table of a model with the same columns.
+        table
+            The item table, with a row for each item of this model.
+        trained
+            (n_items + 1,) mask of the items whose values join the coding; their vectors are zero at first. None adds
+            none.
+        """
+        known = former.coding()
+        coding = known if trained is None else known.extended(table, trained)
+        for name in ("keys", "edges", "edge_offsets", "scales"):
+            self._replace(name, getattr(coding, name))
+        self.read(table)
+        if len(coding.keys):
+            vectors = self.weight.new_zeros(len(coding.keys), self.weight.shape[1])
+            if former.value_vectors is not None:
+                rows = torch.from_numpy(np.searchsorted(coding.keys, known.keys)).to(vectors.device)
+                vectors[rows] = former.value_vectors.detach().to(vectors.device)
+            self.value_vectors = nn.Parameter(vectors)
+        if former.projection is not None:
+            if former.projection.shape[1] != self.vectors.shape[1]:
+                raise ConfigError(
+                    f"the vectors of the item table have {self.vectors.shape[1]} numbers, and those of the model's "
+                    f"table {former.projection.shape[1]}: give vectors of the same columns and widths."
+                )
+            self.projection = nn.Parameter(former.projection.detach().clone().to(self.weight.device))
+
+    def has_content(self) -> Tensor:
+        """Mask (n_items + 1,) of the items with a value or a vector."""
+        return (self.offsets[1:] > self.offsets[:-1]) | (self.vectors != 0).any(1)
 
     def _replace(self, name: str, array: Any) -> None:
         old = getattr(self, name)

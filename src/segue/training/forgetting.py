@@ -19,7 +19,12 @@ from segue.training.run_manifest import RECOMMENDER, checkpoints, run_folder
 
 
 def forget(
-    target: str | Path, users: Sequence[Any], *, histories: bool = True, out: str | Path | None = None
+    target: str | Path,
+    users: Sequence[Any],
+    *,
+    histories: bool = True,
+    out: str | Path | None = None,
+    may_be_unknown: bool = False,
 ) -> dict[str, Any]:
     """Remove users from the folder of a Dataset, a Recommender or a run.
 
@@ -35,17 +40,19 @@ def forget(
         False also leaves out the histories of all users of a Recommender.
     out
         Folder of the result; `target` itself if it is None. Of a run it gets the Recommender only.
+    may_be_unknown
+        True accepts users of whom none is known, such as all users that a service has forgotten.
 
     Returns
     -------
     dict
-        `users` (number forgotten), `written` (the folder), `deleted` (checkpoints), and `remembers`: a sentence on the
-        weights, empty for a Dataset.
+        `users` (number forgotten), `unknown` (number of ids that were not there), `written` (the folder), `deleted`
+        (checkpoints), and `remembers`: a sentence on the weights, empty for a Dataset.
 
     Raises
     ------
     UnknownIdError
-        None of the users is known.
+        None of the users is known, and `may_be_unknown` is False.
     StorageError
         The folder is nothing of the kind, or an unfinished run.
     """
@@ -54,25 +61,29 @@ def forget(
         if not histories:
             raise ConfigError(f"{folder} is a Dataset, and its histories are all that it is: name a run.")
         data = Dataset.open(folder)
-        left = data.forget(known_of(data.users, users))
+        known = known_of(data.users, users, may_be_none=may_be_unknown)
+        left = data.forget(known)
         left.save(folder if out is None else out)
-        return _result(data, left, folder if out is None else Path(out), [], "")
+        return _result(data, left, folder if out is None else Path(out), [], "", _unknown(data.users, users))
     if is_unfinished(folder):
         raise StorageError(f"{folder} is an unfinished run, and its checkpoints hold all users: finish or delete it.")
     is_run = not (folder / MANIFEST).is_file()
     if out is not None or not is_run:
-        return _forget(folder, users, histories, folder if out is None else Path(out), [])
+        return _forget(folder, users, histories, folder if out is None else Path(out), [], may_be_unknown)
     with run_folder(folder, True, None):
         load(folder, verify=False)  # before anything is deleted
         deleted = checkpoints(folder)
         for name in deleted:
             (folder / name).unlink()
-        return _forget(folder, users, histories, folder / RECOMMENDER, deleted)
+        return _forget(folder, users, histories, folder / RECOMMENDER, deleted, may_be_unknown)
 
 
-def _forget(folder: Path, users: Sequence[Any], histories: bool, place: Path, deleted: list[str]) -> dict[str, Any]:
+def _forget(
+    folder: Path, users: Sequence[Any], histories: bool, place: Path, deleted: list[str], may_be_unknown: bool
+) -> dict[str, Any]:
     recommender = load(folder)
-    known = known_of(recommender.dataset.users, users, may_be_none=bool(deleted)) if users else pl.Series([])
+    may_be_none = may_be_unknown or bool(deleted)
+    known = known_of(recommender.dataset.users, users, may_be_none=may_be_none) if users else pl.Series([])
     left = recommender.forget(known) if len(known) else recommender
     left.save(place, histories=histories)
     kind = "counts" if isinstance(left.model, CountingModel) else "weights"
@@ -80,7 +91,13 @@ def _forget(folder: Path, users: Sequence[Any], histories: bool, place: Path, de
         f"The {kind} of {left.model.config.name} were learned with the interactions of these users, and may still tell "
         "something of them: train again on the Dataset without them to remove that too."
     )
-    return _result(recommender.dataset, left.dataset, place, deleted, remembers if len(known) else "")
+    unknown = _unknown(recommender.dataset.users, users)
+    return _result(recommender.dataset, left.dataset, place, deleted, remembers if len(known) else "", unknown)
+
+
+def _unknown(vocabulary: Vocabulary, users: Sequence[Any]) -> int:
+    """Number of raw ids that a vocabulary lacks."""
+    return int((vocabulary.encode(list(users)) == 0).sum()) if len(users) else 0
 
 
 def known_of(vocabulary: Vocabulary, users: Sequence[Any], may_be_none: bool = False) -> pl.Series:
@@ -93,6 +110,8 @@ def known_of(vocabulary: Vocabulary, users: Sequence[Any], may_be_none: bool = F
     return known.unique(maintain_order=True)
 
 
-def _result(before: Dataset, after: Dataset, place: Path, deleted: list[str], remembers: str) -> dict[str, Any]:
+def _result(
+    before: Dataset, after: Dataset, place: Path, deleted: list[str], remembers: str, unknown: int
+) -> dict[str, Any]:
     users = len(before.users.codes) - len(after.users.codes)
-    return {"users": users, "written": str(place), "deleted": deleted, "remembers": remembers}
+    return {"users": users, "unknown": unknown, "written": str(place), "deleted": deleted, "remembers": remembers}

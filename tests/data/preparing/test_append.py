@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import segue
+from segue.data.item_histories import item_order
 from segue.errors import ConfigError, DataError, StorageError
 
 DAY = 86_400
@@ -86,6 +88,37 @@ def test_appending_equals_preparing_at_once(
     assert grown.users.ids[: data.n_users].equals(data.users.ids)
     assert grown.catalogue.ids[: data.n_items].equals(data.catalogue.ids)
     assert grown.in_order and grown.n_interactions == len(grown.items)
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=ROWS, options=st.sampled_from(OPTIONS), chunk=st.sampled_from([3, 1000]))
+def test_histories_of_items_are_merged(
+    rows: list[tuple[int, int, int, int, bool]], options: dict[str, Any], chunk: int
+) -> None:
+    """The stored order of the items' histories is merged with the new interactions, in pieces of any size."""
+    first, second = frames(rows, False)
+    if not len(first) or not len(second) or first.equals(second):
+        return
+    try:
+        data = quietly(segue.prepare, first, **options)
+    except DataError:  # a filter leaves nothing
+        return
+    stored = replace(data, by_item=item_order(data.items, data.times))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segue.data.preparing.append.CHUNK", chunk)
+        patch.setattr("segue.data.preparing.append._PIECE", chunk)
+        patch.setattr("segue.data.item_histories.CHUNK", chunk)
+        grown = quietly(stored.append, second)
+    assert content(grown).equals(content(quietly(data.append, second)))
+    assert grown.by_item is not None
+    assert grown.by_item.tolist() == item_order(grown.items, grown.times).tolist()
+
+
+def test_a_damaged_order_of_the_items_histories_is_found() -> None:
+    data = segue.prepare(log(rating=[1.0, 2.0, 3.0]))
+    damaged = replace(data, by_item=np.array([0, 2, 2], dtype=np.int32))
+    with pytest.raises(StorageError, match="the order of the items' histories of this Dataset"):
+        damaged.append(log(user=["b", "b", "b"], rating=[1.0, 2.0, 3.0], time=[3, 11, 12]))
 
 
 @settings(deadline=None, max_examples=40)

@@ -1,4 +1,4 @@
-"""New interactions for a Dataset: the histories that change are made again, and all others are copied."""
+"""New interactions for a Dataset: the ends of histories that change are made again, and all else is copied."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.data.dataset import Dataset
+from segue.data.item_histories import merged_item_order, position_type
 from segue.data.order import time_order
 from segue.data.preparing.filters import k_core, without_duplicates
 from segue.data.preparing.fingerprint import LogFingerprint
 from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import Encoded, Progress
-from segue.data.preparing.prepare import encode_log, finish, working_folder
+from segue.data.preparing.prepare import ARRAYS, encode_log, finish, working_folder
 from segue.data.ragged import Int64, first_not_before, offsets_of, positions
 from segue.data.reading.read import Log, Opened, ReadOptions, open_source
 from segue.data.sessions import SessionOffsets, SessionRule, converted, notes_on
@@ -27,6 +28,9 @@ from segue.errors import ConfigError, DataError, StorageError
 from segue.files import check_folder
 
 Columns = dict[str, npt.NDArray[Any]]
+
+_PIECE = 1 << 17
+"""Interactions copied at a time: so few that they stay in the cache of the processor."""
 
 
 def append(
@@ -57,8 +61,8 @@ def append(
         base = dataset.compact()
         new, entry = _columns_of(log, encoded, base)
         _check_fingerprint(base, log.source, entry)
-        grown = _merged(base, log, encoded, new, entry, options, folder, report, in_memory=out is None)
-        finish(grown, log.source, out, overwrite, report)
+        grown, files = _merged(base, log, encoded, new, entry, options, folder, report, in_memory=out is None)
+        finish(grown, files, log.source, out, overwrite, report)
     return grown if out is None else Dataset.open(out, verify=False)
 
 
@@ -201,7 +205,8 @@ def _merged(
     report: Progress,
     *,
     in_memory: bool,
-) -> Dataset:
+) -> tuple[Dataset, dict[str, Path]]:
+    """The new Dataset, and the files of its large arrays by name."""
     users, items = _Ids.of(base.users, encoded.users), _Ids.of(base.catalogue, encoded.catalogue)
     new |= {"user": users.codes[new["user"]].astype(np.int32), "item": items.codes[new["item"]].astype(np.int32)}
     starts, cut, notes = base.starts, None, []
@@ -218,10 +223,11 @@ def _merged(
     if options.min_rating is not None:
         new = _take(new, new["rating"] >= options.min_rating)
     new = _take(new, time_order(new["user"], None))
-    flat, divided = _remade(base, starts, new, options, folder, report)
+    firsts = _first_changes(base, starts, new, options)
+    flat, divided = _remade(base, firsts, new, options, folder, report)
     of_user, of_item, keep = _core(flat, users, items, options, report)
     vocabularies = users.remaining(of_user), items.remaining(of_item)
-    arrays = _assembled(base, starts, flat, keep, of_user, vocabularies, folder, report, in_memory=in_memory)
+    arrays, files = _assembled(base, starts, firsts, flat, keep, vocabularies, folder, report, in_memory=in_memory)
     notes += notes_on(0, divided)
     grown = Dataset(
         **arrays,
@@ -231,7 +237,7 @@ def _merged(
         item_table=base.item_table,
         user_table=base.user_table,
     )
-    return replace(grown, metadata=_metadata(base, grown, log, entry, options, notes))
+    return replace(grown, metadata=_metadata(base, grown, log, entry, options, notes)), files
 
 
 def _newest(dataset: Dataset) -> int | None:
@@ -264,18 +270,41 @@ def _take(columns: Columns, index: npt.NDArray[Any] | None) -> Columns:
 # ---- histories that change -----------------------------------------------------------------------------------------
 
 
+def _first_changes(base: Dataset, starts: Int64, new: Columns, options: Preparation) -> Int64:
+    """Position (n_users + 1,) from which each history is made again; the end of those without new interactions.
+
+    What is older than all new interactions of a user stays as it is, with two exceptions: the newest session may go
+    on, and of each item only the first or last interaction may be kept.
+    """
+    firsts = base.ends.copy()
+    codes, begins = np.unique(new["user"], return_index=True)
+    known = codes <= base.n_users
+    touched = codes[known].astype(np.int64)
+    if options.duplicates in ("first", "last"):
+        firsts[touched] = starts[touched]
+        return firsts
+    if base.times is not None and len(touched):
+        oldest = np.minimum.reduceat(new["time"], begins)[known]
+        firsts[touched] = first_not_before(base.times, starts[touched], base.ends[touched], oldest)
+    if base.session_offsets is not None:
+        before = np.maximum(firsts[touched] - 1, 0)
+        session = base.session_offsets[np.searchsorted(base.session_offsets, before, side="right") - 1]
+        firsts[touched] = np.maximum(session, starts[touched])
+    return firsts
+
+
 def _remade(
-    base: Dataset, starts: Int64, new: Columns, options: Preparation, folder: Path, report: Progress
+    base: Dataset, firsts: Int64, new: Columns, options: Preparation, folder: Path, report: Progress
 ) -> tuple[Spool, int]:
-    """The whole histories of the users with new interactions, sorted and without duplicates; and divided sessions."""
+    """The parts of histories that change, sorted and without duplicates; and the number of divided sessions."""
     dtypes: dict[str, np.dtype[Any]] = {"user": np.dtype(np.int32), "item": np.dtype(np.int32)}
     dtypes |= {"time": np.dtype(np.int64)} if base.times is not None else {}
     dtypes |= {"rating": np.dtype(np.float32)} if base.ratings is not None else {}
     dtypes |= {"session": np.dtype(np.int64)} if options.sessions is not None else {}
     flat, divided = Spool(folder / "remade", dtypes), 0
-    for codes, rows in _portions(base, starts, new["user"]):
+    for codes, rows in _portions(base, firsts, new["user"]):
         old = codes[codes <= base.n_users]
-        columns = _old_columns(base, starts, old, dtypes, options.sessions)
+        columns = _old_columns(base, firsts, old, options.sessions)
         own = {name: values[rows] for name, values in new.items()}
         if "session" in own and "session" in columns:
             own["session"] = own["session"].astype(np.int64) + (columns["session"].max(initial=-1) + 1)
@@ -294,23 +323,21 @@ def _remade(
     return flat, divided
 
 
-def _portions(base: Dataset, starts: Int64, new_users: npt.NDArray[Any]) -> Iterator[tuple[Int64, slice]]:
-    """User codes with new interactions, and the slice of these, for so many users that their histories fit memory."""
+def _portions(base: Dataset, firsts: Int64, new_users: npt.NDArray[Any]) -> Iterator[tuple[Int64, slice]]:
+    """User codes with new interactions, and the slice of these, for so many users that what changes fits memory."""
     codes, first = np.unique(new_users, return_index=True)
     bounds = np.append(first, len(new_users))
-    stored = np.where(codes <= base.n_users, (base.ends - starts)[np.minimum(codes, base.n_users)], 0)
+    stored = np.where(codes <= base.n_users, (base.ends - firsts)[np.minimum(codes, base.n_users)], 0)
     portion = (np.cumsum(stored + np.diff(bounds)) - 1) // CHUNK
     edges = np.append(np.flatnonzero(np.diff(portion, prepend=-1)), len(codes))
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         yield codes[low:high].astype(np.int64), slice(int(bounds[low]), int(bounds[high]))
 
 
-def _old_columns(
-    base: Dataset, starts: Int64, codes: Int64, dtypes: Mapping[str, Any], rule: SessionRule | None
-) -> Columns:
-    """The interactions of these users so far."""
-    place = positions(starts[codes], base.ends[codes])
-    users = np.repeat(codes, base.ends[codes] - starts[codes]).astype(np.int32)
+def _old_columns(base: Dataset, firsts: Int64, codes: Int64, rule: SessionRule | None) -> Columns:
+    """The interactions of these users from `firsts` on."""
+    place = positions(firsts[codes], base.ends[codes])
+    users = np.repeat(codes, base.ends[codes] - firsts[codes]).astype(np.int32)
     columns: Columns = {"user": users, "item": base.items[place]}
     if base.times is not None:
         columns["time"] = base.times[place]
@@ -356,59 +383,103 @@ def _core(
 def _assembled(
     base: Dataset,
     starts: Int64,
+    firsts: Int64,
     flat: Spool,
     keep: npt.NDArray[np.bool_] | None,
-    of_user: Int64,
     vocabularies: tuple[tuple[Vocabulary, Int64], tuple[Vocabulary, Int64]],
     folder: Path,
     report: Progress,
     *,
     in_memory: bool,
-) -> dict[str, Any]:
-    """Arrays of the Dataset: remade histories in their places, all others as they were, in pieces."""
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Arrays of the Dataset, and their files. Of each history comes what stays, then what was made again."""
     (users, final_user), (_, final_item) = vocabularies
     remade = _kept(flat, keep, final_item, folder)
     mapped = remade.map()
-    n = len(base.items)
-    sources = np.zeros((2, len(users) + 1), dtype=np.int64)
-    sources[:, : base.n_users + 1] = starts, base.ends
-    mapped_users = final_user[mapped["user"]]
-    counts = np.bincount(mapped_users, minlength=len(users) + 1)
-    touched = np.unique(final_user[flat.map()["user"]])
-    firsts = n + offsets_of(counts)
-    sources[0, touched], sources[1, touched] = firsts[:-1][touched], firsts[1:][touched]
-    lengths = sources[1] - sources[0]
-    offsets = offsets_of(lengths)
-    stored = {"item": base.items, "time": base.times, "rating": base.ratings}
-    dtypes = {name: remade.dtypes[name] for name in stored if name in remade.dtypes}
-    final = Spool(folder / "final", dtypes)
+    remade_users = final_user[mapped["user"]]
+    lengths = np.zeros((2, len(users) + 1), dtype=np.int64)  # what is copied, and what was made again
+    lengths[0, : base.n_users + 1] = firsts - starts
+    lengths[1] = np.bincount(remade_users, minlength=len(users) + 1)
+    offsets, new_offsets = offsets_of(lengths.sum(axis=0)), offsets_of(lengths[1])
+    stored = {"items": base.items, "times": base.times, "ratings": base.ratings}
+    dtypes = {name: remade.dtypes[column] for name, column in ARRAYS.items() if column in remade.dtypes}
+    final = Spool(folder / "final", dtypes, final_rows=int(offsets[-1]))
+    moved = None
+    if base.by_item is not None:
+        moved = Spool(folder / "moved", {"position": position_type(int(offsets[-1]))})
     begins = None if "session" not in remade.dtypes else SessionOffsets()
-    edges = np.append(np.flatnonzero(np.diff(offsets[:-1] // CHUNK, prepend=-1)), len(lengths))
+    edges = np.append(np.flatnonzero(np.diff(offsets[:-1] // _PIECE, prepend=-1)), lengths.shape[1])
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         known = min(high, base.n_users + 1)
-        own = sources[:, low:high]
-        is_remade = own[0] >= n
-        old = slice(int(base.starts[low]), int(base.offsets[known])) if low < known else slice(n, n)
-        new = slice(*(int(end) for end in np.searchsorted(mapped_users, [low, high])))
-        stays = _staying(base, low, known, own, is_remade)
-        from_new = np.repeat(is_remade, lengths[low:high])
-        piece = {name: _joined(stored[name], mapped[name], (old, stays), (new, from_new)) for name in dtypes}
-        final.append(piece)
+        old = slice(*base.offsets[[low, known]].tolist()) if low < known else slice(0, 0)
+        stays = _staying(base.offsets[low : known + 1], starts[low:known], firsts[low:known])
+        new = slice(*new_offsets[[low, high]].tolist())
+        is_new = np.repeat(np.tile([False, True], high - low), lengths[:, low:high].T.reshape(-1))
+        final.append(
+            {name: _joined(stored[name], old, stays, mapped[ARRAYS[name]][new], is_new) for name in final.dtypes}
+        )
+        if moved is not None:
+            moved.append({"position": _moved(base, starts, firsts, offsets, slice(low, known), stays)})
         if begins is not None:
             assert base.session_offsets is not None
-            numbers = np.empty(len(from_new), dtype=np.int64)
-            numbers[~from_new] = np.searchsorted(base.session_offsets, np.arange(old.start, old.stop)[stays], "right")
-            numbers[from_new] = -1 - mapped["session"][new]
-            begins.add({"user": np.repeat(np.arange(low, high), lengths[low:high]), "session": numbers})
-        report("copying", high / len(lengths))
-    result = final.load() if in_memory else final.map()
-    return {
-        "items": result["item"],
-        "offsets": offsets,
-        "times": result.get("time"),
-        "ratings": result.get("rating"),
-        "session_offsets": None if begins is None else begins.finish(),
-    }
+            numbers = np.searchsorted(base.session_offsets, np.arange(old.start, old.stop), side="right")
+            numbers = _joined(numbers, slice(None), stays, -1 - mapped["session"][new], is_new)
+            owners = np.repeat(np.arange(low, high), lengths[:, low:high].sum(axis=0))
+            begins.add({"user": owners, "session": numbers})
+        report("copying", high / lengths.shape[1])
+    spools = [final]
+    if moved is not None:
+        arrived = {"item": mapped["item"], "position": positions(offsets[:-1] + lengths[0], offsets[1:])}
+        arrived |= {"time": mapped["time"]} if base.times is not None else {}
+        spools.append(_item_order(base, moved, arrived, folder))
+    result: dict[str, Any] = {}
+    for spool in spools:
+        result |= spool.load() if in_memory else spool.map()
+    result |= {"offsets": offsets, "session_offsets": None if begins is None else begins.finish()}
+    return result, {name: path for spool in spools for name, path in spool.paths.items()}
+
+
+def _moved(
+    base: Dataset,
+    starts: Int64,
+    firsts: Int64,
+    offsets: Int64,
+    users: slice,
+    stays: npt.NDArray[np.bool_] | None,
+) -> Int64:
+    """New position of each former interaction of a slice of users, as `merged_item_order` takes it."""
+    begins, ends = base.offsets[users], base.offsets[users.start + 1 : users.stop + 1]
+    counts = ends - begins
+    places = np.arange(begins[0], ends[-1]) if len(counts) else np.zeros(0, dtype=np.int64)
+    new_starts = offsets[users]
+    places += np.repeat(new_starts - starts[users], counts)
+    if stays is None:
+        return places
+    low, high = np.repeat(new_starts, counts), np.repeat(new_starts + firsts[users] - starts[users], counts)
+    return np.where(stays, places, ~np.clip(places, low, high))
+
+
+def _item_order(base: Dataset, moved: Spool, arrived: Columns, folder: Path) -> Spool:
+    """The order of the items' histories, in the file of an array.
+
+    Raises
+    ------
+    StorageError
+        The former order does not hold each interaction once.
+    """
+    assert base.by_item is not None
+    position = moved.map()["position"]
+    rows = int((position >= 0).sum()) + len(arrived["position"])
+    order = Spool(folder / "by-item", {"by_item": position_type(rows)}, final_rows=rows)
+    former_offsets = offsets_of(base.item_counts())
+    for piece in merged_item_order(base.by_item, former_offsets, base.times, position, arrived):
+        order.append({"by_item": piece})
+    if order.rows != rows:
+        raise StorageError(
+            f"the order of the items' histories of this Dataset gives {order.rows:,} of {rows:,} interactions: it was "
+            "damaged or edited. Prepare the Dataset again."
+        )
+    return order
 
 
 def _kept(flat: Spool, keep: npt.NDArray[np.bool_] | None, final_item: Int64, folder: Path) -> Spool:
@@ -420,38 +491,46 @@ def _kept(flat: Spool, keep: npt.NDArray[np.bool_] | None, final_item: Int64, fo
     return kept
 
 
-def _staying(
-    base: Dataset, low: int, known: int, own: Int64, is_remade: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
-    """Mask of the interactions of the users from `low` to before `known` that are copied: not remade, not let go."""
-    first = base.starts[low:known]
-    copied = np.where(is_remade[: len(first)], first, own[0, : len(first)])
-    stops = np.where(is_remade[: len(first)], first, base.offsets[low + 1 : known + 1])
-    parts = np.stack([copied - first, stops - copied, base.offsets[low + 1 : known + 1] - stops], axis=1)
-    return np.repeat(np.tile([False, True, False], len(first)), parts.reshape(-1))
+def _staying(offsets: Int64, starts: Int64, firsts: Int64) -> npt.NDArray[np.bool_] | None:
+    """Mask of the interactions of some users from `starts` to `firsts` (n,); None for all.
+
+    Parameters
+    ----------
+    offsets
+        (n + 1,) offsets of their whole histories.
+    starts, firsts
+        (n,) each, within them.
+    """
+    parts = np.stack([starts - offsets[:-1], firsts - starts, offsets[1:] - firsts], axis=1)
+    if not parts[:, [0, 2]].any():
+        return None
+    return np.repeat(np.tile([False, True, False], len(starts)), parts.reshape(-1))
 
 
 def _joined(
     old: npt.NDArray[Any] | None,
+    part: slice,
+    stays: npt.NDArray[np.bool_] | None,
     new: npt.NDArray[Any],
-    copied: tuple[slice, npt.NDArray[np.bool_]],
-    remade: tuple[slice, npt.NDArray[np.bool_]],
+    is_new: npt.NDArray[np.bool_],
 ) -> npt.NDArray[Any]:
-    """Values of some users: those of a slice of the old array that stay, and a slice of the new one, in their places.
+    """Values (n,) of some users.
 
     Parameters
     ----------
-    old, new
-        The column in the Dataset, and in the remade histories.
-    copied
-        Slice of the old column, and the mask of what stays of it.
-    remade
-        Slice of the new column, and the mask of its places in the result.
+    old
+        The column in the Dataset.
+    part, stays
+        The users' slice of it, and the mask of what stays of that; None for all.
+    new
+        Values that were made again.
+    is_new
+        (n,) mask of the places of `new` in the result.
     """
     assert old is not None
-    values = np.empty(len(remade[1]), dtype=new.dtype)
-    values[~remade[1]] = old[copied[0]][copied[1]]
-    values[remade[1]] = new[remade[0]]
+    values = np.empty(len(is_new), dtype=new.dtype)
+    values[~is_new] = old[part] if stays is None else old[part][stays]
+    values[is_new] = new
     return values
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from segue.arguments import checked
-from segue.data.dataset import Dataset
+from segue.data.dataset import Dataset, save_moving
 from segue.data.order import time_order
 from segue.data.preparing.filters import k_core, without_duplicates
 from segue.data.preparing.fingerprint import LogFingerprint, newest_time
@@ -35,7 +35,8 @@ from segue.errors import ConfigError, DataError
 from segue.files import check_folder, exclusive, failures_name, real
 from segue.locks import temporary_folder
 
-_PASSING = ("user", "session")  # columns that become offsets
+ARRAYS = {"items": "item", "times": "time", "ratings": "rating"}
+"""Column of the log behind each large array of a Dataset; users and sessions become offsets."""
 
 
 @checked
@@ -217,10 +218,10 @@ def _prepare(
 ) -> Dataset:
     with working_folder(out, "prepare") as folder:
         log, encoded = encode_log(opened, options, folder, report)
-        dataset = _build(log, encoded, options, folder, report, in_memory=out is None)
+        dataset, files = _build(log, encoded, options, folder, report, in_memory=out is None)
         for table in tables:
             dataset = attach(dataset, table, table_items)
-        finish(dataset, log.source, out, overwrite, report)
+        finish(dataset, files, log.source, out, overwrite, report)
     return dataset if out is None else Dataset.open(out, verify=False)
 
 
@@ -238,13 +239,20 @@ def working_folder(out: str | Path | None, name: str) -> Iterator[Path]:
         yield folder
 
 
-def finish(dataset: Dataset, source: str, out: str | Path | None, overwrite: bool | None, report: Progress) -> None:
-    """Warn of the notes on a Dataset, and save it if there is an output."""
+def finish(
+    dataset: Dataset,
+    files: Mapping[str, Path],
+    source: str,
+    out: str | Path | None,
+    overwrite: bool | None,
+    report: Progress,
+) -> None:
+    """Warn of the notes on a Dataset, and save it if there is an output. The files of its arrays move there."""
     for note in dataset.metadata["notes"]:
         warnings.warn(f"{source}: {note}", stacklevel=4)
     if out is not None:
         report("writing", 0.0)
-        dataset.save(out, overwrite=overwrite)
+        save_moving(dataset, Path(out), overwrite, files)
         report("writing", 1.0)
 
 
@@ -290,7 +298,8 @@ def _narrowed(log: Log, rule: SessionRule | None) -> Log:
 
 def _build(
     log: Log, encoded: Encoded, options: Preparation, folder: Path, report: Progress, *, in_memory: bool
-) -> Dataset:
+) -> tuple[Dataset, dict[str, Path]]:
+    """The Dataset, and the files of its large arrays by name."""
     steps = Steps(len(encoded.users), len(encoded.catalogue))
     print_of_log = LogFingerprint(encoded)
     flat, notes = _sorted(log, encoded, options, steps, folder, report, print_of_log)
@@ -300,29 +309,30 @@ def _build(
         table = "; ".join(f"{row['step']}: {row['interactions']:,} interactions" for row in steps.table())
         raise DataError(f"{log.source}: the filters leave nothing ({table}). Lower k_core or min_rating.")
     new_item = np.cumsum(of_item > 0, dtype=np.int32)
-    final = Spool(
-        folder / "final", {name: flat.dtypes[name] for name in flat.dtypes if name not in ("user", "session")}
-    )
+    dtypes = {name: flat.dtypes[column] for name, column in ARRAYS.items() if column in flat.dtypes}
+    final = Spool(folder / "final", dtypes, final_rows=int(of_user.sum()))
     sessions = None if options.sessions is None else SessionOffsets()
     for part, columns in flat.pieces():
         columns = _take(columns, None if keep is None else keep[part])
         if sessions is not None:
             sessions.add(columns)
-        final.append(columns | {"item": new_item[columns["item"]]})
+        columns["item"] = new_item[columns["item"]]
+        final.append({name: columns[ARRAYS[name]] for name in dtypes})
         report("recoding", part.stop / flat.rows)
     flat.remove()
     result = final.load() if in_memory else final.map()
-    return Dataset(
-        items=result["item"],
+    dataset = Dataset(
+        items=result["items"],
         offsets=offsets_of(np.concatenate([[0], of_user[of_user > 0]])),
         users=_remaining(encoded.users, of_user),
         catalogue=_remaining(encoded.catalogue, of_item),
-        times=result.get("time"),
-        ratings=result.get("rating"),
+        times=result.get("times"),
+        ratings=result.get("ratings"),
         time_unit=log.time_unit,
         metadata=_metadata(log, options, steps, notes, print_of_log),
         session_offsets=None if sessions is None else sessions.finish(),
     )
+    return dataset, final.paths
 
 
 def _sorted(
