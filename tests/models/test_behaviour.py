@@ -39,7 +39,7 @@ CONFIGS = {
     "global-mean": {},
     "rating-bias": {},
     "matrix-factorization": {"width": 4, "reg": 0.3},
-    "bayesian-factorization": {"width": 2, "burn_in": 20, "draws": 20},
+    "bayesian-factorization": {"width": 2, "burn_in": 20, "draws": 20, "levels": (1.0, 2.0, 3.0, 4.0, 5.0)},
     "arerec": {"width": 8, "levels": (1.0, 2.0, 3.0, 4.0, 5.0), "history_length": 20, "look_back": "past"},
 }
 LEARNT = ("sasrec", "ssept", "gru4rec", "parsrec")
