@@ -51,7 +51,7 @@ class BayesianFactorization(ModelConfig):
     True
     """
 
-    width: Count = 8
+    width: Count = 6
     """Number of factors of each user and item."""
 
     implicit: bool = True
