@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 import segue
@@ -162,7 +163,7 @@ def test_the_dataset_must_be_there_and_be_the_one_of_the_run(
     bare = segue.load(run).to_onnx(tmp_path / "bare")
     with pytest.raises(ConfigError, match=r"holds no Dataset.*--with-data.*--data"):
         open_export(bare, "bare", None, None, 0, None, 1)
-    segue.prepare({"user": ["a", "a"], "item": ["x", "y"]}, duplicates="keep").save(tmp_path / "other")
+    segue.prepare(pl.DataFrame({"user": ["a", "a"], "item": ["x", "y"]}), duplicates="keep").save(tmp_path / "other")
     with pytest.raises(StorageError, match=r"has 2 items, and the export in .* has 420"):
         open_export(bare, "bare", None, None, 0, tmp_path / "other", 1)
     served = open_export(bare, "bare", None, None, 0, run / "data", 1)
