@@ -27,18 +27,23 @@ CONFIGS: dict[str, segue.ModelConfig] = {
 }
 
 
+class Folders(dict[str, tuple[Path, Path]]):
+    """A run and its export of each model, made when one is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.data = folder, world(rated=False)
+
+    def __missing__(self, name: str) -> tuple[Path, Path]:
+        run, exported = self.folder / name, self.folder / f"{name}-onnx"
+        segue.fit(CONFIGS[name], self.data, training=segue.Training(epochs=1, cpu=True), quiet=True).save(run)
+        assert main(["export", str(run), "--out", str(exported), "--with-data", "--json"]) == 0
+        self[name] = run, exported
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """A run and its export of each model."""
-    folder, data = tmp_path_factory.mktemp("exports"), world(rated=False)
-    made = {}
-    for name, config in CONFIGS.items():
-        fitted = segue.fit(config, data, training=segue.Training(epochs=1, cpu=True), quiet=True)
-        fitted.save(folder / name)
-        words = ["export", str(folder / name), "--out", str(folder / f"{name}-onnx"), "--with-data", "--json"]
-        assert main(words) == 0
-        made[name] = folder / name, folder / f"{name}-onnx"
-    return made
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
+    return Folders(tmp_path_factory.mktemp("exports"))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,7 @@ def no_torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
 def both(
-    request: pytest.FixtureRequest, folders: dict[str, tuple[Path, Path]], no_torch: Path, tmp_path_factory: Any
+    request: pytest.FixtureRequest, folders: Folders, no_torch: Path, tmp_path_factory: Any
 ) -> Iterator[tuple[Server, Server]]:
     """A server of torch and one without, of the same model, on stores of their own."""
     run, exported = folders[request.param]
@@ -139,9 +144,7 @@ def test_what_needs_torch_is_refused_as_a_problem(both: tuple[Server, Server]) -
     assert "501" in described
 
 
-def test_items_that_another_server_put_are_left_out(
-    folders: dict[str, tuple[Path, Path]], no_torch: Path, tmp_path: Path
-) -> None:
+def test_items_that_another_server_put_are_left_out(folders: Folders, no_torch: Path, tmp_path: Path) -> None:
     run, exported = folders["sasrec"]
     store = f"sqlite:///{tmp_path / 'events.db'}"
     with serving(run, store) as torch:
@@ -154,9 +157,7 @@ def test_items_that_another_server_put_are_left_out(
         assert onnx.post("recommend", {"user": "guest"})["model"] == "sasrec"
 
 
-def test_the_dataset_must_be_there_and_be_the_one_of_the_run(
-    folders: dict[str, tuple[Path, Path]], tmp_path: Path
-) -> None:
+def test_the_dataset_must_be_there_and_be_the_one_of_the_run(folders: Folders, tmp_path: Path) -> None:
     from segue.serving.onnx_served import open_export
 
     run, _ = folders["sasrec"]
@@ -171,7 +172,7 @@ def test_the_dataset_must_be_there_and_be_the_one_of_the_run(
 
 
 def test_options_of_the_other_engine_are_refused(
-    folders: dict[str, tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folders: Folders, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, exported = folders["sasrec"]
     store = ["--store", f"sqlite:///{tmp_path / 'events.db'}", "--port", "0"]
