@@ -1,29 +1,36 @@
-"""Rates and latencies of `segue serve`: lists, events, overload, a reload, kills, and the start with many events.
+"""Rates and latencies of `segue serve`: lists, events, overload, a reload, kills, a soak, peers, and the start.
 
-    python benchmarks/serving.py --parts lists events overload reload kills start
+    python benchmarks/serving.py --parts lists events overload reload kills start --rates 500 1000 --engine torch
+    python benchmarks/serving.py --parts kills-postgresql soak peers
 
 The server runs in its own process, and the load comes from this one, on the same machine. The model is `SASRec()` on
 Amazon Games (23,715 items; one epoch, since speed does not depend on the weights). Requests for lists (k 10) come at
 random times (exponential gaps) and do not wait for each other; a latency counts from the moment at which a request was
-due. Every tenth one follows an event of the same user. The result goes to results/serving.json, part by part.
+due. Every tenth one follows an event of the same user. With `--engine onnx` the server runs the exported model. The
+peers are the same model behind a Starlette function that calls `recommend`, in threads, and behind LitServe, if it is
+installed; they get no events. The result goes to results/serving.json, part by part.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import importlib.util
 import os
 import random
 import re
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +39,55 @@ import numpy as np
 
 import segue
 
-PARTS = ("lists", "events", "overload", "reload", "kills", "start")
+PARTS = ("lists", "events", "overload", "reload", "kills", "kills-postgresql", "start", "soak", "peers")
+PEERS = {
+    "starlette": """
+import sys, threading, uvicorn, segue, torch
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+torch.set_num_threads(1)
+recommender = segue.load(sys.argv[1])
+
+async def recommend(request):
+    body = await request.json()
+    frame = await run_in_threadpool(recommender.recommend, [body["user"]], k=body["k"])
+    return JSONResponse({"items": frame.select("item", "score").to_dicts()})
+
+app = Starlette(routes=[Route("/v1/recommend", recommend, methods=["POST"])])
+uvicorn.run(app, port=int(sys.argv[2]), log_level="warning", access_log=False)
+""",
+    "litserve": """
+import sys, litserve, segue, torch
+
+class Api(litserve.LitAPI):
+    def setup(self, device):
+        torch.set_num_threads(1)
+        self.recommender = segue.load(sys.argv[1])
+
+    def decode_request(self, request):
+        return request
+
+    def predict(self, request):
+        return self.recommender.recommend([request["user"]], k=request["k"])
+
+    def encode_response(self, frame):
+        return {"items": frame.select("item", "score").to_dicts()}
+
+litserve.LitServer(Api(api_path="/v1/recommend"), accelerator="cpu").run(port=int(sys.argv[2]), log_level="warning")
+""",
+}
+"""Programs of the peers, with the folder of the run and the port as arguments."""
 
 
 class Server:
     """A `segue serve` in its own process."""
 
-    def __init__(self, run: Path, store: Path, *options: str) -> None:
-        words = ["serve", str(run), "--store", f"sqlite:///{store}", "--port", "0", *options]
+    def __init__(self, run: Path, store: Path | str, *options: str) -> None:
+        address = store if isinstance(store, str) else f"sqlite:///{store}"
+        words = ["serve", str(run), "--store", address, "--port", "0", *options]
         environment = {**os.environ, "PYTHONPATH": str(Path(segue.__file__).parent.parent)}
         self.begun = time.perf_counter()
         self.process = subprocess.Popen(
@@ -107,7 +155,7 @@ async def connections(port: int, number: int) -> list[Connection]:
     return [(await loop.create_connection(Connection, "127.0.0.1", port))[1] for _ in range(number)]
 
 
-async def lists(port: int, rate: float, seconds: float, number: int = 64) -> dict[str, Any]:
+async def lists(port: int, rate: float, seconds: float, number: int = 64, with_events: bool = True) -> dict[str, Any]:
     """Ask for lists at a rate, and return statuses and latencies."""
     free: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
     for connection in await connections(port, number):
@@ -116,7 +164,7 @@ async def lists(port: int, rate: float, seconds: float, number: int = 64) -> dic
 
     async def ask(due: float, count: int) -> None:
         connection, user = await free.get(), rng.randrange(1, 31_014)
-        if count % 10 == 0:
+        if with_events and count % 10 == 0:
             event = f'{{"user": {user}, "item": {rng.randrange(1, 23_716)}}}'.encode()
             statuses[(await connection.send("events", event))[0]] += 1
             due = time.perf_counter()
@@ -161,8 +209,10 @@ async def events(port: int, clients: int, size: int, seconds: float) -> dict[str
     return {"clients": clients, "size": size, "events_per_second": round(done / (time.perf_counter() - begun), 1)}
 
 
-async def killed(server: Server, acknowledged: list[str], turn: int, after: float) -> None:
-    """Send events until the server is killed, and note those that were acknowledged."""
+async def killed(
+    server: Server, acknowledged: list[str], turn: int, after: float, first: Callable[[], None] | None = None
+) -> None:
+    """Send events until the server is killed, `first` something else, and note those that were acknowledged."""
 
     async def client(connection: Connection, number: int) -> None:
         for count in range(1_000_000):
@@ -176,9 +226,65 @@ async def killed(server: Server, acknowledged: list[str], turn: int, after: floa
 
     tasks = [asyncio.create_task(client(one, number)) for number, one in enumerate(await connections(server.port, 8))]
     await asyncio.sleep(after)
+    if first is not None:
+        await asyncio.to_thread(first)
     server.process.kill()
     await asyncio.gather(*tasks)
     server.process.wait()
+
+
+def peers(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Lists of other services around the same model, at the highest of the rates that each of them holds."""
+    results: dict[str, Any] = {}
+    for name, program in PEERS.items():
+        if importlib.util.find_spec(name) is None:
+            results[name] = "not installed"
+            continue
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment = {**os.environ, "PYTHONPATH": str(Path(segue.__file__).parent.parent)}
+        script = run.parent / f"{name}_peer.py"
+        script.write_text(program)
+        process = subprocess.Popen([sys.executable, str(script), str(run), str(port)], env=environment)
+        try:
+            for _ in range(600):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+                time.sleep(0.1)
+            asyncio.run(lists(port, 20, 3, with_events=False))
+            rates = {f"{rate:g}": asyncio.run(lists(port, rate, arguments.seconds, with_events=False))
+                     for rate in arguments.peer_rates}  # fmt: skip
+            results[name] = rates
+        finally:
+            process.terminate()
+            process.wait()
+    return results
+
+
+async def kills_of_postgres(run: Path, kills: int) -> dict[str, Any]:
+    """Kill the server and the processes of PostgreSQL in turn, and compare the store with what was acknowledged."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    import psycopg
+
+    from tests.serving.servers import Postgres
+
+    database, rng, acknowledged = Postgres(), random.Random(0), list[str]()
+    try:
+        for turn in range(kills):
+            server = Server(run, database.address)
+            if turn % 2:
+                await killed(server, acknowledged, turn, rng.random(), database.kill)
+                database.start()
+            else:
+                await killed(server, acknowledged, turn, rng.random())
+        with psycopg.connect(database.address) as connection:
+            rows = [name for (name,) in connection.execute("SELECT event_id FROM events")]
+    finally:
+        database.close()
+    lost, twice = len(set(acknowledged) - set(rows)), len(rows) - len(set(rows))
+    return {"kills": kills, "of_the_database": kills // 2, "acknowledged": len(acknowledged), "lost": lost,
+            "twice": twice}  # fmt: skip
 
 
 def cpu() -> float:
@@ -206,16 +312,21 @@ def fill(store: Path, number: int) -> None:
 def measured(part: str, run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Result of one part."""
     store = folder / f"{part}.db"
+    engine = ["--engine", arguments.engine]
+    if part == "peers":
+        return peers(run, arguments)
+    if part == "kills-postgresql":
+        return asyncio.run(kills_of_postgres(run, arguments.kills))
     if part == "start":
         fill(store, arguments.stored)
     if part == "kills":
         rng, acknowledged = random.Random(0), list[str]()
         for turn in range(arguments.kills):
-            asyncio.run(killed(Server(run, store), acknowledged, turn, rng.random()))
+            asyncio.run(killed(Server(run, store, *engine), acknowledged, turn, rng.random()))
         rows = [name for (name,) in sqlite3.connect(store).execute("SELECT event_id FROM events")]
         lost, twice = len(set(acknowledged) - set(rows)), len(rows) - len(set(rows))
         return {"kills": arguments.kills, "acknowledged": len(acknowledged), "lost": lost, "twice": twice}
-    server = Server(run, store, "--watch", "0.5")
+    server = Server(run, store, "--watch", "0.5", *engine)
     try:
         if part == "start":
             return {"events": arguments.stored, "seconds": round(server.seconds, 1), "memory_mb": server.memory()}
@@ -227,14 +338,27 @@ def measured(part: str, run: Path, folder: Path, arguments: argparse.Namespace) 
             result["single"] = asyncio.run(events(server.port, 16, 1, arguments.seconds))
         elif part == "reload":
             result = {"before": asyncio.run(lists(server.port, arguments.rate / 2, arguments.seconds))}
-            os.utime(run / "recommender.json")
+            os.utime(run / ("recommender.json" if arguments.engine == "torch" else "onnx.json"))
             result["during"] = asyncio.run(lists(server.port, arguments.rate / 2, arguments.seconds))
         elif part == "overload":
             result = {"twice": asyncio.run(lists(server.port, 2 * arguments.rate, arguments.seconds, 512))}
             time.sleep(1)
             result["a_second_later"] = asyncio.run(lists(server.port, arguments.rate / 2, arguments.seconds))
+        elif part == "soak":
+            memory = []
+            for _ in range(10):
+                result = asyncio.run(lists(server.port, arguments.rate / 2, arguments.soak / 10))
+                memory.append(server.memory())
+            result |= {"seconds": arguments.soak, "memory_mb_over_time": memory}
         else:
-            result = asyncio.run(lists(server.port, arguments.rate, arguments.seconds))
+            result = {}
+            for rate in arguments.rates:
+                begun_part, spent = time.perf_counter(), server.cpu()
+                own = asyncio.run(lists(server.port, rate, arguments.seconds))
+                used = server.cpu() - spent
+                own["cores_of_the_server"] = round(used / (time.perf_counter() - begun_part), 2)
+                own["cpu_us_per_request"] = round(1e6 * used / sum(own["statuses"].values()))
+                result[f"{rate:g}"] = own
         cores = round((server.cpu() - before) / (time.perf_counter() - begun), 2)
         return result | {"cores_of_the_server": cores, "memory_mb": server.memory()}
     finally:
@@ -246,7 +370,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--run", type=Path, help="folder of a saved model on Games; trained when not given")
-    parser.add_argument("--rate", type=float, default=1_000)
+    parser.add_argument("--engine", choices=("torch", "onnx"), default="torch")
+    parser.add_argument("--rate", type=float, default=1_000, help="the rate that the server holds")
+    parser.add_argument("--rates", type=float, nargs="+", default=[500, 1_000], help="rates of the part lists")
+    parser.add_argument("--peer-rates", type=float, nargs="+", default=[50, 100, 200])
+    parser.add_argument("--soak", type=float, default=100, help="seconds of the soak")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--stored", type=int, default=10_000_000)
@@ -259,11 +387,15 @@ def main() -> None:
         else:
             split = segue.leave_last_out(common.dataset("games"))
             segue.fit(segue.SASRec(), split, training=segue.Training(epochs=1), quiet=True).save(run)
+        if arguments.engine == "onnx":
+            segue.load(run).to_onnx(folder / "exported", with_data=True)
+            run = folder / "exported"
         for part in arguments.parts:
             result = measured(part, run, folder, arguments)
-            print(part, result, flush=True)
+            key = part if arguments.engine == "torch" else f"{part}-onnx"
+            print(key, result, flush=True)
             content = common.read("serving") or {"what": " ".join((__doc__ or "").partition("\n\n")[0].split())}
-            common.write("serving", content | {part: result | common.provenance()})
+            common.write("serving", content | {key: result | common.provenance()})
     finally:
         shutil.rmtree(folder)
 

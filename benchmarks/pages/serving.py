@@ -20,8 +20,11 @@ def measured(results: dict[str, Result]) -> str:
 
 def _rows(parts: dict[str, Result]) -> Iterator[list[str]]:
     """Rows of the table."""
-    if "lists" in parts:
-        yield _lists("lists of 10, each tenth after an event", parts["lists"], parts["lists"])
+    for key, engine in (("lists", ""), ("lists-onnx", ", --engine onnx")):
+        part = parts.get(key, {})
+        measured_rates = [one for one in part.values() if isinstance(one, dict) and "lists_per_second" in one]
+        for one in [part] if "lists_per_second" in part else measured_rates:
+            yield _lists(f"lists of 10, each tenth after an event{engine}", one, {**part, **one})
     for key, name in (("twice", "lists, at twice that rate"), ("a_second_later", "lists, a second after that")):
         if "overload" in parts:
             yield _lists(name, parts["overload"][key], parts["overload"])

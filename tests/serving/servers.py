@@ -27,11 +27,13 @@ SECONDS = 120
 
 
 class Server:
-    """A `segue serve` in its own process, on a free port."""
+    """A `segue serve` in its own process, on a free port; modules in the folder `before` hide others of their names."""
 
-    def __init__(self, run: str | Path, store: str, *options: str, token: str | None = None) -> None:
-        source = str(Path(segue.__file__).parent.parent)
-        environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    def __init__(
+        self, run: str | Path, store: str, *options: str, token: str | None = None, before: Path | None = None
+    ) -> None:
+        source = [str(place) for place in (before, Path(segue.__file__).parent.parent) if place is not None]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(source), "OMP_NUM_THREADS": "1"}
         words = ["serve", *str(run).split(), "--store", store, "--port", "0", *options]
         self.token = token
         self.process = subprocess.Popen(

@@ -14,7 +14,8 @@ from segue.inference.scoring.ranking import top_k
 from segue.models.registry import MODELS
 from segue.serving.asking import _because_titles
 from segue.serving.ranked import Ranked
-from segue.serving.served import BestItems, Question, Served
+from segue.serving.served import BestItems, Question
+from segue.serving.torch_served import TorchServed
 from segue.serving.traced import TracedScorer, traced
 from tests.helpers import make_dataset
 
@@ -35,7 +36,7 @@ def recommender() -> segue.Recommender:
 
 
 def test_lists_of_a_batch_are_those_of_the_recommender(recommender: segue.Recommender) -> None:
-    served = Served(recommender, "run")
+    served = TorchServed(recommender, "run")
     asked = [
         (question(user=1), {"users": [1]}),
         (question(user="2", k=5, exclude_seen=False), {"users": [2], "exclude_seen": False}),
@@ -58,7 +59,7 @@ def test_lists_of_a_batch_are_those_of_the_recommender(recommender: segue.Recomm
 
 
 def test_a_fault_of_one_question_is_its_own(recommender: segue.Recommender) -> None:
-    served = Served(recommender, "run")
+    served = TorchServed(recommender, "run")
     answers = served.answer([question(user=1, k=10_000), question(user=1), question(user="x", strict=True),
                              question(user=1, allow=["zz"])])  # fmt: skip
     assert [type(answer).__name__ for answer in answers] == [
@@ -103,7 +104,7 @@ def test_every_model_of_next_items_is_served() -> None:
         if model.task != "next-items" or name in ("content-neighbours", "category-popularity"):
             continue  # the two models of content need an item table; tests/serving/test_parity.py has one
         config = model(epochs=1) if "epochs" in model.__dataclass_fields__ else model()
-        served = Served(segue.fit(config, data, training=TRAINING, quiet=True), "run")
+        served = TorchServed(segue.fit(config, data, training=TRAINING, quiet=True), "run")
         served.check()
         (answer,) = served.answer([question(user=1)])
         assert isinstance(answer, BestItems) and len(answer.items) == 3, name

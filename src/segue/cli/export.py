@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _NOTES = """\
   segue export runs/first --to onnx --out exported
+  segue export runs/first --to onnx --out exported --with-data && segue serve exported --engine onnx
   segue export runs/first --to index --out runs/first-index
   segue recommend runs/first --users 42 --index runs/first-index
 
@@ -42,6 +43,9 @@ class ExportOptions(Settings):
     index: bool = False
     """Write an index for approximate search with the model, too."""
 
+    with_data: bool = False
+    """Copy the Dataset into the folder of the model, for `segue serve --engine onnx`."""
+
     recall: Share = 0.98
     """Share of the ten best items that a search in the index should find."""
 
@@ -64,6 +68,9 @@ def main(argv: Sequence[str]) -> int:
     if options.to == "index" and options.index:
         raise ConfigError("--index belongs to --to onnx: --to index writes nothing else.")
 
+    if options.to == "index" and options.with_data:
+        raise ConfigError("--with-data belongs to --to onnx: an index needs no Dataset.")
+
     from segue.inference.loading import load
 
     recommender = load(options.run)
@@ -72,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     if options.index or options.to == "index":
         index = _index(recommender, options, summary)
     if options.to == "onnx":
-        recommender.to_onnx(options.out, index=index, overwrite=options.overwrite)
+        recommender.to_onnx(options.out, index=index, with_data=options.with_data, overwrite=options.overwrite)
     elif index is not None:
         index.save(options.out, overwrite=options.overwrite)
     summary["MB"] = sum(file.stat().st_size for file in Path(options.out).rglob("*") if file.is_file()) / 1e6

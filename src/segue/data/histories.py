@@ -96,12 +96,11 @@ class Histories:
         """Item codes (n, width) int64 of the newest `width` items, oldest first, with padding 0 behind the newest."""
         if len(self) == 1 and self.ends[0] - self.starts[0] >= width:
             return self.items[None, self.ends[0] - width : self.ends[0]].astype(np.int64)
-        cut = self.last(width)
-        rows, items = cut.seen()
-        columns = positions(np.zeros(len(cut), dtype=np.int64), cut.lengths)
-        matrix = np.zeros((len(self), width), dtype=np.int64)
-        matrix[rows, columns] = items
-        return matrix
+        if not len(self.items):
+            return np.zeros((len(self), width), dtype=np.int64)
+        where = np.maximum(self.starts, self.ends - width)[:, None] + np.arange(width)
+        inside = where < self.ends[:, None]
+        return np.where(inside, self.items[where * inside], 0).astype(np.int64)
 
     def ages(self, width: int) -> npt.NDArray[np.int64] | None:
         """Ages (n, width) int64 of the items of `padded(width)`: time before the newest item of the row, 0 at padding.

@@ -151,7 +151,8 @@ class Vocabulary:
         return np.flatnonzero(~self.forgotten[1:]) + 1
 
     @cached_property
-    def _has_forgotten(self) -> bool:
+    def has_forgotten(self) -> bool:
+        """True if some ids are forgotten."""
         return bool(self.forgotten.any())
 
     def _tombstones(self, codes: Codes) -> pl.Series:
@@ -180,7 +181,7 @@ class Vocabulary:
     def encode(self, ids: Iterable[Any]) -> Codes:
         """Codes (n,) of raw ids (n); 0 for unknown and missing ids. Ids of another type are read as by `convert`."""
         codes = self._encode(ids)
-        if self._has_forgotten:
+        if self.has_forgotten:
             codes[self.forgotten[codes]] = 0
         return codes
 
@@ -254,7 +255,7 @@ class Vocabulary:
     def decode(self, codes: npt.ArrayLike) -> pl.Series:
         """Raw ids (n) of codes (n); null for code 0 and for forgotten ids."""
         numbers = np.asarray(codes, dtype=np.int64)
-        if self._has_forgotten:
+        if self.has_forgotten:
             numbers = np.where(self.forgotten[numbers], 0, numbers)
         if numbers.ndim == 1 and numbers.all():
             if self._holds_integers:

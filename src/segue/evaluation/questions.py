@@ -15,7 +15,7 @@ from segue.data.splits.holdouts import Holdout
 from segue.errors import ConfigError, EvaluationError
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
 from segue.inference.scorer import HasScorer, Scorer, scorer_of
-from segue.inference.scoring.ranking import check_k
+from segue.inference.scoring.popular import check_k
 from segue.models.base import Model
 
 

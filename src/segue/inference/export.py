@@ -31,7 +31,8 @@ from segue.files import (
 from segue.inference.asking.ids import warn_unrated
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
-from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, with_columns
+from segue.inference.scoring.lists import best_lists, list_frame, with_columns
+from segue.inference.scoring.popular import Rules, Scores
 from segue.locks import collect, is_temporary, put, temporary_folder
 from segue.models.base import Model
 

@@ -47,7 +47,8 @@ from segue.inference.scorer import Scorer
 from segue.inference.scoring.complete import complete_baskets
 from segue.inference.scoring.indexed import build_index
 from segue.inference.scoring.items import score_frame
-from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame, make_rules, most_popular, with_columns
+from segue.inference.scoring.lists import best_lists, list_frame, with_columns
+from segue.inference.scoring.popular import Rules, Scores, make_rules, most_popular
 from segue.inference.scoring.rules import make_reranking, shown_columns
 from segue.inference.scoring.similar import similar_frame, similarity_scorer
 from segue.inference.storage import save_recommender
@@ -240,7 +241,9 @@ class Recommender:
             deny,
             in_session=basket is not None,
             offset=self._preferences.offset(where, boost),
-            reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
+            reranking=make_reranking(
+                self._preferences, self.scorer.dense_item_vectors, at_most, diversity, diversity_by
+            ),
             index=index,
         )
         columns = shown_columns(self.dataset, show)
@@ -547,7 +550,9 @@ class Recommender:
             allow,
             deny,
             offset=self._preferences.offset(where, boost),
-            reranking=make_reranking(self._preferences, self.scorer, at_most, diversity, diversity_by),
+            reranking=make_reranking(
+                self._preferences, self.scorer.dense_item_vectors, at_most, diversity, diversity_by
+            ),
         )
         columns = shown_columns(self.dataset, show)
         rules.check(self.scorer.n_items)
@@ -557,13 +562,20 @@ class Recommender:
             return write_lists(target, self.scorer, self.source, requested, rules, shares, as_of, shown, columns)
 
     @checked
-    def to_onnx(self, path: str | Path, *, index: ItemIndex | None = None, overwrite: bool | None = None) -> Path:
+    def to_onnx(
+        self,
+        path: str | Path,
+        *,
+        index: ItemIndex | None = None,
+        with_data: bool = False,
+        overwrite: bool | None = None,
+    ) -> Path:
         """Write the model for other languages, and for Python without torch: an encoder in ONNX with its item vectors.
 
         SASRec, SSE-PT and GRU4Rec have such an encoder, with or without repeats. The folder holds the encoder with a
         free number of histories of any length, the item vectors, the ids, and a README with programs in Python and
-        JavaScript. It holds no histories. The queries of the encoder are compared with those of the model before the
-        folder is put in its place. It needs `pip install 'segue[onnx]'`; `segue.OnnxRecommender` reads it.
+        JavaScript. It holds histories only `with_data`. The queries of the encoder are compared with those of the model
+        before the folder is put in its place. It needs `pip install 'segue[onnx]'`; `segue.OnnxRecommender` reads it.
 
         Parameters
         ----------
@@ -571,6 +583,8 @@ class Recommender:
             The folder. An earlier export is replaced; anything else that is there is refused.
         index
             Index of `build_index` to write with it.
+        with_data
+            Write the Dataset with it, for `segue serve --engine onnx`.
         overwrite
             False refuses to replace an earlier export too.
 
@@ -582,7 +596,8 @@ class Recommender:
         Raises
         ------
         ConfigError
-            The model has no such encoder, the index is another model's, or a package is missing.
+            The model has no such encoder, the index is another model's, a package is missing, or `with_data` is set and
+            the Dataset has no histories.
         StorageError
             `path` holds something that is no export, or the encoder gives other queries than the model.
         """
@@ -590,7 +605,9 @@ class Recommender:
 
         if index is not None:
             index.require(self.scorer.products_fingerprint, self.scorer.n_items)
-        return write_onnx(Path(path), self.scorer, self.dataset, index, overwrite)
+        if with_data and not self.dataset.has_histories:
+            raise ConfigError("with_data: this Recommender was saved without histories, so there are none to write.")
+        return write_onnx(Path(path), self.scorer, self.dataset, index, overwrite, with_data)
 
     @checked
     def build_index(self, *, recall: Share = 0.98, sample: Count = 2_000, threads: Count | None = None) -> ItemIndex:

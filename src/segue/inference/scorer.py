@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from segue.data.histories import Histories
+from segue.errors import ConfigError
 from segue.inference.index import fingerprint_of
 from segue.models.base import Attention, Model, ModelConfig
 from segue.models.scores import ItemScores
@@ -119,6 +122,24 @@ class Scorer:
         """Vectors (n_items + 1, width); their cosine is the similarity of two items. None if the model has none."""
         with torch.inference_mode():
             return self.model.item_vectors()
+
+    def dense_item_vectors(self) -> npt.NDArray[np.float32]:
+        """Vectors (n_items + 1, width) in a new array, 0 for code 0.
+
+        Raises
+        ------
+        ConfigError
+            The model has no dense item vectors.
+        """
+        vectors = self.item_vectors()
+        if vectors is None or vectors.is_sparse:
+            raise ConfigError(
+                f"the model {self.config.name!r} has no dense item vectors for diversity: name a column of the item "
+                "table with diversity_by=, of categories or vectors."
+            )
+        dense: npt.NDArray[np.float32] = vectors.detach().float().cpu().numpy().copy()
+        dense[0] = 0
+        return dense
 
     def attention(self, histories: Histories) -> Attention | None:
         """Attention of the queries of n histories over their items, or None if the model has no attention."""

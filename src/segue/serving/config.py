@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from segue.settings import Count, PathText, Positive, Settings, between
 
@@ -33,11 +33,17 @@ class ServiceConfig(Settings):
     hosts: tuple[str, ...] = ()
     """Further names under which clients call the service; only needed without tokens."""
 
+    engine: Literal["torch", "onnx"] = "torch"
+    """"torch" serves runs; "onnx" serves folders of `segue export --to onnx`, without torch."""
+
+    data: PathText | None = None
+    """Dataset of the exports of --engine onnx; the one in each folder when not given."""
+
     threads: Count = 1
     """Threads of each computation."""
 
     window_ms: Annotated[float, between(0, 100)] = 1.0
-    """Time to wait for further requests that are answered together, in milliseconds."""
+    """Time to wait for further requests that are answered together, in milliseconds; a lone request does not wait."""
 
     batch: Count = 32
     """Largest number of requests that are answered together."""

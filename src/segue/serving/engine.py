@@ -121,7 +121,7 @@ class Engine:
         return busy(f"the request waited for more than {self._deadline:g} seconds: send it again later.")
 
     def _run(self) -> None:
-        waiting = self._waiting
+        waiting, ended = self._waiting, 0.0
         while True:
             if not waiting:
                 if self._stopped:
@@ -129,13 +129,16 @@ class Engine:
                 self._wake.wait()
                 self._wake.clear()
                 continue
-            if self._window and len(waiting) < self._batch and not self._stopped:
+            # Under load, a wait makes batches larger and each answer cheaper; a lone question need not wait.
+            often = time.monotonic() < ended + self._window
+            if often and len(waiting) < self._batch and not self._stopped:
                 time.sleep(self._window)
             batch = [waiting.popleft() for _ in range(min(len(waiting), self._batch))]
             try:
                 answers = self._answer(batch)
             except Exception as error:
                 answers = [error] * len(batch)
+            ended = time.monotonic()
             assert self._loop is not None
             try:
                 self._loop.call_soon_threadsafe(_deliver, batch, answers)

@@ -33,6 +33,13 @@ _FEW = 1_000
 
 _MICROSECONDS = 1_000_000
 
+FEW_IDS = 32
+"""Ids for which `codes_of` is faster than `Vocabulary.encode`."""
+
+_DIGITS = 21
+_NO_INTEGER = 2**64
+"""Longest text of an integer, and one that has more than 64 bits."""
+
 
 class _Sorted(NamedTuple):
     """Events sorted by user, in the order of arrival within a user; item 0 = taken back.
@@ -92,6 +99,21 @@ class LiveUsers(Vocabulary):
         if self.arrived and not codes.all():
             for row in np.flatnonzero(codes == 0).tolist():
                 codes[row] = self.arrived.get(str(ids[row]), 0)
+        return codes
+
+    def codes_of(self, texts: Sequence[str]) -> Int64:
+        """Codes (n,) of a few raw ids as texts, as by `encode`, in a fraction of its time."""
+        codes = codes_of(self.base, texts)
+        if self.arrived:
+            for row in np.flatnonzero(codes == 0).tolist():
+                codes[row] = self.arrived.get(texts[row], 0)
+        return codes
+
+    def add_few(self, texts: Sequence[str]) -> Int64:
+        """Codes (n,) of a few raw ids as texts, as by `add`."""
+        codes = codes_of(self.base, texts)
+        for row in np.flatnonzero(codes == 0).tolist():
+            codes[row] = self.arrived.setdefault(texts[row], len(self.base) + 1 + len(self.arrived))
         return codes
 
     def add(self, texts: pl.Series) -> Int64:
@@ -190,8 +212,11 @@ class LiveHistories:
     def _append(self, changes: list[Change]) -> None:
         if not changes:
             return
-        rows_taken = [(change.user, change.item, change.session or "", change.time) for change in changes]
-        codes, items, times, sessions = self._encoded(TookPart.of_rows(changes[-1].seq, rows_taken))
+        if len(changes) <= FEW_IDS:
+            codes, items, times, sessions = self._encoded_few(changes)
+        else:
+            rows_taken = [(change.user, change.item, change.session or "", change.time) for change in changes]
+            codes, items, times, sessions = self._encoded(TookPart.of_rows(changes[-1].seq, rows_taken))
         newest = self._state.newest
         zeros = [0] * len(changes)
         rows = zip(
@@ -222,6 +247,24 @@ class LiveHistories:
             given = np.flatnonzero((part.sessions != "").to_numpy())
             sessions = np.zeros(len(part.sessions), dtype=np.int64)
             sessions[given] = _numbered(part.sessions.gather(given), self._session_numbers, 1)
+        return codes, items, times, sessions
+
+    def _encoded_few(self, changes: list[Change]) -> tuple[Int64, Int64, Int64, Int64]:
+        """Like `_encoded`, for a few changes."""
+        texts = [change.item for change in changes]
+        codes = self.users.add_few([change.user for change in changes])
+        items = codes_of(self.dataset.catalogue, texts)
+        for row in np.flatnonzero(items == 0).tolist():
+            items[row] = -self._arrived_items.setdefault(texts[row], 1 + len(self._arrived_items))
+        times = sessions = np.zeros(0, dtype=np.int64)
+        if self._timed:
+            times = self._in_units(np.array([change.time for change in changes], dtype=np.int64))
+        if self._in_sessions:
+            numbers = self._session_numbers
+            given = [
+                numbers.setdefault(change.session, 1 + len(numbers)) if change.session else 0 for change in changes
+            ]
+            sessions = np.array(given, dtype=np.int64)
         return codes, items, times, sessions
 
     def _in_units(self, times: Any) -> Any:
@@ -363,17 +406,18 @@ class LiveHistories:
         events = state.events
         inside = np.where(users + 1 < len(events.offsets), users, 0)
         first, last = events.offsets[inside], events.offsets[inside + 1]
+        codes = users.tolist()
+        if not (last > first).any() and not any(code in state.newest or code in state.merging for code in codes):
+            return Histories(known, dataset.items, starts, ends, dataset.times, session_offsets=dataset.session_offsets)
         lists = [
             state.merging.get(code, ()) + state.newest.get(code, ())  # type: ignore[operator]
             if code in state.merging and code in state.newest
             else state.newest.get(code) or state.merging.get(code) or ()
-            for code in users.tolist()
+            for code in codes
         ]
         newest = np.array([event for events_of_user in lists for event in events_of_user], dtype=np.int64).reshape(
             -1, 3
         )
-        if not len(newest) and not (last > first).any():
-            return Histories(known, dataset.items, starts, ends, dataset.times, session_offsets=dataset.session_offsets)
         counts = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
         stored, sorted_events = positions(starts, ends), positions(first, last)
         rows = [rows_of(starts, ends), rows_of(first, last), np.repeat(np.arange(len(lists)), counts)]
@@ -488,6 +532,23 @@ class EarlierHistories:
         rows, where = rows_of(histories.starts, histories.ends), positions(histories.starts, histories.ends)
         late = np.bincount(rows[histories.times[where] >= self.until], minlength=len(users))
         return replace(histories, ends=histories.ends - late)
+
+
+def codes_of(vocabulary: Vocabulary, texts: Sequence[str]) -> Int64:
+    """Codes (n,) of a few raw ids as texts, as by `Vocabulary.encode`, in a fraction of its time."""
+    integers = vocabulary.ids.dtype == pl.Int64
+    of = vocabulary.code_of
+    codes = np.array([of(_plain_integer(text)) if integers else of(text) for text in texts], dtype=np.int64)
+    return np.where(vocabulary.forgotten[codes], 0, codes) if vocabulary.has_forgotten else codes
+
+
+def _plain_integer(text: str) -> int:
+    """The integer that a text is, as segue writes it; one that no vocabulary has for any other text."""
+    if text.removeprefix("-").isdigit() and text.isascii() and len(text) < _DIGITS:
+        number = int(text)
+        if str(number) == text:
+            return number
+    return _NO_INTEGER
 
 
 def _numbered(texts: pl.Series, numbers: dict[str, int], first: int) -> Int64:

@@ -32,6 +32,7 @@ class Metrics:
         self.loaded = Gauge("segue_model_loaded_timestamp_seconds", "Time of loading.", ["variant"], registry=registry)
         self.made = Gauge("segue_model_made_timestamp_seconds", "Time of the training.", ["variant"], registry=registry)
         self.reloads = Counter("segue_reloads", "Reloads of models, by outcome.", ["outcome"], registry=registry)
+        self._lists: dict[tuple[str, str], Counter] = {}
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def observe(self, route: str, status: int, seconds: float) -> None:
@@ -44,6 +45,13 @@ class Metrics:
         pair[1].observe(seconds)
         if status >= 500:
             self.errors.labels(route).inc()
+
+    def count_list(self, variant: str, model: str) -> None:
+        """Count a list by its source."""
+        counter = self._lists.get((variant, model))
+        if counter is None:
+            counter = self._lists[variant, model] = self.answers.labels(variant, model)
+        counter.inc()
 
     def text(self) -> bytes:
         """All metrics as text."""

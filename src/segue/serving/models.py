@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segue.errors import ConfigError, SegueError, nearest
-from segue.inference.loading import load
-from segue.serving.items import documents_of
+from segue.serving.items import Document, documents_of
 from segue.serving.journal import Journal
 from segue.serving.live import LiveHistories
 from segue.serving.metrics import Metrics
@@ -23,10 +22,14 @@ from segue.serving.served import Served
 
 log = logging.getLogger("segue.serving")
 
-_MANIFESTS = ("recommender.json", "recommender/recommender.json", "run.json")
+_MANIFESTS = ("recommender.json", "recommender/recommender.json", "run.json", "onnx.json")
 _LAST = 2**62
 Mark = tuple[str, tuple[tuple[int, int, int], ...]]
 """Target of a path, and the inode, time and size of the manifests there."""
+
+
+Opener = Callable[[Path, str, float | None, Mapping[str, Document], int], Served]
+"""Function of a path, its name for people, the time of the training, the items that were put and the last number."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +98,19 @@ class Models:
         Metrics of the service.
     watch
         Seconds between two looks for new runs.
+    opener
+        Opens a run: `open_run`, or `open_export` without torch.
     """
 
     def __init__(
-        self, runs: Sequence[tuple[str, Path, float]], journal: Journal, metrics: Metrics, watch: float
+        self,
+        runs: Sequence[tuple[str, Path, float]],
+        journal: Journal,
+        metrics: Metrics,
+        watch: float,
+        opener: Opener,
     ) -> None:
-        self._journal, self._metrics, self._watch = journal, metrics, watch
+        self._journal, self._metrics, self._watch, self._opener = journal, metrics, watch, opener
         self._loading = threading.Lock()
         self._stopped = threading.Event()
         self._refused: dict[str, Mark] = {}
@@ -183,9 +193,8 @@ class Models:
 
     def _open(self, name: str, path: Path) -> Served:
         """Open and check a run, and fill its histories."""
-        recommender = load(path)
         made = next((file.stat().st_mtime for file in map(path.joinpath, _MANIFESTS) if file.exists()), None)
-        served = Served(recommender, str(path), made, *documents_of(self._journal.store))
+        served = self._opener(path, str(path), made, *documents_of(self._journal.store))
         self._journal.follow(served.live)
         try:
             served.check()

@@ -26,6 +26,7 @@ _PROBLEMS = {
     "422": "A value is not possible.",
     "429": "Too many requests of this token.",
     "500": "An internal error.",
+    "501": "The server runs an exported model, which does not answer this (--engine onnx).",
     "503": "The service is at its limit; Retry-After says how long to wait.",
 }
 _WITH_BODY = ("400", "413", "415")

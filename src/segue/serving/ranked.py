@@ -35,11 +35,13 @@ def _ranked(
     total = scores[1 : n_items + 1].sum()
     scores.index_fill_(0, left_out, -float("inf"))
     scores.index_put_((items, rows), torch.full((1,), -float("inf")))
-    batch = scores.size(1)
-    highest = scores.view(-1, 64, batch).amax(1).t().contiguous()
+    # Block j holds the items j, j + n_blocks, …, so that one maximum of long rows finds the maxima of all blocks.
+    n_blocks = scores.size(0) // 64
+    highest = scores.view(64, n_blocks, scores.size(1)).amax(0).t().contiguous()
+    scores = scores.t()
     blocks = highest.topk(k, 1, True, False)[1]
-    codes = (blocks.unsqueeze(2) * 64 + torch.arange(64).view(1, 1, 64)).flatten(1)
-    found = scores.t().gather(1, codes).topk(k, 1)
+    codes = (blocks.unsqueeze(1) + n_blocks * torch.arange(64).view(1, 64, 1)).flatten(1)
+    found = scores.gather(1, codes).topk(k, 1)
     return found[0], codes.gather(1, found[1]), total
 
 

@@ -1,14 +1,14 @@
-"""A served model: a Recommender with live histories, and its answers to batches of questions."""
+"""A served model with live histories, and its answers to batches of questions. Nothing here needs torch."""
 
 from __future__ import annotations
 
-import copy
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,20 +16,21 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.data.ragged import offsets_of
+from segue.data.ragged import Int64, offsets_of
 from segue.errors import ConfigError, SegueError, UnknownIdError
-from segue.inference.asking.in_progress import append_baskets, sessions_in_progress
+from segue.inference.asking.in_progress import append_baskets
 from segue.inference.asking.own_items import OwnItems
+from segue.inference.asking.preferences import Preferences
 from segue.inference.asking.users import RequestedUsers, users_by_history
-from segue.inference.recommender import Recommender
-from segue.inference.scoring.lists import FALLBACK, Rules, best_lists
+from segue.inference.scoring.popular import FALLBACK, Rules, Scores, lists_by
 from segue.inference.scoring.rules import make_reranking, shown_columns
-from segue.serving.items import Document, with_documents
+from segue.serving.items import Document
 from segue.serving.live import LiveHistories
-from segue.serving.ranked import Ranked
 from segue.serving.schemas import id_text
 from segue.serving.times import as_json
-from segue.serving.traced import traced
+
+if TYPE_CHECKING:
+    from segue.inference.recommender import Recommender
 
 Ids = Sequence[int | str]
 
@@ -121,60 +122,102 @@ class BestItems:
     columns: list[dict[str, Any]] | None = None
 
 
-class Served:
-    """A Recommender with live histories.
+class Served(ABC):
+    """A model with live histories: `TorchServed`, or `OnnxServed` without torch.
 
     Parameters
     ----------
-    recommender
-        An opened run.
+    dataset
+        Gives the vocabularies, the older interactions and the item table.
+    name
+        Name of the model.
     run
-        Path that the run was opened from, for people.
+        Path that the model was opened from, for people.
     made
         Time of the training, in seconds since 1970; None if it is not known.
-    documents
-        Items that were put into the catalogue, by raw id.
     last_item
-        Number of the last of them in the store.
+        Number of the last item in the store that `dataset` knows.
     """
 
-    def __init__(
-        self,
-        recommender: Recommender,
-        run: str,
-        made: float | None = None,
-        documents: Mapping[str, Document] | None = None,
-        last_item: int = 0,
-    ) -> None:
-        self.opened, self.last_item = recommender, last_item
-        if documents:
-            recommender = _with_items(recommender, with_documents(recommender.dataset, documents, strict=False))
-        self.live = LiveHistories(recommender.dataset)
-        self.recommender = copy.copy(recommender)
-        self.recommender.source = self.live
-        self.scorer = traced(recommender.scorer, recommender.dataset)
-        self._ranked = Ranked.of(self.scorer)
-        self.catalogue = recommender.dataset.catalogue
-        self.dataset = recommender.dataset
-        self.titles = self.dataset.titles
-        self.name = self.scorer.config.name
-        self.run, self.made, self.loaded = run, made, time.time()
-        self._shares = self.recommender._shares
-        self.item_counts = self.dataset.item_counts()
-        self._all_items = self.scorer.n_items
+    opened: Dataset
+    """The Dataset without the items that were put."""
 
+    needs_history: bool
+    """False if the model answers even unknown users without a history."""
+
+    n_items: int
+    """Number of item codes that the model scores."""
+
+    known_items: npt.NDArray[np.bool_] | None = None
+    """Mask (n_items + 1,) of the codes that may be recommended; None for all."""
+
+    cold: Int64 | None = None
+    """Codes of items that the model cannot score; None without any."""
+
+    def __init__(self, dataset: Dataset, name: str, run: str, made: float | None, last_item: int) -> None:
+        self.dataset, self.name, self.last_item = dataset, name, last_item
+        self.live = LiveHistories(dataset)
+        self.catalogue = dataset.catalogue
+        self.titles = dataset.titles
+        self.run, self.made, self.loaded = run, made, time.time()
+        self.item_counts = dataset.item_counts()
+
+    @property
+    @abstractmethod
+    def recommender(self) -> Recommender:
+        """Recommender on the live histories.
+
+        Raises
+        ------
+        Refused
+            The engine has none.
+        """
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """Settings of the model, by name."""
+
+    @property
+    @abstractmethod
+    def preferences(self) -> Preferences:
+        """Compiled rules over the item table."""
+
+    @property
+    @abstractmethod
+    def shares(self) -> Scores:
+        """(n_items + 1,) popularity: share of each item in all interactions."""
+
+    @abstractmethod
     def with_items(self, documents: Mapping[str, Document], last_item: int) -> Served:
         """The same model with other items that were put. Its histories are empty: see `take_events`."""
-        return Served(self.opened, self.run, self.made, documents, last_item)
+
+    @abstractmethod
+    def require_puts(self) -> None:
+        """Raise `Refused` if items cannot be put into the catalogue."""
+
+    @abstractmethod
+    def item_vectors(self) -> Scores:
+        """Vectors (n_items + 1, width) of the items.
+
+        Raises
+        ------
+        ConfigError
+            The model has none.
+        """
+
+    @abstractmethod
+    def rank(self, users: RequestedUsers, rules: Rules) -> tuple[Int64, Scores]:
+        """Codes and scores (n, k) of the best items of users whom the model answers."""
 
     def take_events(self, live: LiveHistories) -> None:
         """Take over the events of other histories; nobody may add changes to these meanwhile."""
-        self.live = self.recommender.source = live.on(self.dataset)
+        self.live = live.on(self.dataset)
 
     def recommends(self, code: int) -> bool:
         """True if lists may hold the item with this code."""
-        known, cold = self.recommender.known_items, self.recommender.model.cold
-        return (known is None or bool(known[code])) and (cold is None or code not in cold)
+        known = self.known_items
+        return (known is None or bool(known[code])) and (self.cold is None or code not in self.cold)
 
     def check(self) -> None:
         """Answer for some users, so that a model that cannot is noticed before it is served.
@@ -187,7 +230,10 @@ class Served:
         users = np.flatnonzero(self.dataset.lengths[1:])[:8] + 1
         histories = self.live.histories(np.append(users, 0))
         requested = RequestedUsers(pl.Series(np.arange(len(histories))), histories, np.ones(len(histories), np.bool_))
-        best_lists(self.scorer, requested, self._rules(min(10, self._all_items), True), self._shares)
+        self._ranked(requested, self._rules(min(10, self.n_items), True))
+
+    def _ranked(self, users: RequestedUsers, rules: Rules) -> tuple[Int64, Scores]:
+        return lists_by(self.rank, users.served_by(self), self.n_items, users, rules, self.shares)
 
     # ---- lists --------------------------------------------------------------------------------------------------
 
@@ -200,10 +246,10 @@ class Served:
         groups: dict[tuple[bool, bool, int, str, int], list[int]] = {}
         answers: list[BestItems | Exception] = [ConfigError("")] * len(questions)
         for row, question in enumerate(questions):
-            if question.k > self._all_items:
+            if question.k > self.n_items:
                 answers[row] = ConfigError(
-                    f"k is {question.k:,}, but the catalogue has only {self._all_items:,} items: ask for "
-                    f"{self._all_items:,} or fewer."
+                    f"k is {question.k:,}, but the catalogue has only {self.n_items:,} items: ask for "
+                    f"{self.n_items:,} or fewer."
                 )
                 continue
             in_session = question.basket is not None
@@ -230,23 +276,15 @@ class Served:
         if in_session:
             baskets, _ = self._lists([question.basket or () for question in questions], unknown, unique=True)
             histories = append_baskets(histories, baskets)
-        requested = RequestedUsers(
-            _row_numbers(len(questions)),
-            histories,
-            known,
-            self._own([question.allow for question in questions], unknown),
-            self._own([question.deny for question in questions], unknown),
-        )
+        own = [
+            None if all(one is None for one in lists) else self._own(lists, unknown)
+            for lists in ([question.allow for question in questions], [question.deny for question in questions])
+        ]
+        requested = RequestedUsers(_row_numbers(len(questions)), histories, known, *own)
         allowed = requested.allowed
         k = max(question.k for question in questions)
-        served_rows = requested.served_by(self.scorer)
-        rules = questions[0].rules
-        plain = rules is None and allowed is None and requested.denied is None
-        if self._ranked is not None and plain and served_rows.all():
-            hidden = histories if exclude else sessions_in_progress(histories)
-            codes, scores = self._ranked.lists(histories, k, hidden)
-        else:
-            codes, scores = best_lists(self.scorer, requested, self._rules(k, exclude, rules), self._shares)
+        served_rows = requested.served_by(self)
+        codes, scores = self._ranked(requested, self._rules(k, exclude, questions[0].rules))
         served = served_rows.tolist()
         kept = codes > 0
         items = self.catalogue.decode(codes[kept]).to_list()
@@ -273,13 +311,14 @@ class Served:
 
     def _rules(self, k: int, exclude: bool, rules: ListRules | None = None) -> Rules:
         """Rules for lists, as in `Recommender.recommend`."""
-        recommender = self.recommender
         offset = reranking = None
         if rules is not None:
-            preferences = recommender._preferences
+            preferences = self.preferences
             offset = preferences.offset(rules.where, rules.boost)
-            reranking = make_reranking(preferences, self.scorer, rules.at_most, rules.diversity, rules.diversity_by)
-        return Rules(k, exclude, recommender.known_items, recommender.model.cold, offset, reranking)
+            reranking = make_reranking(
+                preferences, self.item_vectors, rules.at_most, rules.diversity, rules.diversity_by
+            )
+        return Rules(k, exclude, self.known_items, self.cold, offset, reranking)
 
     def _shown(self, answer: BestItems, show: Sequence[str]) -> BestItems | Exception:
         try:
@@ -326,8 +365,7 @@ class Served:
         named = [row for row, question in enumerate(questions) if question.user is not None]
         codes = np.zeros(len(questions), dtype=np.int64)
         if named:
-            texts = pl.Series([id_text(questions[row].user or "") for row in named], dtype=pl.String)
-            codes[named] = self.live.users.encode(texts)
+            codes[named] = self.live.users.codes_of([id_text(questions[row].user or "") for row in named])
         first = questions[0]
         if first.items is None:
             return self.live.histories(codes), codes > 0
@@ -380,15 +418,6 @@ class Served:
             return None
         rows, _ = self._lists([one or () for one in lists], unknown)
         return OwnItems(rows.items, rows.starts, rows.ends, named)
-
-
-def _with_items(recommender: Recommender, dataset: Dataset) -> Recommender:
-    """The Recommender for a Dataset with more items, or with other columns of the same ones."""
-    if dataset.n_items > recommender.dataset.n_items:
-        return recommender.with_data(dataset)
-    live = copy.copy(recommender)
-    live.dataset = live.source = dataset
-    return live
 
 
 def dated_frame(

@@ -9,22 +9,21 @@ import logging
 import signal
 import socket
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
-import torch
 import uvicorn
 
 from segue.errors import ConfigError
-from segue.inference.asking.ids import ColdItemWarning, UnknownIdWarning, UnratedItemWarning
 from segue.serving.app import make_app
 from segue.serving.config import ServiceConfig
 from segue.serving.engine import Engine
 from segue.serving.journal import Journal
 from segue.serving.metrics import Metrics
-from segue.serving.models import Models, parse_runs
+from segue.serving.models import Models, Opener, parse_runs
+from segue.serving.protocol import OnePacketProtocol
 from segue.serving.service import Service
 from segue.serving.store.address import open_store
 from segue.serving.times import microseconds
@@ -94,15 +93,13 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
         )
     chosen = parse_runs(runs)
     since = None if config.events_since is None else microseconds(config.events_since)
-    torch.set_num_threads(config.threads)
-    for category in (UnknownIdWarning, ColdItemWarning, UnratedItemWarning):  # answers say it, and logs hold no ids
-        warnings.filterwarnings("ignore", category=category)
+    opener = _opener(config)
     sys.setswitchinterval(_SWITCH)
     listener = _listener(config)
     metrics = Metrics()
     store = open_store(config.store)
     journal = Journal(store, metrics, config.poll, since)
-    models = Models(chosen, journal, metrics, config.watch)
+    models = Models(chosen, journal, metrics, config.watch, opener)
     engine = Engine(metrics, config.window_ms / 1000, config.batch, config.queue, config.deadline)
     service = Service(config, models, engine, journal, metrics)
     app = make_app(service, tokens, local and not config.insecure)
@@ -112,6 +109,7 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
     gc.freeze()  # what was opened stays: later collections need not look through it
     settings = uvicorn.Config(
         app,
+        http=OnePacketProtocol,
         lifespan="off",
         ws="none",
         access_log=False,
@@ -132,6 +130,20 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
         engine.stop()
         journal.stop()
         store.close()
+
+
+def _opener(config: ServiceConfig) -> Opener:
+    """Function that opens runs for the engine; torch is imported only if it is used."""
+    if config.engine == "torch":
+        if config.data is not None:
+            raise ConfigError("--data names the Dataset of exports: runs have their own. Leave it out.")
+        from segue.serving.torch_served import open_run, prepare
+
+        prepare(config.threads)
+        return open_run
+    from segue.serving.onnx_served import open_export
+
+    return partial(open_export, data=None if config.data is None else Path(config.data), threads=config.threads)
 
 
 def _listener(config: ServiceConfig) -> socket.socket:

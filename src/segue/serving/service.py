@@ -18,6 +18,7 @@ from segue.serving.config import ServiceConfig
 from segue.serving.engine import Engine
 from segue.serving.items import Document, documents_of, with_documents
 from segue.serving.journal import Journal
+from segue.serving.live import FEW_IDS, codes_of
 from segue.serving.metrics import Metrics
 from segue.serving.models import Models, Variant
 from segue.serving.problems import refused
@@ -205,11 +206,14 @@ class Service:
             )
         outcome = await self.journal.append(rows)
         catalogue = self.models.variants[0].served.catalogue
-        unknown = int((catalogue.encode([row.item for row in rows]) == 0).sum())
-        counted = self.metrics.events
+        items = [row.item for row in rows]
+        codes = codes_of(catalogue, items) if len(items) <= FEW_IDS else catalogue.encode(items)
+        unknown = int((codes == 0).sum())
         for name in ("stored", "repeated", "retracted"):
-            counted.labels(name).inc(getattr(outcome, name))
-        self.metrics.unknown_items.inc(unknown)
+            if number := getattr(outcome, name):
+                self.metrics.events.labels(name).inc(number)
+        if unknown:
+            self.metrics.unknown_items.inc(unknown)
         return Stored(outcome.stored, outcome.repeated, outcome.retracted, unknown, [row.event_id for row in rows])
 
     async def user(self, user: str, variant: str | None) -> UserAnswer:
@@ -232,7 +236,8 @@ class Service:
         """Put items into the catalogue; they are on the disk, and every model knows their ids, when it returns."""
         documents = {id_text(one.item): Document(one.title, one.columns) for one in items}
         for variant in self.models.variants:
-            check = partial(with_documents, variant.served.opened.dataset, documents)
+            variant.served.require_puts()
+            check = partial(with_documents, variant.served.opened, documents)
             await self.engine.run(check)
         store = self.journal.store
 
@@ -270,7 +275,7 @@ class Service:
             served, data = variant.served, variant.served.dataset
             settings = {
                 name: list(map(str, value)) if isinstance(value, list | tuple) else value
-                for name, value in served.scorer.config.to_dict().items()
+                for name, value in served.settings.items()
                 if value is None or isinstance(value, str | int | float | bool | list | tuple)
             }
             answers.append(
@@ -305,15 +310,13 @@ class Service:
     def _recommendation(
         self, request: RecommendRequest, variant: Variant, answer: BestItems, reasons: list[Any] | None
     ) -> Recommendation:
-        self.metrics.answers.labels(variant.name, answer.model).inc()
-        pairs = zip(answer.items, answer.scores, strict=True)
-        items = [Recommended(item, score, rank) for rank, (item, score) in enumerate(pairs, 1)]
+        self.metrics.count_list(variant.name, answer.model)
+        ranks = range(1, len(answer.items) + 1)
+        named = [] if answer.titles is None else [answer.titles]
+        items = list(map(Recommended, answer.items, answer.scores, ranks, *named))
         if reasons is not None:
             for item, own in zip(items, reasons, strict=True):
                 item.reasons = own
-        if answer.titles is not None:
-            for item, title in zip(items, answer.titles, strict=True):
-                item.title = title
         if answer.columns is not None:
             for item, columns in zip(items, answer.columns, strict=True):
                 item.columns = columns

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ from segue.data.sources import is_frame
 from segue.data.vocabulary import Vocabulary, as_array, as_ids, raw_series
 from segue.data.vocabulary import is_scalar as is_scalar
 from segue.errors import DataError
-from segue.inference.scorer import Scorer
-from segue.models.ratings import RatingModel
+
+if TYPE_CHECKING:  # a service without torch asks, too
+    from segue.inference.scorer import Scorer
 
 _MAX_LISTED = 5
 """Ids that a message lists; it counts the others."""
@@ -261,6 +262,8 @@ def warn_unknown(noun: str, ids: pl.Series, consequence: str) -> None:
 
 def warn_unrated(scorer: Scorer, catalogue: Vocabulary, items: Int64) -> None:
     """Warn about item codes without ratings in training, if the model predicts ratings; code 0 is ignored."""
+    from segue.models.ratings import RatingModel
+
     model = scorer.model
     if not isinstance(model, RatingModel):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from segue.errors import ConfigError, DataError, UnknownIdError, nearest
 from segue.inference.asking.everyone import EVERYONE
 from segue.inference.asking.ids import encode_lists, is_scalar, requested_ids, unique_ids, warn_unknown
 from segue.inference.asking.own_items import OwnItems
-from segue.inference.scorer import Scorer
 
 Unknown = Literal["skip", "popular", "error"]
 """Treatment of users whom the Recommender does not know, without a given history."""
@@ -25,6 +24,15 @@ Unknown = Literal["skip", "popular", "error"]
 GivenHistories = Mapping[Any, Sequence[Any]] | Sequence[Sequence[Any]] | Any
 """Histories: lists of raw item ids, oldest first, by user id or in order (users are then numbered from 0); or a frame
 with `user, item[, time][, session]`."""
+
+
+class ReadsHistories(Protocol):
+    """Scorer, or exported model."""
+
+    @property
+    def needs_history(self) -> bool:
+        """False if the model answers even unknown users without a history."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +67,7 @@ class RequestedUsers:
         lists = {"own_allowed": self.allowed, "own_denied": self.denied}
         return {name: one for name, one in lists.items() if one is not None}
 
-    def served_by(self, scorer: Scorer) -> npt.NDArray[np.bool_]:
+    def served_by(self, scorer: ReadsHistories) -> npt.NDArray[np.bool_]:
         """Mask (n,) of the users that the model answers; popularity answers users without history and basket."""
         return (self.histories.lengths > 0) | (not scorer.needs_history)
 

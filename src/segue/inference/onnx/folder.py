@@ -19,11 +19,14 @@ MANIFEST = "onnx.json"
 FORMAT_VERSION = 1
 
 ENCODER = "encoder.onnx"
+SCORES = "scores.onnx"
 ITEMS = "items.npy"
 COLD = "cold.npy"
 ITEM_IDS = "item_ids.json"
 USER_IDS = "user_ids.json"
 INDEX = "index"
+DATA = "data"
+"""Dataset with the histories, if the export has it."""
 README = "README.md"
 
 INPUTS = ("users", "items", "lengths", "ages", "repeated", "features")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,30 @@ from segue.errors import ConfigError, DataError, EvaluationError, StorageError
 from segue.files import read_manifest, whole_number
 from segue.inference.index import ItemIndex, fingerprint_of
 from segue.inference.onnx import folder as files
+from segue.inference.onnx.best import best_of
 from segue.inference.onnx.folder import Ids
 from segue.settings import Count
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
+
+
+class OwnPairs(Protocol):
+    """Lists of item codes of single rows (`segue.inference.asking.own_items.OwnItems`)."""
+
+    @property
+    def named(self) -> Bools:
+        """Mask (n,) of the rows with a list."""
+        ...
+
+    def pairs(self) -> tuple[Int64, Int64]:
+        """Rows (m,) and item codes (m,) of all lists."""
+        ...
+
+    def select(self, index: slice) -> OwnPairs:
+        """Lists of some rows."""
+        ...
+
 
 _BUFFER = 1 << 24
 """Scores that are computed at once."""
@@ -63,6 +82,9 @@ class OnnxScorer:
         (m,) codes of items without a score; None without any.
     index
         Index for approximate search; None without one.
+    product
+        Session of onnxruntime with the product of queries and item vectors, several times faster than that of NumPy for
+        a few queries; None in folders of older exports.
     """
 
     name: str
@@ -75,6 +97,7 @@ class OnnxScorer:
     repeats: bool
     cold: Int64 | None = None
     index: ItemIndex | None = None
+    product: Any = None
 
     needs_history = True
     """The model needs a history: exported models have an encoder of histories."""
@@ -126,6 +149,7 @@ class OnnxScorer:
             bool(flags["repeats"]),
             cold if len(cold) else None,
             index,
+            _session(folder / files.SCORES, threads) if (folder / files.SCORES).exists() else None,
         )
 
     @property
@@ -153,7 +177,10 @@ class OnnxScorer:
 
     def score_all(self, queries: Floats, start: int, stop: int, out: Floats | None = None) -> Floats:
         """Scores (n, stop - start) float32 of the item codes start … stop - 1, written to `out` if it is given."""
-        scores: Floats = np.matmul(self._directions(queries), self.table[start:stop].T, out=out)
+        if self.product is not None and out is None and start == 0 and stop == len(self.table):
+            scores: Floats = self.product.run(None, {files.OUTPUT: self._directions(queries)})[0]
+        else:
+            scores = np.matmul(self._directions(queries), self.table[start:stop].T, out=out)
         if self.offset:
             scores += queries[:, self._width, None]
         if self.repeats:
@@ -182,6 +209,9 @@ class OnnxScorer:
         exclude_seen: bool = True,
         seen: Histories | None = None,
         allowed: Bools | None = None,
+        offset: Floats | None = None,
+        own_allowed: OwnPairs | None = None,
+        own_denied: OwnPairs | None = None,
         approximate: bool = False,
     ) -> tuple[Int64, Floats]:
         """Find the k best items for each history; equal scores are ordered by item code.
@@ -198,6 +228,11 @@ class OnnxScorer:
             n full histories whose items are left out; None means `histories` themselves.
         allowed
             Mask (n_items + 1,) of the item codes that may be recommended; None means all.
+        offset
+            (n_items + 1,) float32 numbers to add to the scores; −inf for items that may not be recommended. An
+            approximate search ignores it, and the two below.
+        own_allowed, own_denied
+            Items of each of the n rows: the only ones that it may have, and those that it may not have.
         approximate
             Take candidates from the index.
 
@@ -228,10 +263,21 @@ class OnnxScorer:
         for first in range(0, len(histories), step):
             part = slice(first, first + step)
             own = None if hidden is None else hidden.select(part)
-            codes[part], scores[part] = self._exact(self.queries(histories.select(part)), k, own, allowed)
+            queries = self.queries(histories.select(part))
+            lists = (None if one is None else one.select(part) for one in (own_allowed, own_denied))
+            codes[part], scores[part] = self._exact(queries, k, own, allowed, offset, *lists)
         return codes, scores
 
-    def _exact(self, queries: Floats, k: int, hidden: Histories | None, allowed: Bools | None) -> tuple[Int64, Floats]:
+    def _exact(
+        self,
+        queries: Floats,
+        k: int,
+        hidden: Histories | None,
+        allowed: Bools | None,
+        offset: Floats | None = None,
+        own_allowed: OwnPairs | None = None,
+        own_denied: OwnPairs | None = None,
+    ) -> tuple[Int64, Floats]:
         """Codes and scores (n, k) of the best items of the whole catalogue."""
         scores = self.score_all(queries, 0, self.n_items + 1)
         scores[:, 0] = 0
@@ -241,18 +287,18 @@ class OnnxScorer:
             scores[:, self.cold] = -np.inf
         if hidden is not None:
             scores[hidden.seen()] = -np.inf
+        if offset is not None:
+            scores += offset
         if allowed is not None:
             scores[:, ~allowed] = -np.inf
-        edge = np.partition(scores, scores.shape[1] - k, axis=1)[:, -k, None]
-        rows, columns = np.nonzero(scores >= edge)
-        values = scores[rows, columns]
-        order = np.lexsort((columns, -values, rows))
-        counts = np.bincount(rows, minlength=len(scores))
-        ranks = np.arange(len(rows)) - np.repeat(offsets_of(counts)[:-1], counts)
-        chosen = order[ranks < k]
-        best, values = columns[chosen].reshape(-1, k), values[chosen].reshape(-1, k)
-        best[np.isneginf(values)] = 0
-        return best, values
+        if own_denied is not None:
+            scores[own_denied.pairs()] = -np.inf
+        if own_allowed is not None:
+            rows, items = own_allowed.pairs()
+            kept = scores[rows, items]
+            scores[own_allowed.named] = -np.inf
+            scores[rows, items] = kept
+        return best_of(scores, k)
 
     def _by_index(
         self, histories: Histories, k: int, hidden: Histories | None, allowed: Bools | None

@@ -14,6 +14,7 @@ An exported recommender. It answers without Python's torch, in every language wi
 |---|---|
 | `encoder.onnx` | histories → queries |
 | `items.npy` | ({rows}, {width}) float32: the vector of each item code; row 0 is no item |
+| `scores.onnx` | the product of queries and `items.npy`, which must lie beside it |
 | `item_ids.json` | id of the item with code 1, 2, 3, … |
 {users}| `cold.npy` | codes of items that the model cannot score |
 {index}| `onnx.json` | settings, sizes and checksums |

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -37,9 +38,16 @@ _TRACED = 3
 
 
 def write_onnx(
-    path: Path, scorer: Scorer, dataset: Dataset, index: ItemIndex | None = None, overwrite: bool | None = None
+    path: Path,
+    scorer: Scorer,
+    dataset: Dataset,
+    index: ItemIndex | None = None,
+    overwrite: bool | None = None,
+    with_data: bool = False,
 ) -> Path:
     """Write the folder atomically, after the answers of its encoder were compared with those of the model.
+
+    `with_data` writes the Dataset with it.
 
     Raises
     ------
@@ -55,7 +63,9 @@ def write_onnx(
     inputs = _inputs(model, repeats)
     with atomic_folder(path, files.KIND, overwrite) as folder:
         _write_encoder(folder / files.ENCODER, model, inputs, max_length, repeats)
-        np.save(folder / files.ITEMS, products.vectors.float().cpu().numpy(), allow_pickle=False)
+        vectors = products.vectors.float().cpu().numpy()
+        np.save(folder / files.ITEMS, vectors, allow_pickle=False)
+        _write_product(folder / files.SCORES, folder / files.ITEMS, vectors)
         cold = np.zeros(0, dtype=np.int64) if model.cold is None else model.cold
         np.save(folder / files.COLD, cold.astype(np.int64), allow_pickle=False)
         files.write_ids(folder / files.ITEM_IDS, dataset.catalogue.ids.to_list())
@@ -64,6 +74,8 @@ def write_onnx(
         if index is not None:
             (folder / files.INDEX).mkdir()
             index.write(folder / files.INDEX)
+        if with_data:
+            dataset.save(folder / files.DATA)
         content = {
             "model": model.config.name,
             "settings": model.config.to_dict(),
@@ -164,6 +176,31 @@ def _write_encoder(path: Path, model: Model, inputs: tuple[str, ...], max_length
         )
         assert program is not None
         program.save(str(path))
+
+
+def _write_product(path: Path, items: Path, vectors: npt.NDArray[np.float32]) -> None:
+    """Write the graph of the product of queries and item vectors, which stay in the file of the items.
+
+    onnxruntime packs a constant factor once, so its product with a few queries takes a fraction of NumPy's time.
+    """
+    from onnx import TensorProto, helper
+
+    table = TensorProto(name="items", data_type=TensorProto.FLOAT, dims=vectors.shape)
+    table.data_location = TensorProto.EXTERNAL
+    place = {"location": items.name, "offset": items.stat().st_size - vectors.nbytes, "length": vectors.nbytes}
+    for key, value in place.items():
+        table.external_data.add(key=key, value=str(value))
+    size, width = vectors.shape
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", [files.OUTPUT, "items"], ["scores"], transB=1)],
+        "scores",
+        [helper.make_tensor_value_info(files.OUTPUT, TensorProto.FLOAT, ["rows", width])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["rows", size])],
+        [table],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 10  # every onnxruntime since 1.18 reads it
+    path.write_bytes(model.SerializeToString())
 
 
 def _tensors(arrays: HistoryArrays, names: tuple[str, ...]) -> Iterator[Tensor]:

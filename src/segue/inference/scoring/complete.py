@@ -13,7 +13,8 @@ from segue.inference.asking.ids import warn_unrated
 from segue.inference.asking.in_progress import reserve_slots
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
-from segue.inference.scoring.lists import Rules, Scores, best_lists, list_frame
+from segue.inference.scoring.lists import best_lists, list_frame
+from segue.inference.scoring.popular import Rules, Scores
 
 
 def complete_baskets(

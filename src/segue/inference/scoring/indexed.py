@@ -17,7 +17,8 @@ from segue.inference.asking.own_items import OwnItems
 from segue.inference.index import Floats, ItemIndex
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import LIMITS, batches, require_finite
-from segue.inference.scoring.ranking import Progress, check_k, top_k
+from segue.inference.scoring.popular import check_k
+from segue.inference.scoring.ranking import Progress, top_k
 from segue.models.repeats import RepeatScores
 from segue.models.scores import ProductScores
 

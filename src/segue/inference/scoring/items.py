@@ -15,7 +15,8 @@ from segue.inference.asking.ids import warn_cold, warn_unrated
 from segue.inference.asking.users import RequestedUsers
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import LIMITS, Sweep, batches, require_finite, to_device
-from segue.inference.scoring.lists import Scores, model_names
+from segue.inference.scoring.lists import model_names
+from segue.inference.scoring.popular import Scores
 from segue.inference.scoring.ranking import Progress
 
 _MIN_RATIO = 16

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions
-from segue.errors import ConfigError, DataError
+from segue.errors import DataError
 from segue.inference.asking.own_items import OwnItems
 from segue.inference.scorer import Scorer, scorer_of
 from segue.inference.scoring.batches import (
@@ -28,6 +28,7 @@ from segue.inference.scoring.batches import (
     require_histories,
     to_device,
 )
+from segue.inference.scoring.popular import check_k
 from segue.models.base import Model
 
 Progress = Callable[[int], None]
@@ -238,14 +239,6 @@ def distinct(targets: Histories) -> tuple[Histories, Int64]:
     keys, inverse = np.unique(rows * stride + items, return_inverse=True)
     offsets = offsets_of(np.bincount(keys // stride, minlength=len(targets)))
     return Histories(targets.users, (keys % stride).astype(np.int32), offsets[:-1], offsets[1:]), inverse
-
-
-def check_k(k: int, n_items: int) -> None:
-    """Raise a ConfigError unless 1 ≤ k ≤ n_items."""
-    if k < 1:
-        raise ConfigError(f"k is the length of a list of items: expected 1 or more, found {k}.")
-    if k > n_items:
-        raise ConfigError(f"k is {k:,}, but the catalogue has only {n_items:,} items: ask for {n_items:,} or fewer.")
 
 
 def _top_k_of_one(

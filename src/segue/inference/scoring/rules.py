@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError, nearest
 from segue.inference.asking.preferences import Preferences
-from segue.inference.scorer import Scorer
 from segue.inference.scoring.reranking import Reranking, Scores
 
 _OWN = ("user", "item", "score", "rank", "step", "model")
@@ -21,7 +20,7 @@ _OWN = ("user", "item", "score", "rank", "step", "model")
 
 def make_reranking(
     preferences: Preferences,
-    scorer: Scorer,
+    item_vectors: Callable[[], Scores],
     at_most: Mapping[str, int] | None,
     diversity: float,
     diversity_by: str | None,
@@ -32,8 +31,8 @@ def make_reranking(
     ----------
     preferences
         The item table.
-    scorer
-        Source of item vectors, if `diversity_by` is None.
+    item_vectors
+        Vectors (n_items + 1, width) of the model, for diversity without `diversity_by`.
     at_most, diversity, diversity_by
         As in `Recommender.recommend`.
 
@@ -60,7 +59,7 @@ def make_reranking(
     if diversity:
         table = preferences.table
         if diversity_by is None:
-            vectors = preferences.vectors("", lambda: _of_model(scorer))
+            vectors = preferences.vectors("", item_vectors)
         elif table is not None and diversity_by in table.vectors:
             given = table.vectors[diversity_by]
             vectors = preferences.vectors(diversity_by, lambda: np.concatenate([np.zeros_like(given[:1]), given]))
@@ -68,19 +67,6 @@ def make_reranking(
             categories = preferences.values(diversity_by, "diversity_by")
     label = repr((sorted((name, limit) for name, (_, limit) in limits.items()), float(diversity), diversity_by))
     return Reranking(limits, float(diversity), vectors, categories, label)
-
-
-def _of_model(scorer: Scorer) -> Scores:
-    """Item vectors (n_items + 1, width) of the model; zero for items that it cannot score."""
-    vectors = scorer.item_vectors()
-    if vectors is None or vectors.is_sparse:
-        raise ConfigError(
-            f"the model {scorer.config.name!r} has no dense item vectors for diversity: name a column of the item "
-            "table with diversity_by=, of categories or vectors."
-        )
-    dense: Scores = vectors.detach().float().cpu().numpy().copy()
-    dense[0] = 0
-    return dense
 
 
 def shown_columns(dataset: Dataset, show: Any) -> pl.DataFrame | None:
