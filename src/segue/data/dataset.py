@@ -74,7 +74,7 @@ class Dataset:
     users, catalogue
         Vocabularies of the raw user and item ids.
     times
-        (n_interactions,) int64 in `time_unit`s since 1970 (or any growing count), or None.
+        (n_interactions,) int64, in `time_unit` since 1970 (or any growing count), or None.
     ratings
         (n_interactions,) float32, or None.
     time_unit
@@ -178,7 +178,7 @@ class Dataset:
 
     @checked
     def before(self, time: int) -> Dataset:
-        """View of the same data with only the interactions before `time`, in `time_unit`s.
+        """View of the same data with only the interactions before `time`, in units of `time_unit`.
 
         Raises
         ------
@@ -310,7 +310,7 @@ class Dataset:
         return pl.DataFrame(columns)
 
     def times_as_given(self, times: pl.Series) -> pl.Series:
-        """Times in `time_unit`s in the form of the log: datetimes in UTC if it had dates, else numbers.
+        """Times, counted in `time_unit`, in the form of the log: datetimes in UTC if it had dates, else numbers.
 
         Dates are kept in microseconds, and integers in their own unit, so the unit tells them apart.
         """
