@@ -147,7 +147,7 @@ def plain_field(app: Sphinx, domain: str, kind: str, node: nodes.Element) -> Non
     """Leave the type out of the heading of a setting: the text names its range in words."""
     if domain != "py" or kind != "attribute":
         return
-    for signature in node.findall(addnodes.desc_signature):
+    for signature in node.parent.findall(addnodes.desc_signature):
         if field_type(f"{signature['module']}.{signature['fullname']}") is None:
             continue
         for part in list(signature.findall(addnodes.desc_annotation)):
@@ -174,6 +174,16 @@ def _plain(text: str | None) -> str | None:
     return text
 
 
+_TAKEN: dict[str, list[str]] = {}
+"""Docstrings of attributes by their names, as they were before napoleon."""
+
+
+def take_docstring(app: Sphinx, what: str, name: str, instance: Any, options: Any, lines: list[str]) -> None:
+    """Keep the docstring of an attribute from napoleon, which would read "Text: more" as a type and its description."""
+    if what in ("attribute", "data", "property") and not any(line.startswith("---") for line in lines):
+        _TAKEN[name] = list(lines)
+
+
 IVAR = re.compile(r"^:ivar ([\w]+(?:, [\w]+)+): ?(.*)$")
 
 
@@ -185,8 +195,12 @@ def plain_docstring(app: Sphinx, what: str, name: str, instance: Any, options: A
     from segue.settings import expected
 
     kind = field_type(name) if what == "attribute" else None
+    original = _TAKEN.pop(name, None)
+    if original is not None:
+        lines[:] = original
     if kind is not None:
-        lines.extend(["", f"*Value:* {expected(kind)}.", ""])
+        words = expected(kind).replace("*", "\\*")
+        lines[:] = [*"\n".join(lines).rstrip().splitlines(), f"*{words[0].upper()}{words[1:]}.*", ""]
     written: list[str] = []
     place = 0
     while place < len(lines):
@@ -257,6 +271,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", read_source)
     app.connect("env-get-outdated", depend_on_files)
     app.connect("autodoc-process-signature", plain_signature)
+    app.connect("autodoc-process-docstring", take_docstring, priority=400)
     app.connect("autodoc-process-docstring", plain_docstring, priority=900)
     app.connect("object-description-transform", plain_field)
     app.connect("build-finished", write_llms)

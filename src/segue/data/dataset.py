@@ -94,6 +94,18 @@ class Dataset:
     item_table, user_table
         Tables of the items and of the users, in the order of their codes; None without one. `items_frame` and
         `users_frame` have the ids, too.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = pl.DataFrame({"user": ["ann", "bob", "ann"], "item": ["tea", "tea", "jam"], "time": [1, 2, 3]})
+    >>> data = segue.prepare(log)
+    >>> data.n_users, data.n_items, data.n_interactions
+    (2, 2, 3)
+    >>> data.catalogue.ids.to_list(), data.items.tolist()
+    (['jam', 'tea'], [2, 1, 2])
+    >>> segue.Dataset.open(data.save("shop"))
+    Dataset(2 users, 2 items, 3 interactions)
     """
 
     items: npt.NDArray[np.int32]

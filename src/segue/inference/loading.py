@@ -40,6 +40,12 @@ def load(
         or do not fit; or the epoch was not kept.
     ConfigError
         The device is not available.
+
+    Examples
+    --------
+    >>> recommender = segue.fit(segue.Markov(), segue.simulate(40, 6).dataset())
+    >>> segue.load(recommender.save("saved")).recommend(7, k=3)["item"].len()
+    3
     """
     unfinished = is_unfinished(Path(path))
     read = load_unfinished if unfinished else load_recommender

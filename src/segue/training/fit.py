@@ -109,8 +109,11 @@ def fit(
 
     Examples
     --------
-    >>> split = segue.leave_last_out(data)                                       # doctest: +SKIP
-    >>> recommender = segue.fit(segue.SASRec(), split, out="runs/first")         # doctest: +SKIP
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> training = segue.Training(epochs=2, validation_exclude_seen=False, cpu=True)
+    >>> recommender = segue.fit(segue.SASRec(width=8, blocks=1), split, training=training, out="runs/first", quiet=True)
+    >>> recommender.metadata["training"]["best_epoch"] in (1, 2)
+    True
     """
     config = _config(config)
     settings = training or Training()

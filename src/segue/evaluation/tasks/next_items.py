@@ -180,6 +180,15 @@ def evaluate(
         There are fewer items than candidates, or a history is empty.
     EvaluationError
         The Holdout is empty, belongs to another catalogue, or scores are not finite.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> evaluation = segue.evaluate(segue.fit(segue.Markov(), split), split.test, k=(5, 10), exclude_seen=False)
+    >>> bool(evaluation["hr@10"] >= evaluation["hr@5"])
+    True
+    >>> evaluation.per_user.columns[:3]
+    ['user', 'history', 'rank']
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed)
     evaluation, hidden = _evaluated(questions, exclude_seen, lists, resamples, seed)
