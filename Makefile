@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup docs docs-links demo serve-demo test test-lowest lint format dist bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
+.PHONY: help setup docs docs-links release-check demo serve-demo test test-lowest lint format dist bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
 
 help:
 	@echo "make demo    train, compare and explain recommenders on made data (a minute or two)"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs    the site, with every notebook run, in docs/_build/html (a few minutes)"
 	@echo "make docs-links  look whether the site's links to other sites lead somewhere (needs the internet)"
 	@echo "make dist    the packages for an index, built and checked, in dist"
+	@echo "make release-check  build both packages, install the wheel with the CPU build of torch, and run a small demo"
 	@echo "make setup   the development environment in .venv"
 	@echo "make clean   remove .venv and caches"
 
@@ -99,8 +100,19 @@ dist: .venv-dist/.ready
 	.venv-dist/bin/python -m build
 	.venv-dist/bin/twine check --strict dist/*
 
+# What a stranger gets: the wheel alone in an empty environment, with the CPU build of torch and no CUDA.
+CPU_TORCH ?= https://download.pytorch.org/whl/cpu
+
+release-check: dist
+	$(PYTHON) -m venv --clear .venv-wheel
+	PIP_EXTRA_INDEX_URL=$(CPU_TORCH) .venv-wheel/bin/python -m pip install --quiet dist/segue-*.whl --constraint constraints.txt
+	cd .venv-wheel && bin/segue --version && bin/segue demo --quiet --users 120 --sessions 6 --epochs 2 --out demo
+	@.venv-wheel/bin/python -c 'import torch; print("torch", torch.__version__, "CUDA" if torch.version.cuda else "without CUDA")'
+	@.venv-wheel/bin/python -m pip list --format=freeze | grep -i '^nvidia' && echo "warning: CUDA came along" || true
+	@echo "dist/ is ready. Tag the version, such as v0.1.0, and push the tag: the workflow release.yml publishes it."
+
 clean:
-	rm -rf .venv .venv-lowest .venv-dist .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build build dist
+	rm -rf .venv .venv-lowest .venv-dist .venv-wheel .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build build dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

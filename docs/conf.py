@@ -13,6 +13,7 @@ PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf
 REPOSITORY = PROJECT["urls"]["Repository"]
 
 sys.path.insert(0, str(HERE / "_ext"))
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # notebooks call `segue`
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # notebooks are small: one thread is quickest, and figures are the same
 
 project = "segue"
@@ -45,6 +46,7 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # tqdm, which accelerate brings, asks for widgets that nothing here uses
 nb_execution_show_tb = True
 
 # ---- reference ------------------------------------------------------------------------------------------------------

@@ -23,7 +23,13 @@ def examples_of(name: str) -> str:
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
-@pytest.mark.parametrize("name", sorted(set(segue.__all__) - {"__version__"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "OnnxRecommender" else name  # torch's exporter loads long
+        for name in sorted(set(segue.__all__) - {"__version__"})
+    ],
+)
 def test_the_example_of_every_public_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stands by itself: with `import segue` alone, in an empty folder."""
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:

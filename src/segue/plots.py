@@ -53,6 +53,7 @@ def draw_bars(
     intervals: Sequence[tuple[float, float] | None],
     colours: Sequence[str],
     digits: int = 4,
+    rows: int = 0,
 ) -> None:
     """Draw horizontal bars from 0, the first one on top, with intervals across their ends and figures beside them.
 
@@ -66,6 +67,8 @@ def draw_bars(
         Lower and upper end for each bar; None draws none.
     digits
         Digits behind the point of the figures.
+    rows
+        Number of bars that the panel has room for, if more than there are.
     """
     places = range(len(names))
     axes.barh(list(places), list(values), height=0.62, color=list(colours))
@@ -76,7 +79,7 @@ def draw_bars(
     for place, value, end in zip(places, values, ends, strict=True):
         axes.annotate(f"{value:.{digits}f}", (end, place), (5, 0), textcoords="offset points", va="center", fontsize=9)
     axes.set_yticks(list(places), [shortened(name) for name in names])
-    axes.invert_yaxis()
+    axes.set_ylim(max(rows, len(names)) - 0.4, -0.6)
     lows = [0.0, *values, *(pair[0] for pair in intervals if pair is not None)]
     low, high = min(lows), max([0.0, *ends])
     room = (high - low) or 1.0

@@ -43,10 +43,11 @@ def plot_metrics(title: str, spans: Sequence[Span], parts: Sequence[PartBars]) -
     figure = new_figure(4.6 * (1 + len(parts)), 1.3 + 0.34 * rows)
     panels = figure.subplots(1, 1 + len(parts), squeeze=False)[0]
     intervals = [(span.low, span.high) if span.high > span.low else None for span in spans]
-    draw_bars(panels[0], [span.name for span in spans], [span.value for span in spans], intervals, [BLUE] * len(spans))
-    panels[0].set_title("All", loc="left", fontsize=10) if parts else None
+    names, values = [span.name for span in spans], [span.value for span in spans]
+    draw_bars(panels[0], names, values, intervals, [BLUE] * len(spans), rows=rows)
+    panels[0].set_title("all, with 95 % intervals", loc="left", fontsize=10)
     for axes, part in zip(panels[1:], parts, strict=True):
-        draw_bars(axes, part.names, part.values, [None] * len(part.names), [GREY] * len(part.names))
+        draw_bars(axes, part.names, part.values, [None] * len(part.names), [GREY] * len(part.names), rows=rows)
         axes.set_title(part.title, loc="left", fontsize=10)
     figure.suptitle(title.replace("$", r"\$"), x=0.01, ha="left", fontsize=11)
     return figure

@@ -482,7 +482,7 @@ class Recommender:
         measure: Measure = "score",
         top: Count = 10,
     ) -> Figure:
-        """Draw the reasons for one score as bars, strongest on top.
+        """Draw the reasons for one score as bars, strongest on top; parts without an effect are left out.
 
         Parameters
         ----------
@@ -518,6 +518,7 @@ class Recommender:
         pairs = reasons.select("user", "item").n_unique()
         if pairs > 1:
             raise ConfigError(f"{pairs} scores are asked for: give one user and one item.")
+        reasons = reasons.filter(pl.col("effect") != 0) if (reasons["effect"] != 0).any() else reasons
         of_users = reasons["kind"].item(0) == "neighbour"
         because = reasons["because"].drop_nulls()
         names = iter(because.cast(pl.String) if of_users else self.dataset.item_names(because))

@@ -28,6 +28,7 @@ from segue.memory import keep_buffers
 from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
 from segue.models.registry import config_class
 from segue.settings import Count
+from segue.training.card import write_card
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
@@ -206,6 +207,7 @@ def _fitted(
     recommender = Recommender(model, whole, metadata)
     if folder is not None and _is_main():
         recommender.save(folder / "recommender")
+        write_card(folder, recommender)
         drop_dataset(folder)
     return recommender
 

@@ -122,7 +122,7 @@ class Evaluation:
 
     def _drawn(self) -> list[str]:
         """Metrics of a figure: the headlines of the task first, at the longest list, with an interval if possible."""
-        order = dict.fromkeys([*self.task.headlines, *(metric.name for metric in self.task.metrics)])
+        order = dict.fromkeys([*self.task.headlines, *(one.name for one in self.task.metrics if one.better)])
         longest = {}
         for name in self.metrics:
             longest[name.partition("@")[0]] = name  # lengths ascend
