@@ -94,10 +94,12 @@ def test_notebooks_are_notebooks() -> None:
 def test_python_in_the_pages_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S):
-        exec(compile(block, page.name, "exec"), {"__name__": "page"})
+        (tmp_path / "page.py").write_text(block, encoding="utf-8")
+        runpy.run_path(str(tmp_path / "page.py"), run_name="__main__")
 
 
 def test_commands_in_the_pages_exist() -> None:
     for page in [*DOCS.glob("how-to/*.md"), DOCS / "index.md", DOCS / "install.md"]:
-        for command in re.findall(r"^segue (\w+)", page.read_text(encoding="utf-8"), re.M):
+        shell = "".join(re.findall(r"^```bash\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S))
+        for command in re.findall(r"^segue (\w+)", shell, re.M):
             assert command in COMMANDS, f"{page.name}: {command}"

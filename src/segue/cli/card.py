@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note
-from segue.cli.protocol import Protocol, measure, questions
+from segue.cli.protocol import figures_of_card
 from segue.settings import PathText, Settings, Word
 
 _NOTES = """\
@@ -41,7 +41,6 @@ def main(argv: Sequence[str]) -> int:
     options = parser.get(CardOptions)
 
     from segue.errors import ConfigError
-    from segue.evaluation.tasks.result import Evaluation
     from segue.inference.loading import load
     from segue.training.card import write_card
     from segue.training.run_manifest import RUN
@@ -50,15 +49,6 @@ def main(argv: Sequence[str]) -> int:
     recommender = load(run, device=options.device)
     if not (run / RUN).is_file():
         raise ConfigError(f"{run} is no folder of a run: expected one that `segue train` or fit(out=…) wrote.")
-    evaluation = None
-    if options.evaluation is not None:
-        evaluation = Evaluation.load(options.evaluation)
-        if evaluation.model != recommender.model.config.name:
-            raise ConfigError(
-                f"{options.evaluation} is of {evaluation.model}, and {run} of {recommender.model.config.name}: give an "
-                "evaluation of this run."
-            )
-    elif recommender.metadata.get("split"):
-        evaluation = measure(recommender, questions(recommender, options.run, "test"), Protocol())
+    evaluation = figures_of_card(recommender, options.run, options.evaluation)
     note(f"wrote {write_card(run, recommender, evaluation)}")
     return 0

@@ -211,7 +211,10 @@ def _evaluated(
     evaluation = evaluation_of(scorer.config.name, sample, targets, ranks, codes, ks, protocol, resamples, seed)
     if codes is not None:
         evaluation = with_cold_targets(evaluation, questions, targets, ranks, exclude_seen, resamples, seed)
-    return evaluation, float((ranks > scorer.n_items).mean())
+    unranked = ranks > scorer.n_items
+    if scorer.cold is not None:  # items that the model cannot score were in nobody's history
+        unranked &= ~np.isin(targets.items, scorer.cold.cpu().numpy())
+    return evaluation, float(unranked.mean())
 
 
 def with_cold_targets(
