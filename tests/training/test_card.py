@@ -23,7 +23,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_run_has_a_card(run: Path) -> None:
-    text = (run / "README.md").read_text(encoding="utf-8")
+    text = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
     head = yaml.safe_load(text.split("---")[1])
     assert head["library_name"] == "segue" and "markov" in head["tags"]
     assert re.findall(r"^## (.+)$", text, re.M) == ["Data", "Split", "Settings", "Figures", "Limits", "How to load it"]
@@ -33,19 +33,19 @@ def test_a_run_has_a_card(run: Path) -> None:
 
 def test_the_command_adds_figures_of_the_test_part(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["card", str(run)]) == 0
-    assert "README.md" in capsys.readouterr().err
+    assert "MODEL_CARD.md" in capsys.readouterr().err
     recommender = segue.load(run)
     evaluation = segue.evaluate_baskets(
         recommender, segue.last_session_out(recommender.dataset).test, k=10, exclude_seen=False
     )
     low, high = evaluation.intervals["ndcg@10"]
     row = f"| ndcg@10 | {evaluation['ndcg@10']:.4f} | {low:.4f} to {high:.4f} |"
-    assert row in (run / "README.md").read_text(encoding="utf-8")
+    assert row in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_the_code_of_the_card_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.parent)
-    code = re.search(r"```python\n(.*?)```", (run / "README.md").read_text(encoding="utf-8"), re.S)
+    code = re.search(r"```python\n(.*?)```", (run / "MODEL_CARD.md").read_text(encoding="utf-8"), re.S)
     assert code is not None
     exec(code[1], {})
 
@@ -53,14 +53,14 @@ def test_the_code_of_the_card_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_figures_of_a_file(run: Path, tmp_path: Path) -> None:
     assert main(["evaluate", str(run), "--k", "5", "--out", str(tmp_path / "five.json"), "--quiet"][:-1]) == 0
     assert main(["card", str(run), "--evaluation", str(tmp_path / "five.json")]) == 0
-    assert "ndcg@5" in (run / "README.md").read_text(encoding="utf-8")
+    assert "ndcg@5" in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
-def test_a_foreign_readme_is_not_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (run / "README.md").write_text("My notes")
+def test_a_foreign_card_is_not_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "MODEL_CARD.md").write_text("My notes")
     assert main(["card", str(run)]) == 1
-    assert "README.md" in capsys.readouterr().err
-    assert (run / "README.md").read_text() == "My notes"
+    assert "MODEL_CARD.md" in capsys.readouterr().err
+    assert (run / "MODEL_CARD.md").read_text() == "My notes"
 
 
 def test_a_saved_recommender_is_no_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

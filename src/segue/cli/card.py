@@ -15,8 +15,8 @@ _NOTES = """\
   segue card runs/first
   segue card runs/first --evaluation first.json
 
-The card is README.md in the folder of the run: data, split, settings, figures with intervals, limits, and how to load
-the model. `segue train` writes it without the figures of the test part."""
+The card is MODEL_CARD.md in the folder of the run: data, split, settings, figures with intervals, limits, and how to
+load the model. `segue train` writes it without the figures of the test part."""
 
 
 @dataclass(frozen=True)

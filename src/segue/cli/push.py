@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
     from segue.inference.hub import SCHEME, parse, push
     from segue.inference.loading import load
-    from segue.training.card import CARD, card_of
+    from segue.training.card import card_of
 
     name = parse(options.repository)[0]
     recommender = load(options.run, device=options.device)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         folder = Path(place)
         recommender.save(folder / "recommender", histories=options.histories)
         text = card_of(load(folder), name.rpartition("/")[2], evaluation, SCHEME + name)
-        (folder / CARD).write_text(text, encoding="utf-8")
+        (folder / "README.md").write_text(text, encoding="utf-8")
         address = push(folder, options.repository, private=not options.public)
     if options.histories:
         note("The histories of the users were pushed: personal data.")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from segue.evaluation.tasks.result import Evaluation
     from segue.inference.recommender import Recommender
 
-CARD = "README.md"
+CARD = "MODEL_CARD.md"
 _CARD_FILE = FileKind("a model card", (b"library_name: segue",))
 _MOST = 12
 """Number of metrics in a card."""
@@ -64,7 +64,7 @@ def write_card(folder: Path, recommender: Recommender, evaluation: Evaluation | 
     Raises
     ------
     StorageError
-        The folder holds a README.md that is no card by segue.
+        The folder holds a MODEL_CARD.md that is no card by segue.
     """
     path = folder / CARD
     with atomic_file(path, _CARD_FILE) as temporary:
