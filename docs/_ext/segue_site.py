@@ -200,7 +200,7 @@ def plain_docstring(app: Sphinx, what: str, name: str, instance: Any, options: A
         lines[:] = original
     if kind is not None:
         words = expected(kind).replace("*", "\\*")
-        lines[:] = [*"\n".join(lines).rstrip().splitlines(), f"*{words[0].upper()}{words[1:]}.*", ""]
+        lines[:] = [*"\n".join(lines).rstrip().splitlines(), f"*({words})*", ""]
     written: list[str] = []
     place = 0
     while place < len(lines):
