@@ -44,7 +44,7 @@ def test_the_command_adds_figures_of_the_test_part(run: Path, capsys: pytest.Cap
 
 
 def test_the_code_of_the_card_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(run.parent)
+    monkeypatch.chdir(run)
     code = re.search(r"```python\n(.*?)```", (run / "MODEL_CARD.md").read_text(encoding="utf-8"), re.S)
     assert code is not None
     exec(code[1], {})

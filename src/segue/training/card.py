@@ -39,7 +39,7 @@ _USE = """\
 ```python
 import segue
 
-recommender = segue.load("{folder}")
+recommender = segue.load("{folder}"){where}
 lists = recommender.recommend(segue.EVERYONE, k=10)                 # users of the training log
 others = recommender.recommend(histories={{"new": {history}}}, k=10)  # anybody else
 ```
@@ -68,11 +68,11 @@ def write_card(folder: Path, recommender: Recommender, evaluation: Evaluation | 
     """
     path = folder / CARD
     with atomic_file(path, _CARD_FILE) as temporary:
-        temporary.write_text(card_of(recommender, folder.name, evaluation), encoding="utf-8")
+        temporary.write_text(card_of(recommender, recommender.model.config.name, evaluation), encoding="utf-8")
     return path
 
 
-def card_of(recommender: Recommender, title: str, evaluation: Evaluation | None = None, folder: str = "") -> str:
+def card_of(recommender: Recommender, title: str, evaluation: Evaluation | None = None, folder: str = ".") -> str:
     """Text of a model card.
 
     Parameters
@@ -84,7 +84,7 @@ def card_of(recommender: Recommender, title: str, evaluation: Evaluation | None 
     evaluation
         Figures of the test part; without them the card has those of validation.
     folder
-        Name that the card loads the model by; the title when empty.
+        Place that the card loads the model from; "." is the folder of the card, which may be renamed.
     """
     config, data = recommender.model.config, recommender.dataset
     known = data.catalogue.ids.head(2).to_list()
@@ -102,7 +102,7 @@ def card_of(recommender: Recommender, title: str, evaluation: Evaluation | None 
         ),
         _figures(recommender.metadata, evaluation),
         _limits(recommender),
-        _USE.format(folder=folder or title, history=known),
+        _USE.format(folder=folder, history=known, where="  # in the folder of this card" if folder == "." else ""),
     ]
     return "\n".join(parts)
 
