@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo serve-demo test test-lowest lint format dist bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
+.PHONY: help setup docs docs-links release-check demo serve-demo test test-lowest lint format dist bench bench-peers bench-peers-movies bench-peers-games bench-peers-turns clean
 
 help:
 	@echo "make demo    train, compare and explain recommenders on made data (a minute or two)"
@@ -15,7 +15,10 @@ help:
 	@echo "make format  put the code into the one style"
 	@echo "make bench   our speed and accuracy on public data in the folder SEGUE_TEST_DATA (twenty minutes on two cores)"
 	@echo "make bench-peers  the same beside rivals, each in an environment of its own (an hour)"
+	@echo "make docs    the site, with every notebook run, in docs/_build/html (a few minutes)"
+	@echo "make docs-links  look whether the site's links to other sites lead somewhere (needs the internet)"
 	@echo "make dist    the packages for an index, built and checked, in dist"
+	@echo "make release-check  build both packages, install the wheel with the CPU build of torch, and run a small demo"
 	@echo "make setup   the development environment in .venv"
 	@echo "make clean   remove .venv and caches"
 
@@ -82,13 +85,34 @@ bench-peers-turns: .venv/.dev-ready
 	$(TURNS) --data games
 	$(TURNS) --data ml-100k
 
+# A warning fails the build, links within the site among them. The one thread is for the notebooks: their models are small.
+SPHINX := OMP_NUM_THREADS=1 $(BIN)/python -m sphinx
+
+docs: .venv/.docs-ready
+	$(SPHINX) -b html --fail-on-warning --keep-going docs docs/_build/html
+	@echo "Open docs/_build/html/index.html in a browser."
+
+docs-links: .venv/.docs-ready
+	SEGUE_DOCS_NOTEBOOKS=off $(SPHINX) -b linkcheck docs docs/_build/links
+
 dist: .venv-dist/.ready
 	rm -rf dist
 	.venv-dist/bin/python -m build
 	.venv-dist/bin/twine check --strict dist/*
 
+# What a stranger gets: the wheel alone in an empty environment, with the CPU build of torch and no CUDA.
+CPU_TORCH ?= https://download.pytorch.org/whl/cpu
+
+release-check: dist
+	$(PYTHON) -m venv --clear .venv-wheel
+	PIP_EXTRA_INDEX_URL=$(CPU_TORCH) .venv-wheel/bin/python -m pip install --quiet dist/segue-*.whl --constraint constraints.txt
+	cd .venv-wheel && bin/segue --version && bin/segue demo --quiet --users 120 --sessions 6 --epochs 2 --out demo
+	@.venv-wheel/bin/python -c 'import torch; print("torch", torch.__version__, "CUDA" if torch.version.cuda else "without CUDA")'
+	@.venv-wheel/bin/python -m pip list --format=freeze | grep -i '^nvidia' && echo "warning: CUDA came along" || true
+	@echo "dist/ is ready. Tag the version, such as v0.1.0, and push the tag: the workflow release.yml publishes it."
+
 clean:
-	rm -rf .venv .venv-lowest .venv-dist .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-lowest .venv-dist .venv-wheel .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build build dist
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -104,6 +128,11 @@ $(BIN)/python:
 .venv/.dev-ready: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing segue and its development tools into .venv; the first time takes a few minutes."
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	@touch .venv/.ready $@
+
+.venv/.docs-ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing what the site is built with into .venv."
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
 	@touch .venv/.ready $@
 
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt

@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 
 class SegueError(Exception):
-    """Base of all errors for users: the message says what is wrong, where, and what to do."""
+    """Base of all errors for users: the message says what is wrong, where, and what to do.
+
+    Examples
+    --------
+    >>> try:
+    ...     segue.read("nowhere.csv")
+    ... except segue.SegueError as error:
+    ...     print("nowhere.csv" in str(error))
+    True
+    """
 
 
 class DataError(SegueError):

@@ -69,7 +69,7 @@ def test_prepare_deletes_nothing(
     refused(tmp_path, [*prepare, str(tmp_path / "run" / "recommender")], "holds a recommender", capsys)
     assert main(["train", str(data), "--out", str(data / "run"), *MARKOV]) == 0
     capsys.readouterr()
-    refused(tmp_path, [*prepare, str(data)], "also run/recommender/data/dataset.json and 8 more", capsys)
+    refused(tmp_path, [*prepare, str(data)], "also run/MODEL_CARD.md and 9 more", capsys)
 
 
 def test_the_same_command_can_be_given_again(tmp_path: Path, log: Path, data: Path) -> None:

@@ -106,6 +106,28 @@ def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol, spli
     return measure_by_task(recommender, holdout, options)
 
 
+def figures_of_card(recommender: Recommender, run: str, file: str | None) -> Evaluation | None:
+    """Figures for the card of a run: those of a file of `segue evaluate --out`, or else of the test part.
+
+    None if the run was trained on everything.
+
+    Raises
+    ------
+    ConfigError
+        The file is the evaluation of another model.
+    """
+    if file is None:
+        if not recommender.metadata.get("split"):
+            return None
+        return measure(recommender, questions(recommender, run, "test"), Protocol())
+    from segue.evaluation.tasks.result import Evaluation as Result
+
+    evaluation, name = Result.load(file), recommender.model.config.name
+    if evaluation.model != name:
+        raise ConfigError(f"{file} is of {evaluation.model}, and {run} of {name}: give an evaluation of this run.")
+    return evaluation
+
+
 def task_of_run(recommender: Recommender) -> Task:
     """The task of a run's model."""
     from segue.evaluation.tasks.task import task_of

@@ -75,7 +75,7 @@ class Dataset:
     users, catalogue
         Vocabularies of the raw user and item ids.
     times
-        (n_interactions,) int64 in `time_unit`s since 1970 (or any growing count), or None.
+        (n_interactions,) int64, in `time_unit` since 1970 (or any growing count), or None.
     ratings
         (n_interactions,) float32, or None.
     time_unit
@@ -95,6 +95,18 @@ class Dataset:
     item_table, user_table
         Tables of the items and of the users, in the order of their codes; None without one. `items_frame` and
         `users_frame` have the ids, too.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = pl.DataFrame({"user": ["ann", "bob", "ann"], "item": ["tea", "tea", "jam"], "time": [1, 2, 3]})
+    >>> data = segue.prepare(log)
+    >>> data.n_users, data.n_items, data.n_interactions
+    (2, 2, 3)
+    >>> data.catalogue.ids.to_list(), data.items.tolist()
+    (['jam', 'tea'], [2, 1, 2])
+    >>> segue.Dataset.open(data.save("shop"))
+    Dataset(2 users, 2 items, 3 interactions)
     """
 
     items: npt.NDArray[np.int32]
@@ -179,7 +191,7 @@ class Dataset:
 
     @checked
     def before(self, time: int) -> Dataset:
-        """View of the same data with only the interactions before `time`, in `time_unit`s.
+        """View of the same data with only the interactions before `time`, in units of `time_unit`.
 
         Raises
         ------
@@ -314,7 +326,7 @@ class Dataset:
         return pl.DataFrame(columns)
 
     def times_as_given(self, times: pl.Series) -> pl.Series:
-        """Times in `time_unit`s in the form of the log: datetimes in UTC if it had dates, else numbers.
+        """Times, counted in `time_unit`, in the form of the log: datetimes in UTC if it had dates, else numbers.
 
         Dates are kept in microseconds, and integers in their own unit, so the unit tells them apart.
         """

@@ -38,6 +38,15 @@ class ItemHistories:
         (n_users + 2,) `Dataset.offsets`.
     all_times, all_ratings
         `Dataset.times` and `Dataset.ratings`, the sources of `times` and `ratings`.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> data = segue.prepare(pl.DataFrame({"user": [1, 2, 2], "item": ["a", "a", "b"], "time": [2, 1, 3]}))
+    >>> data.item_histories.lengths.tolist()  # of no item, of a and of b
+    [0, 2, 1]
+    >>> data.item_histories.users.tolist()  # of a, oldest first, then of b
+    [2, 1, 2]
     """
 
     order: Positions

@@ -33,6 +33,13 @@ class Sessions:
         (n,) int64; session s is `items[starts[s]:ends[s]]`, never empty.
     offsets
         (n_users + 2,) int64; user u has the sessions `offsets[u]` to `offsets[u + 1] - 1`.
+
+    Examples
+    --------
+    >>> data = segue.simulate(4, 3).dataset()
+    >>> sessions = data.sessions
+    >>> len(sessions.starts), sessions.counts.tolist()
+    (12, [0, 3, 3, 3, 3])
     """
 
     items: npt.NDArray[np.int32]

@@ -42,7 +42,7 @@ class Vocabulary:
 
     Examples
     --------
-    >>> words = Vocabulary(["tea", "milk"])
+    >>> words = segue.Vocabulary(["tea", "milk"])
     >>> words.encode(["tea", "wine"])
     array([2, 0])
     >>> words.decode([1]).to_list()

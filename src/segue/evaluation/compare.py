@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,16 @@ from rich.table import Table
 from segue.arguments import checked
 from segue.display import as_html, as_text
 from segue.errors import ConfigError, EvaluationError, nearest
+from segue.evaluation.charts import Span
 from segue.evaluation.metrics import Floats
 from segue.evaluation.resampling import bootstrap_figure, bootstrap_interval, sign_flip_p_value
 from segue.evaluation.tasks.description import Metric
 from segue.evaluation.tasks.registry import lower_is_better
 from segue.evaluation.tasks.result import Evaluation
 from segue.settings import Range, Seed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,32 @@ class Comparison:
         parts += [as_html(other.table(), caption=way) for way, other in self.sessions.items()]
         return "".join(parts)
 
+    def plot(self, metrics: Sequence[str] | None = None) -> Figure:
+        """Draw the differences with their intervals.
+
+        Parameters
+        ----------
+        metrics
+            Names of the metrics; all that were compared when None.
+
+        Returns
+        -------
+        figure
+            A figure of matplotlib. A notebook shows it, and `figure.savefig("figure.svg")` writes it.
+
+        Raises
+        ------
+        EvaluationError
+            A metric was not compared; the message names the nearest.
+        """
+        from segue.evaluation.plots import plot_differences
+
+        rows = list(self.differences) if metrics is None else [self[name] for name in metrics]
+        names = [f"{row.metric} ↓" if lower_is_better(row.metric) else row.metric for row in rows]
+        spans = [Span(name, row.difference, row.low, row.high) for name, row in zip(names, rows, strict=True)]
+        better = [None if row.better is None else self.a if row.better == "a" else self.b for row in rows]
+        return plot_differences(f"{self.users:,} {self.unit}", (self.a, self.b), spans, better)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {
@@ -186,6 +216,15 @@ def compare(
         One of the evaluations lacks a metric, or an argument has a wrong type or is out of range.
     EvaluationError
         The users or the settings differ.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> models = segue.Popularity(), segue.PersonalFrequency()
+    >>> a, b = (segue.evaluate(segue.fit(one, split), split.test, k=10, exclude_seen=False) for one in models)
+    >>> comparison = segue.compare(a, b, metric="ndcg@10")
+    >>> comparison["ndcg@10"].better
+    'b'
     """
     ways = [way for way in a.sessions if way in b.sessions]
     known = dict.fromkeys(_common(a, b) + [name for way in ways for name in _common(a.sessions[way], b.sessions[way])])

@@ -80,7 +80,12 @@ def evaluate_lists(
 
     Examples
     --------
-    >>> evaluation = segue.evaluate_lists(theirs, split.test, k=10, name="theirs")    # doctest: +SKIP
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.Markov(), split)
+    >>> theirs = recommender.without(split.test).recommend(segue.EVERYONE, k=10, exclude_seen=False)
+    >>> evaluation = segue.evaluate_lists(theirs, split.test, k=10, name="theirs", exclude_seen=False)
+    >>> evaluation.model, len(evaluation.per_user)
+    ('theirs', 40)
     """
     require_users(holdout)
     ks = lengths_of(k, holdout.dataset.n_items)

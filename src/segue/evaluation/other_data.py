@@ -52,8 +52,12 @@ def split_for(recommender: Recommender, data: Any, split: Mapping[str, Any] | No
 
     Examples
     --------
-    >>> split = segue.split_for(recommender, "december.csv")       # doctest: +SKIP
-    >>> segue.evaluate(recommender, split.test)                    # doctest: +SKIP
+    >>> log = segue.simulate(40, 6).log()
+    >>> recommender = segue.fit(segue.Markov(), segue.leave_last_out(segue.prepare(log)))
+    >>> other = log.filter(log["user"] < 20)
+    >>> split = segue.split_for(recommender, other)
+    >>> segue.evaluate(recommender, split.test, k=5, exclude_seen=False).model
+    'markov'
     """
     base = recommender.dataset
     recoded = recode(base, data)

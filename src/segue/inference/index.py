@@ -71,6 +71,15 @@ class ItemIndex:
         Number of candidates that a search looks at.
     recall
         Measured share of the ten best items that a search finds.
+
+    Examples
+    --------
+    >>> data = segue.simulate(40, 6).dataset()
+    >>> training = segue.Training(epochs=1, cpu=True)
+    >>> recommender = segue.fit(segue.SASRec(width=8, blocks=1), data, training=training, quiet=True)
+    >>> index = recommender.build_index(recall=0.5)
+    >>> len(recommender.recommend(7, k=5, index=index))
+    5
     """
 
     graph: Any

@@ -7,6 +7,7 @@ from pathlib import Path
 from segue.arguments import checked
 from segue.errors import ConfigError, StorageError
 from segue.inference.checkpoint import kept_epoch, load_epoch
+from segue.inference.hub import SCHEME, pull
 from segue.inference.recommender import Recommender
 from segue.inference.storage import load_extra, load_recommender
 from segue.inference.unfinished import is_unfinished, load_unfinished, model_of_note
@@ -24,7 +25,8 @@ def load(
     ----------
     path
         Folder of the Recommender, or of a run that contains it as `recommender/`. A run that was stopped before its
-        end opens with its best weights so far, and an `UnfinishedRunWarning` says so.
+        end opens with its best weights so far, and an `UnfinishedRunWarning` says so. "hf://owner/name" and
+        "hf://owner/name@revision" are places on the Hugging Face hub, which `segue push` writes (`segue[hub]`).
     verify
         Compare checksums first (about a second per gigabyte).
     device
@@ -37,10 +39,18 @@ def load(
     ------
     StorageError
         The folder is missing or has a newer format; a file is missing, truncated or altered; the weights are a pickle
-        or do not fit; or the epoch was not kept.
+        or do not fit; the epoch was not kept; or a hub does not answer or has no such place.
     ConfigError
-        The device is not available.
+        The device is not available, or `segue[hub]` is not installed.
+
+    Examples
+    --------
+    >>> recommender = segue.fit(segue.Markov(), segue.simulate(40, 6).dataset())
+    >>> segue.load(recommender.save("saved")).recommend(7, k=3)["item"].len()
+    3
     """
+    if str(path).startswith(SCHEME):
+        path = pull(str(path))
     unfinished = is_unfinished(Path(path))
     read = load_unfinished if unfinished else load_recommender
     model, dataset, metadata = read(Path(path), verify=verify)

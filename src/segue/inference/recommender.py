@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,9 @@ from segue.models.ratings import RatingModel
 from segue.progress import Bar
 from segue.settings import Count, Share
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Items = Iterable[Any] | Mapping[Any, Iterable[Any]] | Any
 """Raw ids of items for all users, or lists of them by user id."""
 
@@ -107,6 +110,17 @@ class Recommender:
     ------
     StorageError
         The model was fitted with other users or items than those of the Dataset.
+
+    Examples
+    --------
+    >>> recommender = segue.fit(segue.Markov(), segue.simulate(40, 6, names=True).dataset())
+    >>> lists = recommender.recommend(["user-0007", "user-0008"], k=3)
+    >>> lists.columns
+    ['user', 'item', 'score', 'rank', 'model']
+    >>> recommender.recommend(histories={"ann": ["beer-03", "beer-04"]}, k=1)["user"].to_list()
+    ['ann']
+    >>> len(recommender.explain(lists["user"], lists["item"], top=1))  # the strongest reason for each
+    6
     """
 
     source: HistorySource
@@ -459,6 +473,64 @@ class Recommender:
         references = most_popular(shares, Rules(REFERENCES, cold=self.model.cold))
         reasons = reason_frame(self.scorer, source.catalogue, pairs, codes, references, by=by, measure=measure, top=top)
         return self._dated(reasons)
+
+    @checked_except("user", "item", "history", "basket", "as_of")
+    def plot_explanation(
+        self,
+        user: Any = UNSET,
+        item: Any = None,
+        *,
+        history: Any = None,
+        basket: Basket | None = None,
+        as_of: Moment | None = None,
+        by: By | None = None,
+        measure: Measure = "score",
+        top: Count = 10,
+    ) -> Figure:
+        """Draw the reasons for one score as bars, strongest on top; parts without an effect are left out.
+
+        Parameters
+        ----------
+        user, item
+            Raw ids.
+        history
+            Items of a user who is not in the Dataset, oldest first, instead of `user`.
+        basket, as_of, by, measure
+            As in `explain`.
+        top
+            Number of reasons.
+
+        Returns
+        -------
+        figure
+            A figure of matplotlib. A notebook shows it, and `figure.savefig("figure.svg")` writes it.
+
+        Raises
+        ------
+        DataError
+            The score has no reasons: nothing of the history is read.
+        ConfigError, UnknownIdError
+            As in `explain`.
+        """
+        from segue.inference.explaining.plots import plot_reasons, reason_label
+
+        histories = UNSET if history is None else [history]
+        reasons = self.explain(
+            user, item, histories=histories, basket=basket, as_of=as_of, by=by, measure=measure, top=top
+        )
+        if reasons.is_empty():
+            raise DataError("there is no reason to draw: the model reads nothing of this history for this item.")
+        pairs = reasons.select("user", "item").n_unique()
+        if pairs > 1:
+            raise ConfigError(f"{pairs} scores are asked for: give one user and one item.")
+        reasons = reasons.filter(pl.col("effect") != 0) if (reasons["effect"] != 0).any() else reasons
+        of_users = reasons["kind"].item(0) == "neighbour"
+        because = reasons["because"].drop_nulls()
+        names = iter(because.cast(pl.String) if of_users else self.dataset.item_names(because))
+        rows = reasons.iter_rows(named=True)
+        labels = [reason_label(row, None if row["because"] is None else next(names)) for row in rows]
+        name = self.dataset.item_names(reasons["item"].head(1)).item()
+        return plot_reasons(reasons, labels, f"{name}: {measure} {reasons['score'].item(0):.3f}")
 
     @_checked
     def attention(

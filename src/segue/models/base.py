@@ -32,6 +32,14 @@ class ModelConfig(Settings, ABC):
     """Settings of a model: frozen, checked, and the same in Python, YAML and on the command line.
 
     The type of a field gives its range (`segue.settings`). Rules on several fields belong in `check`.
+
+    Examples
+    --------
+    >>> settings = segue.Markov(steps=2).to_dict()
+    >>> settings["name"], settings["steps"]
+    ('markov', 2)
+    >>> segue.Markov.from_dict(settings) == segue.Markov(steps=2)
+    True
     """
 
     name: ClassVar[str]
@@ -301,7 +309,16 @@ class Model(nn.Module, ABC):
 
 
 class CountingModel(Model):
-    """Model that is fitted in one pass over the data, without gradients."""
+    """Model that is fitted in one pass over the data, without gradients.
+
+    Examples
+    --------
+    >>> data = segue.simulate(20, 4).dataset()
+    >>> model = segue.Markov().build(data.n_users, data.n_items)
+    >>> isinstance(model, segue.CountingModel)
+    True
+    >>> model.count(data)
+    """
 
     recounts: ClassVar[bool] = True
     """True if `count` is fast enough to be done again for newer data; False if it is a fit by itself."""
@@ -336,7 +353,15 @@ class Examples(Protocol):
 
 
 class TrainableModel(Model):
-    """Model that is fitted by gradient steps. `forward(batch)` is the loss, summed over the terms of the batch."""
+    """Model that is fitted by gradient steps. `forward(batch)` is the loss, summed over the terms of the batch.
+
+    Examples
+    --------
+    >>> data = segue.simulate(20, 4).dataset()
+    >>> model = segue.SASRec(width=8, blocks=1).resolved(data).build(data.n_users, data.n_items)
+    >>> isinstance(model, segue.TrainableModel)
+    True
+    """
 
     @abstractmethod
     def examples(self, dataset: Dataset) -> Examples:

@@ -27,6 +27,16 @@ class CategoryPopularity(ModelConfig):
     score(i) = popularity(i) · (Σ over the categories c of i of the share of the history's items with c, + smoothing)
 
     The popularity of an item that nobody has taken is the mean popularity of the items of its categories.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = segue.simulate(40, 6).log()
+    >>> items = pl.DataFrame({"item": range(1, 301), "aisle": [f"aisle {item % 9}" for item in range(1, 301)]})
+    >>> data = segue.prepare(log, items=items)
+    >>> recommender = segue.fit(segue.CategoryPopularity(category="aisle"), segue.leave_last_out(data))
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     name: ClassVar[str] = "category-popularity"

@@ -29,6 +29,16 @@ class ContentNeighbours(ModelConfig):
     The content of an item has a part of its categories, and buckets of numbers and moments: 1 · log(n / n with the
     value) for each. Another part is its vectors. Each part that the item has is scaled to length 1. Popularity orders
     items of the same score.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = segue.simulate(40, 6).log()
+    >>> items = pl.DataFrame({"item": range(1, 301), "aisle": [f"aisle {item % 9}" for item in range(1, 301)]})
+    >>> data = segue.prepare(log, items=items)
+    >>> recommender = segue.fit(segue.ContentNeighbours(features=["aisle"]), segue.leave_last_out(data))
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     name: ClassVar[str] = "content-neighbours"

@@ -43,6 +43,13 @@ class EASE(ModelConfig):
     zeros and ones. With P = (XᵀX + reg · I)⁻¹, B(a, b) = -P(a, b) / P(b, b). The default of `reg` is that of the paper
     for MovieLens-20M. The matrix has items × items elements, so the time grows with the third power of the items:
     5,000 items take seconds, 20,000 take minutes and 10 GB.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.EASE(reg=100.0), split)
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     reg: Positive = 500.0

@@ -57,7 +57,8 @@ class GRU4Rec(ModelConfig):
 
     Examples
     --------
-    >>> GRU4Rec(width=100, loss="bpr-max", elu=0.5).layers
+    >>> config = segue.GRU4Rec(width=48, loss="bpr-max")
+    >>> config.layers
     1
     """
 

@@ -45,6 +45,13 @@ class ItemKNN(ModelConfig):
     c(a) is the number of histories (or sessions) with a, and c(a, b) of those with both. Each item a of the history
     adds similarity(a, b) to its `neighbours` most similar items b. Popularity orders items without any score. The
     settings are those of the papers, except the number of neighbours, which they choose for each Dataset.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.ItemKNN(neighbours=20), split)
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     neighbours: Count = 100

@@ -38,6 +38,13 @@ class Markov(ModelConfig):
 
     The score of b for a history is the mean of P(b | a) over its newest `steps` items a, weighted by decay^(d-1) for
     the d-th newest. `steps=1` is the first-order Markov chain.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.Markov(steps=2), split)
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     steps: Count = 3

@@ -37,6 +37,15 @@ class MatrixFactorization(ModelConfig):
 
     with n the number of ratings of the user or the item. An unknown user or item has bias 0 and no factors. The
     defaults were chosen on a validation part of MovieLens 100K.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "item": [1, 2, 1, 3, 2, 3], "rating": [5, 3, 4, 2, 3, 1]})
+    >>> data = segue.prepare(log, time=False)
+    >>> factors = segue.fit(segue.MatrixFactorization(width=2), data)
+    >>> factors.recommend(1, k=1)["item"].to_list()  # the only item that user 1 did not rate
+    [3]
     """
 
     width: Count = 32

@@ -38,6 +38,13 @@ class PersonalFrequency(ModelConfig):
     it orders equal counts and all items that the user never took, so lists are full. A session is a basket; without
     sessions each interaction is one. The published baseline is decay = 1 without half_life. The default of decay
     was chosen on a validation part of The Complete Journey.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.PersonalFrequency(), split)
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     decay: ShareAboveZero = 0.97

@@ -20,7 +20,15 @@ from segue.settings import Positive
 
 @dataclass(frozen=True)
 class Popularity(ModelConfig):
-    """Most popular: the score of an item is its share of all interactions, the same for every user."""
+    """Most popular: the score of an item is its share of all interactions, the same for every user.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.Popularity(), split)
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
+    """
 
     name: ClassVar[str] = "popularity"
 
@@ -36,6 +44,13 @@ class RecentPopularity(ModelConfig):
     The age of an interaction is the share of all interactions after it, from 0 (the newest) to almost 1 (the oldest).
     So bursts, pauses, stray dates and the unit of time do not matter. The weight is 2^(-age / half_life). In a log
     without times the order between users is unknown; the age is then the share of the user's own interactions after it.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.RecentPopularity(), split)
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     half_life: Positive = 0.1

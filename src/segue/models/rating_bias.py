@@ -26,7 +26,16 @@ _MOST_STEPS = 200
 
 @dataclass(frozen=True)
 class GlobalMean(ModelConfig):
-    """The mean of all ratings, for every user and item: the baseline that every other model must beat."""
+    """The mean of all ratings, for every user and item: the baseline that every other model must beat.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "item": [1, 2, 1, 3, 2, 3], "rating": [5, 3, 4, 2, 3, 1]})
+    >>> data = segue.prepare(log, time=False)
+    >>> segue.fit(segue.GlobalMean(), data).score(1, [3], long=True)["score"].item()
+    3.0
+    """
 
     name: ClassVar[str] = "global-mean"
     task: ClassVar[str] = "ratings"
@@ -46,6 +55,15 @@ class RatingBias(ModelConfig):
 
     as in Koren, *Factor in the Neighbors* (2010). The solution is exact. An unknown user or item has bias 0. The
     defaults were chosen on a validation part of MovieLens 100K.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "item": [1, 2, 1, 3, 2, 3], "rating": [5, 3, 4, 2, 3, 1]})
+    >>> data = segue.prepare(log, time=False)
+    >>> scores = segue.fit(segue.RatingBias(), data).score(3, [1, 3], long=True)["score"]
+    >>> bool(scores[0] > scores[1])  # people like item 1 better
+    True
     """
 
     user_reg: Positive = 3.0

@@ -107,6 +107,18 @@ def register(config: C) -> C:
     ------
     ConfigError
         The class is not a config, or its name belongs to a model of segue or to another registered class.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from typing import ClassVar
+    >>> @segue.register
+    ... @dataclass(frozen=True)
+    ... class Doubled(segue.Markov):
+    ...     name: ClassVar[str] = "doubled"
+    ...     steps: int = 2
+    >>> segue.fit("doubled", segue.simulate(20, 4).dataset()).model.config
+    Doubled(steps=2, decay=0.5, smoothing=5.0)
     """
     if not (isinstance(config, type) and issubclass(config, ModelConfig)):
         raise ConfigError(f"{config!r} is not a config of a model: expected a class that extends ModelConfig.")

@@ -59,8 +59,11 @@ class SASRec(ModelConfig):
 
     Examples
     --------
-    >>> SASRec(width=50, loss="bce", negatives=1).width
-    50
+    >>> config = segue.SASRec(width=32, max_length=20)
+    >>> config.blocks, config.loss  # the loss is chosen by the size of the catalogue
+    (2, None)
+    >>> segue.SASRec.as_published().loss
+    'bce'
     """
 
     name: ClassVar[str] = "sasrec"

@@ -53,8 +53,9 @@ class SSEPT(ModelConfig):
 
     Examples
     --------
-    >>> SSEPT(item_width=50, user_width=50).item_width
-    50
+    >>> config = segue.SSEPT(item_width=32, user_width=16)
+    >>> config.swap_user > 0
+    True
     """
 
     name: ClassVar[str] = "ssept"

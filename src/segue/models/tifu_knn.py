@@ -51,6 +51,13 @@ class TIFUKNN(ModelConfig):
     nor a neighbour has. A session is a basket; without sessions each interaction is one. The defaults are those
     of the paper's program for Ta-Feng, which `as_published` gives, except alpha: 0.3 was chosen on a validation part of
     The Complete Journey.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.TIFUKNN(neighbours=10), split)
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     neighbours: Count = 300

@@ -45,6 +45,13 @@ class UPCF(ModelConfig):
     |A ∩ B| / (|A|^asymmetry · |B|^(1 - asymmetry)). A session is a basket; without sessions each interaction is one.
     The paper chooses the three settings for each Dataset; these defaults were chosen on a validation part of The
     Complete Journey.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.UPCF(recency=3), split)
+    >>> recommender.recommend(7, k=3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     recency: Count | None = 25

@@ -26,6 +26,12 @@ class VSKNN(SessionNeighbours):
     similarity · (1 / step) · (1 + idf · rarity)
 
     to its items. The step is the number of items of s from the newest one back to the newest common item, from 1.
+
+    Examples
+    --------
+    >>> recommender = segue.fit(segue.VSKNN(neighbours=20), segue.simulate(40, 6, names=True).dataset())
+    >>> recommender.recommend(basket=["beer-03"], k=3)["rank"].to_list()  # a visitor without a history
+    [1, 2, 3]
     """
 
     name: ClassVar[str] = "vsknn"

@@ -38,6 +38,12 @@ class VSTAN(SessionNeighbours):
     The distance is that of the item in t to the last common item, in positions; newest is the position in s of the
     newest common item. The settings are the defaults of the authors' program session-rec, except the numbers of
     neighbours and of the sample, which they choose for each Dataset.
+
+    Examples
+    --------
+    >>> recommender = segue.fit(segue.VSTAN(neighbours=20), segue.simulate(40, 6, names=True).dataset())
+    >>> recommender.recommend(basket=["beer-03"], k=3)["rank"].to_list()  # a visitor without a history
+    [1, 2, 3]
     """
 
     position_scale: Positive = 1.02

@@ -83,6 +83,13 @@ def blend(
     ConfigError
         The Recommenders have other data or splits (the message names them), one is a model of ratings, one was trained
         on the validation part, there is no such part, or the metric is unknown.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> parts = [segue.fit(config, split) for config in (segue.PersonalFrequency(), segue.Markov())]
+    >>> segue.blend(parts, weights=[1, 0.5], quiet=True).metadata["blend"]["weights"]
+    [1, 0.5]
     """
     parts = list(recommenders)
     shown = _names(parts, names)

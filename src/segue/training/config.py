@@ -16,8 +16,8 @@ class Training(Settings):
 
     Examples
     --------
-    >>> Training(epochs=20, batch_size=64).batch_size
-    64
+    >>> segue.Training(epochs=20, batch_size=64).patience
+    20
     """
 
     epochs: Count = 200

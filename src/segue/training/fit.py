@@ -28,6 +28,7 @@ from segue.memory import keep_buffers
 from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
 from segue.models.registry import config_class
 from segue.settings import Count
+from segue.training.card import write_card
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
@@ -109,8 +110,11 @@ def fit(
 
     Examples
     --------
-    >>> split = segue.leave_last_out(data)                                       # doctest: +SKIP
-    >>> recommender = segue.fit(segue.SASRec(), split, out="runs/first")         # doctest: +SKIP
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> training = segue.Training(epochs=2, validation_exclude_seen=False, cpu=True)
+    >>> recommender = segue.fit(segue.SASRec(width=8, blocks=1), split, training=training, out="runs/first", quiet=True)
+    >>> recommender.metadata["training"]["best_epoch"] in (1, 2)
+    True
     """
     config = _config(config)
     settings = training or Training()
@@ -203,6 +207,7 @@ def _fitted(
     recommender = Recommender(model, whole, metadata)
     if folder is not None and _is_main():
         recommender.save(folder / "recommender")
+        write_card(folder, recommender)
         drop_dataset(folder)
     return recommender
 

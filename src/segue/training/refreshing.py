@@ -115,6 +115,15 @@ def refresh(
         The run holds foreign files, another refresh is at work, or an unfinished one is of another log.
     ConfigError
         The run was trained without a split, so there is no newest part to compare on: set `always`.
+
+    Examples
+    --------
+    >>> log = segue.simulate(40, 6).log()
+    >>> data = segue.prepare(log.filter(log["time"] < 5), out="data/shop")
+    >>> recommender = segue.fit(segue.Markov(), segue.last_session_out(data), out="runs/current")
+    >>> result = segue.refresh("data/shop", "runs/current", log.filter(log["time"] == 5), quiet=True)
+    >>> segue.Dataset.open("data/shop").n_interactions == len(log)
+    True
     """
     place, data = Path(run), Path(dataset)
     work = place.with_name(f"{place.name}.refresh")

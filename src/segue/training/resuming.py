@@ -103,7 +103,12 @@ def resume(run: str | Path, *, from_epoch: Count | None = None, quiet: bool = Fa
 
     Examples
     --------
-    >>> recommender = segue.resume("runs/first", epochs=20)                             # doctest: +SKIP
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> training = segue.Training(epochs=1, validation_exclude_seen=False, cpu=True)
+    >>> _ = segue.fit(segue.SASRec(width=8, blocks=1), split, training=training, out="runs/resumed", quiet=True)
+    >>> recommender = segue.resume("runs/resumed", epochs=2, quiet=True)
+    >>> recommender.metadata["training"]["best_epoch"] in (1, 2)
+    True
     """
     folder = Path(run)
     former = former_run(folder)

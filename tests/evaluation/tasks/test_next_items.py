@@ -186,6 +186,19 @@ def test_an_empty_holdout_is_an_error() -> None:
         evaluate(Table(SCORES), empty, candidates=5, k=2)
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_cold_targets_do_not_count_as_seen_ones() -> None:
+    """A third of the targets is cold, and nobody takes an item twice."""
+    log = pl.DataFrame(
+        {"user": np.repeat(np.arange(30), 3), "item": np.arange(90) % 21, "time": np.tile([1, 2, 3], 30)}
+    )
+    data = segue.prepare(log, items=pl.DataFrame({"item": range(21), "size": range(21)}))
+    split = segue.cold_items(data, share=0.3, seed=1)
+    assert split.test.repeat_share() == 0
+    assert (split.train.item_counts()[split.test.dataset.items[split.test.history_ends]] == 0).mean() > 0.1
+    segue.evaluate(segue.fit(segue.Markov(), split), split.test, k=3)
+
+
 def test_cold_targets_are_ranked_among_all_items_and_among_cold_ones() -> None:
     data = make_dataset([[1, 2, 7], [2, 1, 8], [3, 1, 2], [1, 3, 9]], catalogue=range(1, 10))
     kinds: dict[str, Any] = {"price": "number"}

@@ -153,9 +153,8 @@ def prepare(
     Examples
     --------
     >>> import polars as pl
-    >>> from segue import read
-    >>> log = read(pl.DataFrame({"user": ["b", "a", "b"], "item": [7, 7, 9], "time": [2, 1, 1]}))
-    >>> prepare(log).to_frame().rows()
+    >>> log = segue.read(pl.DataFrame({"user": ["b", "a", "b"], "item": [7, 7, 9], "time": [2, 1, 1]}))
+    >>> segue.prepare(log).to_frame().rows()
     [('a', 7, 1), ('b', 9, 1), ('b', 7, 2)]
     """
     if out is not None:

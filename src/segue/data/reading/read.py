@@ -61,6 +61,15 @@ class Log:
         Number of bad rows left out.
     time_unit
         "s", "ms", "us" or "ns"; None without times.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = segue.read(pl.DataFrame({"user": [1, 2], "item": ["a", "b"], "time": ["2024-05-01", "2024-05-02"]}))
+    >>> log.rows, log.time_unit
+    (2, 'us')
+    >>> log.collect().columns
+    ['user', 'item', 'time']
     """
 
     frame: pl.LazyFrame
@@ -155,7 +164,7 @@ def read(
     Examples
     --------
     >>> import polars as pl
-    >>> log = read(pl.DataFrame({"user": ["ann", "bob"], "sku": [7, 9], "date": ["2024-05-01", "2024-05-02"]}))
+    >>> log = segue.read(pl.DataFrame({"user": ["ann", "bob"], "sku": [7, 9], "date": ["2024-05-01", "2024-05-02"]}))
     >>> log.columns
     {'user': 'user', 'item': 'sku', 'time': 'date'}
     """

@@ -129,6 +129,12 @@ class Planted:
         (categories, products).
     factors
         (categories, products, products) float32; `factors @ factors.T` is `correlations`.
+
+    Examples
+    --------
+    >>> truth = segue.simulate(users=4, sessions=2, categories=5).truth
+    >>> truth.omega.shape
+    (2, 5, 5)
     """
 
     market: Market

@@ -101,6 +101,12 @@ def write_session_file(dataset: Dataset, path: str | Path, ids: Literal["raw", "
         The Dataset has no sessions, or raw ids that the file cannot hold.
     ConfigError
         `ids` is neither.
+
+    Examples
+    --------
+    >>> data = segue.simulate(users=4, sessions=2).dataset()
+    >>> segue.write_session_file(data, "sessions.txt", ids="codes").name
+    'sessions.txt'
     """
     if ids not in ("raw", "codes"):
         raise ConfigError(f'ids is "raw" or "codes", not {ids!r}.')

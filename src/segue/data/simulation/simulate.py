@@ -63,6 +63,14 @@ class Simulation:
         The truth behind the sessions.
     partition
         Users held in memory at a time.
+
+    Examples
+    --------
+    >>> made = segue.simulate(users=4, sessions=2)
+    >>> made.save("shop.csv").name
+    'shop.csv'
+    >>> made.dataset().n_users
+    4
     """
 
     truth: Planted
@@ -231,7 +239,7 @@ def simulate(
 
     Examples
     --------
-    >>> made = simulate(users=4, sessions=2, categories=5)
+    >>> made = segue.simulate(users=4, sessions=2, categories=5)
     >>> made.log().columns
     ['user', 'session', 'time', 'item']
     >>> made.truth.groups

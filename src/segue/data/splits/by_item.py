@@ -121,6 +121,12 @@ def cold_items(dataset: Dataset, share: ShareWithin = 0.1, since: int | str | No
         `share` or `since` is impossible.
     DataError
         No items or no users are left, or there are no times for `since`.
+
+    Examples
+    --------
+    >>> split = segue.cold_items(segue.simulate(40, 6).dataset(), share=0.2, seed=1)
+    >>> bool((split.train.item_counts()[1:] == 0).mean() >= 0.2)
+    True
     """
     return ColdItems(share, since, seed).split(dataset)
 

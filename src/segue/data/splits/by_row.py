@@ -101,6 +101,13 @@ def random_rows(
         The shares are impossible.
     DataError
         A part has no targets: there are too few interactions.
+
+    Examples
+    --------
+    >>> data = segue.simulate(40, 6).dataset()
+    >>> split = segue.random_rows(data, test=0.2, seed=3)
+    >>> int(split.test.n_targets.sum()) == round(0.2 * data.n_interactions)
+    True
     """
     return RandomRows(test, validation, seed, known_items).split(dataset)
 

@@ -59,6 +59,12 @@ def leave_last_n(dataset: Dataset, n: Count) -> Split:
         `n` is below 1.
     DataError
         No user has 2 n + 1 interactions.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_n(segue.simulate(40, 6).dataset(), 3)
+    >>> split.test
+    Holdout(test: 40 users, 120 targets)
     """
     return LeaveLastN(n).split(dataset)
 
@@ -86,6 +92,12 @@ def leave_last_out(dataset: Dataset) -> Split:
     ------
     DataError
         No user has three interactions.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> split.test
+    Holdout(test: 40 users, 40 targets)
     """
     return LeaveLastOut().split(dataset)
 
@@ -136,6 +148,12 @@ def last_session_out(dataset: Dataset) -> Split:
     ------
     DataError
         There are no sessions, or no user has three.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> len(split.test), split.test.whole_sessions
+    (40, True)
     """
     return LastSessionOut().split(dataset)
 
@@ -183,6 +201,13 @@ def time_cut(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareBelowOn
         The shares are impossible.
     DataError
         There are no times, or a part has no targets.
+
+    Examples
+    --------
+    >>> data = segue.simulate(40, 12).dataset()
+    >>> split = segue.time_cut(data, test=0.25, validation=0.25)
+    >>> bool(split.train.to_frame()["time"].max() < data.times[split.test.history_ends].min())
+    True
     """
     return TimeCut(test, validation).split(dataset)
 
@@ -236,5 +261,11 @@ def hold_out_users(dataset: Dataset, test: ShareWithin = 0.1, validation: ShareB
         The shares are impossible.
     DataError
         There are too few users.
+
+    Examples
+    --------
+    >>> split = segue.hold_out_users(segue.simulate(40, 6).dataset(), test=0.25)
+    >>> split.test, split.test.known
+    (Holdout(test: 10 users, 10 targets), False)
     """
     return HeldOutUsers(test, validation, seed).split(dataset)

@@ -38,6 +38,12 @@ class Holdout:
     fitted_users
         Vocabulary of the users that the model was fitted with, if the Dataset is another log with new users behind
         them (`segue.split_for`). None if the Dataset is that of the model.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> split.test.sample(5).n_targets
+    array([1, 1, 1, 1, 1])
     """
 
     dataset: Dataset
@@ -146,6 +152,14 @@ class Split:
         Judges the final model, once.
     spec
         Name and settings of the split, as plain data; `split_by` makes the same split from it.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> split.spec
+    {'name': 'leave-last-out'}
+    >>> split.train.n_interactions + len(split.validation) + len(split.test) == split.dataset.n_interactions
+    True
     """
 
     dataset: Dataset

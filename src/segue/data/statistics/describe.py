@@ -20,6 +20,7 @@ from segue.data.statistics.sessions import describe_sessions, per_second_of
 from segue.data.tables.table import Table
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import RenderableType
 
 
@@ -35,7 +36,7 @@ class Description(Figures):
     """The figures of a Dataset, with the ways to show them.
 
     `rich.print(description)` and `print(description)` show tables, `to_dict` returns plain data for JSON, and
-    `picture` draws the distributions.
+    `plot` and `picture` draw the distributions.
     """
 
     def facts(self) -> dict[str, str]:
@@ -66,6 +67,12 @@ class Description(Figures):
 
         return as_html(*tables(self))
 
+    def plot(self) -> Figure:
+        """Draw the distributions as a figure of matplotlib, which a notebook shows."""
+        from segue.data.statistics.views import plot
+
+        return plot(self)
+
     def picture(self, path: str | Path) -> Path:
         """Draw the distributions into a file (.png, .svg or .pdf) and return its path."""
         from segue.data.statistics.views import picture
@@ -88,8 +95,11 @@ def describe(dataset: Dataset) -> Description:
 
     Examples
     --------
-    >>> description = describe(Dataset.open("shop"))  # doctest: +SKIP
-    >>> description.picture("shop.png")  # doctest: +SKIP
+    >>> description = segue.describe(segue.simulate(40, 6).dataset())
+    >>> description.users, description.sessions.sessions
+    (40, 240)
+    >>> description.picture("shop.png").name
+    'shop.png'
     """
     visible = dataset.compact()
     lengths = visible.lengths[1:]

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from segue.display import as_text
 from segue.errors import ConfigError
+from segue.plots import BLUE, GREY, ORANGE, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from rich.console import RenderableType
     from rich.table import Table
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from segue.data.statistics.figures import Figures, Popularity, Ratings, TableFigures, Times
     from segue.data.statistics.sessions import SessionStatistics
 
-_BLUE, _GREY, _ORANGE = "#2f6db3", "#8a8f98", "#d9822b"
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -170,15 +171,19 @@ def picture(description: Figures, path: Path) -> Path:
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{path}: a picture ends in {', '.join(_SUFFIXES)}.")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     from segue.files import write_picture
 
+    drawn = io.BytesIO()
+    plot(description).savefig(drawn, format=path.suffix.lower()[1:])
+    write_picture(path, drawn.getvalue())
+    return path
+
+
+def plot(description: Figures) -> Figure:
+    """The figure that `picture` writes."""
     panels = 2 + sum(part is not None for part in (description.sessions, description.times, description.ratings))
     rows, columns = (1, panels) if panels < 4 else (2, -(-panels // 2))
-    figure = Figure(figsize=(max(11, 4.8 * columns), 3.7 * rows), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(11, 4.8 * columns), 3.7 * rows)
     figure.suptitle(
         f"{description.users:,} users · {description.items:,} items · {description.interactions:,} interactions",
         fontsize=13,
@@ -195,10 +200,7 @@ def picture(description: Figures, path: Path) -> Path:
         _draw_times(next(axes), description.times)
     if description.ratings is not None:
         _draw_ratings(next(axes), description.ratings)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix.lower()[1:])
-    write_picture(path, drawn.getvalue())
-    return path
+    return figure
 
 
 def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram, labels: tuple[str, str, str]) -> None:
@@ -209,8 +211,8 @@ def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram, labels: tupl
     longer = counts[-1] if len(counts) > 1 and edges[-1] - edges[-2] > edges[1] - edges[0] else 0
     drawn = len(counts) - (longer > 0)
     width = edges[1] - edges[0]
-    axes.bar([edge - 0.5 for edge in edges[:drawn]], counts[:drawn], width=width, align="edge", color=_BLUE, lw=0)
-    axes.axvline(spread.median, color=_ORANGE, lw=1.5, label=f"median {spread.median:g}")
+    axes.bar([edge - 0.5 for edge in edges[:drawn]], counts[:drawn], width=width, align="edge", color=BLUE, lw=0)
+    axes.axvline(spread.median, color=ORANGE, lw=1.5, label=f"median {spread.median:g}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _finish(axes, *labels)
     axes.legend(frameon=False, title=f"{longer:,} longer, up to {spread.max:,}" if longer else None)
@@ -218,19 +220,19 @@ def _draw_lengths(axes: Axes, spread: Spread, histogram: Histogram, labels: tupl
 
 def _draw_popularity(axes: Axes, popularity: Popularity) -> None:
     points = [(rank, count) for rank, count in zip(popularity.ranks, popularity.counts, strict=True) if count]
-    axes.plot([rank for rank, _ in points], [count for _, count in points], color=_BLUE, lw=2)
+    axes.plot([rank for rank, _ in points], [count for _, count in points], color=BLUE, lw=2)
     if points:
         axes.set_xscale("log")
         axes.set_yscale("log")
     note = f"top 1 %: {popularity.top_1_percent:.0%} of interactions\ntop 10 %: {popularity.top_10_percent:.0%}"
-    axes.text(0.04, 0.06, note, transform=axes.transAxes, color=_GREY)
+    axes.text(0.04, 0.06, note, transform=axes.transAxes, color=GREY)
     _finish(axes, "How popular are items?", "rank of the item, the most popular first", "interactions")
 
 
 def _draw_times(axes: Axes, times: Times) -> None:
     dates = _dates(times)
     edges: Any = times.activity.edges if dates is None else dates
-    axes.stairs(times.activity.counts, edges, fill=True, color=_BLUE)
+    axes.stairs(times.activity.counts, edges, fill=True, color=BLUE)
     axes.set_ylim(bottom=0)
     if dates is not None:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -253,7 +255,7 @@ def _dates(times: Times) -> list[datetime] | None:
 
 def _draw_ratings(axes: Axes, ratings: Ratings) -> None:
     names = list(ratings.distribution)
-    axes.bar(names, list(ratings.distribution.values()), color=_BLUE, width=0.8)
+    axes.bar(names, list(ratings.distribution.values()), color=BLUE, width=0.8)
     axes.tick_params(axis="x", rotation=30 if max(map(len, names)) > 4 else 0)
     _finish(axes, f"Which ratings? (mean {ratings.mean:.2f})", "rating", "interactions")
 
@@ -265,7 +267,7 @@ def _finish(axes: Axes, title: str, across: str, up: str) -> None:
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=_GREY, alpha=0.25, lw=0.7)
+    axes.grid(axis="y", color=GREY, alpha=0.25, lw=0.7)
     axes.set_axisbelow(True)
     thousands = FuncFormatter(lambda value, _: f"{value:,.0f}")
     axes.yaxis.set_major_formatter(thousands)

@@ -213,6 +213,14 @@ def evaluate_baskets(
     ------
     ConfigError, DataError, EvaluationError
         As in `evaluate`.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> recommender = segue.fit(segue.PersonalFrequency(), split)
+    >>> evaluation = segue.evaluate_baskets(recommender, split.test, k=10, exclude_seen=False)
+    >>> "repeat_recall@10" in evaluation.metrics
+    True
     """
     if exclude_seen is None:
         exclude_seen = Baskets().leaves_seen_out(holdout)

@@ -180,6 +180,15 @@ def evaluate(
         There are fewer items than candidates, or a history is empty.
     EvaluationError
         The Holdout is empty, belongs to another catalogue, or scores are not finite.
+
+    Examples
+    --------
+    >>> split = segue.leave_last_out(segue.simulate(40, 6).dataset())
+    >>> evaluation = segue.evaluate(segue.fit(segue.Markov(), split), split.test, k=(5, 10), exclude_seen=False)
+    >>> bool(evaluation["hr@10"] >= evaluation["hr@5"])
+    True
+    >>> evaluation.per_user.columns[:3]
+    ['user', 'history', 'rank']
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed)
     evaluation, hidden = _evaluated(questions, exclude_seen, lists, resamples, seed)
@@ -202,7 +211,10 @@ def _evaluated(
     evaluation = evaluation_of(scorer.config.name, sample, targets, ranks, codes, ks, protocol, resamples, seed)
     if codes is not None:
         evaluation = with_cold_targets(evaluation, questions, targets, ranks, exclude_seen, resamples, seed)
-    return evaluation, float((ranks > scorer.n_items).mean())
+    unranked = ranks > scorer.n_items
+    if scorer.cold is not None:  # items that the model cannot score were in nobody's history
+        unranked &= ~np.isin(targets.items, scorer.cold.cpu().numpy())
+    return evaluation, float(unranked.mean())
 
 
 def with_cold_targets(

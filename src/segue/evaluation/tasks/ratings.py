@@ -228,6 +228,15 @@ def evaluate_ratings(
     EvaluationError
         The Holdout is empty or belongs to another Dataset, an expected rating is not finite, or the model does not know
         the level of a true rating.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> log = segue.simulate(40, 6).log().select("user", "item", rating=pl.col("item") % 5 + 1)
+    >>> split = segue.random_rows(segue.prepare(log, time=False, duplicates="first"))
+    >>> evaluation = segue.evaluate_ratings(segue.fit(segue.RatingBias(), split), split.test, k=2)
+    >>> list(evaluation.metrics)[:2]
+    ['rmse', 'mae']
     """
     model = rating_model(recommender)
     ks = sorted({k} if isinstance(k, int) else set(k))

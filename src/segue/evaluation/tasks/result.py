@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from rich.table import Table
 
 from segue.display import as_html, as_text
 from segue.errors import EvaluationError, StorageError, nearest
+from segue.evaluation.charts import Span
 from segue.evaluation.metrics import Floats
 from segue.evaluation.tasks.description import TaskDescription
 from segue.evaluation.tasks.registry import description_of
 from segue.files import FileKind, atomic_file, read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FORMAT_VERSION = 1
 _KIND = "evaluation"
@@ -81,6 +85,49 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         return as_html(self._grid(), caption=self.caption)
+
+    def plot(self, metrics: Sequence[str] | None = None) -> Figure:
+        """Draw the metrics with their intervals and, if users were divided, the first one by part.
+
+        Parameters
+        ----------
+        metrics
+            Full names, such as ["hr@10", "ndcg@10"]; when None, those of the task with an interval, at the longest
+            list, at most eight.
+
+        Returns
+        -------
+        figure
+            A figure of matplotlib. A notebook shows it, and `figure.savefig("figure.svg")` writes it.
+
+        Raises
+        ------
+        EvaluationError
+            A metric was not measured; the message names the nearest.
+        """
+        from segue.evaluation.plots import PartBars, plot_metrics
+
+        names = self._drawn() if metrics is None else list(metrics)
+        spans = [Span(name, self[name], *self.intervals.get(name, (self[name], self[name]))) for name in names]
+        parts = []
+        for part, title in self.task.part_titles.items():
+            table = self.parts.get(part)
+            if table is None or not names or names[0] not in table.columns:
+                continue
+            table = table.filter(pl.col(names[0]).is_not_null())
+            label, count = table.columns[:2]
+            members = [f"{one} ({n:,})" for one, n in zip(table[label], table[count], strict=True)]
+            parts.append(PartBars(f"{names[0]} {title[0].lower()}{title[1:]}", members, table[names[0]].to_list()))
+        return plot_metrics(self.model, spans, [part for part in parts if part.names])
+
+    def _drawn(self) -> list[str]:
+        """Metrics of a figure: the headlines of the task first, at the longest list, with an interval if possible."""
+        order = dict.fromkeys([*self.task.headlines, *(one.name for one in self.task.metrics if one.better)])
+        longest = {}
+        for name in self.metrics:
+            longest[name.partition("@")[0]] = name  # lengths ascend
+        names = [longest[kind] for kind in order if kind in longest]
+        return ([name for name in names if name in self.intervals] or names)[:8]
 
     @property
     def by_history_length(self) -> pl.DataFrame:

@@ -202,6 +202,13 @@ def evaluate_sessions(
     ------
     ConfigError, DataError, EvaluationError
         As in `evaluate`.
+
+    Examples
+    --------
+    >>> split = segue.last_session_out(segue.simulate(40, 6).dataset())
+    >>> evaluation = segue.evaluate_sessions(segue.fit(segue.Markov(), split), split.test, k=5)
+    >>> list(evaluation.metrics)
+    ['sess_prec@5', 'step_hr@5', 'step_ndcg@5']
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed, from_history=not exclude_seen)
     sessions = _shuffled(distinct(questions.holdout.targets())[0], seed)

@@ -10,7 +10,14 @@ from segue.errors import ConfigError
 
 
 class Everyone(Enum):
-    """Type of `segue.EVERYONE`."""
+    """Type of `segue.EVERYONE`.
+
+    Examples
+    --------
+    >>> recommender = segue.fit(segue.Markov(), segue.simulate(40, 6).dataset())
+    >>> recommender.recommend(segue.EVERYONE, k=3)["user"].n_unique()
+    40
+    """
 
     EVERYONE = "segue.EVERYONE"
 

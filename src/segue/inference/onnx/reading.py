@@ -374,9 +374,12 @@ class OnnxRecommender:
 
     Examples
     --------
-    >>> recommender = segue.OnnxRecommender("exported")  # doctest: +SKIP
-    >>> recommender.recommend([["tea", "milk"]], k=2)  # doctest: +SKIP
-    [[('bread', 3.2), ('sugar', 2.9)]]
+    >>> data = segue.simulate(40, 6, names=True).dataset()
+    >>> training = segue.Training(epochs=1, cpu=True)
+    >>> recommender = segue.fit(segue.SASRec(width=8, blocks=1), data, training=training, quiet=True)
+    >>> exported = segue.OnnxRecommender(recommender.to_onnx("exported"))
+    >>> [len(answer) for answer in exported.recommend([["beer-03", "beer-04"], ["beer-07"]], k=2)]
+    [2, 2]
     """
 
     @checked

@@ -23,8 +23,14 @@ class ARERec(ARERecSettings):
 
     Examples
     --------
-    >>> ARERec(width=32).look_back is None
-    True
+    >>> import polars as pl
+    >>> log = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "item": [1, 2, 1, 3, 2, 3], "rating": [5, 3, 4, 2, 3, 1]})
+    >>> data = segue.prepare(log, time=False)
+    >>> split = segue.random_rows(data, validation=0)
+    >>> training = segue.Training(epochs=1, cpu=True)
+    >>> recommender = segue.fit(segue.ARERec(width=8, region_size=2), split, training=training, quiet=True)
+    >>> recommender.score(1, [3], long=True).columns
+    ['user', 'item', 'score', 'model']
     """
 
     name: ClassVar[str] = "arerec"

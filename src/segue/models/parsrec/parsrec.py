@@ -61,7 +61,7 @@ class PARSRec(ModelConfig):
 
     Examples
     --------
-    >>> PARSRec(user_width=64, item_width=64).heads
+    >>> segue.PARSRec(user_width=64, item_width=64).heads
     2
     """
 
