@@ -78,6 +78,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,
     ]  # fmt: skip
     truth = simulation.truth
+    parted = frame.with_columns(part=pl.when(pl.col("time") % 3 > 1).then(pl.lit("test")).otherwise(pl.lit("train")))
     judged = {"recommender": recommender, "holdout": holdout, "k": 3, "resamples": 2}
     fit = {"config": segue.Markov(), "data": split, "quiet": True}
     return {
@@ -134,6 +135,10 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         ],
         "refresh": [(segue.refresh, {"dataset": out / "no", "run": out / "no", "source": frame, "quiet": True})],
         "resume": [(segue.resume, {"run": out / "nowhere", "quiet": True})],
+        "given_split": [
+            (segue.given_split, {"train": frame.with_columns(part=pl.lit("train")), "test": frame}),
+            (segue.given_split, {"train": parted, "part": "part"}),
+        ],
         "hold_out_users": [(segue.hold_out_users, {"dataset": data, "test": 0.2, "validation": 0.2})],
         "last_session_out": [(segue.last_session_out, {"dataset": data})],
         "leave_last_n": [(segue.leave_last_n, {"dataset": data, "n": 1})],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         random_rows,
         time_cut,
     )
+    from segue.data.splits.given import given_split
     from segue.data.statistics.describe import describe
     from segue.data.vocabulary import Vocabulary
     from segue.errors import SegueError
@@ -118,6 +119,7 @@ _HOMES = {
     "evaluate_ratings": "segue.evaluation.tasks.ratings",
     "evaluate_sessions": "segue.evaluation.tasks.sessions",
     "fit": "segue.training.fit",
+    "given_split": "segue.data.splits.given",
     "hold_out_users": "segue.data.splits.by_user",
     "last_session_out": "segue.data.splits.by_user",
     "leave_last_n": "segue.data.splits.by_user",
@@ -186,6 +188,7 @@ __all__ = [
     "evaluate_ratings",
     "evaluate_sessions",
     "fit",
+    "given_split",
     "hold_out_users",
     "last_session_out",
     "leave_last_n",
