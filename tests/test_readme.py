@@ -23,8 +23,9 @@ from segue.data.simulation.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM = (
-    ROOT / "docs" / f"{name}.md" for name in ("guide", "sessions", "baskets", "ratings", "benchmarks", "coming-from")
+GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM, EXPERIMENTS = (
+    ROOT / "docs" / f"{name}.md"
+    for name in ("guide", "sessions", "baskets", "ratings", "benchmarks", "coming-from", "experiments")
 )
 TABLES, CURVES = ([sys.executable, str(ROOT / "benchmarks" / f"{name}.py")] for name in ("tables", "curves"))
 
@@ -145,6 +146,14 @@ def test_the_page_for_users_of_other_programs_does_what_it_says(
     log.write_csv(tmp_path / "log.csv")
     monkeypatch.chdir(tmp_path)
     run_blocks(COMING_FROM)
+
+
+@pytest.mark.slow
+def test_the_page_on_experiments_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna", reason="Optuna is not installed (the extra tune)")
+    made_ratings().write_csv(tmp_path / "log.csv")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(EXPERIMENTS)
 
 
 def test_the_guide_names_every_option_and_no_other() -> None:

@@ -154,6 +154,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
             (segue.split_for, {"recommender": recommender, "data": frame, "split": {"name": "leave-last-out"}})
         ],
         "time_cut": [(segue.time_cut, {"dataset": data, "test": 0.2, "validation": 0.2})],
+        "tune": [(segue.tune, {"config": segue.Markov(), "data": split, "trials": 1})],
         "write_session_file": [(segue.write_session_file, {"dataset": data, "path": out / "s.txt", "ids": "codes"})],
     }
 
@@ -179,7 +180,7 @@ def faults(call: Callable[..., Any], given: dict[str, Any], world: dict[str, Any
     found = []
     for name in inspect.signature(call).parameters:
         for value in wrong_values(world):
-            if name == "progress" and callable(value):
+            if name in ("progress", "on_epoch", "on_trial") and callable(value):
                 continue  # errors of a function of the user's are the user's
             try:
                 call(**{**given, name: value})

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from segue.training.fit import fit
     from segue.training.refreshing import refresh
     from segue.training.resuming import resume
+    from segue.training.tuning import tune
 
     __version__: str
 
@@ -134,6 +135,7 @@ _HOMES = {
     "simulate": "segue.data.simulation.simulate",
     "split_for": "segue.evaluation.other_data",
     "time_cut": "segue.data.splits.by_user",
+    "tune": "segue.training.tuning",
     "write_session_file": "segue.data.simulation.session_file",
 }
 
@@ -203,6 +205,7 @@ __all__ = [
     "simulate",
     "split_for",
     "time_cut",
+    "tune",
     "write_session_file",
 ]
 

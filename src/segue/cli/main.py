@@ -44,6 +44,10 @@ COMMANDS = {
         "fit a model on a Dataset; stopped runs resume exactly",
         "segue train data/mine --model sasrec --out runs/first",
     ),
+    "tune": Command(
+        "search for better settings of a model, by validation alone",
+        "segue tune data/mine --model sasrec --trials 40 --out searches/sasrec",
+    ),
     "blend": Command(
         "blend runs into one, with weights chosen on validation",
         "segue blend runs/first runs/second --out runs/both",

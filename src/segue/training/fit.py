@@ -39,6 +39,9 @@ from segue.training.validation import check_validation, validation_of, with_task
 
 _SECONDS_BETWEEN_CURVES = 30.0
 
+OnEpoch = Callable[[list[dict[str, float]]], bool | None]
+"""Function that is called with the rows of all epochs so far, and ends the training by returning True."""
+
 
 @checked
 def fit(
@@ -54,6 +57,7 @@ def fit(
     start: Recommender | str | Path | None = None,
     overwrite: bool | None = None,
     quiet: bool = False,
+    on_epoch: OnEpoch | None = None,
 ) -> Recommender:
     """Fit a model and return it as a Recommender, with the weights of the best epoch.
 
@@ -88,6 +92,10 @@ def fit(
         `out` is refused, and nothing foreign is deleted.
     quiet
         Show no progress.
+    on_epoch
+        Function that is called after each epoch with one row per epoch so far: epoch, loss, seconds, and the metrics
+        of validation. If it returns True, the training ends, and the best weights so far are kept. A training again
+        (`refit`) does not call it. Counting models have no epochs.
 
     Returns
     -------
@@ -112,7 +120,7 @@ def fit(
     >>> split = segue.leave_last_out(data)                                       # doctest: +SKIP
     >>> recommender = segue.fit(segue.SASRec(), split, out="runs/first")         # doctest: +SKIP
     """
-    config = _config(config)
+    config = as_config(config)
     settings = training or Training()
     train, validation, whole, spec = _parts(data, validation)
     watched = data.test if settings.watch_test and isinstance(data, Split) else None
@@ -139,6 +147,7 @@ def fit(
             refit,
             start_of(start, folder if resume else None, refit),
             quiet,
+            on_epoch,
         )
 
 
@@ -157,6 +166,7 @@ def _fitted(
     refit: bool,
     start: Start | None,
     quiet: bool,
+    on_epoch: OnEpoch | None,
 ) -> Recommender:
     """Fit after the folder is checked and locked; the arguments are those of `fit`, and the parts of the data."""
     keep_buffers()
@@ -179,7 +189,7 @@ def _fitted(
             begin_run(folder, resume)
             keep_dataset(folder, whole)
         if isinstance(model, TrainableModel):
-            run = _Run(settings, folder, Progress(quiet), manifest, start=start)
+            run = _Run(settings, folder, Progress(quiet), manifest, start=start, on_epoch=on_epoch)
             notes = run.fit(model, train, validation, resume, watched, from_epoch)
             settings = run.settings
             if refit and isinstance(data, Split):
@@ -218,9 +228,10 @@ class _Run:
         manifest: dict[str, Any],
         until: int | None = None,
         start: Start | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         self.settings, self.folder, self.progress = settings, folder, progress
-        self.manifest, self.until, self.start = manifest, until, start
+        self.manifest, self.until, self.start, self.on_epoch = manifest, until, start, on_epoch
         self.curves_drawn = time.perf_counter()
 
     def refit(self, epochs: int) -> _Run:
@@ -298,14 +309,18 @@ class _Run:
             accelerator.init_trackers("segue", config=plain)
         return accelerator
 
-    def _record(self, trainer: Trainer) -> Callable[[list[dict[str, float]]], None]:
-        """Return the function to call after each epoch: it writes the table always, and the curves now and then."""
+    def _record(self, trainer: Trainer) -> Callable[[list[dict[str, float]]], bool]:
+        """Return the function to call after each epoch: it writes the table always, and the curves now and then.
 
-        def record(history: list[dict[str, float]]) -> None:
+        It returns True if the training shall end.
+        """
+
+        def record(history: list[dict[str, float]]) -> bool:
             if self.folder is not None:
                 write_metrics(self.folder / "metrics.csv", history)
                 if time.perf_counter() - self.curves_drawn > _SECONDS_BETWEEN_CURVES:
                     self._draw(trainer.state)
+            return self.on_epoch is not None and bool(self.on_epoch(history))
 
         return record
 
@@ -315,7 +330,7 @@ class _Run:
             self.curves_drawn = time.perf_counter()
 
 
-def _config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:
+def as_config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:
     """Config of a model; of a class or a name the one with default settings."""
     if isinstance(config, str):
         config = config_class(config)

@@ -135,13 +135,20 @@ class Trainer:
 
     # ---- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self, progress: Progress, on_epoch: Callable[[list[dict[str, float]]], None] | None = None) -> State:
-        """Train from the current state to the end, and load the best weights into the model."""
+    def run(self, progress: Progress, on_epoch: Callable[[list[dict[str, float]]], bool] | None = None) -> State:
+        """Train from the current state to the end, and load the best weights into the model.
+
+        The training also ends after an epoch for which `on_epoch` returns True.
+        """
         with self._interruptible():
-            while self.state.epoch < self.until and not self._out_of_patience():
+            ended = False
+            while self.state.epoch < self.until and not self._out_of_patience() and not ended:
                 self._epoch(progress)
-                if on_epoch and self.accelerator.is_main_process:
-                    on_epoch(self.state.history)
+                ended = self._any(
+                    on_epoch is not None and self.accelerator.is_main_process and on_epoch(self.state.history)
+                )
+            if ended:
+                self._save_last()
         self.optimizer.release()
         if self.best:
             self.model.load_state_dict(self.best)
@@ -374,10 +381,14 @@ class Trainer:
 
     def _stopping(self) -> bool:
         """Check that Ctrl-C or SIGTERM reached any process. All stop after the same step: none waits forever."""
+        return self._any(self._stop.is_set())
+
+    def _any(self, mine: bool) -> bool:
+        """Return whether the condition holds in any process."""
         if self.accelerator.num_processes == 1:
-            return self._stop.is_set()
-        stops = torch.tensor(float(self._stop.is_set()), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(stops, reduction="sum"))
+            return mine
+        total = torch.tensor(float(mine), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(total, reduction="sum"))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
