@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from segue.errors import SegueError
     from segue.evaluation.compare import compare
     from segue.evaluation.lists import evaluate_lists
+    from segue.evaluation.results import Results
     from segue.evaluation.tasks.baskets import evaluate_baskets
     from segue.evaluation.tasks.next_items import evaluate
     from segue.evaluation.tasks.ratings import evaluate_ratings
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from segue.models.vstan import VSTAN
     from segue.training.blending import blend
     from segue.training.config import Training
+    from segue.training.experiment import experiment
     from segue.training.fit import fit
     from segue.training.refreshing import refresh
     from segue.training.resuming import resume
@@ -97,6 +99,7 @@ _HOMES = {
     "RatingBias": "segue.models.rating_bias",
     "RecentPopularity": "segue.models.popularity",
     "Recommender": "segue.inference.recommender",
+    "Results": "segue.evaluation.results",
     "SASRec": "segue.models.sasrec",
     "SSEPT": "segue.models.ssept",
     "SegueError": "segue.errors",
@@ -119,6 +122,7 @@ _HOMES = {
     "evaluate_lists": "segue.evaluation.lists",
     "evaluate_ratings": "segue.evaluation.tasks.ratings",
     "evaluate_sessions": "segue.evaluation.tasks.sessions",
+    "experiment": "segue.training.experiment",
     "fit": "segue.training.fit",
     "given_split": "segue.data.splits.given",
     "hold_out_users": "segue.data.splits.by_user",
@@ -171,6 +175,7 @@ __all__ = [
     "RatingBias",
     "RecentPopularity",
     "Recommender",
+    "Results",
     "SASRec",
     "SegueError",
     "Sessions",
@@ -189,6 +194,7 @@ __all__ = [
     "evaluate_lists",
     "evaluate_ratings",
     "evaluate_sessions",
+    "experiment",
     "fit",
     "given_split",
     "hold_out_users",

@@ -54,6 +54,10 @@ COMMANDS = {
     ),
     "evaluate": Command("measure a run on its test or validation users", "segue evaluate runs/first --k 5,10,20"),
     "compare": Command("test two or more runs for a real difference", "segue compare runs/first runs/second"),
+    "experiment": Command(
+        "train and compare models over data sets and seeds, in one table",
+        "segue experiment plan.yaml --out paper",
+    ),
     "recommend": Command(
         "recommend the next items to some users or to all",
         "segue recommend runs/first --users 42 7",
