@@ -320,7 +320,7 @@ def _check_same(cell: Cell, note: Path, options: EvaluationSettings) -> None:
         "dataset": cell.dataset,
         "split": cell.split,
         "model": cell.config.to_dict(),
-        "training": {name: one for name, one in cell.training.to_dict().items() if name != "trackers"},
+        "training": {name: one for name, one in cell.training.to_dict().items() if not name.startswith("tracker")},
         "evaluation": options.to_dict(),
     }
     own = json.loads(json.dumps(own))
@@ -343,7 +343,10 @@ def _evaluated(cell: Cell, run: Path, options: EvaluationSettings, quiet: bool) 
     spec = cell.split or task_of(cell.config).suitable_split(dataset)
     split = split_by(dataset, spec)
     if not (run / "recommender").is_dir():
-        fit(cell.config, split, training=cell.training, out=run, resume=True, quiet=quiet)
+        training = cell.training
+        if training.trackers and training.tracker_run is None:
+            training = replace(training, tracker_run=f"{cell.data} {cell.model} {cell.seed}")
+        fit(cell.config, split, training=training, out=run, resume=True, quiet=quiet)
     recommender = load(run)
     holdout = split.test if options.on == "test" else split.validation
     return measure(

@@ -22,7 +22,7 @@ from segue.models.base import ModelConfig
 RUN = "run.json"
 RECOMMENDER = "recommender"
 _OWN = re.compile(
-    rf"(refit/)?({RUN}|{re.escape(LAST)}|{re.escape(BEST)}|{re.escape(NEXT_BEST)}|metrics\.csv|curves\.png"
+    rf"(refit/)?({RUN}|{re.escape(LAST)}|{re.escape(BEST)}|{re.escape(NEXT_BEST)}|metrics\.csv|curves\.png|trackers\.json"
     r"|epochs/(state-)?\d+\.safetensors|segue/.*)|recommender/(recommender\.json|(weights|extra)\.safetensors"
     r"|data/[a-z_]+\.(npy|parquet|json))|unfinished/[a-z_]+\.(npy|parquet|json)"
 )

@@ -44,6 +44,7 @@ from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restor
 from segue.training.config import FORMERLY, MAY_CHANGE_ON_RESUME, Training
 from segue.training.optimizers import check_processes, clip_gradients, make_optimizer, sparse_tables
 from segue.training.progress import Progress
+from segue.training.tracking import Tracking
 from segue.training.validation import Validate
 
 
@@ -114,6 +115,7 @@ class Trainer:
         self.chooses = validate is not None
         """True if a metric of `validate` chooses the best epoch; else the last one is the best."""
         self.folder = folder
+        self.tracking: Tracking | None = None
         # In the form that JSON reads back: a tuple becomes a list.
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
         self.accelerator = accelerator
@@ -233,7 +235,8 @@ class Trainer:
             self._keep_state()
         if last or state.epoch % self.settings.save_every == 0 or self._out_of_patience():
             self._save_last()
-        self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
+        if self.tracking is not None:
+            self.tracking.log(row)
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
         """Check that no earlier epoch was as good; without validation the last epoch is the best."""

@@ -334,6 +334,9 @@ class _Search:
         value, recommender = None, None
         try:
             config, training = applied(self.config, self.training, trial.params)
+            if training.trackers:
+                name = f"{training.tracker_run or self.study.study_name} {trial.user_attrs['run']}"
+                training = replace(training, tracker_run=name)
             given = (self.data,) if isinstance(self.data, Split) else (self.data, self.held)
             recommender = fit(
                 config, *given, training=training, out=run, resume=run is not None, quiet=True, on_epoch=on_epoch
@@ -428,7 +431,11 @@ class _Search:
     def _identity(self) -> dict[str, Any]:
         """All that the results of the trials depend on, as plain data."""
         fixed = {f"model.{name}": value for name, value in self.config.to_dict().items()}
-        fixed |= {f"training.{name}": value for name, value in self.training.to_dict().items() if name != "trackers"}
+        fixed |= {
+            f"training.{name}": value
+            for name, value in self.training.to_dict().items()
+            if not name.startswith("tracker")
+        }
         searched = {name: repr(one) for name, one in sorted(self.space.items())}
         return {
             "data": _train(self.data).fingerprint,
