@@ -129,6 +129,10 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         ],
         "evaluate_baskets": [(segue.evaluate_baskets, judged)],
         "evaluate_sessions": [(segue.evaluate_sessions, judged)],
+        "Results": [(segue.Results, {"evaluations": {("data", "model", 0): evaluation}})],
+        "experiment": [
+            (segue.experiment, {"plan": {"data": {"x": "nowhere"}, "models": {"m": "markov"}}, "out": out / "paper"})
+        ],
         "fit": [
             (segue.fit, fit),
             (segue.fit, {**fit, "config": segue.SASRec(width=4, blocks=1), "training": training, "out": out / "run"}),
@@ -180,7 +184,7 @@ def faults(call: Callable[..., Any], given: dict[str, Any], world: dict[str, Any
     found = []
     for name in inspect.signature(call).parameters:
         for value in wrong_values(world):
-            if name in ("progress", "on_epoch", "on_trial") and callable(value):
+            if name in ("progress", "on_epoch", "on_trial", "on_cell") and callable(value):
                 continue  # errors of a function of the user's are the user's
             try:
                 call(**{**given, name: value})
