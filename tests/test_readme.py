@@ -152,6 +152,8 @@ def test_the_page_for_users_of_other_programs_does_what_it_says(
 def test_the_page_on_experiments_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna", reason="Optuna is not installed (the extra tune)")
     made_ratings().write_csv(tmp_path / "log.csv")
+    (plan,) = re.findall(r"^```yaml\n(.*?)^```$", EXPERIMENTS.read_text(encoding="utf-8"), re.M | re.S)
+    (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     run_blocks(EXPERIMENTS)
 

@@ -17,9 +17,9 @@ from segue.errors import ConfigError, StorageError, nearest
 from segue.evaluation.results import Results
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, measure, task_of
-from segue.files import read_json, write_json
+from segue.files import exclusive, read_json, write_json
 from segue.inference.loading import load
-from segue.locks import locked
+from segue.locks import locked, waiting
 from segue.models.base import ModelConfig
 from segue.models.registry import config_class
 from segue.settings import Count, Seed, Settings, Word
@@ -270,7 +270,8 @@ def experiment(
         cells = left
     ordered = {key: evaluations[key] for cell in whole.cells for key in [(cell.data, cell.model, cell.seed)]}
     results = Results(ordered, metrics=whole.metrics, baseline=whole.baseline)
-    results.write(place)
+    with waiting(lambda: exclusive(place / "results")):  # other processes write the same table
+        results.write(place)
     return results
 
 

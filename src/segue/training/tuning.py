@@ -23,7 +23,7 @@ from segue.evaluation.tasks.registry import lower_is_better
 from segue.files import exclusive, read_json, write_json
 from segue.inference.loading import load
 from segue.inference.recommender import Recommender
-from segue.locks import locked, put
+from segue.locks import locked, put, waiting
 from segue.models.base import CountingModel, ModelConfig
 from segue.settings import Count, Positive, Seed, Word
 from segue.training.config import Training
@@ -43,8 +43,6 @@ _STARTUP = 5
 """Number of whole trainings before others are compared with them and stopped early."""
 _WARM_EPOCHS = 2
 """Number of epochs that every training may take."""
-_WAIT = 0.05
-"""Seconds between looks at a lock that another worker holds."""
 
 
 @checked_except("space")
@@ -226,7 +224,7 @@ def _study(
     direction = "minimize" if lower_is_better(metric) else "maximize"
     try:
         # Two workers that begin at once would both make the tables.
-        with nullcontext() if file is None else _waiting(lambda: exclusive(file)):
+        with nullcontext() if file is None else waiting(lambda: exclusive(file)):
             study: Study = optuna.create_study(
                 storage=None if place is None else _database(optuna, str(place)),
                 study_name=name,
@@ -385,7 +383,7 @@ class _Search:
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _waiting(lambda: exclusive(self._folder / NOTE)):
+        with waiting(lambda: exclusive(self._folder / NOTE)):
             yield
 
     @property
@@ -533,20 +531,3 @@ def _distribution(dimension: Dimension) -> Any:
     if dimension.is_whole:
         return optuna.distributions.IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return optuna.distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-
-
-@contextmanager
-def _waiting(lock: Callable[[], Any]) -> Iterator[None]:
-    """Hold a lock as soon as it is free."""
-    while True:
-        held = lock()
-        try:
-            held.__enter__()
-        except StorageError:
-            time.sleep(_WAIT)
-            continue
-        break
-    try:
-        yield
-    finally:
-        held.__exit__(None, None, None)
