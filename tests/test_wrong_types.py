@@ -158,7 +158,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
             (segue.split_for, {"recommender": recommender, "data": frame, "split": {"name": "leave-last-out"}})
         ],
         "time_cut": [(segue.time_cut, {"dataset": data, "test": 0.2, "validation": 0.2})],
-        "tune": [(segue.tune, {"config": segue.Markov(), "data": split, "trials": 1})],
+        "tune": [(segue.tune, {"config": segue.Markov(), "data": split, "trials": 1, "minutes": 0.002})],
         "write_session_file": [(segue.write_session_file, {"dataset": data, "path": out / "s.txt", "ids": "codes"})],
     }
 

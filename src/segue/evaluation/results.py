@@ -326,7 +326,7 @@ class Results:
             self.plot().savefig(temporary, format="png")
         return paths
 
-    def report(self, path: str | Path, title: str = "Results") -> Path:
+    def report(self, path: str | Path, title: str = "Models side by side") -> Path:
         """Write one HTML page with the table, charts and tests; return its path."""
         charts = [(f"{data}: {title_of(name)}", self._spans(data, name)) for data in self.data for name in self.metrics]
         table = [
