@@ -494,7 +494,8 @@ class _Search:
         trial = self.study.best_trial
         config, training = applied(self.config, self.training, trial.params)
         if self.best is None and self.folder is not None:
-            self.best = load(self.folder / BEST)
+            with self._turn():  # another worker may put a better run in its place
+                self.best = load(self.folder / BEST)
         result = Tuning(
             study=self.study.study_name,
             metric=self.training.metric or "",

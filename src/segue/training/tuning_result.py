@@ -80,9 +80,7 @@ class Tuning:
             "metric": self.metric,
             "value": self.value,
             "settings": dict(self.settings),
-            "trials": self.trials["state"].value_counts().rows_by_key("state", named=False, unique=True)
-            if len(self.trials)
-            else {},
+            "trials": dict(self.trials["state"].value_counts().sort("state").iter_rows()),
             "importance": dict(self.importance),
             "run": None if self.run is None else str(self.run),
         }
