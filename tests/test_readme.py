@@ -24,9 +24,18 @@ from segue.data.simulation.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM, LIVING = (
+GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM, LIVING, EXPERIMENTS = (
     ROOT / "docs" / f"{name}.md"
-    for name in ("guide", "sessions", "baskets", "ratings", "benchmarks", "coming-from", "living-models")
+    for name in (
+        "guide",
+        "sessions",
+        "baskets",
+        "ratings",
+        "benchmarks",
+        "coming-from",
+        "living-models",
+        "experiments",
+    )
 )
 TABLES, CURVES = ([sys.executable, str(ROOT / "benchmarks" / f"{name}.py")] for name in ("tables", "curves"))
 
@@ -165,6 +174,16 @@ def test_the_page_on_living_models_does_what_it_says(
     monkeypatch.chdir(tmp_path)
     run_blocks(LIVING)
     assert len(segue.Dataset.open(tmp_path / "data" / "shop").metadata["logs"]) == 3
+
+
+@pytest.mark.slow
+def test_the_page_on_experiments_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna", reason="Optuna is not installed (the extra tune)")
+    made_ratings().write_csv(tmp_path / "log.csv")
+    (plan,) = re.findall(r"^```yaml\n(.*?)^```$", EXPERIMENTS.read_text(encoding="utf-8"), re.M | re.S)
+    (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(EXPERIMENTS)
 
 
 def test_the_guide_names_every_option_and_no_other() -> None:

@@ -80,6 +80,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     ]  # fmt: skip
     products = pl.DataFrame({"item": [1, 2], "title": ["tea", "milk"]})
     truth = simulation.truth
+    parted = frame.with_columns(part=pl.when(pl.col("time") % 3 > 1).then(pl.lit("test")).otherwise(pl.lit("train")))
     judged = {"recommender": recommender, "holdout": holdout, "k": 3, "resamples": 2}
     fit = {"config": segue.Markov(), "data": split, "quiet": True}
     return {
@@ -131,12 +132,20 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         ],
         "evaluate_baskets": [(segue.evaluate_baskets, judged)],
         "evaluate_sessions": [(segue.evaluate_sessions, judged)],
+        "Results": [(segue.Results, {"evaluations": {("data", "model", 0): evaluation}})],
+        "experiment": [
+            (segue.experiment, {"plan": {"data": {"x": "nowhere"}, "models": {"m": "markov"}}, "out": out / "paper"})
+        ],
         "fit": [
             (segue.fit, fit),
             (segue.fit, {**fit, "config": segue.SASRec(width=4, blocks=1), "training": training, "out": out / "run"}),
         ],
         "refresh": [(segue.refresh, {"dataset": out / "no", "run": out / "no", "source": frame, "quiet": True})],
         "resume": [(segue.resume, {"run": out / "nowhere", "quiet": True})],
+        "given_split": [
+            (segue.given_split, {"train": frame.with_columns(part=pl.lit("train")), "test": frame}),
+            (segue.given_split, {"train": parted, "part": "part"}),
+        ],
         "hold_out_users": [(segue.hold_out_users, {"dataset": data, "test": 0.2, "validation": 0.2})],
         "last_session_out": [(segue.last_session_out, {"dataset": data})],
         "leave_last_n": [(segue.leave_last_n, {"dataset": data, "n": 1})],
@@ -152,6 +161,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
             (segue.split_for, {"recommender": recommender, "data": frame, "split": {"name": "leave-last-out"}})
         ],
         "time_cut": [(segue.time_cut, {"dataset": data, "test": 0.2, "validation": 0.2})],
+        "tune": [(segue.tune, {"config": segue.Markov(), "data": split, "trials": 1, "minutes": 0.002})],
         "write_session_file": [(segue.write_session_file, {"dataset": data, "path": out / "s.txt", "ids": "codes"})],
     }
 
@@ -177,7 +187,7 @@ def faults(call: Callable[..., Any], given: dict[str, Any], world: dict[str, Any
     found = []
     for name in inspect.signature(call).parameters:
         for value in wrong_values(world):
-            if name == "progress" and callable(value):
+            if name in ("progress", "on_epoch", "on_trial", "on_cell") and callable(value):
                 continue  # errors of a function of the user's are the user's
             try:
                 call(**{**given, name: value})

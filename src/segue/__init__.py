@@ -28,11 +28,13 @@ if TYPE_CHECKING:
         random_rows,
         time_cut,
     )
+    from segue.data.splits.given import given_split
     from segue.data.statistics.describe import describe
     from segue.data.vocabulary import Vocabulary
     from segue.errors import SegueError
     from segue.evaluation.compare import compare
     from segue.evaluation.lists import evaluate_lists
+    from segue.evaluation.results import Results
     from segue.evaluation.tasks.baskets import evaluate_baskets
     from segue.evaluation.tasks.next_items import evaluate
     from segue.evaluation.tasks.ratings import evaluate_ratings
@@ -65,9 +67,11 @@ if TYPE_CHECKING:
     from segue.models.vstan import VSTAN
     from segue.training.blending import blend
     from segue.training.config import Training
+    from segue.training.experiment import experiment
     from segue.training.fit import fit
     from segue.training.refreshing import refresh
     from segue.training.resuming import resume
+    from segue.training.tuning import tune
 
     __version__: str
 
@@ -98,6 +102,7 @@ _HOMES = {
     "RatingBias": "segue.models.rating_bias",
     "RecentPopularity": "segue.models.popularity",
     "Recommender": "segue.inference.recommender",
+    "Results": "segue.evaluation.results",
     "SASRec": "segue.models.sasrec",
     "SSEPT": "segue.models.ssept",
     "SegueError": "segue.errors",
@@ -121,7 +126,9 @@ _HOMES = {
     "evaluate_lists": "segue.evaluation.lists",
     "evaluate_ratings": "segue.evaluation.tasks.ratings",
     "evaluate_sessions": "segue.evaluation.tasks.sessions",
+    "experiment": "segue.training.experiment",
     "fit": "segue.training.fit",
+    "given_split": "segue.data.splits.given",
     "hold_out_users": "segue.data.splits.by_user",
     "last_session_out": "segue.data.splits.by_user",
     "leave_last_n": "segue.data.splits.by_user",
@@ -136,6 +143,7 @@ _HOMES = {
     "simulate": "segue.data.simulation.simulate",
     "split_for": "segue.evaluation.other_data",
     "time_cut": "segue.data.splits.by_user",
+    "tune": "segue.training.tuning",
     "write_session_file": "segue.data.simulation.session_file",
 }
 
@@ -172,6 +180,7 @@ __all__ = [
     "RatingBias",
     "RecentPopularity",
     "Recommender",
+    "Results",
     "SASRec",
     "SegueError",
     "Sessions",
@@ -191,7 +200,9 @@ __all__ = [
     "evaluate_lists",
     "evaluate_ratings",
     "evaluate_sessions",
+    "experiment",
     "fit",
+    "given_split",
     "hold_out_users",
     "last_session_out",
     "leave_last_n",
@@ -206,6 +217,7 @@ __all__ = [
     "simulate",
     "split_for",
     "time_cut",
+    "tune",
     "write_session_file",
 ]
 

@@ -14,8 +14,9 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path, PurePath
 
@@ -33,6 +34,8 @@ READY = "ready"
 """File within a `STAGED` folder whose content is complete: names of the content, and their numbers on the disk."""
 
 _LONGEST_COMMAND = 200
+_WAIT = 0.05
+"""Seconds between looks at a lock that another process holds."""
 
 
 # ---- locks ----------------------------------------------------------------------------------------------------------
@@ -62,6 +65,29 @@ def locked(file: Path, place: Path) -> Iterator[None]:
         if handle is not None:
             file.unlink(missing_ok=True)  # while it is locked: whoever opened it before will notice
             os.close(handle)
+
+
+@contextmanager
+def waiting(lock: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Hold a lock as soon as no other process holds it.
+
+    Parameters
+    ----------
+    lock
+        Function that makes the context of the lock, such as `lambda: locked(file, place)`.
+    """
+    while True:
+        held = lock()
+        try:
+            held.__enter__()
+        except StorageError:
+            time.sleep(_WAIT)
+            continue
+        break
+    try:
+        yield
+    finally:
+        held.__exit__(None, None, None)
 
 
 def lock_beside(path: Path) -> Path:

@@ -23,7 +23,10 @@ SAVED = Path(__file__).parent.parent / "saved" / "format-1"
 CONFIGS: list[type[Settings]] = [*(MODELS[name] for name in _HOMES), Training]
 FIELDS = [(config, name) for config in CONFIGS for name in field_types(config)]
 
-UNBOUNDED = {"category", "features", "levels", "metric", "trackers"}
+TEXTS = {"category", "features", "tracker_project", "tracker_run"}
+"""Fields that hold any text but an empty one."""
+
+UNBOUNDED = TEXTS | {"levels", "metric", "trackers"}
 """Fields that hold texts, or numbers of any size. Every other field has a range, or names its values."""
 
 
@@ -52,7 +55,7 @@ def wrong(config: type[Settings], name: str) -> Iterator[Any]:
     if bool not in plain:
         yield from (True, False)
     if str not in plain:
-        yield from ("",) if name in ("category", "features") else ("1", "", "nonsense")
+        yield from ("",) if name in TEXTS else ("1", "", "nonsense")
     for choices in (part for part in parts(annotation) if typing.get_origin(part) is Literal):
         yield from (str(choice)[:-1] + "_" for choice in typing.get_args(choices))
         yield from (str(choice).upper() for choice in typing.get_args(choices))
@@ -126,7 +129,9 @@ def test_every_field_takes_what_is_right(config: type[Settings], name: str, monk
     ]
     values += [None] * (type(None) in parts(annotation)) + [True, False, np.bool_(True)] * (bool in parts(annotation))
     values += [np.int32(3)] * any(number is int for number, _ in ranges(annotation))
-    for value in values or [("a",) if name == "trackers" else "x" if name == "metric" else (1.0, 2)]:
+    for value in values or [
+        ("a",) if name == "trackers" else "x" if name in ("metric", "tracker_project") else (1.0, 2)
+    ]:
         with pytest.raises(Checked):
             config(**{name: value})
 

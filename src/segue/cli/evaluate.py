@@ -49,6 +49,9 @@ class EvaluateOptions(Settings):
     report: PathText | None = None
     """Also write one HTML page to this file: figures, examples with reasons, curves, data and settings."""
 
+    trec: PathText | None = None
+    """Also write the targets and lists of 100 items to this folder in the form of TREC: qrels.txt and run.txt."""
+
     parts: bool = False
     """Also show the figures by length of history and by popularity; of baskets, the parts; of sessions, by step; of
     ratings, by the number of the item's ratings, and their calibration."""
@@ -81,6 +84,11 @@ def main(argv: Sequence[str]) -> int:
         note(f"wrote {evaluation.save(options.out)}")
     if options.report is not None:
         note(f"wrote {_report(options, recommender, holdout, evaluation)}")
+    if options.trec is not None:
+        from segue.evaluation.trec import write_trec
+
+        for path in write_trec(options.trec, recommender, holdout, evaluation.ranking or evaluation):
+            note(f"wrote {path}")
     if options.json:
         data = {} if options.data is None else {"data": options.data}
         write_json({"run": options.run, **data, **evaluation.to_dict()})

@@ -48,12 +48,20 @@ COMMANDS = {
         "fit a model on a Dataset; stopped runs resume exactly",
         "segue train data/mine --model sasrec --out runs/first",
     ),
+    "tune": Command(
+        "search for better settings of a model, by validation alone",
+        "segue tune data/mine --model sasrec --trials 40 --out searches/sasrec",
+    ),
     "blend": Command(
         "blend runs into one, with weights chosen on validation",
         "segue blend runs/first runs/second --out runs/both",
     ),
     "evaluate": Command("measure a run on its test or validation users", "segue evaluate runs/first --k 5,10,20"),
     "compare": Command("test two or more runs for a real difference", "segue compare runs/first runs/second"),
+    "experiment": Command(
+        "train and compare models over data sets and seeds, in one table",
+        "segue experiment plan.yaml --out paper",
+    ),
     "recommend": Command(
         "recommend the next items to some users or to all",
         "segue recommend runs/first --users 42 7",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _NOTES = """\
   segue prepare ml-1m --out data/ml-1m
   segue prepare log.csv --out data/shop --items products.csv --item-key sku --title title
+  segue prepare ml-100k.train.inter --validation ml-100k.valid.inter --test ml-100k.test.inter --out data/given
   segue prepare tuesday.csv --add-to data/mine --out data/mine
   segue prepare 'logs/*.csv.gz' --out data/logs --user visitor --item sku --time date --min-rating 4
 
@@ -125,6 +126,24 @@ class TableOptions(Settings):
 
 
 @dataclass(frozen=True)
+class GivenOptions(Settings):
+    """A split that the data came with."""
+
+    given: bool = False
+    """Keep the split of the source: a folder of RecBole's or gSASRec's files, or files with train, valid and test in
+    their names; or a file with one line per user, as S3-Rec's, whose last items are the targets."""
+
+    validation: PathText | None = None
+    """File of the validation part; the source is the training part. Needs --test."""
+
+    test: PathText | None = None
+    """File of the test part; the source is the training part."""
+
+    part: Word | None = None
+    """Column of the source that names the part of each row: train, valid (val, validation, dev) or test."""
+
+
+@dataclass(frozen=True)
 class PublicOptions(Settings):
     """Public datasets."""
 
@@ -138,7 +157,15 @@ class PublicOptions(Settings):
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     parser = OptionParser("prepare", _NOTES)
-    for group in (PrepareOptions, ReadingOptions, FilterOptions, SessionOptions, TableOptions, PublicOptions):
+    for group in (
+        PrepareOptions,
+        ReadingOptions,
+        FilterOptions,
+        SessionOptions,
+        TableOptions,
+        GivenOptions,
+        PublicOptions,
+    ):
         parser.add_options(group)
     parser.read(argv)
     options, chosen, sessions = parser.get(PrepareOptions), parser.get(FilterOptions), parser.get(SessionOptions)
@@ -150,7 +177,14 @@ def main(argv: Sequence[str]) -> int:
         with parser.errors_as_typed():
             _report(_grown(options.add_to, options, parser.get(ReadingOptions), chosen.newest_days), options)
         return 0
-    tables = parser.get(TableOptions)
+    tables, given = parser.get(TableOptions), parser.get(GivenOptions)
+    if given != GivenOptions():
+        why = "a split that the data came with is kept as it is"
+        for refused in (chosen, sessions, parser.get(PublicOptions)):
+            _refuse(refused, why)
+        with parser.errors_as_typed():
+            _report(_with_split(given, tables, parser.get(ReadingOptions), options), options)
+        return 0
 
     from segue.data.preparing.prepare import prepare
 
@@ -202,6 +236,29 @@ def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
     if not Path(source).exists() and not set(source) & set("./\\*?["):
         raise DataError(f'there is no file "{source}", and no public dataset of that name: {nearest(source, DATASETS)}')
     return read(source, **reading_arguments(reading))
+
+
+def _with_split(given: GivenOptions, tables: TableOptions, reading: ReadingOptions, options: PrepareOptions) -> Dataset:
+    """The Dataset of a source with a split of its own, in --out."""
+    from segue.data.dataset import Dataset
+    from segue.data.preparing.given import given_dataset
+    from segue.data.preparing.tables import attach, open_table
+    from segue.data.reading.read import ReadOptions
+    from segue.data.splits.given import Given
+    from segue.files import check_folder
+
+    check_folder(Path(options.out), "dataset", options.overwrite)
+    read = ReadOptions(**reading_arguments(reading))
+    part = given.part if given.part is None or not given.part.isdigit() else int(given.part)
+    data = given_dataset(options.source, given.validation, given.test, part=part, reading=read)
+    Given().split(data)  # an error, if nobody can be evaluated
+    kinds = _kinds(tables.item_kinds)
+    if tables.items is not None:
+        source = open_table(tables.items, "item", key=tables.item_key, title=tables.title, kinds=kinds)
+        data = attach(data, source, tables.table_items)
+    if tables.users is not None:
+        data = attach(data, open_table(tables.users, "user", key=tables.user_key))
+    return Dataset.open(data.save(options.out, overwrite=options.overwrite), verify=False)
 
 
 def _grown(former: str, options: PrepareOptions, reading: ReadingOptions, newest_days: float | None) -> Dataset:
@@ -258,6 +315,8 @@ def _report(dataset: Dataset, options: PrepareOptions) -> None:
     for role in ("item", "user"):
         if f"{role}_table" in dataset.metadata:
             note(_matches(role, dataset.metadata[f"{role}_table"]))
+    for name, count in dataset.metadata.get("given", {}).items():
+        note(f"\n{name}: {count['targets']:,} targets of {count['users']:,} users, as given")
     if sessions is not None:
         note(f"\n{sessions:,} sessions")
     place = shlex.quote(options.out)

@@ -46,7 +46,7 @@ from segue.display import pairs_as_html
 from segue.errors import DataError, StorageError
 from segue.files import atomic_folder, read_manifest, write_manifest
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """The newest format. Version 2 is written only if ids stand in order of arrival: version 1 expects them sorted.
 
 Version 3 is written only if there is a table of items or users: version 2 would not know that nobody took an item.
@@ -95,6 +95,10 @@ class Dataset:
     item_table, user_table
         Tables of the items and of the users, in the order of their codes; None without one. `items_frame` and
         `users_frame` have the ids, too.
+    parts
+        (n_interactions,) int8: part of each interaction in the split that the data came with, never falling within a
+        user's history. 0 training, 1 history of the validation targets alone, 2 validation targets, 3 history of the
+        test targets alone, 4 test targets. None without such a split.
 
     Examples
     --------
@@ -123,6 +127,7 @@ class Dataset:
     in_order: bool = True
     item_table: Table | None = None
     user_table: Table | None = None
+    parts: npt.NDArray[np.int8] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -475,6 +480,8 @@ class Dataset:
             digest.update(vocabulary.to_bytes())
         if self.session_offsets is not None:  # without sessions the fingerprint is that of older versions
             digest.update(b"sessions" + np.ascontiguousarray(self.session_offsets).tobytes())
+        if self.parts is not None:
+            digest.update(b"parts" + np.ascontiguousarray(self.parts).tobytes())
         for name in _TABLES:
             table = getattr(self, name)
             if table is not None:
@@ -526,6 +533,7 @@ class Dataset:
             offsets=offsets,
             ends=offsets[1:],
             session_offsets=sessions,
+            parts=None if self.parts is None else self.parts[kept],
             by_item=None if self.by_item is None else item_order_within(self.by_item, kept),
         )
 
@@ -622,6 +630,7 @@ def save_moving(dataset: Dataset, path: Path, overwrite: bool | None, files: Map
         if tables:
             content["tables"] = {name: table.save(folder, _TABLES[name]) for name, table in tables.items()}
         version = 3 if tables else 1 if dataset.users.is_sorted and dataset.catalogue.is_sorted else 2
+        version = version if visible.parts is None else 4
         write_manifest(folder, MANIFEST, "dataset", version, content)
 
 

@@ -28,9 +28,12 @@ DTYPES: Mapping[str, tuple[np.dtype[Any], ...]] = {
     "ratings": (np.dtype(np.float32),),
     "session_offsets": (np.dtype(np.int64),),
     "by_item": (np.dtype(np.int32), np.dtype(np.int64)),
+    "parts": (np.dtype(np.int8),),
 }
 """Name of each array, and the types that its file may have."""
 
+N_PARTS = 5
+"""Number of parts that `Dataset.parts` tells apart."""
 _LATEST = 1 << 62
 """Times beyond this cannot be subtracted from each other."""
 _CHUNK = 1 << 20
@@ -92,7 +95,7 @@ def check_sizes(folder: Path, arrays: Mapping[str, Array | None], manifest: dict
         Manifest after `check_manifest`.
     """
     n, sessions = manifest["interactions"], arrays["session_offsets"]
-    sizes = {"items": n, "times": n, "ratings": n, "by_item": n, "offsets": manifest["users"] + 2}
+    sizes = {"items": n, "times": n, "ratings": n, "by_item": n, "parts": n, "offsets": manifest["users"] + 2}
     for name, size in sizes.items():
         array = arrays[name]
         if array is not None and len(array) != size:
@@ -136,7 +139,8 @@ def check_values(folder: Path, arrays: Mapping[str, Array | None], n_items: int)
         Number of items.
     """
     items, times, ratings, order = (arrays[name] for name in ("items", "times", "ratings", "by_item"))
-    assert items is not None
+    offsets, parts = arrays["offsets"], arrays["parts"]
+    assert items is not None and offsets is not None
     if not len(items):
         return
     if items.min() < 1 or items.max() > n_items:
@@ -147,10 +151,12 @@ def check_values(folder: Path, arrays: Mapping[str, Array | None], n_items: int)
         _refuse(folder, "ratings", "holds a rating that is not a finite number")
     if order is not None and (order.min() < 0 or order.max() >= len(items)):
         _refuse(folder, "by_item", f"holds positions from {order.min():,} to {order.max():,} of {len(items):,}")
+    if parts is not None and (parts.min() < 0 or parts.max() >= N_PARTS or not is_in_order(parts, offsets)):
+        _refuse(folder, "parts", f"holds parts beyond {N_PARTS - 1}, or in another order than theirs")
 
 
-def is_in_order(times: Int64 | None, offsets: Int64) -> bool:
-    """Return whether the times of each user never fall.
+def is_in_order(times: npt.NDArray[Any] | None, offsets: Int64) -> bool:
+    """True if the times (or parts) of each user never fall.
 
     >>> is_in_order(np.array([5, 6, 1]), np.array([0, 0, 2, 3])), is_in_order(np.array([6, 5]), np.array([0, 0, 2]))
     (True, False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from segue.errors import ConfigError
-from segue.settings import Count, Penalty, Positive, Seed, Settings, ShareBelowOne, Size
+from segue.settings import Count, Penalty, Positive, Seed, Settings, ShareBelowOne, Size, Word
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ class Training(Settings):
     """Seed of weights, batches, negatives and dropout."""
     trackers: tuple[str, ...] = ()
     """Experiment trackers to log to: tensorboard, wandb, mlflow, trackio, …; their packages must be installed."""
+    tracker_project: Word = "segue"
+    """Name of the project (wandb, trackio) or experiment (mlflow) in the trackers."""
+    tracker_run: Word | None = None
+    """Name of the run in the trackers; that of its folder when not given."""
 
     def check(self) -> None:
         """Raise a ConfigError if the optimizer lacks what another option asks for."""
@@ -101,6 +105,8 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "epochs",
         "patience",
         "trackers",
+        "tracker_project",
+        "tracker_run",
         "save_every_steps",
         "save_every",
         "keep_every",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.tracking import get_available_trackers
 
 from segue.arguments import checked
 from segue.data.dataset import Dataset
@@ -35,10 +35,14 @@ from segue.training.progress import Progress
 from segue.training.run_manifest import RUN, begin_run, run_folder, run_manifest, with_choices_of_run
 from segue.training.size import check_size, memory_errors
 from segue.training.start import Start, start_of
+from segue.training.tracking import Tracking, check_trackers
 from segue.training.trainer import State, Trainer
 from segue.training.validation import check_validation, validation_of, with_task_defaults
 
 _SECONDS_BETWEEN_CURVES = 30.0
+
+OnEpoch = Callable[[list[dict[str, float]]], bool | None]
+"""Function that is called with the rows of all epochs so far, and ends the training by returning True."""
 
 
 @checked
@@ -55,6 +59,7 @@ def fit(
     start: Recommender | str | Path | None = None,
     overwrite: bool | None = None,
     quiet: bool = False,
+    on_epoch: OnEpoch | None = None,
 ) -> Recommender:
     """Fit a model and return it as a Recommender, with the weights of the best epoch.
 
@@ -89,6 +94,10 @@ def fit(
         `out` is refused, and nothing foreign is deleted.
     quiet
         Show no progress.
+    on_epoch
+        Function that is called after each epoch with one row per epoch so far: epoch, loss, seconds, and the metrics
+        of validation. If it returns True, the training ends, and the best weights so far are kept. A training again
+        (`refit`) does not call it. Counting models have no epochs.
 
     Returns
     -------
@@ -116,7 +125,7 @@ def fit(
     >>> recommender.metadata["training"]["best_epoch"] in (1, 2)
     True
     """
-    config = _config(config)
+    config = as_config(config)
     settings = training or Training()
     train, validation, whole, spec = _parts(data, validation)
     watched = data.test if settings.watch_test and isinstance(data, Split) else None
@@ -127,7 +136,7 @@ def fit(
         raise ConfigError("resume=True needs the folder of the run: pass out=.")
     if from_epoch is not None and not resume:
         raise ConfigError(f"from_epoch={from_epoch} goes with resume=True.")
-    with run_folder(folder if _is_main() else None, resume, overwrite):
+    with run_folder(folder if _is_main() else None, resume, overwrite), ExitStack() as closing:
         return _fitted(
             config,
             data,
@@ -143,6 +152,8 @@ def fit(
             refit,
             start_of(start, folder if resume else None, refit),
             quiet,
+            on_epoch,
+            closing,
         )
 
 
@@ -161,6 +172,8 @@ def _fitted(
     refit: bool,
     start: Start | None,
     quiet: bool,
+    on_epoch: OnEpoch | None,
+    closing: ExitStack,
 ) -> Recommender:
     """Fit after the folder is checked and locked; the arguments are those of `fit`, and the parts of the data."""
     keep_buffers()
@@ -174,16 +187,21 @@ def _fitted(
         start.check(config.resolved(train))
     with torch.random.fork_rng(devices=[]), memory_errors():
         model = _new(config, train, settings.seed)
+        run: _Run | None = None
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
             check_validation(model, settings, validation, watched)
-        manifest = {} if folder is None else run_manifest(config.resolved(train), whole, spec, refit)
+        facts = run_manifest(config.resolved(train), whole, spec, refit) if folder or settings.trackers else {}
+        manifest = {} if folder is None else dict(facts)
         manifest |= {} if folder is None or start is None else {"start": start.to_dict()}
         if folder is not None and _is_main():
             begin_run(folder, resume)
             keep_dataset(folder, whole)
         if isinstance(model, TrainableModel):
-            run = _Run(settings, folder, Progress(quiet), manifest, start=start)
+            check_trackers(settings.trackers)
+            run = _Run(settings, folder, Progress(quiet), manifest, start=start, on_epoch=on_epoch)
+            run.facts = facts
+            closing.callback(run.close)
             notes = run.fit(model, train, validation, resume, watched, from_epoch)
             settings = run.settings
             if refit and isinstance(data, Split):
@@ -209,6 +227,8 @@ def _fitted(
         recommender.save(folder / "recommender")
         write_card(folder, recommender)
         drop_dataset(folder)
+    if run is not None:
+        run.end(notes)
     return recommender
 
 
@@ -223,10 +243,23 @@ class _Run:
         manifest: dict[str, Any],
         until: int | None = None,
         start: Start | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         self.settings, self.folder, self.progress = settings, folder, progress
-        self.manifest, self.until, self.start = manifest, until, start
+        self.manifest, self.until, self.start, self.on_epoch = manifest, until, start, on_epoch
+        self.facts: Mapping[str, Any] = {}
+        self.tracking: Tracking | None = None
         self.curves_drawn = time.perf_counter()
+
+    def end(self, notes: dict[str, Any]) -> None:
+        """Tell the trackers what came out, once the run is whole."""
+        if self.tracking is not None:
+            self.tracking.end(notes)
+
+    def close(self) -> None:
+        """Close the trackers, if they are open: the training failed or was interrupted."""
+        if self.tracking is not None:
+            self.tracking.close()
 
     def refit(self, epochs: int) -> _Run:
         """Return a run with the same settings for a fixed number of epochs, in its own folder."""
@@ -253,7 +286,7 @@ class _Run:
         resume = resume and begun and not self._is_beyond()
         if self.until is not None and self.folder is not None and _is_main():
             begin_run(self.folder, resume)
-        accelerator = self._accelerator(config)
+        accelerator = self._accelerator()
         identity = {"model": config, "dataset": train.fingerprint}
         identity |= {} if self.start is None else {"start": self.start.fingerprint}
         measured = validation is not None or watched is not None
@@ -268,6 +301,9 @@ class _Run:
                 begin_run(self.folder / "refit", resume=False)
         if self.folder is not None and accelerator.is_main_process:
             write_json(self.folder / RUN, {**self.manifest, "training": self.settings.to_dict()})
+        if self.settings.trackers and self.until is None and accelerator.is_main_process:
+            self.tracking = Tracking(self.settings, self.folder, self.facts, resume)
+            trainer.tracking = self.tracking
         try:
             state = trainer.run(self.progress, self._record(trainer))
         finally:
@@ -276,8 +312,6 @@ class _Run:
             if self.folder is not None and state.history:  # also after a kill between the last state and its table
                 write_metrics(self.folder / "metrics.csv", state.history)
             self._draw(state)
-        for tracker in accelerator.trackers:
-            tracker.finish()
         return _notes(state)
 
     def _is_beyond(self) -> bool:
@@ -287,30 +321,23 @@ class _Run:
         done = state.get("epoch") if isinstance(state, dict) else None
         return self.until is not None and isinstance(done, int) and done > self.until
 
-    def _accelerator(self, config: dict[str, Any]) -> Accelerator:
-        trackers = list(self.settings.trackers)
-        _check_trackers(trackers)
+    def _accelerator(self) -> Accelerator:
         if not torch.distributed.is_initialized():
             AcceleratorState._reset_state(reset_partial_state=True)  # so that a second fit can choose another
-        accelerator = Accelerator(
-            cpu=self.settings.cpu,
-            mixed_precision=self.settings.precision,
-            log_with=trackers or None,
-            project_dir=self.folder or "runs",
-        )
-        if trackers:
-            plain = {"model": str(config), "training": str(self.settings.to_dict())}
-            accelerator.init_trackers("segue", config=plain)
-        return accelerator
+        return Accelerator(cpu=self.settings.cpu, mixed_precision=self.settings.precision)
 
-    def _record(self, trainer: Trainer) -> Callable[[list[dict[str, float]]], None]:
-        """Return the function to call after each epoch: it writes the table always, and the curves now and then."""
+    def _record(self, trainer: Trainer) -> Callable[[list[dict[str, float]]], bool]:
+        """Return the function to call after each epoch: it writes the table always, and the curves now and then.
 
-        def record(history: list[dict[str, float]]) -> None:
+        It returns True if the training shall end.
+        """
+
+        def record(history: list[dict[str, float]]) -> bool:
             if self.folder is not None:
                 write_metrics(self.folder / "metrics.csv", history)
                 if time.perf_counter() - self.curves_drawn > _SECONDS_BETWEEN_CURVES:
                     self._draw(trainer.state)
+            return self.on_epoch is not None and bool(self.on_epoch(history))
 
         return record
 
@@ -320,7 +347,7 @@ class _Run:
             self.curves_drawn = time.perf_counter()
 
 
-def _config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:
+def as_config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:
     """Config of a model; of a class or a name the one with default settings."""
     if isinstance(config, str):
         config = config_class(config)
@@ -353,14 +380,6 @@ def _parts(
             )
         return data.train, data.validation if len(data.validation) else None, data.dataset, data.spec
     return data, validation, data if validation is None else validation.dataset, None
-
-
-def _check_trackers(trackers: Sequence[str]) -> None:
-    installed = [str(tracker) for tracker in get_available_trackers()]
-    for tracker in trackers:
-        if tracker not in installed:
-            names = ", ".join(installed) or "none"
-            raise ConfigError(f"trackers: {tracker!r} is unknown or not installed; installed: {names}.")
 
 
 def _notes(state: State) -> dict[str, Any]:

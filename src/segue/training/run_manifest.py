@@ -22,7 +22,8 @@ from segue.models.base import ModelConfig
 RUN = "run.json"
 RECOMMENDER = "recommender"
 _OWN = re.compile(
-    rf"(refit/)?({RUN}|{re.escape(LAST)}|{re.escape(BEST)}|{re.escape(NEXT_BEST)}|metrics\.csv|curves\.png|MODEL_CARD\.md"
+    rf"(refit/)?({RUN}|{re.escape(LAST)}|{re.escape(BEST)}|{re.escape(NEXT_BEST)}|metrics\.csv|curves\.png"
+    r"|MODEL_CARD\.md|trackers\.json"
     r"|epochs/(state-)?\d+\.safetensors|segue/.*)|recommender/(recommender\.json|(weights|extra)\.safetensors"
     r"|data/[a-z_]+\.(npy|parquet|json))|unfinished/[a-z_]+\.(npy|parquet|json)"
 )

@@ -44,6 +44,7 @@ from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restor
 from segue.training.config import FORMERLY, MAY_CHANGE_ON_RESUME, Training
 from segue.training.optimizers import check_processes, clip_gradients, make_optimizer, sparse_tables
 from segue.training.progress import Progress
+from segue.training.tracking import Tracking
 from segue.training.validation import Validate
 
 
@@ -114,6 +115,7 @@ class Trainer:
         self.chooses = validate is not None
         """True if a metric of `validate` chooses the best epoch; else the last one is the best."""
         self.folder = folder
+        self.tracking: Tracking | None = None
         # In the form that JSON reads back: a tuple becomes a list.
         self.identity: dict[str, Any] = json.loads(json.dumps({**identity, "training": self.settings.to_dict()}))
         self.accelerator = accelerator
@@ -135,13 +137,20 @@ class Trainer:
 
     # ---- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self, progress: Progress, on_epoch: Callable[[list[dict[str, float]]], None] | None = None) -> State:
-        """Train from the current state to the end, and load the best weights into the model."""
+    def run(self, progress: Progress, on_epoch: Callable[[list[dict[str, float]]], bool] | None = None) -> State:
+        """Train from the current state to the end, and load the best weights into the model.
+
+        The training also ends after an epoch for which `on_epoch` returns True.
+        """
         with self._interruptible():
-            while self.state.epoch < self.until and not self._out_of_patience():
+            ended = False
+            while self.state.epoch < self.until and not self._out_of_patience() and not ended:
                 self._epoch(progress)
-                if on_epoch and self.accelerator.is_main_process:
-                    on_epoch(self.state.history)
+                ended = self._any(
+                    on_epoch is not None and self.accelerator.is_main_process and on_epoch(self.state.history)
+                )
+            if ended:
+                self._save_last()
         self.optimizer.release()
         if self.best:
             self.model.load_state_dict(self.best)
@@ -226,7 +235,8 @@ class Trainer:
             self._keep_state()
         if last or state.epoch % self.settings.save_every == 0 or self._out_of_patience():
             self._save_last()
-        self.accelerator.log({name: value for name, value in row.items() if name != "epoch"}, step=state.epoch)
+        if self.tracking is not None:
+            self.tracking.log(row)
 
     def _is_best(self, metrics: dict[str, float]) -> bool:
         """Check that no earlier epoch was as good; without validation the last epoch is the best."""
@@ -374,10 +384,14 @@ class Trainer:
 
     def _stopping(self) -> bool:
         """Check that Ctrl-C or SIGTERM reached any process. All stop after the same step: none waits forever."""
+        return self._any(self._stop.is_set())
+
+    def _any(self, mine: bool) -> bool:
+        """Return whether the condition holds in any process."""
         if self.accelerator.num_processes == 1:
-            return self._stop.is_set()
-        stops = torch.tensor(float(self._stop.is_set()), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(stops, reduction="sum"))
+            return mine
+        total = torch.tensor(float(mine), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(total, reduction="sum"))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:

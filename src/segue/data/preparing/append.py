@@ -48,6 +48,8 @@ def append(
         check_folder(Path(out), "dataset", overwrite)
     if isinstance(source, Log) and reading.given:
         raise ConfigError(f"the source is a Log, which is read already: pass {', '.join(reading.given)} to segue.read.")
+    if dataset.parts is not None:
+        raise DataError("this Dataset came with a split, which a later log has no part in: nothing can be appended.")
     if not dataset.in_order:
         raise DataError("the histories of this Dataset are not in the order of time, so nothing can be appended.")
     if not dataset.has_histories:

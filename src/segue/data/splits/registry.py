@@ -10,6 +10,7 @@ from segue.data.splits.base import SplitConfig
 from segue.data.splits.by_item import ColdItems
 from segue.data.splits.by_row import RandomRows
 from segue.data.splits.by_user import HeldOutUsers, LastSessionOut, LeaveLastN, LeaveLastOut, TimeCut
+from segue.data.splits.given import Given
 from segue.data.splits.holdouts import Split
 from segue.errors import ConfigError, nearest
 
@@ -21,6 +22,7 @@ _CLASSES: tuple[type[SplitConfig], ...] = (
     HeldOutUsers,
     RandomRows,
     ColdItems,
+    Given,
 )
 
 SPLITS: Mapping[str, type[SplitConfig]] = {split.name: split for split in _CLASSES}

@@ -115,7 +115,7 @@ class Task(TaskDescription):
         DataError
             The Dataset lacks what the task needs; the message says how to prepare it.
         """
-        return {"name": "leave-last-out"}
+        return {"name": "leave-last-out" if dataset.parts is None else "given"}
 
     def suitable_metric(self, validation: Holdout | None) -> str:
         """The metric that chooses the best epoch on this validation part, when the options name none."""

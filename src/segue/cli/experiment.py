@@ -1,0 +1,95 @@
+"""`segue experiment`: models × data sets × settings × seeds, and one table."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from segue.cli.main import command_line
+from segue.cli.options import POSITIONAL, OptionParser
+from segue.cli.output import console, note, write_json
+from segue.settings import PathText, Range, Settings
+
+if TYPE_CHECKING:
+    from segue.evaluation.tasks.result import Evaluation
+    from segue.training.experiment import Cell
+
+_NOTES = """\
+A plan is a YAML file:
+  data: {games: data/games, beauty: data/beauty}
+  models: {EASE: ease, SASRec: {model: sasrec, width: 64}}
+  seeds: 5
+  training: {epochs: 100}
+  evaluation: {k: [10]}
+Further parts: settings, split, metrics, baseline. Each cell is a run in OUT/DATA/MODEL/seed-N. Cells that are done
+are skipped, and the same command goes on where it was stopped or killed. The table is in results.md, .tex, .csv, .html
+and .png."""
+
+
+@dataclass(frozen=True)
+class ExperimentOptions(Settings):
+    """The plan, and the output."""
+
+    plan: PathText = field(metadata=POSITIONAL)
+    """YAML file with the plan."""
+
+    out: PathText | None = None
+    """Folder of the experiment; the name of the plan without its ending when not given."""
+
+    processes: Annotated[int, Range(1, 1024)] = 1
+    """Number of processes on this machine; each trains one cell at a time with its part of the cores."""
+
+    quiet: bool = False
+    """Do not print each cell."""
+
+    json: bool = False
+    """Write the table as JSON."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = OptionParser("experiment", _NOTES)
+    parser.add_options(ExperimentOptions)
+    parser.read(argv)
+    options = parser.get(ExperimentOptions)
+    if options.processes > 1:
+        return _workers(argv, options.processes)
+
+    from segue.training.experiment import experiment, summary_of
+
+    def say(cell: Cell, evaluation: Evaluation, done: int, cells: int) -> None:
+        figures = "  ".join(summary_of(cell, evaluation))
+        note(f"{done} of {cells}  {cell.data}  {cell.model}  seed {cell.seed}  {figures}")
+
+    out = options.out or str(Path(options.plan).with_suffix(""))
+    results = experiment(options.plan, out, on_cell=None if options.quiet else say)
+    if options.json:
+        write_json(results.to_frame().to_dicts())
+        return 0
+    console().print(results.table(), highlight=False)
+    note(f"wrote {Path(out) / 'results.html'}, and the same as .md, .tex, .csv and .png")
+    return 0
+
+
+def _workers(argv: Sequence[str], processes: int) -> int:
+    """Run the same command in several processes, and return the worst exit code."""
+    words = command_line("experiment", [*argv, "--processes", "1"])
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    others = [
+        subprocess.Popen([sys.executable, "-m", *words, "--json"], env=environment, stdout=subprocess.DEVNULL)
+        for _ in range(processes - 1)
+    ]
+    try:
+        codes = [subprocess.run([sys.executable, "-m", *words], env=environment, check=False).returncode]
+        codes += [worker.wait() for worker in others]
+    finally:
+        for worker in others:
+            worker.terminate()
+            worker.wait()
+    return max(codes)
