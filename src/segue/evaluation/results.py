@@ -69,8 +69,16 @@ class Results:
 
     Examples
     --------
-    >>> results = segue.Results({("games", "ease", 0): one, ("games", "sasrec", 0): other})   # doctest: +SKIP
-    >>> print(results.to_latex())                                                             # doctest: +SKIP
+    >>> import polars as pl
+    >>> rows = range(80)
+    >>> log = pl.DataFrame({"user": [n // 4 for n in rows], "item": [n // 4 + n % 4 for n in rows], "time": rows})
+    >>> split = segue.leave_last_out(segue.prepare(log))
+    >>> fitted = {name: segue.fit(name, split) for name in ("markov", "popularity")}
+    >>> evaluations = {("shop", name, 0): segue.evaluate(one, split.test, k=10) for name, one in fitted.items()}
+    >>> results = segue.Results(evaluations, metrics="ndcg@10")
+    >>> results.models, results.metrics
+    (['markov', 'popularity'], ['ndcg@10'])
+    >>> latex = results.to_latex()
     """
 
     @checked

@@ -47,8 +47,12 @@ class BayesianFactorization(ModelConfig):
 
     Examples
     --------
-    >>> BayesianFactorization(width=4).implicit
-    True
+    >>> import polars as pl
+    >>> log = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "item": [1, 2, 1, 3, 2, 3], "rating": [5, 3, 4, 2, 3, 1]})
+    >>> data = segue.prepare(log, time=False)
+    >>> drawn = segue.fit(segue.BayesianFactorization(width=2, burn_in=2, draws=5), data)
+    >>> drawn.recommend(1, k=1)["item"].to_list()  # the only item that user 1 did not rate
+    [3]
     """
 
     width: Count = 6

