@@ -162,8 +162,7 @@ def main() -> None:
                 print({key: value for key, value in found.items() if key != "config"}, rank, flush=True)
                 if arguments.on == "test":
                     packages = ("torch", "numpy", "myfm") if name == "myfm" else ("torch", "numpy")
-                    facts = {"versions": common.versions(*packages), "hardware": common.machine()}
-                    result = found | facts
+                    result = found | common.provenance() | {"versions": common.versions(*packages)}
                     what = "MovieLens 100K, published folds u1 to u5, ids only"
                     common.add_run("rating_folds", what, result, key=("model", "fold", "seed"))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pages.cells import Result, cores, made, mean, none_yet, seeds, table, wrapped
+import statistics
+
+from pages.cells import Result, cores, decimal, made, mean, none_yet, seeds, table, wrapped
 
 NAMES = {
     "global-mean": "Mean of all ratings",
@@ -12,6 +14,12 @@ NAMES = {
     "arerec, per rating": "ARERec, context units per rating",
     "arerec, published": "ARERec as published, training only",
     "arerec, published with its leak": "ARERec as published, **with its leak**",
+}
+FOLD_NAMES = {
+    **NAMES,
+    "bayesian-factorization": "Bayesian factorization",
+    "bayesian-factorization, explicit": "Bayesian factorization, without implicit feedback",
+    "myfm": "myFM, rank 8, with implicit feedback",
 }
 
 
@@ -47,6 +55,31 @@ def rated(result: Result) -> str:
         for model, row in sorted(result["summary"].items(), key=lambda pair: pair[1]["test rmse"])
     ]
     return table(["", "RMSE, no refit", "RMSE, refit", *names.values(), ""], rows)
+
+
+def folds(results: dict[str, Result]) -> str:
+    """Table of the RMSE on the five published folds, and the coverage of the intervals."""
+    if "rating_folds" not in results:
+        return none_yet("rating_folds.py")
+    runs = results["rating_folds"]["runs"]
+    names = sorted({run["fold"] for run in runs})
+    rows = []
+    for model in dict.fromkeys(run["model"] for run in runs):
+        of_model = {run["fold"]: run for run in runs if run["model"] == model}
+        errors = [of_model[fold]["test"]["rmse"] for fold in names]
+        covered = [run["coverage"]["80%"] for run in of_model.values() if "coverage" in run]
+        rows.append(
+            [
+                FOLD_NAMES[model],
+                *(decimal(error) for error in errors),
+                decimal(statistics.mean(errors)),
+                f"{min(covered):.1%} to {max(covered):.1%}" if covered else "",
+                f"{statistics.mean(run['cpu_seconds'] for run in of_model.values()):.0f}",
+            ]
+        )
+    rows.sort(key=lambda row: row[len(names) + 1])
+    heads = ["RMSE", *names, "mean", "in the 80 % interval", "CPU s per fold"]
+    return "\n\n".join([table(heads, rows), made("rating_folds.py", runs)])
 
 
 def rating_speed(results: dict[str, Result]) -> str:
