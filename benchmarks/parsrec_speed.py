@@ -21,7 +21,7 @@ import torch
 import segue
 
 PEER = {"seconds_per_epoch": 121.4, "as_shipped": 167.6}
-CONFIG = segue.PARSRec()
+CONFIG = segue.PARSRec.as_published()
 
 
 def flops(split: segue.Split) -> float:

@@ -109,3 +109,5 @@ def test_baskets_and_similar_items_with_rules_and_columns(run: Path, capsys: pyt
     assert "colour" in capsys.readouterr().err
     assert main(["similar", str(run / "run"), "--items", "i1", "--show", "category"]) == 0
     assert "similar (category)" in capsys.readouterr().out
+    assert main(["explain", str(run / "run"), "--user", "u1", "--item", "i1", "--show", "category"]) == 0
+    assert "because (category)" in capsys.readouterr().out

@@ -112,6 +112,18 @@ def test_lists_over_http_are_those_of_the_recommender(runs: dict[str, Path], par
                 assert [one["columns"]["price"] for one in answer["items"]] == expected["price"].to_list()
 
 
+def test_baskets_are_completed_under_a_condition(runs: dict[str, Path], parity_server: Server) -> None:
+    name = next(iter(runs))
+    where = "price < 20 AND category = 'tea'"
+    answer = parity_server.post("complete", {"user": 11, "basket": [4], "n": 3, "where": where, "variant": name})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = segue.load(runs[name]).complete(11, basket=[4], n=3, where=where)
+    assert [one["item"] for one in answer["items"]] == expected["item"].to_list()
+    status, problem, _ = parity_server.ask("POST", "/v1/complete", {"user": 11, "where": "prise < 3"})
+    assert status == 422 and "price" in problem["detail"]
+
+
 def test_rules_that_are_wrong_are_problems(parity_server: Server) -> None:
     for body, word in (
         ({"where": "prise < 3"}, "price"),

@@ -90,6 +90,9 @@ class ExplainOptions(Settings):
     truth: PathText | None = None
     """File .truth.npz that `segue simulate` wrote, with categories and groups for --map."""
 
+    show: tuple[str, ...] | None = None
+    """Columns of the item table to show; the titles when not given, and nothing in --json."""
+
     device: Word | None = None
     """Device: cpu, cuda, …; cpu when not given."""
 
@@ -162,10 +165,10 @@ def _reasons(
 
 def _write(options: ExplainOptions, frame: pl.DataFrame, dataset: Dataset, caption: str | None = None) -> int:
     if options.json:
-        write_json(frame.to_dicts())
+        write_json((with_titles(frame, dataset, options.show) if options.show is not None else frame).to_dicts())
         return 0
     frame = _with_common(_with_repeats(frame, dataset), dataset)
-    write_frame(with_titles(_dated(frame, dataset.time_unit), dataset), as_json=False)
+    write_frame(with_titles(_dated(frame, dataset.time_unit), dataset, options.show), as_json=False)
     if caption:
         note(caption)
     return 0

@@ -143,6 +143,7 @@ def complete(served: Served, variant: str, request: CompleteRequest) -> Completi
         exclude_seen=request.exclude_seen,
         allow=None if request.allow is None else _texts(request.allow),
         deny=None if request.deny is None else _texts(request.deny),
+        where=request.where,
         unknown="popular",
     )
     steps = frame.select("item", "score", "step", "model").rows()

@@ -80,6 +80,16 @@ class Subject(Request, kw_only=True):
     variant: Short | None = None
 
 
+Condition = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_CONDITION,
+        description="Condition on the item table, in SQL: price < 20 AND category = 'tea'.",
+    ),
+]
+
+
 class RecommendRequest(Subject, kw_only=True):
     """Question for a list of next items."""
 
@@ -88,10 +98,7 @@ class RecommendRequest(Subject, kw_only=True):
     allow: Ids | None = None
     deny: Ids | None = None
     explain: Annotated[int, Meta(ge=0, le=MAX_REASONS, description="Reasons for each item.")] = 0
-    where: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=MAX_CONDITION)] | None,
-        Meta(description="Condition on the item table, in SQL: price < 20 AND category = 'tea'."),
-    ] = None
+    where: Condition | None = None
     boost: Annotated[
         Annotated[dict[Short, Annotated[dict[str, Weight], Meta(max_length=MAX_RULES)]], Meta(max_length=MAX_RULES)]
         | None,
@@ -134,6 +141,7 @@ class CompleteRequest(Subject, kw_only=True):
     exclude_seen: bool | None = None
     allow: Ids | None = None
     deny: Ids | None = None
+    where: Condition | None = None
 
 
 class ExplainRequest(Subject, kw_only=True):
