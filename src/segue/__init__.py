@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from segue.models.content_neighbours import ContentNeighbours
     from segue.models.ease import EASE
     from segue.models.gru4rec import GRU4Rec
+    from segue.models.hstu import HSTU
     from segue.models.item_knn import ItemKNN
     from segue.models.markov import Markov
     from segue.models.matrix_factorization import MatrixFactorization
@@ -82,6 +83,7 @@ _HOMES = {
     "EVERYONE": "segue.inference.asking.everyone",
     "GRU4Rec": "segue.models.gru4rec",
     "GlobalMean": "segue.models.rating_bias",
+    "HSTU": "segue.models.hstu",
     "Holdout": "segue.data.splits.by_user",
     "ItemHistories": "segue.data.item_histories",
     "ItemIndex": "segue.inference.index",
@@ -143,6 +145,7 @@ _HOMES = {
 __all__ = [
     "EASE",
     "EVERYONE",
+    "HSTU",
     "SSEPT",
     "TIFUKNN",
     "UPCF",

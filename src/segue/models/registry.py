@@ -33,6 +33,7 @@ _BY_TASK = {
         "sasrec": "segue.models.sasrec:SASRec",
         "ssept": "segue.models.ssept:SSEPT",
         "gru4rec": "segue.models.gru4rec:GRU4Rec",
+        "hstu": "segue.models.hstu:HSTU",
         "personal-frequency": "segue.models.personal_frequency:PersonalFrequency",
         "tifu-knn": "segue.models.tifu_knn:TIFUKNN",
         "up-cf": "segue.models.up_cf:UPCF",

@@ -37,6 +37,7 @@ MODELS: dict[str, ModelConfig] = {
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
     "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7, repeats=False),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
+    "hstu": segue.HSTU(width=8, heads=2, repeats=False, **SMALL),
 }
 
 pytest.importorskip("onnxruntime")
