@@ -30,6 +30,7 @@ MODELS: dict[str, ModelConfig] = {
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=7),
     "ssept": segue.SSEPT(item_width=6, user_width=4, **SMALL),
     "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7),
+    "sasrec-frequency": segue.SASRec(width=8, frequency=0.7, repeats=False, **SMALL),
     "sasrec-repeats": segue.SASRec(width=8, repeats=True, **SMALL),
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
