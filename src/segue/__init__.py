@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from segue.models.arerec.arerec import ARERec
     from segue.models.base import CountingModel, ModelConfig, TrainableModel
     from segue.models.bayesian_factorization import BayesianFactorization
+    from segue.models.bert4rec import BERT4Rec
     from segue.models.category_popularity import CategoryPopularity
     from segue.models.content_neighbours import ContentNeighbours
     from segue.models.ease import EASE
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
+    "BERT4Rec": "segue.models.bert4rec",
     "BayesianFactorization": "segue.models.bayesian_factorization",
     "CategoryPopularity": "segue.models.category_popularity",
     "ContentNeighbours": "segue.models.content_neighbours",
@@ -152,6 +154,7 @@ __all__ = [
     "VSKNN",
     "VSTAN",
     "ARERec",
+    "BERT4Rec",
     "BayesianFactorization",
     "CategoryPopularity",
     "ContentNeighbours",

@@ -25,6 +25,7 @@ MODELS = [
     segue.SSEPT(user_width=4, item_width=4, blocks=1, features="auto"),
     segue.GRU4Rec(width=8, features="auto"),
     segue.HSTU(width=8, features="auto"),
+    segue.BERT4Rec(width=8, features="auto"),
     segue.PARSRec(features="auto"),
 ]
 

@@ -37,6 +37,7 @@ MODELS: dict[str, ModelConfig] = {
     "sasrec-features": segue.SASRec(width=8, features="auto", repeats=False, **SMALL),
     "ssept-features": segue.SSEPT(item_width=6, user_width=4, features="auto", repeats=False, **SMALL),
     "gru4rec-features": segue.GRU4Rec(width=8, features="auto", repeats=False, max_length=7),
+    "bert4rec": segue.BERT4Rec(width=8, repeats=False, **SMALL),
     "hstu": segue.HSTU(width=8, heads=2, **SMALL),
     "hstu-features": segue.HSTU(width=8, features="auto", repeats=False, positions="relative", **SMALL),
     "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),

@@ -25,12 +25,17 @@ CONFIGS: dict[str, Any] = {
     "hstu": segue.HSTU(**SMALL),
     "hstu-heads": segue.HSTU(heads=3, blocks=1, time_bias=True, **SMALL),
     "hstu-relative": segue.HSTU(heads=2, positions="relative", time_bias=True, similarity="dot", **SMALL),
+    "bert4rec": segue.BERT4Rec(masked=0.4, newest_every=2, **SMALL),
+    "bert4rec-blocks": segue.BERT4Rec(
+        heads=1, blocks=3, inner_width=7, norm="paper", similarity="dot", masked=0.0, **SMALL
+    ),
     "hstu-absolute": segue.HSTU(positions="absolute", **SMALL),
 }
 LOSSES: list[dict[str, Any]] = [
     {"loss": "softmax"},
     {"loss": "sampled-softmax", "negatives": 9, "in_batch": 0.5},
     {"loss": "gbce", "negatives": 3},
+    {"loss": "softmax", "embedding_l2": 0.1},
 ]
 
 
@@ -53,9 +58,11 @@ def arrays(model: torch.nn.Module) -> dict[str, np.ndarray]:
 
 
 def paper_states(model: SequenceModel, items: list[int], times: list[int] | None) -> np.ndarray:
-    """Hidden states (length, width) of a history that is no longer than `max_length`."""
+    """Hidden states (length, width) of a history that is no longer than `max_length`; masked items have code 0."""
     own, config = arrays(model), model.config
     x = own["items.weight"][items]
+    if isinstance(config, segue.BERT4Rec):
+        return paper_sequences.bert4rec(own, x, np.array(items) == 0, config.blocks, config.heads)
     assert isinstance(config, segue.HSTU)
     return paper_sequences.hstu(own, x, config.blocks, config.heads, MAX_LENGTH, times if config.time_bias else None)
 
@@ -69,13 +76,19 @@ def paper_scores(model: SequenceModel, states: np.ndarray) -> np.ndarray:
 
 
 def paper_loss(model: SequenceModel, batch: NextItemBatch) -> float:
-    states = []
+    states, inputs = [], []
     for row, (user, length) in enumerate(zip(batch.users.tolist(), batch.lengths.tolist(), strict=True)):
-        times = TIMES[user - 1][:-1][-MAX_LENGTH:]
-        states.append(paper_states(model, batch.items[row, :length].tolist(), times))
+        times, items = TIMES[user - 1][:-1][-MAX_LENGTH:], batch.items[row, :length].tolist()
+        masked = not isinstance(model, CausalModel)
+        states.append(paper_states(model, items, times)[[item == 0 or not masked for item in items]])
+        inputs += [item for item in items if item]
     scores = paper_scores(model, np.concatenate(states))
     targets, negatives = batch.targets.numpy(), batch.negatives.numpy()
     config = model.config
+    if config.embedding_l2:
+        table = arrays(model)["items.weight"]
+        squares = (table[inputs] ** 2).sum() + (table[1:] ** 2).sum()
+        return paper.full_softmax(scores, targets) + config.embedding_l2 * squares
     if config.loss == "gbce":
         return paper.gbce(scores, targets, negatives, config.calibration)
     if config.loss == "sampled-softmax":
@@ -101,18 +114,20 @@ def close(actual: torch.Tensor, expected: Any, tolerance: float = 1e-10) -> None
 @pytest.mark.parametrize("name", CONFIGS)
 def test_scores_are_those_of_the_equations(name: str) -> None:
     model = built(CONFIGS[name])
-    rows = [paper_states(model, *(row[-MAX_LENGTH:] for row in pair)) for pair in zip(HISTORIES, TIMES, strict=True)]
+    mask = [] if isinstance(model, CausalModel) else [0]
+    pairs = [(items[-MAX_LENGTH:] + mask, times[-MAX_LENGTH:]) for items, times in zip(HISTORIES, TIMES, strict=True)]
+    rows = [paper_states(model, *pair) for pair in pairs]
     scores = model.scores().all(queries_of(model, timed_histories()), 0, N_ITEMS + 1)
     close(scores, paper_scores(model, np.stack([row[-1] for row in rows])))
 
 
-@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss["loss"])
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_loss_and_its_gradients_are_those_of_the_equations(name: str, loss: dict[str, Any]) -> None:
     model = built(CONFIGS[name], **loss)
     dataset = make_dataset(HISTORIES, TIMES, catalogue=range(1, N_ITEMS + 1))
     examples = prepared(model, dataset)
-    batch = examples.batch(np.array([3, 0, 2, 4]), np.random.default_rng(3))
+    batch = examples.batch(np.arange(min(4, len(examples.lengths)))[::-1], np.random.default_rng(3))
     value = model(batch)
     close(value, paper_loss(model, batch), 1e-6 if loss["loss"] == "sampled-softmax" else 1e-10)
     value.backward()
@@ -179,3 +194,69 @@ def test_hstu_checks_its_heads() -> None:
 def test_the_published_setting_of_hstu() -> None:
     config = segue.HSTU.as_published()
     assert (config.loss, config.negatives, config.temperature, config.width) == ("sampled-softmax", 128, 0.05, 50)
+
+
+# ---- masks of BERT4Rec ----------------------------------------------------------------------------------------------
+
+
+def masked_examples(**settings: Any) -> Any:
+    config = segue.BERT4Rec(**{"width": 4, "max_length": 7, "loss": "softmax", "repeats": False, **settings})
+    lists = [[(start + step) % N_ITEMS + 1 for step in range(3 + start % 11)] for start in range(40)]
+    dataset = make_dataset(lists, catalogue=range(1, N_ITEMS + 1))
+    return dataset, config, prepared(config.resolved(dataset).build(40, N_ITEMS), dataset)
+
+
+@pytest.mark.parametrize("masked", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("windows", ["newest", "all"])
+def test_a_batch_has_the_masks_of_its_units(masked: float, windows: str) -> None:
+    dataset, config, examples = masked_examples(masked=masked, windows=windows, newest_every=4)
+    n = len(examples.window_lengths)
+    assert len(examples.lengths) == n + n // 4
+    for seed in range(3):
+        index = np.random.default_rng(seed).permutation(len(examples.lengths))
+        batch = examples.batch(index, np.random.default_rng(seed))
+        masks = (batch.items == 0) & (torch.arange(batch.items.shape[1]) < batch.lengths[:, None])
+        assert torch.equal(masks.flatten().nonzero()[:, 0], batch.positions)
+        counts = masks.sum(1).numpy()
+        assert (counts == examples.weights[index]).all() and counts.sum() == len(batch.targets)
+        whole = batch.items.flatten().index_copy(0, batch.positions, batch.targets).view_as(batch.items)
+        for row, unit in enumerate(index.tolist()):
+            length = int(batch.lengths[row])
+            history = dataset.items[dataset.starts[batch.users[row]] : dataset.ends[batch.users[row]]].tolist()
+            window = whole[row, :length].tolist()
+            assert any(history[start : start + length] == window for start in range(len(history)))
+            assert 2 <= length <= config.max_length + 1 and length <= examples.lengths[unit]
+            if unit < n:
+                assert counts[row] == max(1, round(masked * length))
+            else:
+                assert masks[row].nonzero()[:, 0].tolist() == [length - 1]
+
+
+def test_every_item_is_masked_as_often_as_the_counts_of_the_negatives_say() -> None:
+    _, _, examples = masked_examples(
+        loss="sampled-softmax", negatives=4, in_batch=0.5, newest_every=2, masked=0.4, windows="all"
+    )
+    counts = np.zeros(N_ITEMS + 1)
+    for seed in range(400):
+        batch = examples.batch(np.arange(len(examples.lengths)), np.random.default_rng(seed))
+        counts += np.bincount(batch.targets, minlength=N_ITEMS + 1)
+    np.testing.assert_allclose(counts / counts.sum(), examples.shared.shares, atol=0.005)
+
+
+def test_a_mask_is_read_from_both_sides() -> None:
+    model = built(CONFIGS["bert4rec"])
+    states = [states_of(model, [row], [4])[0, 1] for row in ([3, 0, 5, 6], [4, 0, 5, 6], [3, 0, 5, 7])]
+    assert not torch.allclose(states[0], states[1]) and not torch.allclose(states[0], states[2])
+
+
+def test_the_published_setting_of_bert4rec() -> None:
+    config = segue.BERT4Rec.as_published()
+    assert (config.loss, config.similarity, config.masked, config.heads, config.max_length) == (
+        "softmax",
+        "dot",
+        0.2,
+        2,
+        199,
+    )
+    with pytest.raises(ConfigError, match="heads=3"):
+        segue.BERT4Rec(heads=3)

@@ -199,8 +199,13 @@ class SequenceModel(TrainableModel):
         hidden = states.flatten(0, 1).index_select(0, batch.positions)
         loss = self.loss(hidden, scored, catalogue, batch, repeats=self.repeats)
         if self.config.embedding_l2:
-            loss = loss + self.config.embedding_l2 * self.loss.squares(inputs, scored, catalogue, batch)
+            read = batch._replace(positions=self.read_inputs(batch))
+            loss = loss + self.config.embedding_l2 * self.loss.squares(inputs, scored, catalogue, read)
         return loss
+
+    def read_inputs(self, batch: NextItemBatch) -> Tensor:
+        """Positions (m,) in `items.flatten()` of the inputs that the L2 penalty counts."""
+        return batch.positions
 
     def hidden_states(self, vectors: Tensor, items: Tensor, lengths: Tensor, ages: Tensor | None = None) -> Tensor:
         """Hidden states (b, length, width) of item vectors of that shape.

@@ -38,6 +38,7 @@ MODELS: dict[str, ModelConfig] = {
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
     "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7, repeats=False),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
+    "bert4rec": segue.BERT4Rec(width=8, repeats=True, **SMALL),
     "hstu": segue.HSTU(width=8, heads=2, repeats=False, **SMALL),
 }
 
