@@ -73,7 +73,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     configs = [
         segue.CategoryPopularity, segue.ContentNeighbours,
         segue.ARERec, segue.EASE, segue.GRU4Rec, segue.GlobalMean, segue.HSTU, segue.ItemKNN, segue.Markov,
-        segue.BayesianFactorization, segue.BERT4Rec,
+        segue.BayesianFactorization, segue.BERT4Rec, segue.LRURec,
         segue.MatrixFactorization, segue.PARSRec, segue.PersonalFrequency, segue.TIFUKNN, segue.UPCF, segue.VSKNN,
         segue.VSTAN,
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,

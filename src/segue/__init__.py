@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from segue.models.gru4rec import GRU4Rec
     from segue.models.hstu import HSTU
     from segue.models.item_knn import ItemKNN
+    from segue.models.lrurec import LRURec
     from segue.models.markov import Markov
     from segue.models.matrix_factorization import MatrixFactorization
     from segue.models.parsrec.parsrec import PARSRec
@@ -90,6 +91,7 @@ _HOMES = {
     "ItemHistories": "segue.data.item_histories",
     "ItemIndex": "segue.inference.index",
     "ItemKNN": "segue.models.item_knn",
+    "LRURec": "segue.models.lrurec",
     "Log": "segue.data.reading.read",
     "Markov": "segue.models.markov",
     "MatrixFactorization": "segue.models.matrix_factorization",
@@ -166,6 +168,7 @@ __all__ = [
     "ItemHistories",
     "ItemIndex",
     "ItemKNN",
+    "LRURec",
     "Log",
     "Markov",
     "MatrixFactorization",

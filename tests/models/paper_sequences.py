@@ -1,4 +1,4 @@
-"""Encoders of HSTU and BERT4Rec, from the equations of the papers: float64 NumPy, one history at a time.
+"""Encoders of HSTU, BERT4Rec and LRURec, from the equations of the papers: float64 NumPy, one history at a time.
 
 `own` has the tensors of a module by name, `x` the vectors (length, width) of a history, oldest first.
 """

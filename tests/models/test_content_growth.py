@@ -26,6 +26,7 @@ MODELS = [
     segue.GRU4Rec(width=8, features="auto"),
     segue.HSTU(width=8, features="auto"),
     segue.BERT4Rec(width=8, features="auto"),
+    segue.LRURec(width=8, features="auto"),
     segue.PARSRec(features="auto"),
 ]
 

@@ -38,6 +38,7 @@ MODELS: dict[str, ModelConfig] = {
     "ssept-features": segue.SSEPT(item_width=6, user_width=4, features="auto", repeats=False, **SMALL),
     "gru4rec-features": segue.GRU4Rec(width=8, features="auto", repeats=False, max_length=7),
     "bert4rec": segue.BERT4Rec(width=8, repeats=False, **SMALL),
+    "lrurec": segue.LRURec(width=8, repeats=True, **SMALL),
     "hstu": segue.HSTU(width=8, heads=2, **SMALL),
     "hstu-features": segue.HSTU(width=8, features="auto", repeats=False, positions="relative", **SMALL),
     "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),

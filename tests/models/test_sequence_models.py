@@ -29,6 +29,8 @@ CONFIGS: dict[str, Any] = {
     "bert4rec-blocks": segue.BERT4Rec(
         heads=1, blocks=3, inner_width=7, norm="paper", similarity="dot", masked=0.0, **SMALL
     ),
+    "lrurec": segue.LRURec(**SMALL),
+    "lrurec-wide": segue.LRURec(blocks=1, inner_width=7, similarity="dot", **SMALL),
     "hstu-absolute": segue.HSTU(positions="absolute", **SMALL),
 }
 LOSSES: list[dict[str, Any]] = [
@@ -63,6 +65,8 @@ def paper_states(model: SequenceModel, items: list[int], times: list[int] | None
     x = own["items.weight"][items]
     if isinstance(config, segue.BERT4Rec):
         return paper_sequences.bert4rec(own, x, np.array(items) == 0, config.blocks, config.heads)
+    if isinstance(config, segue.LRURec):
+        return paper_sequences.lrurec(own, x, config.blocks)
     assert isinstance(config, segue.HSTU)
     return paper_sequences.hstu(own, x, config.blocks, config.heads, MAX_LENGTH, times if config.time_bias else None)
 
@@ -260,3 +264,20 @@ def test_the_published_setting_of_bert4rec() -> None:
     )
     with pytest.raises(ConfigError, match="heads=3"):
         segue.BERT4Rec(heads=3)
+
+
+# ---- decays of LRURec -----------------------------------------------------------------------------------------------
+
+
+def test_the_decays_of_lrurec_start_in_the_ring_of_the_paper() -> None:
+    torch.manual_seed(0)
+    unit = segue.LRURec(width=200).build(2, 3).encoder.blocks[0].recurrence
+    sizes, angles = (-unit.decay.detach().exp()).exp(), unit.angle.detach().exp()
+    assert 0.8 <= float(sizes.min()) < 0.81 and 0.98 < float(sizes.max()) <= 0.99
+    assert torch.allclose(unit.scale.exp(), (1 - sizes**2).sqrt(), atol=1e-5)
+    assert float(angles.min()) > 0 and float(angles.max()) <= 2 * np.pi + 1e-5
+
+
+def test_the_published_setting_of_lrurec() -> None:
+    config = segue.LRURec.as_published()
+    assert (config.loss, config.similarity, config.width, config.dropout) == ("softmax", "dot", 64, 0.2)

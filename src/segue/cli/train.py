@@ -50,7 +50,7 @@ class TrainOptions(Settings):
 
     as_published: bool = False
     """Take the published setting of the model and of its training, for models of a paper with one: sasrec, ssept,
-    gru4rec, hstu, bert4rec, parsrec and arerec. Options that are given win."""
+    gru4rec, hstu, bert4rec, lrurec, parsrec and arerec. Options that are given win."""
 
     refit: bool = False
     """After validation has chosen the number of epochs, train again on everything but the test part."""

@@ -560,10 +560,11 @@ class Recommender:
     def to_onnx(self, path: str | Path, *, index: ItemIndex | None = None, overwrite: bool | None = None) -> Path:
         """Write the model for other languages, and for Python without torch: an encoder in ONNX with its item vectors.
 
-        SASRec, SSE-PT, GRU4Rec, HSTU and BERT4Rec have such an encoder, with or without repeats. The folder has it, for
-        a free number of histories of any length, the item vectors, the ids, and a README with programs in Python
-        and JavaScript. It holds no histories. The queries of the encoder are compared with those of the model before
-        the folder is put in its place. It needs `pip install 'segue[onnx]'`; `segue.OnnxRecommender` reads it.
+        SASRec, SSE-PT, GRU4Rec, HSTU, BERT4Rec and LRURec have such an encoder, with or without repeats. The folder has
+        the encoder with a free number of histories of any length, the item vectors, the ids, and a README with
+        programs in Python and JavaScript. It holds no histories. The queries of the encoder are compared with those of
+        the model before the folder is put in its place. It needs `pip install 'segue[onnx]'`, and
+        `segue.OnnxRecommender` reads it.
 
         Parameters
         ----------

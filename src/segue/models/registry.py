@@ -35,6 +35,7 @@ _BY_TASK = {
         "gru4rec": "segue.models.gru4rec:GRU4Rec",
         "hstu": "segue.models.hstu:HSTU",
         "bert4rec": "segue.models.bert4rec:BERT4Rec",
+        "lrurec": "segue.models.lrurec:LRURec",
         "personal-frequency": "segue.models.personal_frequency:PersonalFrequency",
         "tifu-knn": "segue.models.tifu_knn:TIFUKNN",
         "up-cf": "segue.models.up_cf:UPCF",

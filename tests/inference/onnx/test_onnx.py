@@ -39,6 +39,7 @@ MODELS: dict[str, ModelConfig] = {
     "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7, repeats=False),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
     "bert4rec": segue.BERT4Rec(width=8, repeats=True, **SMALL),
+    "lrurec": segue.LRURec(width=8, repeats=False, **SMALL),
     "hstu": segue.HSTU(width=8, heads=2, repeats=False, **SMALL),
 }
 
