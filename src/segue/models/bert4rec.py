@@ -11,7 +11,8 @@ Petrov & Macdonald, *A Systematic Review and Replicability Study of BERT4Rec for
 (*Turning Dross Into Gold Loss*, RecSys 2023) find SASRec at least as good with the same loss. Here both have the same
 losses. Four things differ from the authors' program:
 
-- by default the norms of a block stand before its parts, which learns small data in fewer epochs (`norm="paper"` has BERT's);
+- by default the norms of a block stand before its parts, which learns small data in fewer epochs; `norm="paper"` has
+  BERT's;
 - positions count back from the newest one, which is that of the mask in a question;
 - the scores have no bias for each item;
 - windows of a long history overlap by one item, and all items are read: `max_length` items and the mask.
