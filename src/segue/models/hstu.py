@@ -8,11 +8,12 @@ to 3, as in the authors' program for public data sets. A block is, for inputs X 
     X ← X + (U ⊙ norm(A V)) W₂ + b₂
 
 There is no softmax, so that the sum of the weights can tell how much of the history speaks for something. n is
-`max_length`; both norms have no weights. Four things differ from the program:
+`max_length`; both norms have no weights. Five things differ from the program:
 
 - each head has its own biases;
 - the time between two items is known when the later one attends, while the program reads the time of its target;
 - buckets of times are even in the logarithm of the usual gap, so that the unit of the times does not matter;
+- linear maps start Xavier-uniform, as in SASRec, and not with a deviation of 0.02;
 - the training has the windows and the loss of segue's other models by default.
 """
 
