@@ -42,6 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both-positions": {"positions": "both"},
     "time": {"time_bias": True},
     "relative-time": {"positions": "relative", "time_bias": True},
+    "frequency": {"frequency": 0.7},
     "heads-2": {"heads": 2},
     "blocks-4": {"blocks": 4},
     "ligr-blocks-4": {"norm": "ligr", "blocks": 4},

@@ -34,7 +34,10 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
         {"sessions": sessions.sessions, "explanations": sessions.explanations},
     ),
     "baskets": (DOCS / "baskets.md", {"baskets": baskets.baskets}),
-    "ratings": (DOCS / "ratings.md", {"ratings": ratings.ratings, "folds": ratings.folds, "speed": ratings.rating_speed}),
+    "ratings": (
+        DOCS / "ratings.md",
+        {"ratings": ratings.ratings, "folds": ratings.folds, "speed": ratings.rating_speed},
+    ),
     "production": (DOCS / "production.md", {"serving": serving.measured}),
     "scaling": (DOCS / "scaling.md", {"scaling": scaling.measured, "on paper": scaling.on_paper}),
     "benchmarks": (

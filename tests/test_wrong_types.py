@@ -72,8 +72,8 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
     newer = frame.with_columns(time=1000 + pl.col("time"), session=pl.col("time"))
     configs = [
         segue.CategoryPopularity, segue.ContentNeighbours,
-        segue.ARERec, segue.EASE, segue.GRU4Rec, segue.GlobalMean, segue.ItemKNN, segue.Markov,
-        segue.BayesianFactorization,
+        segue.ARERec, segue.EASE, segue.GRU4Rec, segue.GlobalMean, segue.HSTU, segue.ItemKNN, segue.Markov,
+        segue.BayesianFactorization, segue.BERT4Rec, segue.LRURec,
         segue.MatrixFactorization, segue.PARSRec, segue.PersonalFrequency, segue.TIFUKNN, segue.UPCF, segue.VSKNN,
         segue.VSTAN,
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,

@@ -47,11 +47,14 @@ if TYPE_CHECKING:
     from segue.models.arerec.arerec import ARERec
     from segue.models.base import CountingModel, ModelConfig, TrainableModel
     from segue.models.bayesian_factorization import BayesianFactorization
+    from segue.models.bert4rec import BERT4Rec
     from segue.models.category_popularity import CategoryPopularity
     from segue.models.content_neighbours import ContentNeighbours
     from segue.models.ease import EASE
     from segue.models.gru4rec import GRU4Rec
+    from segue.models.hstu import HSTU
     from segue.models.item_knn import ItemKNN
+    from segue.models.lrurec import LRURec
     from segue.models.markov import Markov
     from segue.models.matrix_factorization import MatrixFactorization
     from segue.models.parsrec.parsrec import PARSRec
@@ -77,6 +80,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ARERec": "segue.models.arerec.arerec",
+    "BERT4Rec": "segue.models.bert4rec",
     "BayesianFactorization": "segue.models.bayesian_factorization",
     "CategoryPopularity": "segue.models.category_popularity",
     "ContentNeighbours": "segue.models.content_neighbours",
@@ -86,10 +90,12 @@ _HOMES = {
     "EVERYONE": "segue.inference.asking.everyone",
     "GRU4Rec": "segue.models.gru4rec",
     "GlobalMean": "segue.models.rating_bias",
+    "HSTU": "segue.models.hstu",
     "Holdout": "segue.data.splits.by_user",
     "ItemHistories": "segue.data.item_histories",
     "ItemIndex": "segue.inference.index",
     "ItemKNN": "segue.models.item_knn",
+    "LRURec": "segue.models.lrurec",
     "Log": "segue.data.reading.read",
     "Markov": "segue.models.markov",
     "MatrixFactorization": "segue.models.matrix_factorization",
@@ -151,12 +157,14 @@ _HOMES = {
 __all__ = [
     "EASE",
     "EVERYONE",
+    "HSTU",
     "SSEPT",
     "TIFUKNN",
     "UPCF",
     "VSKNN",
     "VSTAN",
     "ARERec",
+    "BERT4Rec",
     "BayesianFactorization",
     "CategoryPopularity",
     "ContentNeighbours",
@@ -168,6 +176,7 @@ __all__ = [
     "ItemHistories",
     "ItemIndex",
     "ItemKNN",
+    "LRURec",
     "Log",
     "Markov",
     "MatrixFactorization",

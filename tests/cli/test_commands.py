@@ -544,7 +544,7 @@ def test_explain_refuses(run: Path, words: list[str], message: str, complaint: A
 # ---- published settings --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sasrec", "ssept", "parsrec", "arerec", "gru4rec"])
+@pytest.mark.parametrize("name", ["sasrec", "ssept", "parsrec", "arerec", "gru4rec", "hstu", "bert4rec", "lrurec"])
 def test_a_published_setting_is_a_preset(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Model and training are those of `as_published`; options that are given win, before and behind the switch."""
     config = MODELS[name]

@@ -76,6 +76,10 @@ UNORDERED = ("tifu-knn", "up-cf", "vsknn", "vstan", "item-knn", "ease", "content
 """Models that compare sets of items: in the small world nobody takes an item again."""
 
 
+SLOW = {"bert4rec": 60}
+"""Epochs of models that learn few items of a history at a time."""
+
+
 @dataclass(frozen=True)
 class Fitted:
     """Model of the registry, fitted on the small world.
@@ -336,7 +340,7 @@ def fit_twins(fitted: Fitted) -> tuple[Recommender, Recommender]:
 def fit_small_world(config: ModelConfig) -> Fitted:
     """Fit `config` on the small world in a few seconds."""
     split = leave_last_out(small_world())
-    fitted = fit(config, split)
+    fitted = fit(config, split, SLOW.get(config.name, 25))
     return Fitted(config, split, fitted, "popularity" not in config.name, config.name not in UNORDERED)
 
 

@@ -23,12 +23,18 @@ def left_padded(histories: Sequence[Sequence[int]], length: int) -> Array:
 
 
 def sasrec(
-    weights: Weights, sequences: Array, heads: int, norm: str, feed_forward: str, times: Array | None = None
+    weights: Weights,
+    sequences: Array,
+    heads: int,
+    norm: str,
+    feed_forward: str,
+    times: Array | None = None,
+    frequency: float = 0.0,
 ) -> Array:
     """Hidden states (batch, length, width); `times` have the shape of the sequences."""
     table = weights["items.weight"]
     x = table[sequences] * np.sqrt(table.shape[1])
-    return encoder(weights, x, sequences != 0, heads, norm, feed_forward, times)
+    return encoder(weights, x, sequences != 0, heads, norm, feed_forward, times, frequency)
 
 
 def ssept(
@@ -49,7 +55,14 @@ def ssept(
 
 
 def encoder(
-    weights: Weights, x: Array, real: Array, heads: int, norm: str, feed_forward: str, times: Array | None = None
+    weights: Weights,
+    x: Array,
+    real: Array,
+    heads: int,
+    norm: str,
+    feed_forward: str,
+    times: Array | None = None,
+    frequency: float = 0.0,
 ) -> Array:
     keep = real[:, :, None]
     x = (x + weights.get("encoder.positions.weight", 0.0)) * keep
@@ -59,18 +72,33 @@ def encoder(
         bias = relative_bias(own, real.shape, heads, times)
         if norm == "paper":
             query = layer_norm(own, "attention_norm", x)
-            x = query + attention(own, query, x, real, heads, bias)
+            x = query + beside(own, attention(own, query, x, real, heads, bias), query, real, frequency)
             x = layer_norm(own, "feed_forward_norm", x)
             x = x + position_wise(own, x, feed_forward)
         else:
             normed = layer_norm(own, "attention_norm", x)
             part = linear(own, "attention.output", attention(own, normed, normed, real, heads, bias))
+            part = beside(own, part, normed, real, frequency)
             x = x + part * gate(own, "attention_gate", x, norm)
             part = position_wise(own, layer_norm(own, "feed_forward_norm", x), feed_forward)
             x = x + part * gate(own, "feed_forward_gate", x, norm)
         x = x * keep
         block += 1
     return layer_norm(weights, "encoder.final_norm", x)
+
+
+def beside(own: Weights, attended: Array, x: Array, real: Array, share: float) -> Array:
+    """Attention and, with the given share, low + β² (x - low): low is a mean of the past that ρ discounts by item."""
+    if not share:
+        return attended
+    pole, weight = 1 / (1 + np.exp(-own["frequency_branch.pole"])), own["frequency_branch.root_weight"] ** 2
+    low = np.zeros_like(x)
+    for row in range(len(x)):
+        total, count = np.zeros(x.shape[2]), 0.0
+        for now in np.flatnonzero(real[row]):
+            total, count = pole * total + x[row, now], pole * count + 1
+            low[row, now] = total / count
+    return (1 - share) * attended + share * (low + weight * (x - low))
 
 
 def gate(own: Weights, name: str, x: Array, norm: str) -> Array | float:

@@ -23,6 +23,9 @@ CONFIGS = {
         "negatives": 32,
         "repeats": False,
     },
+    "hstu": {**SMALL, "time_bias": False},
+    "bert4rec": {**SMALL, "masked": 0.3, "newest_every": 1, "own_dropout": 0.05},
+    "lrurec": SMALL,
     "parsrec": {"item_width": 16, "user_width": 4, "loss": "softmax", "repeats": False},
     "popularity": {},
     "recent-popularity": {},
@@ -42,7 +45,7 @@ CONFIGS = {
     "bayesian-factorization": {"width": 2, "burn_in": 20, "draws": 20, "levels": (1.0, 2.0, 3.0, 4.0, 5.0)},
     "arerec": {"width": 8, "levels": (1.0, 2.0, 3.0, 4.0, 5.0), "history_length": 20, "look_back": "past"},
 }
-LEARNT = ("sasrec", "ssept", "gru4rec", "parsrec")
+LEARNT = ("sasrec", "ssept", "gru4rec", "hstu", "bert4rec", "lrurec", "parsrec")
 VARIANTS = {"repeats": {"repeats": True}, "features": {"features": ("shop",), "repeats": False}}
 """Settings with which the suite tests these models again."""
 

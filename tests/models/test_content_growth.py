@@ -24,6 +24,9 @@ MODELS = [
     segue.SASRec(width=8, blocks=1, negatives=4, features="auto"),
     segue.SSEPT(user_width=4, item_width=4, blocks=1, features="auto"),
     segue.GRU4Rec(width=8, features="auto"),
+    segue.HSTU(width=8, features="auto"),
+    segue.BERT4Rec(width=8, features="auto"),
+    segue.LRURec(width=8, features="auto"),
     segue.PARSRec(features="auto"),
 ]
 

@@ -30,12 +30,17 @@ MODELS: dict[str, ModelConfig] = {
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=7),
     "ssept": segue.SSEPT(item_width=6, user_width=4, **SMALL),
     "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7),
+    "sasrec-frequency": segue.SASRec(width=8, frequency=0.7, repeats=False, **SMALL),
     "sasrec-repeats": segue.SASRec(width=8, repeats=True, **SMALL),
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
     "sasrec-features": segue.SASRec(width=8, features="auto", repeats=False, **SMALL),
     "ssept-features": segue.SSEPT(item_width=6, user_width=4, features="auto", repeats=False, **SMALL),
     "gru4rec-features": segue.GRU4Rec(width=8, features="auto", repeats=False, max_length=7),
+    "bert4rec": segue.BERT4Rec(width=8, repeats=False, **SMALL),
+    "lrurec": segue.LRURec(width=8, repeats=True, **SMALL),
+    "hstu": segue.HSTU(width=8, heads=2, **SMALL),
+    "hstu-features": segue.HSTU(width=8, features="auto", repeats=False, positions="relative", **SMALL),
     "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),
 }
 

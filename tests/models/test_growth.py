@@ -23,6 +23,9 @@ CONFIGS: dict[str, segue.ModelConfig] = {
     "sasrec": segue.SASRec(width=8, blocks=1),
     "ssept": segue.SSEPT(item_width=4, user_width=4, blocks=1),
     "gru4rec": segue.GRU4Rec(width=8),
+    "hstu": segue.HSTU(width=8, blocks=1),
+    "lrurec": segue.LRURec(width=8, blocks=1),
+    "bert4rec": segue.BERT4Rec(width=8, blocks=1),
     "parsrec": segue.PARSRec(user_width=4, item_width=4),
     "arerec": segue.ARERec(width=4, region_size=2),
     "arerec-published": segue.ARERec(

@@ -33,6 +33,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "sasrec": {"width": 6, "blocks": 1, "max_length": 4, "dropout": 0.0},
     "ssept": {"item_width": 6, "user_width": 3, "blocks": 1, "max_length": 4, "dropout": 0.0, "loss": "softmax"},
     "gru4rec": {"width": 6, "max_length": 4, "dropout_input": 0.0, "dropout_hidden": 0.0, "negatives": 7},
+    "bert4rec": {"width": 6, "blocks": 1, "max_length": 4, "dropout": 0.0},
+    "lrurec": {"width": 6, "blocks": 1, "max_length": 4, "dropout": 0.0},
+    "hstu": {"width": 6, "blocks": 1, "max_length": 4, "dropout": 0.0},
     "parsrec": {"item_width": 6, "user_width": 2, "dropout": 0.0},
 }
 
@@ -137,6 +140,9 @@ LOSSES: list[tuple[str, dict[str, Any]]] = [
     ("ssept", {"loss": "softmax", "repeats": True}),
     ("gru4rec", {}),
     ("gru4rec", {"repeats": True}),
+    ("bert4rec", {"loss": "softmax", "repeats": True}),
+    ("lrurec", {"loss": "softmax"}),
+    ("hstu", {"loss": "sampled-softmax", "negatives": 8, "repeats": True}),
     ("parsrec", {"loss": "softmax"}),
     ("parsrec", {"loss": "softmax", "repeats": True}),
     ("parsrec", {"loss": "sampled-softmax", "negatives": 6}),

@@ -32,6 +32,11 @@ SHAPES: list[dict[str, Any]] = [
     {"norm": "paper", "time_bias": True, "heads": 2},
     {"norm": "ligr", "positions": "relative", "time_bias": True, "heads": 1},
 ]
+FREQUENCIES: list[dict[str, Any]] = [
+    {"norm": "pre", "frequency": 0.7},
+    {"norm": "paper", "frequency": 0.3, "heads": 2},
+    {"norm": "ligr", "frequency": 0.5, "positions": "both", "time_bias": True},
+]
 LOSSES: list[dict[str, Any]] = [
     {"loss": "bce", "negatives": 1},
     {"loss": "bce", "negatives": 4},
@@ -122,7 +127,8 @@ def paper_hidden(
     sequences = paper.left_padded(histories, MAX_LENGTH)
     padded_times = None if times is None else paper.left_padded(times, MAX_LENGTH)
     if isinstance(model, SASRecModel):
-        return paper.sasrec(arrays(model), sequences, *shape_of(model), padded_times)
+        frequency = model.config.frequency
+        return paper.sasrec(arrays(model), sequences, *shape_of(model), padded_times, frequency)
     return paper.ssept(arrays(model), sequences, user_vectors, *shape_of(model), padded_times)
 
 
@@ -154,7 +160,7 @@ def timed(histories: list[list[int]], times: list[list[int]]) -> Histories:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
-@pytest.mark.parametrize("shape", SHAPES, ids=named)
+@pytest.mark.parametrize("shape", [*SHAPES, *FREQUENCIES], ids=named)
 def test_sasrec_scores_are_the_papers(
     shape: dict[str, Any], similarity: str, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -222,7 +228,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", [*OPTIONS, {"learn_temperature": True}], ids=named)
+@pytest.mark.parametrize("options", [*OPTIONS, *FREQUENCIES, {"learn_temperature": True}], ids=named)
 def test_the_gradients_of_sasrec_are_the_papers(options: dict[str, Any]) -> None:
     settings = {"similarity": "cosine", "temperature": 0.3, "loss": "softmax", "heads": 1, **options}
     model = sasrec(torch.float64, **settings)
@@ -259,6 +265,7 @@ MODELS = [
     pytest.param(lambda **settings: sasrec(torch.float64, similarity="cosine", **settings), id="sasrec"),
     pytest.param(lambda **settings: sasrec(torch.float64, norm="paper", **settings), id="sasrec-paper"),
     pytest.param(lambda **settings: sasrec(torch.float64, norm="ligr", positions="both", **settings), id="sasrec-ligr"),
+    pytest.param(lambda **settings: sasrec(torch.float64, frequency=0.6, **settings), id="sasrec-frequency"),
     pytest.param(lambda **settings: ssept(torch.float64, **settings), id="ssept"),
 ]
 

@@ -43,6 +43,8 @@ CONFIGS: dict[str, Any] = {
     "ssept": segue.SSEPT(item_width=6, user_width=4, loss="softmax", **NO_SWAPS, **SMALL),
     "ssept-sampled": segue.SSEPT(item_width=6, user_width=4, loss="sampled-softmax", negatives=7, **NO_SWAPS, **SMALL),
     "gru4rec": segue.GRU4Rec(width=8, max_length=12, negatives=9, repeats=True),
+    "lrurec": segue.LRURec(width=8, blocks=1, max_length=12, loss="softmax", dropout=0.0, repeats=True),
+    "hstu": segue.HSTU(width=8, loss="sampled-softmax", negatives=7, dropout=0.0, **SMALL),
 }
 TARGETS = ["item", "session"]
 

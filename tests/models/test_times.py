@@ -21,6 +21,7 @@ from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
 from segue.data.splits.by_user import leave_last_out
 from segue.errors import DataError
+from segue.models.hstu import HSTU
 from segue.models.sasrec import SASRec
 from segue.models.ssept import SSEPT
 from tests.helpers import make_dataset, prepared, queries_of
@@ -31,6 +32,7 @@ TIMES = [[0, 10, 10, 500, 501], [3, 4, 90], [7], [0, 1000, 1001, 5000]]
 CONFIGS = [
     pytest.param(SASRec(width=8, heads=2, max_length=3, windows="newest", time_bias=True), id="sasrec"),
     pytest.param(SSEPT(item_width=4, user_width=4, max_length=3, time_bias=True, loss="softmax"), id="ssept"),
+    pytest.param(HSTU(width=8, heads=2, max_length=3, windows="newest", time_bias=True), id="hstu"),
 ]
 ROWS = st.lists(st.lists(st.integers(0, 50), max_size=6).map(sorted), min_size=1, max_size=6)
 

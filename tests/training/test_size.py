@@ -22,7 +22,18 @@ DATA = replace(
     make_dataset([[1, 2, 3], [2, 3, 1]], ratings=[[1, 2, 3], [3, 2, 1]], times=[[1, 2, 3], [1, 2, 3]]),
     item_table=Table(pl.DataFrame({"shop": ["one", "one", "one"]}), {"shop": "category"}, "item"),
 )
-HARMLESS = {"max_length", "steps", "history_length", "group", "sweeps", "heads", "neighbours", "group_size", "sample"}
+HARMLESS = {
+    "max_length",
+    "steps",
+    "history_length",
+    "group",
+    "sweeps",
+    "heads",
+    "neighbours",
+    "group_size",
+    "sample",
+    "newest_every",
+}
 """Settings that make no tensor larger: the data limit what they reach."""
 
 

@@ -49,8 +49,8 @@ class TrainOptions(Settings):
     """Folder of the run; needed, except with --resume."""
 
     as_published: bool = False
-    """Take the published setting of the model and of its training, for sasrec, ssept, parsrec, arerec and gru4rec.
-    Options that are given win."""
+    """Take the published setting of the model and of its training, for models of a paper with one: sasrec, ssept,
+    gru4rec, hstu, bert4rec, lrurec, parsrec and arerec. Options that are given win."""
 
     refit: bool = False
     """After validation has chosen the number of epochs, train again on everything but the test part."""

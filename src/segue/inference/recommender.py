@@ -644,10 +644,11 @@ class Recommender:
     ) -> Path:
         """Write the model for other languages, and for Python without torch: an encoder in ONNX with its item vectors.
 
-        SASRec, SSE-PT and GRU4Rec have such an encoder, with or without repeats. The folder holds the encoder with a
-        free number of histories of any length, the item vectors, the ids, and a README with programs in Python and
-        JavaScript. It holds histories only `with_data`. The queries of the encoder are compared with those of the model
-        before the folder is put in its place. It needs `pip install 'segue[onnx]'`; `segue.OnnxRecommender` reads it.
+        SASRec, SSE-PT, GRU4Rec, HSTU, BERT4Rec and LRURec have such an encoder, with or without repeats. The folder has
+        the encoder with a free number of histories of any length, the item vectors, the ids, and a README with
+        programs in Python and JavaScript. It holds histories only `with_data`. The queries of the encoder are compared
+        with those of the model before the folder is put in its place. It needs `pip install 'segue[onnx]'`;
+        `segue.OnnxRecommender` reads it.
 
         Parameters
         ----------

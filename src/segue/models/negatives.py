@@ -72,7 +72,7 @@ class SharedNegatives:
     Parameters
     ----------
     counts
-        (n_items + 1,) number of times that each item is a target in training.
+        (n_items + 1,) number of times that each item is a target in training, or the expected number.
     k
         Number of draws.
     in_batch
@@ -81,12 +81,14 @@ class SharedNegatives:
         (m,) codes of the items that may be drawn; all if None.
     """
 
-    def __init__(self, counts: Int64, k: int, in_batch: float, candidates: Int64 | None = None) -> None:
+    def __init__(
+        self, counts: Int64 | npt.NDArray[np.float64], k: int, in_batch: float, candidates: Int64 | None = None
+    ) -> None:
         self.candidates = np.arange(1, len(counts)) if candidates is None else candidates
         self.n_items = len(self.candidates)
         self.from_batch = round(in_batch * k)
         self.uniform = k - self.from_batch
-        self.shares = counts / max(int(counts.sum()), 1)
+        self.shares: npt.NDArray[np.float64] = counts / max(float(counts.sum()), 1.0)
 
     def draw(self, targets: Int64, generator: np.random.Generator) -> Int64:
         """Draw item codes (k,), with repeats; `targets` (n,) are those of the batch."""

@@ -11,7 +11,7 @@ paper. The differences and their sources:
 
 Further options are off by default: gated residuals (LiGR, Borisyuk et al. 2025), attention biases by positions and
 times (HSTU, Zhai et al., ICML 2024), negatives from the batch (Yang et al., WWW 2020), and a learnt temperature (CLIP,
-Radford et al., ICML 2021).
+Radford et al., ICML 2021), and a frequency branch beside the attention (BSARec, Shin et al., AAAI 2024).
 """
 
 from __future__ import annotations
@@ -67,7 +67,12 @@ class SASRec(ModelConfig):
     """
 
     name: ClassVar[str] = "sasrec"
-    formerly: ClassVar[Mapping[str, Any]] = {**FORMERLY, "learn_temperature": False, "windows": "newest"}
+    formerly: ClassVar[Mapping[str, Any]] = {
+        **FORMERLY,
+        "learn_temperature": False,
+        "windows": "newest",
+        "frequency": 0.0,
+    }
     published_training: ClassVar[Mapping[str, Any]] = {"batch_size": 128, "averaging": 0.0}
 
     width: Count = 64
@@ -104,6 +109,8 @@ class SASRec(ModelConfig):
     """Positions: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
     time_bias: bool = False
     """Add a bias to the attention by the time between two items; training needs times."""
+    frequency: ShareBelowOne = 0.0
+    """Share of a low-pass filter over the history beside each attention, which keeps what is lasting; 0 for none."""
     feed_forward: FeedForwardKind = "relu"
     """Activation of the feed-forward layers: relu, gelu or swiglu."""
     inner_width: Count | None = None
@@ -185,6 +192,7 @@ class SASRecModel(TrainableModel):
             config.feed_forward,
             config.positions,
             config.time_bias,
+            config.frequency,
         )
         self.similarity = Similarity(config.similarity, config.temperature, config.learn_temperature)
         self.loss = NextItemLoss(

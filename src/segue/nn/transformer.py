@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from segue.errors import ConfigError
 from segue.nn.dropout import Dropout
+from segue.nn.frequency import FrequencyBranch
 from segue.nn.relative import UNTIMED, Positions, RelativeBias, time_buckets
 
 Norm = Literal["paper", "pre", "ligr"]
@@ -150,12 +151,18 @@ class Block(nn.Module):
     x + σ(W x + b) ⊙ f(norm(x)) (LiGR, Borisyuk et al. 2025; also in eSASRec, Tikhonovich et al. 2025, with the
     feed-forward `swiglu`).
 
+    With a share α of the frequency branch (BSARec, Shin et al., AAAI 2024), the attention's result A becomes
+    (1 - α) A + α F, and F is the branch of the layer norm that the queries read. In the paper each of both has a
+    residual and a norm of its own before they are weighed; here both share those of the block.
+
     Parameters
     ----------
     width, heads, inner, dropout, norm, feed_forward
         As in `Encoder`.
     bias
         Attention biases by positions and times, if any.
+    frequency
+        Share α of the frequency branch; 0 leaves it out.
     """
 
     def __init__(
@@ -167,6 +174,7 @@ class Block(nn.Module):
         norm: Norm,
         feed_forward: FeedForwardKind,
         bias: RelativeBias | None = None,
+        frequency: float = 0.0,
     ) -> None:
         super().__init__()
         self.norm = norm
@@ -178,12 +186,17 @@ class Block(nn.Module):
         self.attention_gate = nn.Linear(width, width) if norm == "ligr" else None
         self.feed_forward_gate = nn.Linear(width, width) if norm == "ligr" else None
         self.bias = bias
+        self.frequency = frequency
+        self.frequency_branch = FrequencyBranch(width) if frequency else None
 
     def forward(self, x: Tensor, buckets: Tensor | None = None) -> Tensor:
         """Map x (batch, length, width) to the same shape; buckets (batch, length, length) are those of the times."""
         normed = self.attention_norm(x)
         context = x if self.norm == "paper" else normed
-        return self._after(x, normed, self.attention(normed, context, self._bias(x, buckets)))
+        mixed = self.attention(normed, context, self._bias(x, buckets))
+        if self.frequency_branch is not None:
+            mixed = torch.lerp(mixed, self.frequency_branch(normed), self.frequency)
+        return self._after(x, normed, mixed)
 
     def newest(self, x: Tensor, newest: Tensor, buckets: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Result (batch, width) of `forward` at the positions `newest` (batch,), without dropout.
@@ -192,12 +205,14 @@ class Block(nn.Module):
         """
         rows = torch.arange(x.shape[0], device=x.device)
         own = x[rows, newest]
-        if self.norm == "paper":
+        if self.norm == "paper" and self.frequency_branch is None:
             normed, context = self.attention_norm(own), x
         else:
-            context = self.attention_norm(x)
-            normed = context[rows, newest]
+            every = self.attention_norm(x)
+            normed, context = every[rows, newest], x if self.norm == "paper" else every
         mixed, weights = self.attention.newest(normed, context, newest, self._bias(x, buckets))
+        if self.frequency_branch is not None:
+            mixed = torch.lerp(mixed, self.frequency_branch.newest(every, newest), self.frequency)
         return self._after(own, normed, mixed), weights
 
     def _after(self, x: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:
@@ -233,6 +248,8 @@ class Encoder(nn.Module):
         "absolute": a table that is added to the inputs; "relative": a bias in every attention; or "both".
     time_bias
         Add a bias by the time between two items to every attention.
+    frequency
+        Share of the frequency branch beside every attention.
 
     Attributes
     ----------
@@ -254,6 +271,7 @@ class Encoder(nn.Module):
         feed_forward: FeedForwardKind,
         positions: Positions = "absolute",
         time_bias: bool = False,
+        frequency: float = 0.0,
     ) -> None:
         super().__init__()
         self.max_length = max_length
@@ -264,7 +282,7 @@ class Encoder(nn.Module):
 
         def block() -> Block:
             bias = RelativeBias(heads, max_length, relative, time_bias) if relative or time_bias else None
-            return Block(width, heads, inner, dropout, norm, feed_forward, bias)
+            return Block(width, heads, inner, dropout, norm, feed_forward, bias, frequency)
 
         self.blocks = nn.ModuleList(block() for _ in range(blocks))
         self.final_norm = nn.LayerNorm(width, eps=EPSILON)

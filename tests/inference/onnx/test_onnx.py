@@ -33,10 +33,14 @@ MODELS: dict[str, ModelConfig] = {
         width=8, heads=2, norm="ligr", feed_forward="swiglu", positions="both", time_bias=True, repeats=True, **SMALL
     ),
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=7),
+    "sasrec-frequency": segue.SASRec(width=8, frequency=0.7, repeats=False, **SMALL),
     "ssept": segue.SSEPT(item_width=6, user_width=4, time_bias=True, repeats=False, **SMALL),
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
     "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7, repeats=False),
     "gru4rec-repeats": segue.GRU4Rec(width=8, max_length=7, repeats=True),
+    "bert4rec": segue.BERT4Rec(width=8, repeats=True, **SMALL),
+    "lrurec": segue.LRURec(width=8, repeats=False, **SMALL),
+    "hstu": segue.HSTU(width=8, heads=2, repeats=False, **SMALL),
 }
 
 pytest.importorskip("onnxruntime")

@@ -114,13 +114,13 @@ def _products(scorer: Scorer) -> tuple[ProductScores, bool]:
     if products is None or scorer.model.dense_queries or not scorer.needs_history:
         raise ConfigError(
             f"{name} has no encoder whose queries are multiplied with an item table, so there is nothing to export to "
-            "ONNX: it takes sasrec, ssept, gru4rec and models of your own with the same inputs."
+            "ONNX: it takes sasrec, ssept, gru4rec, hstu, bert4rec, lrurec and models of your own with the same inputs."
         )
     example = scorer.model.inputs(_example(scorer.n_users, scorer.n_items, 1))
     if not isinstance(example, HistoryInputs):
         raise ConfigError(
             f"the encoder of {name} reads more than padded histories, so it cannot be exported to ONNX yet: expected "
-            "sasrec, ssept or gru4rec."
+            "sasrec, ssept, gru4rec, hstu, bert4rec or lrurec."
         )
     return products, isinstance(scorer.items, RepeatScores)
 

@@ -38,7 +38,8 @@ def products_of(scorer: Scorer) -> ProductScores:
     if products is None or scorer.model.dense_queries:
         raise ConfigError(
             f"{scorer.config.name} does not score by products with item vectors, so there is nothing to index: "
-            "expected sasrec, ssept, gru4rec, parsrec or another model with a table of item vectors."
+            "expected sasrec, ssept, gru4rec, hstu, bert4rec, lrurec, parsrec or another model with a table of item "
+            "vectors."
         )
     return products
 
