@@ -58,7 +58,7 @@ class BERT4Rec(SequenceConfig):
 
     Examples
     --------
-    >>> BERT4Rec(width=32, masked=0.4).heads
+    >>> segue.BERT4Rec(width=32, masked=0.4).heads
     2
     """
 

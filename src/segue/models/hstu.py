@@ -45,7 +45,7 @@ class HSTU(CausalConfig):
 
     Examples
     --------
-    >>> HSTU(width=50, time_bias=False).heads
+    >>> segue.HSTU(width=50, time_bias=False).heads
     1
     """
 

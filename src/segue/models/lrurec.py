@@ -41,7 +41,7 @@ class LRURec(CausalConfig):
 
     Examples
     --------
-    >>> LRURec(width=32).blocks
+    >>> segue.LRURec(width=32).blocks
     2
     """
 
