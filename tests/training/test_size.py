@@ -33,6 +33,7 @@ HARMLESS = {
     "group_size",
     "sample",
     "newest_every",
+    "burn_in",
 }
 """Settings that make no tensor larger: the data limit what they reach."""
 

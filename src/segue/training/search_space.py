@@ -64,6 +64,7 @@ SPACES: Mapping[str, Space] = {
         "max_length": Choice((20, 50, 100, 200)),
         "dropout": Between(0.0, 0.6),
         "temperature": Between(0.03, 0.3, log=True),
+        "frequency": Between(0.0, 0.9),
         "norm": Choice(("pre", "ligr")),
         "feed_forward": Choice(("relu", "gelu", "swiglu")),
     },
@@ -85,6 +86,30 @@ SPACES: Mapping[str, Space] = {
         "dropout_hidden": Between(0.0, 0.6),
         "in_batch": Between(0.0, 1.0),
         "loss": Choice(("cross-entropy", "bpr-max")),
+    },
+    "hstu": {
+        "width": _WIDTHS,
+        "blocks": Between(1, 4),
+        "heads": _HEADS,
+        "max_length": Choice((20, 50, 100, 200)),
+        "dropout": Between(0.0, 0.6),
+        "temperature": Between(0.03, 0.3, log=True),
+    },
+    "bert4rec": {
+        "width": _WIDTHS,
+        "blocks": Between(1, 4),
+        "heads": _HEADS,
+        "max_length": Choice((20, 50, 100, 200)),
+        "dropout": Between(0.0, 0.6),
+        "masked": Between(0.1, 0.8),
+        "newest_every": Between(1, 20),
+    },
+    "lrurec": {
+        "width": _WIDTHS,
+        "blocks": Between(1, 4),
+        "max_length": Choice((20, 50, 100, 200)),
+        "dropout": Between(0.0, 0.6),
+        "temperature": Between(0.03, 0.3, log=True),
     },
     "parsrec": {
         "user_width": Choice((64, 128, 256)),
@@ -149,6 +174,7 @@ SPACES: Mapping[str, Space] = {
         "frequency": Between(0.0, 1.0),
         "bias_reg": Between(0.1, 20.0, log=True),
     },
+    "bayesian-factorization": {"width": Between(2, 32), "implicit": Choice((False, True))},
     "rating-bias": {"user_reg": Between(0.1, 50.0, log=True), "item_reg": Between(0.1, 50.0, log=True)},
 }
 """Settings of each model to search by the name of the model. Models without settings are not there."""
