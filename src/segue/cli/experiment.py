@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from segue.cli.main import command_line
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_json
+from segue.cli.workers import run_workers
 from segue.settings import PathText, Range, Settings
 
 if TYPE_CHECKING:
@@ -58,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     parser.read(argv)
     options = parser.get(ExperimentOptions)
     if options.processes > 1:
-        return _workers(argv, options.processes)
+        return run_workers("experiment", argv, options.processes, silent="--json")
 
     from segue.training.experiment import experiment, summary_of
 
@@ -74,22 +71,3 @@ def main(argv: Sequence[str]) -> int:
     console().print(results.table(), highlight=False)
     note(f"wrote {Path(out) / 'results.html'}, and the same as .md, .tex, .csv and .png")
     return 0
-
-
-def _workers(argv: Sequence[str], processes: int) -> int:
-    """Run the same command in several processes, and return the worst exit code."""
-    words = command_line("experiment", [*argv, "--processes", "1"])
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    others = [
-        subprocess.Popen([sys.executable, "-m", *words, "--json"], env=environment, stdout=subprocess.DEVNULL)
-        for _ in range(processes - 1)
-    ]
-    try:
-        codes = [subprocess.run([sys.executable, "-m", *words], env=environment, check=False).returncode]
-        codes += [worker.wait() for worker in others]
-    finally:
-        for worker in others:
-            worker.terminate()
-            worker.wait()
-    return max(codes)

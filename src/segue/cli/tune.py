@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from segue.cli.main import command_line, import_module
+from segue.cli.main import import_module
 from segue.cli.option_types import as_typed
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import console, note, write_json
 from segue.cli.splitting import split_options
+from segue.cli.workers import run_workers
 from segue.errors import ConfigError
 from segue.settings import Count, PathText, Positive, Range, Seed, Settings, Word
 
@@ -107,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
     model, training = parser.get(config), parser.get(Training)
     out = _folder(options)
     if options.processes > 1:
-        return _workers(argv, options.processes)
+        return run_workers("tune", argv, options.processes, silent="--quiet")
 
     from segue.data.dataset import Dataset
     from segue.data.splits.registry import split_by
@@ -191,22 +189,3 @@ def _say(trial: dict[str, Any]) -> None:
         f"{name.partition('.')[2]}={as_typed(one) if one is not None else 'null'}" for name, one in settings.items()
     )
     note(f"trial {number}  {state}{figure}  {seconds:.1f} s  {listed}")
-
-
-def _workers(argv: Sequence[str], processes: int) -> int:
-    """Run the same command in several processes, and return the worst exit code."""
-    words = command_line("tune", [*argv, "--processes", "1"])
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    others = [
-        subprocess.Popen([sys.executable, "-m", *words, "--quiet"], env=environment, stdout=subprocess.DEVNULL)
-        for _ in range(processes - 1)
-    ]
-    try:
-        codes = [subprocess.run([sys.executable, "-m", *words], env=environment, check=False).returncode]
-        codes += [worker.wait() for worker in others]
-    finally:
-        for worker in others:
-            worker.terminate()
-            worker.wait()
-    return max(codes)

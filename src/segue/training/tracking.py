@@ -26,7 +26,7 @@ FOLDER, NOTE = "segue", "trackers.json"
 """Names in the folder of a run: local files of the trackers, and the ids of the run in each tracker."""
 
 _FILES = ("run.json", "metrics.csv", "curves.png", "recommender")
-"""What a tracker keeps of a run: all that the other commands need, without the states for resuming."""
+"""Files of a run that a tracker keeps: all that the other commands need, without the states for resuming."""
 _MLFLOW_TAG = 5_000
 """Most characters of a tag."""
 
