@@ -101,21 +101,34 @@ class Server:
                 break
         self.seconds = time.perf_counter() - self.begun
 
+    def folders(self) -> list[Path]:
+        """Folders in /proc of the model process and of the HTTP process that it started."""
+        stats = Path("/proc").glob("[0-9]*/stat")
+        own = str(self.process.pid)
+        return [Path("/proc") / own, *(path.parent for path in stats if _fields(path)[1:2] == [own])]
+
     def cpu(self) -> float:
         """Seconds of processor time."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        fields = [_fields(folder / "stat") for folder in self.folders()]
+        return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> int:
-        """Resident memory in MB."""
-        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
-        assert found is not None
-        return int(found[1]) // 1024
+        """Memory in MB: what both processes share counts for each in part."""
+        sizes = [re.search(r"^Pss:\s+(\d+)", (one / "smaps_rollup").read_text(), re.M) for one in self.folders()]
+        return sum(int(size[1]) for size in sizes if size is not None) // 1024
 
     def end(self, how: int = signal.SIGTERM) -> None:
         """Stop the server."""
         self.process.send_signal(how)
         self.process.wait()
+
+
+def _fields(stat: Path) -> list[str]:
+    """Fields of a process behind its name; none if it has ended."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 class Connection(asyncio.Protocol):

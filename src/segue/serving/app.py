@@ -1,11 +1,10 @@
-"""HTTP: routes, rights, limits and headers. Starlette routes requests, and msgspec reads and checks their bodies."""
+"""HTTP: routes, rights, limits and headers. Starlette routes requests; the model process checks bodies and answers."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from starlette.applications import Starlette
@@ -17,13 +16,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from segue.serving.config import ServiceConfig
 from segue.serving.limits import Rates
+from segue.serving.link import Reply
+from segue.serving.metrics import HttpMetrics
 from segue.serving.openapi import document, page
 from segue.serving.operations import OPERATIONS, Operation
 from segue.serving.page import POLICY, page_files
-from segue.serving.problems import Refused, refused
-from segue.serving.schemas import Health, json_encode
-from segue.serving.service import Service
+from segue.serving.problems import PROBLEM_JSON, Refused, refused
+from segue.serving.schemas import json_encode
 from segue.serving.tokens import Token, find
 
 _HEADERS = [
@@ -39,8 +40,6 @@ _PAGE = (
 )
 _READ_ANYWAY = 8
 """Bodies up to this multiple of the limit are read and thrown away before they are refused."""
-_NULL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-"""The null character in JSON; behind another backslash it is only text."""
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
@@ -59,20 +58,33 @@ class _AnyId(Convertor[str]):
 register_url_convertor("any_id", _AnyId())
 
 
-def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIApp:
+class ModelProcess(Protocol):
+    """The process that answers."""
+
+    async def call(self, name: str, body: bytes = b"", id: str = "", variant: str | None = None) -> Reply:
+        """Call an operation, or `live`, `ready` or `metrics`; an error is a reply as well."""
+
+
+def make_app(
+    model: ModelProcess, config: ServiceConfig, tokens: tuple[Token, ...], local: bool, metrics: HttpMetrics
+) -> ASGIApp:
     """The application.
 
     Parameters
     ----------
-    service
+    model
         Answers.
+    config
+        Settings.
     tokens
         Known tokens. Without any, everyone who reaches the service has all rights.
     local
         Without tokens, answer only requests for this machine's own names and `config.hosts`, so that no page of the
         web can reach the service through a name that it points here.
+    metrics
+        Metrics of the requests.
     """
-    guard = _Guard(service, tokens, local)
+    guard = _Guard(model, config, tokens, local)
     routes = [
         Route(operation.path.replace("{id}", "{id:any_id}"), guard.endpoint(operation), methods=[operation.method])
         for operation in OPERATIONS
@@ -86,19 +98,19 @@ def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIAp
     async def docs(request: Request) -> Response:
         return Response(html, media_type="text/html; charset=utf-8")
 
-    async def live(request: Request) -> Response:
-        return Response(json_encode(Health("ok")), media_type="application/json")
+    def health(name: str) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            reply = await model.call(name)
+            return Response(reply.content, reply.status, media_type="application/json")
 
-    async def ready(request: Request) -> Response:
-        if service.draining:
-            return Response(json_encode(Health("draining")), 503, media_type="application/json")
-        if not await guard.store_is_reachable():
-            return Response(json_encode(Health("store unavailable")), 503, media_type="application/json")
-        return Response(json_encode(Health("ok")), media_type="application/json")
+        answer.__name__ = name
+        return answer
 
-    async def metrics(request: Request) -> Response:
+    async def all_metrics(request: Request) -> Response:
         guard.authorize(request, "read")
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        reply = await model.call("metrics")
+        content = metrics.text() + reply.content
+        return Response(content, reply.status, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     files = page_files()
 
@@ -113,9 +125,9 @@ def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIAp
         Route("/page/{name}", page_file),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Route("/health/live", live),
-        Route("/health/ready", ready),
-        Route("/metrics", metrics),
+        Route("/health/live", health("live")),
+        Route("/health/ready", health("ready")),
+        Route("/metrics", all_metrics),
     ]
 
     async def failed(request: Request, error: Exception) -> Response:
@@ -135,16 +147,16 @@ def make_app(service: Service, tokens: tuple[Token, ...], local: bool) -> ASGIAp
         for operation in OPERATIONS
         if "{" not in operation.path
     }
-    return _Outside(app, service, exact)
+    return _Outside(app, metrics, exact)
 
 
 class _Guard:
     """Rights and limits of requests, and their bodies."""
 
-    def __init__(self, service: Service, tokens: tuple[Token, ...], local: bool) -> None:
-        self._service, self._tokens, self._local = service, tokens, local
-        self._max_body, self._rate = service.config.max_body, service.config.rate
-        self._hosts = _LOOPBACK | set(service.config.hosts)
+    def __init__(self, model: ModelProcess, config: ServiceConfig, tokens: tuple[Token, ...], local: bool) -> None:
+        self._model, self._tokens, self._local = model, tokens, local
+        self._max_body, self._rate = config.max_body, config.rate
+        self._hosts = _LOOPBACK | set(config.hosts)
         self._rates = Rates()
 
     def authorize(self, request: Request, right: str) -> None:
@@ -210,67 +222,39 @@ class _Guard:
 
     def endpoint(self, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
         """The function that answers requests of an operation."""
-        decoder = None if operation.body is None else msgspec.json.Decoder(operation.body)
-        service, right, call, query = self._service, operation.right, operation.call, operation.query
+        name, right, query, has_body = operation.name, operation.right, operation.query, operation.body is not None
+        call = self._model.call
         assert right is not None
 
         async def answer(request: Request) -> Response:
             try:
                 self.authorize(request, right)
-                body = None
-                if decoder is not None:
-                    body = _decoded(decoder, await self.body(request))
+                body = b""
+                if has_body:
+                    body = await self.body(request)
                 elif query is not None:
-                    body = _queried(query, request.query_params)
+                    body = json_encode(_queried(query, request.query_params))
                 raw_id = request.path_params.get("id", "")
                 if "id" in request.path_params and not (0 < len(raw_id) <= 500 and "\0" not in raw_id):
                     raise Refused(422, "not-possible", "an id has 1 to 500 characters.")
                 variant = request.query_params.get("variant") if operation.variant else None
-                result = await call(service, body, raw_id, variant)
-                return Response(json_encode(result), media_type="application/json")
+                return _response(await call(name, body, raw_id, variant))
             except Exception as error:
                 return refused(error).response()
 
-        answer.__name__ = operation.name
+        answer.__name__ = name
         return answer
 
-    async def store_is_reachable(self) -> bool:
-        """True if the store of events answers."""
-        try:
-            return bool(await self._service.engine.run(self._service.journal.store.reachable))
-        except Refused:
-            return True  # busy, and so alive
+
+def _response(reply: Reply) -> Response:
+    """An answer of the model process: what was asked for, or a problem."""
+    media_type = "application/json" if reply.status == 200 else PROBLEM_JSON
+    return Response(reply.content, reply.status, reply.headers, media_type)
 
 
 def _methods(routes: Sequence[Route], path: str) -> set[str]:
     """Methods of a path, of all its routes."""
     return set().union(*(route.methods or () for route in routes if route.path_regex.match(path)))
-
-
-def _decoded(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
-    if b"\\u0000" in body and _NULL.search(body):
-        raise Refused(422, "not-valid", "the body holds a null character: no id and no text does.")
-    try:
-        try:
-            value = decoder.decode(body)
-        except msgspec.ValidationError as error:
-            if "`float`" not in str(error):
-                raise
-            value = msgspec.convert(_with_integers(msgspec.json.decode(body)), decoder.type)
-    except msgspec.ValidationError as error:
-        raise Refused(422, "not-valid", f"{error}.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(400, "not-json", f"the body is not JSON: {error}.") from None
-    return value
-
-
-def _with_integers(value: Any) -> Any:
-    """The same content with 3.0 as the integer 3: JSON knows only numbers, and some clients write integers so."""
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else value
-    if isinstance(value, list):
-        return list(map(_with_integers, value))
-    return {name: _with_integers(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def _queried(query: type[Any], given: QueryParams) -> Any:
@@ -291,9 +275,12 @@ class _Outside:
     """
 
     def __init__(
-        self, app: ASGIApp, service: Service, exact: Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
+        self,
+        app: ASGIApp,
+        metrics: HttpMetrics,
+        exact: Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]],
     ) -> None:
-        self._app, self._service, self._exact = app, service, exact
+        self._app, self._metrics, self._exact = app, metrics, exact
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -322,4 +309,4 @@ class _Outside:
         finally:
             endpoint = endpoint or scope.get("endpoint")
             route = "none" if endpoint is None else endpoint.__name__
-            self._service.metrics.observe(route, status, time.perf_counter() - begun)
+            self._metrics.observe(route, status, time.perf_counter() - begun)

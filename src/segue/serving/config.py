@@ -48,7 +48,7 @@ class ServiceConfig(Settings):
     batch: Count = 32
     """Largest number of requests that are answered together."""
 
-    queue: Count = 128
+    queue: Count = 64
     """Requests that may wait; any further one is answered 503 at once."""
 
     deadline: Positive = 2.0

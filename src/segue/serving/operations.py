@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segue.serving import schemas
-from segue.serving.service import Service
 from segue.serving.tokens import Right
+
+if TYPE_CHECKING:
+    from segue.serving.service import Service  # the HTTP process needs no model
 
 
 @dataclass(frozen=True)

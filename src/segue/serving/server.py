@@ -1,29 +1,32 @@
-"""The process of the service: everything is opened, then uvicorn listens; SIGTERM and Ctrl-C end it in order."""
+"""The model process of a service: it opens everything, starts the HTTP process, and answers its calls.
+
+SIGTERM and Ctrl-C end both in order.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 
-from segue.errors import ConfigError
-from segue.serving.app import make_app
+from segue.errors import ConfigError, SegueError
+from segue.serving.answering import Answering
 from segue.serving.config import ServiceConfig
 from segue.serving.engine import Engine
+from segue.serving.front_process import FrontProcess
 from segue.serving.journal import Journal
+from segue.serving.link import FrontSettings
 from segue.serving.metrics import Metrics
 from segue.serving.models import Models, Opener, parse_runs
-from segue.serving.protocol import OnePacketProtocol
 from segue.serving.service import Service
 from segue.serving.store.address import open_store
 from segue.serving.times import microseconds
@@ -34,35 +37,8 @@ log = logging.getLogger("segue.serving")
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 _SWITCH = 0.0001
 """Seconds after which a thread that waits for the interpreter gets it; the usual 5 ms would delay every batch."""
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, with signals that end it in order, and a note when it listens."""
-
-    def __init__(self, config: uvicorn.Config, service: Service, listening: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._service, self._listening = service, listening
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        self._service.engine.start()
-        await super().startup(sockets)
-        self._listening()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain: `ready` says no, no further connection is taken, and requests in progress are answered."""
-        self._service.draining = True
-        self.should_exit = True
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Within, SIGTERM and Ctrl-C drain. They are not raised again afterwards: an ordered end is no failure."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+_RESTARTS, _WITHIN = 5, 60.0
+"""An HTTP process that dies is started again, unless it died so many times within so many seconds."""
 
 
 def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], None]) -> None:
@@ -101,35 +77,58 @@ def serve(runs: Sequence[str], config: ServiceConfig, started: Callable[[str], N
     journal = Journal(store, metrics, config.poll, since)
     models = Models(chosen, journal, metrics, config.watch, opener)
     engine = Engine(metrics, config.window_ms / 1000, config.batch, config.queue, config.deadline)
-    service = Service(config, models, engine, journal, metrics)
-    app = make_app(service, tokens, local and not config.insecure)
+    settings = FrontSettings(config, tokens, local and not config.insecure)
     journal.start()
     models.start()
     gc.collect()
     gc.freeze()  # what was opened stays: later collections need not look through it
-    settings = uvicorn.Config(
-        app,
-        http=OnePacketProtocol,
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=int(config.drain),
-        timeout_keep_alive=30,
-        h11_max_incomplete_event_size=65_536,
-    )
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"http://{host}:{listener.getsockname()[1]}"
+    service = Service(config, models, engine, journal, metrics)
     try:
-        with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
-            runner.run(_Server(settings, service, lambda: started(address)).serve([listener]))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(service, settings, listener, lambda: started(address)))
     finally:
+        listener.close()
         models.stop()
         engine.stop()
         journal.stop()
         store.close()
+
+
+async def _serve(
+    service: Service, settings: FrontSettings, listener: socket.socket, listening: Callable[[], None]
+) -> None:
+    """Answer the HTTP process until it ends in order; one that died is started again."""
+    loop = asyncio.get_running_loop()
+    front = FrontProcess(Answering(service), settings, listener)
+
+    def drain() -> None:
+        service.draining = True
+        front.drain()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, drain)
+    service.engine.start()
+    died: list[float] = []
+    while True:
+        code = await front.run(listening)
+        if code == 0 or service.draining:
+            return
+        died = [*died[1 - _RESTARTS :], time.monotonic()]
+        if len(died) == _RESTARTS and died[-1] - died[0] < _WITHIN:
+            raise SegueError(f"the HTTP process died {_RESTARTS} times within {_WITHIN:g} seconds.")
+        log.error("the HTTP process ended with code %d and is started again", code)
+        listening = _nothing
+
+
+def _nothing() -> None:
+    """Note of a later start, which is not told."""
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's event loop if it is installed, as in the HTTP process."""
+    return uvicorn.Config("").get_loop_factory()
 
 
 def _opener(config: ServiceConfig) -> Opener:
