@@ -52,14 +52,14 @@ class DownloadError(SegueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A half-sentence that names the closest known word, or all known words if none is close.
+    """The end of a sentence, which names the closest known word, or all known words if none is close.
 
     >>> nearest("hieght", ["height", "width"])
     'did you mean "height"?'
     """
     known = sorted(known)
     close = closest(name, known)
-    return "known: " + ", ".join(known) if close is None else f'did you mean "{close}"?'
+    return f"known: {', '.join(known)}." if close is None else f'did you mean "{close}"?'
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

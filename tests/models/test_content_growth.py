@@ -93,3 +93,18 @@ def test_a_new_product_is_recommended_from_its_row(config: segue.ModelConfig) ->
         monday.with_data(segue.prepare(log(8, 20)))
     with pytest.raises(ConfigError, match="no column kind of the kind category"):
         monday.with_data(segue.prepare(log(8, 20), items=PRODUCTS.drop("kind")))
+
+
+def test_similar_items_of_content_neighbours_are_those_with_similar_content() -> None:
+    recommender = segue.fit(
+        segue.ContentNeighbours(features=("kind", "vector")), segue.prepare(log(12, 9), items=PRODUCTS)
+    )
+    alike = recommender.similar([1, 2], k=11).sort("item", "similar")
+    kinds = PRODUCTS["kind"].to_numpy()
+    vectors = np.stack(PRODUCTS["vector"].to_list()).astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    for item in (1, 2):
+        cosines = ((kinds == kinds[item - 1]) + vectors @ vectors[item - 1]) / 2  # each of the two parts has length 1
+        expected = {other: cosines[other - 1] for other in range(1, 13) if other != item}
+        rows = alike.filter(pl.col("item") == item)
+        assert dict(rows.select("similar", "score").rows()) == pytest.approx(expected, abs=1e-6)

@@ -50,7 +50,7 @@ class ForgetOptions(Settings):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = OptionParser("forget", _NOTES)
+    parser = OptionParser("forget", _NOTES, {"user": "users"})
     parser.add_options(ForgetOptions)
     parser.read(argv)
     options = parser.get(ForgetOptions)

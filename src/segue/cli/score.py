@@ -58,7 +58,7 @@ class ScoreOptions(Settings):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = OptionParser("score", _NOTES, {"user": "users"})
+    parser = OptionParser("score", _NOTES, {"user": "users", "item": "items"})
     parser.add_options(ScoreOptions)
     parser.read(argv)
     options = parser.get(ScoreOptions)

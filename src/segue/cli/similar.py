@@ -35,7 +35,7 @@ class SimilarOptions(Settings):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = OptionParser("similar")
+    parser = OptionParser("similar", aliases={"item": "items"})
     parser.add_options(SimilarOptions)
     parser.read(argv)
     options = parser.get(SimilarOptions)

@@ -65,7 +65,7 @@ class CategoryPopularity(ModelConfig):
         if self.category is not None and self.category not in names:
             raise ConfigError(
                 f'category: the item table has no column "{self.category}" of categories; '
-                f"{nearest(self.category, names)}."
+                f"{nearest(self.category, names)}"
             )
         return replace(self, category=self.category or names[0])
 

@@ -115,6 +115,17 @@ class ContentNeighboursModel(ContentCounts):
         scores += self.config.smoothing * self.shares.cpu().numpy()
         return np.maximum(scores, 0, out=scores)
 
+    def item_vectors(self) -> Tensor:
+        """Sparse COO (n_items + 1, values + width) of both parts of the content: similar items have similar content."""
+        from scipy.sparse import csr_matrix, hstack
+
+        parts = hstack([self.transposed("content"), csr_matrix(self.vectors.cpu().numpy())]).tocsr()
+        parts.sort_indices()
+        vectors = parts.tocoo()
+        index = torch.from_numpy(np.stack([vectors.row, vectors.col]).astype(np.int64))
+        values = torch.from_numpy(vectors.data.astype(np.float32))
+        return torch.sparse_coo_tensor(index, values, vectors.shape, is_coalesced=True, check_invariants=False)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         saved = state_dict.get(f"{prefix}vectors")
         if saved is not None and saved.ndim == 2:  # the width depends on the data

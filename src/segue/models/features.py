@@ -55,7 +55,7 @@ def resolved(features: FeatureNames, dataset: Dataset) -> tuple[str, ...] | None
         return _all_readable(table)
     for name in features:
         if name not in table.kinds:
-            raise ConfigError(f'features: the item table has no column "{name}"; {nearest(name, table.columns)}.')
+            raise ConfigError(f'features: the item table has no column "{name}"; {nearest(name, table.columns)}')
         if table.kinds[name] not in _READABLE:
             raise ConfigError(
                 f'features: the column "{name}" holds {table.kinds[name]}; models read {_WORDS}. Make vectors of the '

@@ -159,7 +159,7 @@ def config_class(name: str) -> type[ModelConfig]:
         return MODELS[name]
     if _IMPORT_PATH.fullmatch(name):
         return _imported(name)
-    raise ConfigError(f"there is no model {name!r}; {nearest(name, MODELS)}.")
+    raise ConfigError(f"there is no model {name!r}; {nearest(name, MODELS)}")
 
 
 def config_from_dict(settings: Mapping[str, Any]) -> ModelConfig:
@@ -183,7 +183,7 @@ def config_from_dict(settings: Mapping[str, Any]) -> ModelConfig:
     elif "class" in settings:
         config = _already_imported(name, settings["class"])
     else:
-        raise ConfigError(f"there is no model {name!r}; {nearest(name, MODELS)}.")
+        raise ConfigError(f"there is no model {name!r}; {nearest(name, MODELS)}")
     return config.from_dict({**config.formerly, **settings})
 
 

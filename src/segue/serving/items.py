@@ -125,7 +125,7 @@ def _values(table: Table | None, item: str, document: Document) -> dict[str, Any
         given[table.title] = document.title
     for name in given:
         if name not in table.kinds:
-            raise ConfigError(f"the item table has no column {name!r}: {nearest(name, table.columns)}.")
+            raise ConfigError(f"the item table has no column {name!r}: {nearest(name, table.columns)}")
     return {name: _value(table, name, value) for name, value in given.items()}
 
 

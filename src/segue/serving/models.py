@@ -141,7 +141,7 @@ class Models:
             for variant in variants:
                 if variant.name == name:
                     return variant
-            raise ConfigError(f"there is no variant {name!r}: {nearest(name, [one.name for one in variants])}.")
+            raise ConfigError(f"there is no variant {name!r}: {nearest(name, [one.name for one in variants])}")
         if len(variants) == 1 or key is None:
             return variants[0]
         digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()

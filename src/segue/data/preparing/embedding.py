@@ -136,7 +136,7 @@ def texts_of(table: TableSource, columns: list[str]) -> pl.Series:
     for name in columns:
         values = table.columns.get(name)
         if values is None:
-            raise DataError(f'{table.name} has no column "{name}": {nearest(name, table.columns)}.')
+            raise DataError(f'{table.name} has no column "{name}": {nearest(name, table.columns)}')
         if not isinstance(values, pl.Series):
             raise DataError(f'{table.name}: the column "{name}" holds vectors, not texts.')
         if isinstance(values.dtype, pl.List):

@@ -40,7 +40,7 @@ class Preparation:
         for name, known in (("first", FIRST), ("duplicates", DUPLICATES)):
             value = getattr(self, name)
             if value not in known:
-                raise ConfigError(f'unknown {name}="{value}": {nearest(value, known)}.')
+                raise ConfigError(f'unknown {name}="{value}": {nearest(value, known)}')
         if self.oldest is not None and not 0 < self.oldest <= 1:
             raise ConfigError(f"oldest={self.oldest} is a share of the rows: expected more than 0, at most 1.")
         if self.newest_days is not None and not 0 < self.newest_days < _MOST_DAYS:

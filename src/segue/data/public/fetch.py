@@ -43,7 +43,7 @@ def lookup(name: str) -> PublicDataset:
         There is no such dataset; the message names the nearest.
     """
     if name not in DATASETS:
-        raise ConfigError(f'there is no public dataset "{name}": {nearest(name, DATASETS)}.')
+        raise ConfigError(f'there is no public dataset "{name}": {nearest(name, DATASETS)}')
     return DATASETS[name]
 
 

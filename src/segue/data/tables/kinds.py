@@ -288,7 +288,7 @@ def read_kinds(kinds: Mapping[str, str], columns: list[str], table: str, option:
     """
     for name, kind in kinds.items():
         if name not in columns:
-            raise DataError(f'{option} names the column "{name}", which {table} lacks: {nearest(str(name), columns)}.')
+            raise DataError(f'{option} names the column "{name}", which {table} lacks: {nearest(str(name), columns)}')
         if kind not in KINDS:
-            raise DataError(f'{option}: unknown kind "{kind}" of the column "{name}": {nearest(str(kind), KINDS)}.')
+            raise DataError(f'{option}: unknown kind "{kind}" of the column "{name}": {nearest(str(kind), KINDS)}')
     return {name: next(known for known in KINDS if known == kind) for name, kind in kinds.items()}

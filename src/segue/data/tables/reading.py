@@ -204,7 +204,7 @@ def key_of(table: RawTable, key: str | None, role: str, log_column: str | None, 
     listed = ", ".join(columns)
     if key is not None:
         if key not in columns:
-            raise DataError(f'{table.name} has no column "{key}" ({option}): {nearest(key, columns)}. It has {listed}.')
+            raise DataError(f'{table.name} has no column "{key}" ({option}): {nearest(key, columns)} It has {listed}.')
         return key
     if log_column in columns:
         return str(log_column)
@@ -229,7 +229,7 @@ def title_of(table: RawTable, title: str | None, key: str, option: str) -> str |
     columns = [column for column in table.frame.columns if column != key]
     if title is not None:
         if title not in table.frame.columns:
-            raise DataError(f'{table.name} has no column "{title}" ({option}): {nearest(title, columns)}.')
+            raise DataError(f'{table.name} has no column "{title}" ({option}): {nearest(title, columns)}')
         return title
     plain = {"".join(filter(str.isalnum, column)).lower(): column for column in reversed(columns)}
     return next((plain[name] for name in _TITLES if name in plain and _is_text(table, plain[name])), None)

@@ -204,7 +204,7 @@ def _check_words(tokens: list[_Token], where: str, kinds: Mapping[str, str]) -> 
         if name not in kinds:
             raise ConfigError(
                 f'where={where!r} names "{name}", which is no column of the item table: '
-                f"{nearest(name, [one for one, kind in kinds.items() if kind != 'vector'])}. "
+                f"{nearest(name, [one for one, kind in kinds.items() if kind != 'vector'])} "
                 "Texts stand in single quotes."
             )
         if kinds[name] == "vector":

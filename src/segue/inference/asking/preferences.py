@@ -115,7 +115,7 @@ class Preferences:
         if column not in usable:
             kind = self.table.kinds.get(column)
             reason = f"is of kind {kind}, not of categories" if kind else "is no column of the item table"
-            raise ConfigError(f'{argument}: "{column}" {reason}: {nearest(str(column), usable)}.')
+            raise ConfigError(f'{argument}: "{column}" {reason}: {nearest(str(column), usable)}')
         return self.table.frame[column]
 
     def _add(self, offset: Offset, column: str, weights: Mapping[Any, float]) -> None:
@@ -135,7 +135,7 @@ class Preferences:
             if not mask.any():
                 known = series.explode() if isinstance(series.dtype, pl.List) else series
                 near = nearest(str(value), known.cast(pl.String).drop_nulls().unique().sort().head(1000))
-                raise ConfigError(f'boost: no item has {value!r} in "{column}"; {near}.')
+                raise ConfigError(f'boost: no item has {value!r} in "{column}"; {near}')
             offset[1:][mask] += np.float32(weight)
 
 

@@ -206,7 +206,7 @@ def handle_unknown(
         No user is left, or some are unknown and `unknown` is "error".
     """
     if unknown not in ("skip", "popular", "error"):
-        raise ConfigError(f"unknown={unknown!r}: {nearest(str(unknown), ['skip', 'popular', 'error'])}.")
+        raise ConfigError(f"unknown={unknown!r}: {nearest(str(unknown), ['skip', 'popular', 'error'])}")
     is_unknown = ~users.known
     if unknown == "error":
         source.users.require(users.ids, "user")

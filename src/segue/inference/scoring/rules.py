@@ -100,7 +100,7 @@ def shown_columns(dataset: Dataset, show: Any) -> pl.DataFrame | None:
         column = table.title if name == "title" and name not in table.kinds else name
         if column is None or column not in table.kinds:
             reason = "the item table has no column of titles" if name == "title" else f'show: no column "{name}"'
-            raise ConfigError(f"{reason}: {nearest(name, table.columns)}.")
+            raise ConfigError(f"{reason}: {nearest(name, table.columns)}")
         chosen[column] = f"item {column}" if column in _OWN else column
     frame = dataset.items_frame if table.kinds.keys() & chosen.keys() & table.vectors.keys() else table.frame
     return frame.select(pl.col(column).alias(name) for column, name in chosen.items())

@@ -47,7 +47,7 @@ def detect(head: Head, format: str | None) -> FileFormat:
         There is no such format.
     """
     if format is not None and format not in FORMATS:
-        raise ConfigError(f'unknown format "{format}": {nearest(str(format), FORMATS)}.')
+        raise ConfigError(f'unknown format "{format}": {nearest(str(format), FORMATS)}')
     for binary in FORMATS.values():
         if binary.magic and head.start.startswith(binary.magic):
             return binary.detect(head)
