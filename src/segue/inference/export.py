@@ -156,7 +156,7 @@ class _Part:
 class _Written:
     """Facts of the file of a part: size, checksum, rows, and the items in it as a packed mask (n_items + 1,)."""
 
-    bytes: int
+    size: int
     sha256: str
     rows: int
     listed: bytes
@@ -294,7 +294,7 @@ def _write_manifest(
     entries, rows = {}, 0
     for file in files:
         facts = written.get(file)
-        size, checksum = (file.stat().st_size, sha256(file)) if facts is None else (facts.bytes, facts.sha256)
+        size, checksum = (file.stat().st_size, sha256(file)) if facts is None else (facts.size, facts.sha256)
         rows += pl.scan_parquet(file).select(pl.len()).collect().item() if facts is None else facts.rows
         entries[file.name] = {"bytes": size, "sha256": checksum}
     content = {"kind": "lists", "format_version": 1, "segue": version("segue"), **identity, "rows": rows}
