@@ -180,8 +180,11 @@ def _connect(ray: Any, engine: Engine) -> bool:
         _require_answer(address)
     try:
         ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"address={address!r}: joining the Ray cluster failed: {error}") from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        if "InvalidAuthToken" in str(error):
+            reason = "it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to its own"
+        raise EngineError(f"address={address!r}: joining the Ray cluster failed: {reason}.") from error
     return True
 
 

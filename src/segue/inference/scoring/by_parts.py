@@ -87,9 +87,9 @@ class Ranker:
         def questions() -> Iterator[_Question]:
             for index in parts:
                 by_row = {"targets": targets, "seen": seen, "only": only}
-                chosen = {name: None if one is None else one.select(index).compact() for name, one in by_row.items()}
-                chosen["candidates"] = None if candidates is None else candidates[index]
-                yield _Question(histories.select(index).compact(), {**options, **chosen}, limits)
+                own = {name: None if one is None else one.select(index).compact() for name, one in by_row.items()}
+                drawn = {"candidates": None if candidates is None else candidates[index]}
+                yield _Question(histories.select(index).compact(), {**options, **own, **drawn}, limits)
 
         for number, found in self.crew.run(_ranks, questions()):
             index = parts[number]

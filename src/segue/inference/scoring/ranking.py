@@ -232,7 +232,8 @@ def rows_among_all(scorer: Scorer, limits: Limits, n: int) -> int:
 def rows_among_candidates(targets: Histories, candidates: Int64, limits: Limits) -> int:
     """Largest number of histories in a batch if their distinct targets are ranked among candidates (n, c)."""
     widest = int(targets.lengths.max(initial=0)) + candidates.shape[1]
-    return max(1, min(limits.histories, limits.pairs // max(1, widest)))
+    rows: int = max(1, min(limits.histories, limits.pairs // max(1, widest)))
+    return rows
 
 
 def distinct(targets: Histories) -> tuple[Histories, Int64]:
