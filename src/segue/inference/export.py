@@ -247,7 +247,9 @@ def _write_parts(
             chosen = users.select(slices[number])
             yield _Part(files[number], chosen if engine.alone else chosen.compact())
 
-    written = {}
+    written: dict[Path, _Written] = {}
+    if not missing:
+        return written
     for index, facts in run_parts(_write_part, parts(), engine, partial(_itself, maker)):
         number = missing[index]
         if not files[number].is_file():
