@@ -76,6 +76,21 @@ def main(folder: Path, names: list[str]) -> None:
         for kind in ("whole", "divided"):
             training = options(divide_tables=kind == "divided", **changes)
             fit(config, split_of(name), training=training, out=folder / f"{kind}-{name}", quiet=True)
+    if "gathered" in sys.argv[2:]:
+        config = SASRec(**SASREC, **SHARED)
+        split = small_split(n_items=2_000)
+        buffers: list[int] = []
+
+        def looking(trainer: Trainer, index: Any, number: int) -> float:
+            buffers.append(len(trainer.optimizer._buffers))  # type: ignore[union-attr]
+            return step(trainer, index, number)
+
+        Trainer._step = looking  # type: ignore[method-assign]
+        for row_updates, expected in (("auto", 1), ("never", 0)):
+            buffers.clear()
+            fit(config, split, training=options(row_updates=row_updates), out=folder / row_updates, quiet=True)
+            assert set(buffers) == {expected}
+        Trainer._step = step  # type: ignore[method-assign]
     if "stopped" in sys.argv[2:]:
         config, changes = CASES["shared"]
         training = options(divide_tables=True, keep_every=1, **changes)

@@ -51,8 +51,19 @@ def run_cases(folder: Path, processes: int, *names: str) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    run_cases(folder, 2, *CASES, "stopped")
+    run_cases(folder, 2, *CASES, "gathered", "stopped")
     return folder
+
+
+def close(key: str, one: torch.Tensor, other: torch.Tensor) -> None:
+    """Check that two tensors differ by rounding alone.
+
+    The bias of the keys is left out: it moves all scores of a query alike, so its gradient is rounding, which Adam
+    makes steps of.
+    """
+    if key.endswith("key_value.bias"):
+        one, other = (tensor[len(tensor) // 2 :] for tensor in (one, other))
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5, msg=lambda text: f"{key} {text}")
 
 
 def check_same(folder: Path, name: str, processes: int) -> None:
@@ -67,12 +78,10 @@ def check_same(folder: Path, name: str, processes: int) -> None:
         assert len(divided_note["parts"]) == processes
         assert note["state"].keys() == divided_note["state"].keys()
         for key, tensor in whole.items():
-            torch.testing.assert_close(
-                parts[key], tensor, rtol=1e-5, atol=1e-5, msg=lambda text, key=key: f"{key} {text}"
-            )
+            close(key, parts[key], tensor)
     saved, other = (load(folder / f"{kind}-{name}") for kind in ("whole", "divided"))
     for key, tensor in saved.model.state_dict().items():
-        torch.testing.assert_close(other.model.state_dict()[key], tensor, rtol=1e-5, atol=1e-5)
+        close(key, other.model.state_dict()[key], tensor)
     users = saved.dataset.users.ids.head(5).to_list()
     lists, others = (one.recommend(users, k=3, exclude_seen=False)["item"].to_list() for one in (saved, other))
     assert lists == others
@@ -82,6 +91,14 @@ def check_same(folder: Path, name: str, processes: int) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_with_divided_tables_train_as_two_with_whole_ones(two: Path, name: str) -> None:
     check_same(two, name, 2)
+
+
+@pytest.mark.slow
+def test_rows_of_gradients_that_several_processes_gather_move_the_whole_table(two: Path) -> None:
+    for file in ("last.safetensors", "best.safetensors"):
+        expected, gathered = (load_checkpoint(two / name / file)[0] for name in ("never", "auto"))
+        for key, tensor in expected.items():
+            close(key, gathered[key], tensor)
 
 
 @pytest.mark.slow
@@ -99,9 +116,7 @@ def test_four_processes(tmp_path: Path) -> None:
     )
     # Without draws in a step, the processes minimise the loss of one.
     for key, tensor in one.model.state_dict().items():
-        torch.testing.assert_close(
-            load(tmp_path / "divided-softmax").model.state_dict()[key], tensor, rtol=0, atol=1e-5
-        )
+        close(key, load(tmp_path / "divided-softmax").model.state_dict()[key], tensor)
 
 
 @pytest.mark.slow

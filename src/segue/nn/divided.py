@@ -181,7 +181,7 @@ class DividedTable(nn.Embedding):
 
     def __init__(self, n_rows: int, width: int, division: Division) -> None:
         codes = division.rows(n_rows)
-        super().__init__(len(codes), width, _weight=torch.empty(len(codes), width))
+        nn.Embedding.__init__(self, len(codes), width, _weight=torch.empty(len(codes), width))
         self.num_embeddings = n_rows
         self.division, self.codes = division, codes
         self.reader = RowReader()
