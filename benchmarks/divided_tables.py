@@ -9,8 +9,8 @@ Each run is a whole `segue.fit` with a folder, for one epoch of few steps, on ma
 popular and rare items, width 64, 2 blocks, 512 shared negatives, about 4,096 targets per step, all options of the
 training at their defaults. It runs in a network namespace of its own, if the system allows it, so that the bytes on its
 loopback interface are those of the training. With --whole every process holds the whole tables, as without
-`divide_tables`; the gradients of their rows then travel to all. The result goes to results/divided_tables.json, a row for each number of
-items and processes:
+`divide_tables`; the gradients of their rows then travel to all. The result goes to results/divided_tables.json, a row
+for each number of items and processes:
 
 - peak_mb: highest resident memory of the process that takes most, files that it has mapped included;
 - anonymous_mb: the same without mapped files, read every 20 ms;
