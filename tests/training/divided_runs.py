@@ -76,6 +76,10 @@ def main(folder: Path, names: list[str]) -> None:
         for kind in ("whole", "divided"):
             training = options(divide_tables=kind == "divided", **changes)
             fit(config, split_of(name), training=training, out=folder / f"{kind}-{name}", quiet=True)
+    if "left" in sys.argv[2:]:
+        config, changes = CASES["shared"]
+        training = options(divide_tables=True, keep_every=1, **changes)
+        fit(config, split_of("shared"), training=training, out=folder / "left", quiet=True, resume=True)
     if "gathered" in sys.argv[2:]:
         config = SASRec(**SASREC, **SHARED)
         split = small_split(n_items=2_000)

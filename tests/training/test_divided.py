@@ -102,8 +102,11 @@ def test_rows_of_gradients_that_several_processes_gather_move_the_whole_table(tw
 
 
 @pytest.mark.slow
-def test_four_processes(tmp_path: Path) -> None:
-    run_cases(tmp_path, 4, "shared", "softmax")
+def test_four_processes(two: Path, tmp_path: Path) -> None:
+    shutil.copytree(two / "left", tmp_path / "left")
+    run_cases(tmp_path, 4, "shared", "softmax", "left")
+    assert len(read_note(tmp_path / "left" / "last.safetensors")["parts"]) == 4  # two processes began it
+    assert load(tmp_path / "left").metadata["training"]["epochs"] == 3
     for name in ("shared", "softmax"):
         check_same(tmp_path, name, 4)
     one = fit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, overload
 
@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from segue.errors import ConfigError
 from segue.models.base import Examples, TrainableModel
-from segue.nn.divided import DividedTable
+from segue.nn.divided import DividedTable, Division
 from segue.training.batches import n_batches
 from segue.training.config import Training
 from segue.training.deferred import DeferredTable
@@ -170,12 +170,24 @@ class RowAdam(torch.optim.Adam):
         parameter[rows] = weights.addcdiv_(first, scale, value=-group["lr"] / (1 - beta1**step))
 
 
-def clip_gradients(model: nn.Module, norm: float) -> None:
-    """Scale all gradients, dense and sparse, down to a common norm of `norm` if it is larger."""
-    divided = {table.weight: table.division for table in model.modules() if isinstance(table, DividedTable)}
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], norm: float, divided: Mapping[Tensor, Division] | None = None
+) -> None:
+    """Scale all gradients, dense and sparse, down to a common norm of `norm` if it is larger.
+
+    Parameters
+    ----------
+    parameters
+        Parameters with gradients.
+    norm
+        Largest norm.
+    divided
+        Parameters whose rows are divided over processes: each process has the gradients of its rows.
+    """
+    divided = divided or {}
     gradients: list[Tensor] = []
     of_parts: list[Tensor] = []
-    for parameter in model.parameters():
+    for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
             gradient = parameter.grad.values()

@@ -144,6 +144,7 @@ class Trainer:
             ignore(self.model, list(self.divided))  # type: ignore[no-untyped-call]
         self.wrapped = accelerator.prepare_model(self.model)  # after it is settled which gradients are sparse
         self.average = Average(self.model, averaging)
+        self._divisions = {one.weight: one.division for one in self.model.modules() if isinstance(one, DividedTable)}
         self._divided_places = {
             place: self.divided[name]
             for place, (name, _) in enumerate(self.model.named_parameters())
@@ -216,7 +217,7 @@ class Trainer:
             self._not_finite(value, step)
         self.accelerator.backward(loss)
         if self.settings.clip_norm:
-            clip_gradients(self.model, self.settings.clip_norm)
+            clip_gradients(self.model.parameters(), self.settings.clip_norm, self._divisions)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.step()
