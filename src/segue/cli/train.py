@@ -6,16 +6,18 @@ import os
 import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from segue.cli.main import INTERRUPTED, command_line, import_module
 from segue.cli.option_types import as_typed
 from segue.cli.options import POSITIONAL, OptionParser, peek
 from segue.cli.output import note, write_json, write_pairs
 from segue.cli.splitting import SplitOptions, split_options
+from segue.engines.engine import Engine
 from segue.errors import ConfigError
 from segue.settings import Count, PathText, Range, Settings, Word
 
@@ -72,11 +74,23 @@ class TrainOptions(Settings):
     processes: Annotated[int, Range(1, 1024)] = 1
     """Number of processes that share the work: one per device or, on a CPU, each with a part of the cores."""
 
+    engine: Literal["processes", "ray"] = "processes"
+    """Processes of this machine, or workers of a Ray cluster (segue[ray]): a worker that dies ends in a resume from the
+    last state. All nodes must see the Dataset and --out at the same paths."""
+
+    address: Word | None = None
+    """Address of a running Ray cluster (host:port), or auto for the one on this machine; when not given, a cluster of
+    this machine alone is started."""
+
     quiet: bool = False
     """Show no progress."""
 
     json: bool = False
     """Write the summary as JSON."""
+
+    def check(self) -> None:
+        """Raise a ConfigError if an address is given without Ray."""
+        Engine(self.engine, self.processes, self.address)
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,8 @@ def main(argv: Sequence[str]) -> int:
     folder = options.out or options.dataset
     if options.out is None and former is None:
         former_run(Path(folder))  # it says what is missing
+    if options.engine == "ray" and "RANK" not in os.environ:
+        return _train_on_ray(argv, options, folder, training.cpu)
     if options.processes > 1 and "RANK" not in os.environ:
         from segue.training.launch import launch
 
@@ -153,6 +169,34 @@ def main(argv: Sequence[str]) -> int:
     if is_main:
         _report(recommender, options, folder)
     return 0
+
+
+def _train_on_ray(argv: Sequence[str], options: TrainOptions, folder: str, cpu: bool) -> int:
+    """Train in the workers of a Ray cluster, report, and return the exit code."""
+    from segue.inference.loading import load
+    from segue.training.ray_launch import launch_on_ray
+    from segue.training.run_manifest import begin_run, check_run
+
+    run = Path(folder)
+    check_run(run, options.resume, options.overwrite or None)
+    if not options.resume:
+        begin_run(run, resume=False)  # what the workers find there later is theirs
+    engine = Engine(options.engine, options.processes, options.address)
+    if not options.quiet:
+        note(f"training in {options.processes} workers of Ray; {run / 'metrics.csv'} gets a line per epoch")
+    with _resume_hint(folder):
+        launch_on_ray(partial(_work, tuple(argv)), run, engine, cpu)
+    _report(load(run), options, folder)
+    return 0
+
+
+def _work(argv: Sequence[str], resume: bool) -> None:
+    """Train in one worker of Ray, which has its rank in the environment."""
+    words = [word for word in argv if not resume or word.replace("_", "-").partition("=")[0] != "--overwrite"]
+    if resume and not _is_on(words, "resume"):
+        words.append("--resume")
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        main([*words, "--quiet"])
 
 
 def _run_to_resume(argv: Sequence[str]) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,20 @@ from segue.errors import StorageError
 from segue.files import atomic_file, parse_json
 from segue.locks import put
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_VERSION_IN_PARTS = 2
+"""Version of checkpoints in parts; the others are of version 1, so that older versions of segue open them."""
 LAST, BEST = "last.safetensors", "best.safetensors"
 """Files in a run with its state and with the weights of its best epoch so far."""
 NEXT_BEST = "best.next.safetensors"
 """File in a run with the weights of a new best epoch, until the state that names the epoch is saved."""
 EPOCHS = "epochs"
 """Folder in a run with the kept weights and states of single epochs."""
+PARTS = "parts"
+"""Folder beside a checkpoint with the parts of divided tables, and their entry in its note."""
+Rows = Callable[[str], range | None]
+"""Function that names the rows of a tensor to read, by the name of the tensor; None stands for all."""
+_PART = re.compile(r"\d+of\d+/[\w-]+\.safetensors")
 
 
 def kept_state(epoch: int) -> str:
@@ -38,29 +45,136 @@ def kept_epoch(epoch: int) -> str:
     return f"{EPOCHS}/{epoch:04}.safetensors"
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
-    """Write tensors and a note of plain data to `path`. An existing file stays until the new one is complete."""
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> str:
+    """Write tensors and a note of plain data to `path`, and return its checksum.
+
+    An existing file stays until the new one is complete. If the note has `PARTS`, the checkpoint has more tensors in
+    other files (`save_part`).
+    """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"kind": "segue-checkpoint", "format_version": str(FORMAT_VERSION), "note": json.dumps(note)}
+    header = {"kind": "segue-checkpoint", "format_version": "1", "note": json.dumps(note)}
+    if PARTS in note:
+        header["format_version"] = str(_VERSION_IN_PARTS)
+    digest = _digest(stored, header)
     with atomic_file(path) as temporary:
-        save_file(stored, temporary, metadata={**header, "sha256": _digest(stored, header)})
+        save_file(stored, temporary, metadata={**header, "sha256": digest})
+    return digest
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors and the note that `save_checkpoint` wrote.
+def save_part(path: Path, name: str, tensors: Mapping[str, Tensor], rows: Mapping[str, range]) -> dict[str, str]:
+    """Write one part of a checkpoint, and return its entry for the note of the checkpoint.
+
+    Parameters
+    ----------
+    path
+        The checkpoint, which is written after all of its parts.
+    name
+        Name of the part within `PARTS`: a folder of this process alone, since processes collect what killed ones left,
+        and a name that is new for every checkpoint, because former parts stay until it is there.
+    tensors
+        Tensors of this part.
+    rows
+        Rows of the whole tensor that each tensor has; those of other tensors are the same in all parts.
+    """
+    note = {"rows": {key: [own.start, own.stop] for key, own in rows.items()}}
+    digest = save_checkpoint(path.parent / PARTS / name, tensors, note)
+    return {"file": name, "sha256": digest}
+
+
+def load_checkpoint(path: Path, rows: Rows | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the note that `save_checkpoint` wrote, with all of its parts.
+
+    Parameters
+    ----------
+    path
+        The checkpoint.
+    rows
+        Function that names the rows to read of a tensor, or None for all; None reads all rows of all tensors. Parts
+        that have none of these rows are not read.
 
     Raises
     ------
     StorageError
-        The file is missing, not a safetensors file (a pickle, for example), of a future version, or altered.
+        The file or a part is missing, not a safetensors file (a pickle, for example), of a future version, or altered.
     """
+    tensors, note, _ = _read(path)
+    parts = note.get(PARTS)
+    if parts is None:
+        own = {name: None if rows is None else rows(name) for name in tensors}
+        return {
+            name: tensor if part is None else tensor[part.start : part.stop].clone()
+            for (name, tensor), part in zip(tensors.items(), own.values(), strict=True)
+        }, note
+    return tensors | _read_parts(path, parts, rows), note
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """Tensors, note and checksum of one file, compared with each other."""
     with _opened(path) as stored:
         header = dict(stored.metadata() or {})
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    note = _note(path, header)
-    if header.pop("sha256", None) != _digest(tensors, header):
+    note, digest = _note(path, header), header.pop("sha256", "")
+    if digest != _digest(tensors, header):
         raise StorageError(f"{path} does not match its checksum: it was altered after it was written.")
-    return tensors, note
+    return tensors, note, digest
+
+
+def _read_parts(path: Path, parts: Any, rows: Rows | None) -> dict[str, Tensor]:
+    """Tensors of the parts of a checkpoint, joined; `rows` as in `load_checkpoint`."""
+    entries = parts if isinstance(parts, list) else []
+    if not entries or not all(isinstance(one, dict) and _PART.fullmatch(str(one.get("file"))) for one in entries):
+        raise StorageError(f"{path} names impossible parts: it was damaged or edited.")
+    joined: dict[str, Tensor] = {}
+    pieces: dict[str, list[Tensor]] = {}
+    for number, entry in enumerate(entries):
+        file = path.parent / PARTS / entry["file"]
+        held = _rows_of_part(file)
+        wanted = {key: None if rows is None else rows(key) for key in held}
+        overlaps = {key: _overlap(held[key], wanted[key]) for key in held}
+        if number and held and not any(overlaps.values()):
+            continue
+        tensors, _, digest = _read(file)
+        if digest != entry.get("sha256"):
+            raise StorageError(f"{file} is not the part that {path} names: {_ANOTHER}")
+        for key, tensor in tensors.items():
+            if key not in held:
+                joined[key] = tensor
+            elif len(tensor) != len(held[key]):
+                raise StorageError(f"{file} has other rows of {key} than it names: it was damaged or edited.")
+            else:
+                own, start = overlaps[key], held[key].start
+                pieces.setdefault(key, []).append(tensor[own.start - start : own.stop - start])
+    return joined | {key: torch.cat(several) for key, several in pieces.items()}
+
+
+def _rows_of_part(file: Path) -> dict[str, range]:
+    """Rows of each tensor that a part of a checkpoint has."""
+    rows = read_note(file).get("rows")
+    if not isinstance(rows, dict) or not all(
+        isinstance(one, list) and len(one) == 2 and all(type(number) is int for number in one) and 0 <= one[0] <= one[1]
+        for one in rows.values()
+    ):
+        raise StorageError(f"{file} does not tell its rows: it was damaged or edited.")
+    return {key: range(*one) for key, one in rows.items()}
+
+
+def _overlap(held: range, wanted: range | None) -> range:
+    """Rows of a part that are wanted; an empty range at its start if there are none."""
+    if wanted is None:
+        return held
+    start, stop = max(held.start, wanted.start), min(held.stop, wanted.stop)
+    return range(start, stop) if start < stop else range(held.start, held.start)
+
+
+def drop_parts(run: Path) -> None:
+    """Delete the parts that no checkpoint of a run names, in the run and in its kept epochs."""
+    for folder in (run, run / EPOCHS):
+        named: set[str] = set()
+        for file in folder.glob("*.safetensors"):
+            named |= {str(one.get("file")) for one in read_note(file).get(PARTS) or () if isinstance(one, dict)}
+        for file in (folder / PARTS).glob("*/*.safetensors"):
+            if file.relative_to(folder / PARTS).as_posix() not in named:
+                file.unlink(missing_ok=True)
 
 
 def read_note(path: Path) -> dict[str, Any]:
@@ -74,17 +188,12 @@ def read_note(path: Path) -> dict[str, Any]:
     return _note(path, _header(path))
 
 
-def save_best(run: Path, tensors: Mapping[str, Tensor], note: Mapping[str, Any]) -> None:
-    """Write the weights of a new best epoch. They become the best ones with the state that names this epoch.
-
-    Call `confirm_best` after that state is saved. A process that is killed in between leaves the former best weights
-    with the former state, or the new ones with the new state.
-    """
-    save_checkpoint(run / NEXT_BEST, tensors, note)
-
-
 def confirm_best(run: Path) -> None:
-    """Put the weights of `save_best` in the place of the former ones if the saved state names their epoch."""
+    """Put new best weights in the place of the former ones if the saved state names their epoch.
+
+    New best weights are saved as `NEXT_BEST`, then the state, and then this is called. A process that is killed in
+    between leaves the former best weights with the former state, or the new ones with the new state.
+    """
     file = run / NEXT_BEST
     if not file.is_file():
         return
@@ -94,8 +203,8 @@ def confirm_best(run: Path) -> None:
         file.unlink()
 
 
-def load_best(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the weights of the best epoch so far, and their note.
+def load_best(run: Path, rows: Rows | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the weights of the best epoch so far, and their note; `rows` as in `load_checkpoint`.
 
     Raises
     ------
@@ -103,7 +212,7 @@ def load_best(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         There are none, or they are of another run or of another moment than the state beside them.
     """
     confirm_best(run)
-    tensors, note = load_checkpoint(run / BEST)
+    tensors, note = load_checkpoint(run / BEST, rows)
     if (run / LAST).is_file():
         check_same_run(run / BEST, note, run / LAST, read_note(run / LAST))
         mine, theirs = (history_of(one, run / name) for one, name in ((note, BEST), (read_note(run / LAST), LAST)))
@@ -139,8 +248,8 @@ def read_best(run: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, state
 
 
-def load_epoch(run: Path, epoch: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the kept weights of an epoch, and their note.
+def load_epoch(run: Path, epoch: int, rows: Rows | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the kept weights of an epoch, and their note; `rows` as in `load_checkpoint`.
 
     Raises
     ------
@@ -154,7 +263,7 @@ def load_epoch(run: Path, epoch: int) -> tuple[dict[str, Tensor], dict[str, Any]
             f"{run} did not keep the weights of epoch {epoch}; kept: {kept}. Train with --training.keep-every N to "
             "keep the weights of every N-th epoch."
         )
-    tensors, note = load_checkpoint(file)
+    tensors, note = load_checkpoint(file, rows)
     state = note.get("state")
     found = state.get("epoch") if isinstance(state, dict) else None
     if found != epoch:

@@ -139,9 +139,15 @@ class Recommender:
             )
         bind(model, dataset)
         self.model = model
-        self.scorer = Scorer.of(model)
+        if not model.on_disk:
+            self.scorer = Scorer.of(model)
         self.dataset = self.source = dataset
         self.metadata: dict[str, Any] = dict(metadata or {})
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The frozen model. If its tables are on disk (`Model.on_disk`), it is made with the first question."""
+        return Scorer.of(self.model)
 
     def __repr__(self) -> str:
         return f"Recommender({self.model.config!r}, {self.dataset!r})"

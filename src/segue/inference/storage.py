@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ from segue.models.registry import config_from_dict
 FORMAT_VERSION = 1
 _KIND = "recommender"
 MANIFEST = "recommender.json"
-_WEIGHTS = "weights.safetensors"
+WEIGHTS = "weights.safetensors"
+"""File of a Recommender with the tensors of its model."""
 _EXTRA = "extra.safetensors"
 _DATA = "data"
 _PICKLES = (b"\x80", b"PK\x03\x04")
@@ -87,8 +88,18 @@ def save_recommender(
     metadata: Mapping[str, Any],
     overwrite: bool | None = None,
     extra: Mapping[str, Tensor] | None = None,
+    write_weights: Callable[[Path], None] | None = None,
 ) -> None:
     """Write the folder atomically; the folder of a Recommender saved before is replaced, unless `overwrite` is False.
+
+    Parameters
+    ----------
+    path, model, dataset, metadata, overwrite
+        As of `Recommender` and its `save`.
+    extra
+        Tensors to store beside the model.
+    write_weights
+        Function that writes the safetensors file of the model, if its tensors are not all in this process.
 
     Raises
     ------
@@ -97,7 +108,10 @@ def save_recommender(
     """
     _check_metadata(metadata, "the metadata")
     with atomic_folder(path, _KIND, overwrite) as folder:
-        save_model(model, str(folder / _WEIGHTS))
+        if write_weights is None:
+            save_model(model, str(folder / WEIGHTS))
+        else:
+            write_weights(folder / WEIGHTS)
         dataset.save(folder / _DATA)
         if extra:
             save_file(dict(extra), folder / _EXTRA)
@@ -130,11 +144,11 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
         format (a pickle); or the weights do not fit the model or the Dataset.
     """
     folder = _find(path)
-    _refuse_pickle(folder / _WEIGHTS)
+    _refuse_pickle(folder / WEIGHTS)
     manifest = read_manifest(folder, MANIFEST, _KIND, FORMAT_VERSION, verify=verify)
     place = folder / MANIFEST
-    if _WEIGHTS not in manifest["files"]:
-        raise StorageError(f"{place} does not list {_WEIGHTS}: it was damaged or edited.")
+    if WEIGHTS not in manifest["files"]:
+        raise StorageError(f"{place} does not list {WEIGHTS}: it was damaged or edited.")
     config = _config_of(manifest, place)
     n_users, n_items = whole_number(manifest, "users", place), whole_number(manifest, "items", place)
     _check_metadata(manifest.get("metadata"), str(place))
@@ -145,9 +159,9 @@ def load_recommender(path: Path, *, verify: bool = True) -> tuple[Model, Dataset
             f"{folder} holds a model of {n_users:,} users and {n_items:,} items with a Dataset of "
             f"{dataset.n_users:,} and {dataset.n_items:,}: the two do not belong together."
         )
-    tensors = _read_weights(folder / _WEIGHTS)
-    model = build_for(config, n_users, n_items, tensors, folder / _WEIGHTS)
-    load_weights(model, tensors, folder / _WEIGHTS)
+    tensors = _read_weights(folder / WEIGHTS)
+    model = build_for(config, n_users, n_items, tensors, folder / WEIGHTS)
+    load_weights(model, tensors, folder / WEIGHTS)
     return model.eval(), dataset, dict(manifest["metadata"])
 
 

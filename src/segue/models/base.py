@@ -70,6 +70,13 @@ class ModelConfig(Settings, ABC):
         """Return the settings, with those that depend on the data filled in from the visible interactions."""
         return self
 
+    def why_whole(self) -> str | None:
+        """Reason for which the tables of this model cannot be divided over processes; None if they can be.
+
+        Called on resolved settings. A model can divide its tables if it reads their rows by calling them alone.
+        """
+        return f"{self.name} reads its tables as a whole"
+
     @abstractmethod
     def build(self, n_users: int, n_items: int) -> Model:
         """Return a new module for this many users and items, with weights from torch's global generator."""
@@ -181,6 +188,9 @@ class Model(nn.Module, ABC):
 
     reads_content: bool = False
     """True if the model scores items that nobody has taken by their content. Such items are then recommended, too."""
+
+    on_disk: bool = False
+    """True if tables of the model are memory-mapped files, because they may be larger than the memory of a process."""
 
     cold: npt.NDArray[np.int64] | None = None
     """Codes (m,) of the items that the model cannot score: nobody has taken them, and it does not read their content.

@@ -10,6 +10,7 @@ the batch. The authors draw by a power of the popularity instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
@@ -23,7 +24,7 @@ from segue.data.histories import Histories
 from segue.models.base import ModelConfig, Side, TrainableModel
 from segue.models.features import FeatureNames
 from segue.models.features import resolved as with_features
-from segue.models.item_table import item_table
+from segue.models.item_table import DividedItemTable, item_table
 from segue.models.next_item import (
     HistoryInputs,
     NextItemBatch,
@@ -32,10 +33,11 @@ from segue.models.next_item import (
     Targets,
     Windows,
     history_inputs,
+    why_whole,
 )
 from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
 from segue.models.repeats import resolved as with_repeats
-from segue.models.scores import ItemScores, ProductScores
+from segue.models.scores import ItemScores
 from segue.models.similarity import Similarity
 from segue.nn import losses
 from segue.nn.dropout import Dropout
@@ -140,6 +142,10 @@ class GRU4Rec(ModelConfig):
         repeats = with_repeats(self.repeats, dataset, self.loss == "cross-entropy")
         return replace(self, repeats=repeats, features=with_features(self.features, dataset))
 
+    def why_whole(self) -> str | None:
+        """Return the setting because of which the item table cannot be divided; None if it can be."""
+        return why_whole(None, self.features, self.repeats, 0.0)
+
     def build(self, n_users: int, n_items: int) -> GRU4RecModel:
         """Return a new module with random weights."""
         return GRU4RecModel(self, n_users, n_items)
@@ -178,7 +184,8 @@ class GRU4RecModel(TrainableModel):
 
     def reset_parameters(self) -> None:
         """Draw weights uniform in ±√(6 / (inputs + outputs)), as in the authors' program; biases are 0."""
-        nn.init.xavier_uniform_(self.items.weight)
+        bound = math.sqrt(3) * math.sqrt(2 / (self.items.num_embeddings + self.items.embedding_dim))
+        self.items.draw(lambda weight: nn.init.uniform_(weight, -bound, bound))
         nn.init.zeros_(self.biases.weight)
         for name, parameter in self.recurrent.named_parameters():
             if "bias" in name:
@@ -269,7 +276,10 @@ class GRU4RecModel(TrainableModel):
 
         The ELU is left out, as it does not change the order.
         """
-        products = ProductScores(torch.cat([self.items.all(), self._biases()], dim=1))
+        vectors, biases = self.items.all(), self._biases()
+        if isinstance(self.items, DividedItemTable):
+            biases = biases[self.items.codes.start : self.items.codes.stop]
+        products = self.items.products(torch.cat([vectors, biases], dim=1))
         return products if self.repeats is None else RepeatScores(products, self.config.width + 1)
 
     def _biases(self) -> Tensor:

@@ -8,7 +8,7 @@ full softmax; these would push its content away from everybody.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ from segue.data.ragged import Int64
 from segue.data.tables.table import Table
 from segue.errors import ConfigError
 from segue.models.features import Coding
+from segue.models.scores import ProductScores
+from segue.nn.divided import DividedTable, Division, current_division
 
 _RAGGED = {
     "offsets": torch.int64,
@@ -50,11 +52,14 @@ class Catalogue(NamedTuple):
     rows
         (n_items + 1,) int64 row of each item code in `vectors`, 0 for items that are not compared; None if they are
         all.
+    divided
+        Table whose rows are divided over processes: `vectors` are then the rows of this process alone.
     """
 
     vectors: Tensor
     codes: Tensor | None = None
     rows: Tensor | None = None
+    divided: DividedTable | None = None
 
     def rows_of(self, codes: Tensor) -> Tensor:
         """Rows (…,) of item codes (…,)."""
@@ -73,6 +78,14 @@ class ItemTable(nn.Embedding):
     def prepare(self, dataset: Dataset) -> None:
         """Store facts of the visible interactions and of the item table."""
 
+    def draw(self, fill: Callable[[Tensor], object]) -> None:
+        """Draw the weight with a function that fills a tensor (rows, width)."""
+        fill(self.weight)
+
+    def products(self, vectors: Tensor, offset: bool = False) -> ProductScores:
+        """Scores by products with vectors made of those of `all`; `offset` as in `ProductScores`."""
+        return ProductScores(vectors, offset)
+
     def all(self) -> Tensor:
         """Vectors (n_items + 1, width) of all items."""
         return self.weight
@@ -88,6 +101,70 @@ class ItemTable(nn.Embedding):
     def catalogue(self, vectors: Tensor) -> Catalogue:
         """Items of a full softmax, given the vectors of all."""
         return Catalogue(vectors)
+
+
+class DividedItemTable(DividedTable, ItemTable):
+    """Vectors of the items, divided over processes (`DividedTable`)."""
+
+    def all(self) -> Tensor:
+        """Vectors (own rows, width) of the items of this process."""
+        return self.weight
+
+    def with_rows(self, *codes: Tensor) -> Tensor:
+        """Refuse: no process has all rows."""
+        raise NotImplementedError("models with divided tables read rows by calling the table.")
+
+    def catalogue(self, vectors: Tensor) -> Catalogue:
+        """Items of a full softmax, given the vectors of this process."""
+        return Catalogue(vectors, divided=self)
+
+    def products(self, vectors: Tensor, offset: bool = False) -> ProductScores:
+        """Scores of all processes, by products with the vectors of this one."""
+        return DividedProducts(vectors, offset, self.division, self.codes)
+
+    def whole(self, weight: Tensor) -> ItemTable:
+        """Return the same table, whole, with this weight (n_items + 1, width)."""
+        return ItemTable(weight.shape[0], weight.shape[1], _weight=weight)
+
+
+class DividedProducts(ProductScores):
+    """Products with vectors that are divided over processes. All processes must ask for the same scores in step.
+
+    Parameters
+    ----------
+    vectors, offset
+        Vectors of this process, and the offset of `ProductScores`.
+    division
+        Place of this process.
+    codes
+        Codes of its items.
+    """
+
+    def __init__(self, vectors: Tensor, offset: bool, division: Division, codes: range) -> None:
+        super().__init__(vectors, offset)
+        self._division, self._codes = division, codes
+
+    @property
+    def division(self) -> Division:
+        """Place of this process."""
+        return self._division
+
+    @property
+    def own_codes(self) -> range:
+        """Codes of the items that this process scores."""
+        return self._codes
+
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Scores (batch, stop - start) of the item codes start … stop - 1, which are all of this process."""
+        return super().all(queries, start - self._codes.start, stop - self._codes.start, out)
+
+    def of(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (batch, n) of `items` (batch, n) of any process."""
+        own = (items >= self._codes.start) & (items < self._codes.stop)
+        if not len(self._codes):
+            return self._division.total(queries.new_zeros(items.shape))
+        scores = super().of(queries, torch.where(own, items - self._codes.start, 0))
+        return self._division.total(torch.where(own, scores, 0.0))
 
 
 class ContentTable(ItemTable):
@@ -316,9 +393,10 @@ class ContentTable(ItemTable):
 
 
 def item_table(n_items: int, width: int, features: object, own_dropout: float) -> ItemTable:
-    """Table of a model with these resolved features; a plain one if they are None."""
+    """Table of a model with these resolved features; a plain or divided one (`dividing`) if they are None."""
+    division = current_division()
     if not features:
-        return ItemTable(n_items + 1, width)
+        return ItemTable(n_items + 1, width) if division is None else DividedItemTable(n_items + 1, width, division)
     assert isinstance(features, tuple)
     return ContentTable(n_items, width, features, own_dropout)
 

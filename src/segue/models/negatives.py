@@ -84,20 +84,26 @@ class SharedNegatives:
     def __init__(
         self, counts: Int64 | npt.NDArray[np.float64], k: int, in_batch: float, candidates: Int64 | None = None
     ) -> None:
-        self.candidates = np.arange(1, len(counts)) if candidates is None else candidates
-        self.n_items = len(self.candidates)
+        self.candidates = candidates
+        self.n_items = len(counts) - 1 if candidates is None else len(candidates)
         self.from_batch = round(in_batch * k)
         self.uniform = k - self.from_batch
-        self.shares: npt.NDArray[np.float64] = counts / max(float(counts.sum()), 1.0)
+        self.shares: npt.NDArray[np.float64] | None = None
+        if self.from_batch:
+            self.shares = counts / max(float(counts.sum()), 1.0)
 
     def draw(self, targets: Int64, generator: np.random.Generator) -> Int64:
         """Draw item codes (k,), with repeats; `targets` (n,) are those of the batch."""
-        drawn = self.candidates[generator.integers(0, self.n_items, self.uniform)]
+        drawn: Int64 = generator.integers(0, self.n_items, self.uniform)
+        drawn = drawn + 1 if self.candidates is None else self.candidates[drawn]
         if not self.from_batch:
             return drawn
         return np.concatenate([drawn, generator.choice(targets, self.from_batch)])
 
     def log_counts(self, items: Int64) -> npt.NDArray[np.float32]:
         """Logarithms (n,) of the expected counts of the items (n,) among the draws."""
-        expected = self.uniform / self.n_items + self.from_batch * self.shares[items]
-        return np.log(expected).astype(np.float32)
+        expected = np.full(len(items), self.uniform / self.n_items)
+        if self.shares is not None:
+            expected += self.from_batch * self.shares[items]
+        logarithms: npt.NDArray[np.float32] = np.log(expected).astype(np.float32)
+        return logarithms

@@ -17,11 +17,13 @@ from segue.data.histories import Histories
 from segue.data.history_arrays import history_arrays
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.errors import DataError, TrainingError
+from segue.models.features import FeatureNames
 from segue.models.item_table import Catalogue, ItemTable
 from segue.models.negatives import Negatives, SharedNegatives
 from segue.models.repeats import NO_REPEATS, RepeatBatch, RepeatExamples, Repeats
 from segue.models.similarity import Similarity
 from segue.nn import losses
+from segue.nn.divided import divided_softmax
 
 LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
 Windows = Literal["newest", "all"]
@@ -150,7 +152,10 @@ class NextItemLoss:
         if repeats is not None:
             return self._with_repeats(query, vectors, catalogue, batch, repeats)
         if self.name == "softmax":
-            targets, normalise = catalogue.rows_of(batch.targets), self.similarity.name == "cosine"
+            normalise = self.similarity.name == "cosine"
+            if catalogue.divided is not None:
+                return divided_softmax(query, catalogue.divided, batch.targets, normalise)
+            targets = catalogue.rows_of(batch.targets)
             return losses.full_softmax(query, catalogue.vectors, targets, normalise=normalise)
         items, n = self.similarity.item(vectors), len(batch.targets)
         targets, negatives = torch.split(items, [n, len(items) - n])
@@ -409,7 +414,7 @@ class NextItemExamples:
         With random windows the counts are those of all possible targets.
         """
         if not self.loss.in_batch:  # all draws are uniform
-            no_counts = np.zeros(self.dataset.n_items + 1, dtype=np.int64)
+            no_counts = np.broadcast_to(np.int64(0), self.dataset.n_items + 1)
             return SharedNegatives(no_counts, self.loss.negatives, 0.0, self.candidates)
         if self.sessions is None:
             lengths = self.dataset.lengths[self.users] - 1 if self.random_window else self.lengths
@@ -421,6 +426,23 @@ class NextItemExamples:
         targets = self.dataset.items[places]
         counts = np.bincount(targets, minlength=self.dataset.n_items + 1)
         return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch, self.candidates)
+
+
+def why_whole(loss: str | None, features: FeatureNames, repeats: bool | None, embedding_l2: float) -> str | None:
+    """Setting because of which the item table of a model cannot be divided over processes (`ModelConfig.why_whole`).
+
+    Parameters
+    ----------
+    loss, features, repeats, embedding_l2
+        Resolved settings.
+    """
+    if features:
+        return f"features={features!r} are content that every process reads whole"
+    if loss == "softmax" and repeats:
+        return "repeats=True with loss='softmax' scores the whole catalogue in every process"
+    if loss == "softmax" and embedding_l2:
+        return f"embedding_l2={embedding_l2} with loss='softmax' reads the whole table in every process"
+    return None
 
 
 def usual_batch(units: int, targets: int) -> int:

@@ -34,6 +34,7 @@ from segue.data.ragged import Int64, offsets_of, positions
 from segue.errors import ConfigError
 from segue.models.scores import ItemScores, ProductScores
 from segue.nn import losses
+from segue.nn.divided import Division
 
 ENOUGH = 0.1
 """Share of repeats in the data from which on models take them into account, unless the settings say otherwise."""
@@ -386,6 +387,16 @@ class RepeatScores(ItemScores):
     def products(self) -> ProductScores | None:
         """Products of the model without repeats."""
         return self.base.products
+
+    @property
+    def division(self) -> Division | None:
+        """Place of this process if the items of the model without repeats are divided."""
+        return self.base.division
+
+    @property
+    def own_codes(self) -> range | None:
+        """Codes that `all` can score in this process, if they are divided."""
+        return self.base.own_codes
 
     def codes(self, queries: Tensor) -> Tensor:
         """Codes (batch, r) int64 of the items with additions, 0 = none."""

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segue.nn.divided import Division
+
 
 class ItemScores(ABC):
     """Scores of items for the queries of `Model.encode`. Items are codes; the score of code 0 is meaningless."""
@@ -27,6 +29,16 @@ class ItemScores(ABC):
     @property
     def products(self) -> ProductScores | None:
         """Products with item vectors that the order of the items comes from; None if it comes from something else."""
+        return None
+
+    @property
+    def division(self) -> Division | None:
+        """Place of this process if the items are divided over processes; None if all are here."""
+        return None
+
+    @property
+    def own_codes(self) -> range | None:
+        """Codes that `all` can score in this process, if the items are divided; None for all."""
         return None
 
 

@@ -30,10 +30,11 @@ from segue.models.next_item import (
     Targets,
     Windows,
     history_inputs,
+    why_whole,
 )
 from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
 from segue.models.repeats import resolved as with_repeats
-from segue.models.scores import ItemScores, ProductScores
+from segue.models.scores import ItemScores
 from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.nn.transformer import initialise
 from segue.settings import Count, Negatives, Penalty, Positive, Share, ShareBelowOne
@@ -96,6 +97,10 @@ class SequenceConfig(ModelConfig):
         chosen = self.for_catalogue(dataset.n_items)
         repeats = with_repeats(self.repeats, dataset, chosen.loss in SOFTMAXES)
         return replace(chosen, repeats=repeats, features=with_features(self.features, dataset))
+
+    def why_whole(self) -> str | None:
+        """Return the setting because of which the item table cannot be divided; None if it can be."""
+        return why_whole(self.loss, self.features, self.repeats, self.embedding_l2)
 
     def for_catalogue(self, n_items: int) -> Self:
         """Return the settings with the loss chosen by the size of the catalogue."""
@@ -234,7 +239,7 @@ class SequenceModel(TrainableModel):
 
     def scores(self) -> ItemScores:
         """Products with the item vectors, which are normalised once for cosines, plus the additions of repeats."""
-        products = ProductScores(self.item_vectors())
+        products = self.items.products(self.item_vectors())
         return products if self.repeats is None else RepeatScores(products, self.config.width)
 
     def item_vectors(self) -> Tensor:

@@ -36,12 +36,13 @@ from segue.models.next_item import (
     Targets,
     history_inputs,
     position_rows,
+    why_whole,
 )
 from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
 from segue.models.repeats import resolved as with_repeats
-from segue.models.scores import ItemScores, ProductScores
+from segue.models.scores import ItemScores
 from segue.models.similarity import Similarity
-from segue.models.users import UserVectors
+from segue.models.users import user_vectors
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
 from segue.settings import Count, Negatives, Penalty, Probability, Share, ShareBelowOne
@@ -159,6 +160,10 @@ class SSEPT(ModelConfig):
         repeats = with_repeats(self.repeats, dataset, self.loss in SOFTMAXES)
         return replace(self, repeats=repeats, features=with_features(self.features, dataset))
 
+    def why_whole(self) -> str | None:
+        """Return the setting because of which the item table cannot be divided; None if it can be."""
+        return why_whole(self.loss, self.features, self.repeats, self.embedding_l2)
+
     def build(self, n_users: int, n_items: int) -> SSEPTModel:
         """Return a new module with random weights."""
         return SSEPTModel(self, n_users, n_items)
@@ -181,7 +186,7 @@ class SSEPTModel(TrainableModel):
         self.repeats_together = bool(config.repeats)
         self.items = item_table(n_items, config.item_width, config.features, config.own_dropout)
         self.reads_content = bool(config.features)
-        self.users = UserVectors(n_users, config.user_width)
+        self.users = user_vectors(n_users, config.user_width)
         width = config.item_width + config.user_width
         self.encoder = Encoder(
             width,
@@ -287,7 +292,7 @@ class SSEPTModel(TrainableModel):
 
     def scores(self) -> ItemScores:
         """Products with the item vectors, plus the term of the user and the additions of repeats."""
-        products = ProductScores(self.items.all(), offset=True)
+        products = self.items.products(self.items.all(), offset=True)
         return products if self.repeats is None else RepeatScores(products, self.config.item_width + 1)
 
     def item_vectors(self) -> Tensor:

@@ -7,6 +7,7 @@ enough: no item ever attends to padding, and the results at padding are never re
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segue.errors import ConfigError
+from segue.nn.divided import DividedTable
 from segue.nn.dropout import Dropout
 from segue.nn.frequency import FrequencyBranch
 from segue.nn.relative import UNTIMED, Positions, RelativeBias, time_buckets
@@ -359,7 +361,9 @@ def initialise(module: nn.Module, deviation: float = 0.02) -> None:
     Biases are 0.
     """
     for part in module.modules():
-        if isinstance(part, nn.Embedding):
+        if isinstance(part, DividedTable):
+            part.draw(partial(nn.init.normal_, std=deviation))
+        elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=deviation)
         elif isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

@@ -172,7 +172,7 @@ def _figures(metadata: Mapping[str, Any], evaluation: Evaluation | None) -> str:
 def _limits(recommender: Recommender) -> str:
     data, spec = recommender.dataset, recommender.metadata.get("split") or {}
     limits = [_LEAKS[spec["name"]]] if spec.get("name") in _LEAKS else []
-    cold = 0 if recommender.scorer.cold is None else len(recommender.scorer.cold)
+    cold = 0 if recommender.model.cold is None else len(recommender.model.cold)
     if cold:
         limits.append(f"{cold:,} items of the item table were never taken; the model recommends none of them.")
     limits += [

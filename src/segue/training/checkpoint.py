@@ -10,10 +10,17 @@ import torch
 from torch import Tensor
 
 from segue.errors import StorageError
-from segue.inference.checkpoint import load_checkpoint, save_checkpoint
+from segue.inference.checkpoint import drop_parts, load_checkpoint, save_checkpoint, save_part
 from segue.training import deferred
 
-__all__ = ["load_checkpoint", "optimizer_tensors", "restore_optimizer", "save_checkpoint"]
+__all__ = [
+    "drop_parts",
+    "load_checkpoint",
+    "optimizer_tensors",
+    "restore_optimizer",
+    "save_checkpoint",
+    "save_part",
+]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -38,6 +38,9 @@ class Training(Settings):
     row_updates: Literal["auto", "always", "never"] = "auto"
     """Adam for large embedding tables: rows a step does not read are updated later, when next read. "auto": on the CPU,
     for large tables without weight decay. Results differ by rounding. "never" also makes dense gradients."""
+    divide_tables: bool = False
+    """Divide the rows of item and user tables, and their state in the optimizer, over the processes, for tables larger
+    than the memory of one. The run needs a folder that all processes see."""
     warmup_steps: Size = 0
     """Steps over which the learning rate rises from zero."""
     schedule: Literal["constant", "linear"] = "constant"
@@ -113,9 +116,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
         "cpu",
         "watch_test",
         "row_updates",
+        "divide_tables",
     }
 )
 """Options that may change when a run is resumed."""
 
-FORMERLY: Mapping[str, Any] = {"averaging": 0.0, "momentum": 0.0}
+FORMERLY: Mapping[str, Any] = {"averaging": 0.0, "momentum": 0.0, "divide_tables": False}
 """Values to assume for options missing from older runs."""

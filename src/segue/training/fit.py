@@ -27,6 +27,7 @@ from segue.inference.unfinished import drop_dataset, keep_dataset
 from segue.memory import keep_buffers
 from segue.models.base import CountingModel, Model, ModelConfig, TrainableModel
 from segue.models.registry import config_class
+from segue.nn.divided import Division, dividing
 from segue.settings import Count
 from segue.training.card import write_card
 from segue.training.config import Training
@@ -38,6 +39,7 @@ from segue.training.start import Start, start_of
 from segue.training.tracking import Tracking, check_trackers
 from segue.training.trainer import State, Trainer
 from segue.training.validation import check_validation, validation_of, with_task_defaults
+from segue.training.whole import save_whole
 
 _SECONDS_BETWEEN_CURVES = 30.0
 
@@ -182,10 +184,11 @@ def _fitted(
     if resume and folder is not None:
         config = with_choices_of_run(config, train, folder)
     settings = with_task_defaults(settings, config, part, folder if resume else None)
-    check_size(config.resolved(train), train)
+    division = _division(config.resolved(train), settings, folder, start)
+    check_size(config.resolved(train), train, division)
     if start is not None:
         start.check(config.resolved(train))
-    with torch.random.fork_rng(devices=[]), memory_errors():
+    with torch.random.fork_rng(devices=[]), memory_errors(), dividing(division):
         model = _new(config, train, settings.seed)
         run: _Run | None = None
         notes: dict[str, Any] = {}
@@ -215,16 +218,21 @@ def _fitted(
             if start is not None:
                 start.give(model, train)
             model.count(data.refit if refit and isinstance(data, Split) else train)
-    _leave_together()
     metadata: dict[str, Any] = {
         "split": spec,
         "refit": refit,
         "options": settings.to_dict(),
         "training": {**notes, "seconds": time.perf_counter() - started},
     }
-    recommender = Recommender(model, whole, metadata)
+    if division is not None and folder is not None:
+        recommender = save_whole(folder / "recommender", model, whole, metadata, _is_main())
+        _leave_together()
+    else:
+        _leave_together()
+        recommender = Recommender(model, whole, metadata)
+        if folder is not None and _is_main():
+            recommender.save(folder / "recommender")
     if folder is not None and _is_main():
-        recommender.save(folder / "recommender")
         write_card(folder, recommender)
         drop_dataset(folder)
     if run is not None:
@@ -286,7 +294,7 @@ class _Run:
         resume = resume and begun and not self._is_beyond()
         if self.until is not None and self.folder is not None and _is_main():
             begin_run(self.folder, resume)
-        accelerator = self._accelerator()
+        accelerator = _accelerator(self.settings)
         identity = {"model": config, "dataset": train.fingerprint}
         identity |= {} if self.start is None else {"start": self.start.fingerprint}
         measured = validation is not None or watched is not None
@@ -321,11 +329,6 @@ class _Run:
         done = state.get("epoch") if isinstance(state, dict) else None
         return self.until is not None and isinstance(done, int) and done > self.until
 
-    def _accelerator(self) -> Accelerator:
-        if not torch.distributed.is_initialized():
-            AcceleratorState._reset_state(reset_partial_state=True)  # so that a second fit can choose another
-        return Accelerator(cpu=self.settings.cpu, mixed_precision=self.settings.precision)
-
     def _record(self, trainer: Trainer) -> Callable[[list[dict[str, float]]], bool]:
         """Return the function to call after each epoch: it writes the table always, and the curves now and then.
 
@@ -345,6 +348,43 @@ class _Run:
         if self.folder is not None and state.history:
             draw_curves(self.folder / "curves.png", state.history, self.settings.metric or "", state.best_epoch)
             self.curves_drawn = time.perf_counter()
+
+
+def _accelerator(settings: Training) -> Accelerator:
+    """Devices and processes of the settings."""
+    if not torch.distributed.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)  # so that a second fit can choose another
+    return Accelerator(cpu=settings.cpu, mixed_precision=settings.precision)
+
+
+def _division(config: ModelConfig, settings: Training, folder: Path | None, start: Start | None) -> Division | None:
+    """Division of the tables over the processes; None if they are whole.
+
+    Parameters
+    ----------
+    config
+        Config of the model, resolved for its data.
+    settings, folder, start
+        As of `fit`.
+
+    Raises
+    ------
+    ConfigError
+        The model cannot divide its tables, or there is no folder.
+    """
+    if not settings.divide_tables:
+        return None
+    reason = config.why_whole()
+    if reason is not None:
+        raise ConfigError(f"divide_tables=True: {reason}. Train without it, or another model.")
+    if folder is None:
+        raise ConfigError("divide_tables=True needs the folder of the run, where the whole model is made: pass out=.")
+    if start is not None and start.recommender is not None:
+        raise ConfigError("divide_tables=True begins from new weights: leave the start out, or train undivided.")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return None  # one process has all rows
+    _accelerator(settings)  # it joins the processes
+    return Division.of_processes()
 
 
 def as_config(config: ModelConfig | type[ModelConfig] | str) -> ModelConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, overload
 
@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from segue.errors import ConfigError
 from segue.models.base import Examples, TrainableModel
+from segue.nn.divided import DividedTable, Division
 from segue.training.batches import n_batches
 from segue.training.config import Training
 from segue.training.deferred import DeferredTable
@@ -54,7 +55,8 @@ class RowAdam(torch.optim.Adam):
                         'row_updates="never", or without weight decay.'
                     )
                 self._deferred[table.weight] = DeferredTable(table.weight, self, number)
-                self._hooks.append(table.register_forward_pre_hook(self._deferred[table.weight].before_reading))
+                reader = table.reader if isinstance(table, DividedTable) else table
+                self._hooks.append(reader.register_forward_pre_hook(self._deferred[table.weight].before_reading))
                 self._sparse.append(table)
 
     def gather(self, table: nn.Embedding) -> None:
@@ -168,18 +170,38 @@ class RowAdam(torch.optim.Adam):
         parameter[rows] = weights.addcdiv_(first, scale, value=-group["lr"] / (1 - beta1**step))
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], norm: float) -> None:
-    """Scale all gradients, dense and sparse, down to a common norm of `norm` if it is larger."""
-    gradients = []
+def clip_gradients(
+    parameters: Iterable[nn.Parameter], norm: float, divided: Mapping[Tensor, Division] | None = None
+) -> None:
+    """Scale all gradients, dense and sparse, down to a common norm of `norm` if it is larger.
+
+    Parameters
+    ----------
+    parameters
+        Parameters with gradients.
+    norm
+        Largest norm.
+    divided
+        Parameters whose rows are divided over processes: each process has the gradients of its rows.
+    """
+    divided = divided or {}
+    gradients: list[Tensor] = []
+    of_parts: list[Tensor] = []
     for parameter in parameters:
         if parameter.grad is not None and parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
-            gradients.append(parameter.grad.values())
+            gradient = parameter.grad.values()
         elif parameter.grad is not None:
-            gradients.append(parameter.grad)
+            gradient = parameter.grad
+        else:
+            continue
+        (of_parts if parameter in divided else gradients).append(gradient)
     total = torch.nn.utils.get_total_norm(gradients)
+    for division in list(divided.values())[:1]:  # a process has a part of these gradients
+        squares = division.total(torch.nn.utils.get_total_norm(of_parts).to(total.device).square())
+        total = (total.square() + squares).sqrt()
     factor = (norm / (total + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
+    for gradient in gradients + of_parts:
         gradient.mul_(factor)
 
 
@@ -273,14 +295,17 @@ def sparse_tables(
         size = table.num_embeddings
         if not settings.weight_decay and _WORTH_DEFERRING * (rows * steps + size) < size * steps:
             deferred.append(table)
-        elif accelerator.num_processes == 1 and _WORTH_GATHERING * rows < size:
+        elif _WORTH_GATHERING * rows < size:  # also with several processes: gloo sends the rows of such gradients
             gathered.append(table)
     return deferred, gathered
 
 
 def check_processes(model: TrainableModel, accelerator: Accelerator) -> None:
-    """Refuse sparse gradients on several GPUs, because NCCL cannot add them up."""
-    sparse = any(isinstance(part, nn.Embedding) and part.sparse for part in model.modules())
+    """Refuse sparse gradients of whole tables on several GPUs, because NCCL cannot add them up."""
+    sparse = any(
+        isinstance(part, nn.Embedding) and not isinstance(part, DividedTable) and part.sparse
+        for part in model.modules()
+    )
     if sparse and accelerator.num_processes > 1 and accelerator.device.type == "cuda":
         raise ConfigError(
             f"processes={accelerator.num_processes}: {model.config.name} learns with sparse gradients, which several "

@@ -24,7 +24,7 @@ RECOMMENDER = "recommender"
 _OWN = re.compile(
     rf"(refit/)?({RUN}|{re.escape(LAST)}|{re.escape(BEST)}|{re.escape(NEXT_BEST)}|metrics\.csv|curves\.png"
     r"|MODEL_CARD\.md|trackers\.json"
-    r"|epochs/(state-)?\d+\.safetensors|segue/.*)|recommender/(recommender\.json|(weights|extra)\.safetensors"
+    r"|epochs/(state-)?\d+\.safetensors|(epochs/)?parts/\d+of\d+/[\w-]+\.safetensors|segue/.*)|recommender/(recommender\.json|(weights|extra)\.safetensors"
     r"|data/[a-z_]+\.(npy|parquet|json))|unfinished/[a-z_]+\.(npy|parquet|json)"
 )
 """Files of a run. Trackers write theirs into `segue/`."""
@@ -188,7 +188,7 @@ def begin_run(folder: Path, resume: bool) -> None:
         return
     for name in sorted(own, key=lambda name: name == RUN):  # what marks the folder as a run goes last
         (target / name).unlink(missing_ok=True)
-    for name in ("epochs", "refit", RECOMMENDER, "unfinished"):
+    for name in ("epochs", "parts", "refit", RECOMMENDER, "unfinished"):
         if (target / name).is_dir() and not contents(target / name):
             shutil.rmtree(target / name)
 

@@ -14,6 +14,7 @@ from segue.data.dataset import Dataset
 from segue.errors import ConfigError, TrainingError
 from segue.memory import require_memory, total_memory
 from segue.models.base import ModelConfig
+from segue.nn.divided import Division, dividing
 
 _COPIES = 3
 """Copies of the weights that training holds at least: the weights, and two moments of Adam."""
@@ -34,7 +35,7 @@ class _Count:
         self.bytes = 0
 
 
-def check_size(config: ModelConfig, dataset: Dataset) -> None:
+def check_size(config: ModelConfig, dataset: Dataset, division: Division | None = None) -> None:
     """Check that the model fits in memory, by building it on the device "meta", which holds shapes alone.
 
     Parameters
@@ -43,6 +44,8 @@ def check_size(config: ModelConfig, dataset: Dataset) -> None:
         Config of the model, resolved for the Dataset.
     dataset
         Data to fit; its numbers of users and items give the sizes of the tables.
+    division
+        Division of the tables over processes, if they are divided.
 
     Raises
     ------
@@ -51,7 +54,7 @@ def check_size(config: ModelConfig, dataset: Dataset) -> None:
     """
     size = _Count()
     try:
-        with torch.random.fork_rng(devices=[]), _counted(size), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), _counted(size), torch.device("meta"), dividing(division):
             config.build(dataset.n_users, dataset.n_items)
     except _TooLarge:
         pass

@@ -22,25 +22,35 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from segue.errors import StorageError, TrainingError
 from segue.evaluation.tasks.registry import lower_is_better
 from segue.inference.checkpoint import (
     BEST,
     LAST,
+    NEXT_BEST,
+    PARTS,
     confirm_best,
     kept_epoch,
     kept_state,
     load_best,
     load_epoch,
-    save_best,
 )
 from segue.inference.storage import load_weights
 from segue.models.base import Examples, TrainableModel
+from segue.nn.divided import DividedTable
 from segue.settings import MISFIT, fit
 from segue.training.averaging import Average
 from segue.training.batches import n_batches, plan_epoch
-from segue.training.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from segue.training.checkpoint import (
+    drop_parts,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    save_part,
+)
 from segue.training.config import FORMERLY, MAY_CHANGE_ON_RESUME, Training
 from segue.training.optimizers import check_processes, clip_gradients, make_optimizer, sparse_tables
 from segue.training.progress import Progress
@@ -128,8 +138,18 @@ class Trainer:
         for table in gathered:
             self.optimizer.gather(table)
         check_processes(model, accelerator)
+        self.divided = divided_tables(self.model)
+        if self.divided:  # their gradients are complete where the rows are
+            ignore = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
+            ignore(self.model, list(self.divided))  # type: ignore[no-untyped-call]
         self.wrapped = accelerator.prepare_model(self.model)  # after it is settled which gradients are sparse
         self.average = Average(self.model, averaging)
+        self._divisions = {one.weight: one.division for one in self.model.modules() if isinstance(one, DividedTable)}
+        self._divided_places = {
+            place: self.divided[name]
+            for place, (name, _) in enumerate(self.model.named_parameters())
+            if name in self.divided
+        }
         self.state = State()
         self.best: dict[str, Tensor] = {}
         self._best_saved = True
@@ -197,7 +217,7 @@ class Trainer:
             self._not_finite(value, step)
         self.accelerator.backward(loss)
         if self.settings.clip_norm:
-            clip_gradients(self.model.parameters(), self.settings.clip_norm)
+            clip_gradients(self.model.parameters(), self.settings.clip_norm, self._divisions)
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate()
         self.optimizer.step()
@@ -250,9 +270,13 @@ class Trainer:
         return metrics[metric] < best if lower_is_better(metric) else metrics[metric] > best
 
     def _validated(self) -> dict[str, float]:
-        """Measure the metrics in the main process, and return them in all processes."""
+        """Measure the metrics in the main process, and return them in all processes.
+
+        With divided tables all processes measure together: each scores its own items.
+        """
         assert self.validate is not None
-        shared: list[Any] = [self.validate() if self.accelerator.is_main_process else None]
+        measures = self.accelerator.is_main_process or bool(self.divided)
+        shared: list[Any] = [self.validate() if measures else None]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast_object_list(shared, src=0)
         return dict(shared[0])
@@ -278,7 +302,7 @@ class Trainer:
             confirm_best(self.folder)
         self.accelerator.wait_for_everyone()
         file = self.folder / LAST if epoch is None else self._state_file(epoch)
-        tensors, note = load_checkpoint(file)
+        tensors, note = load_checkpoint(file, self._rows)
         self._check_same_run(_part(note, "identity", file))
         state = _state(_part(note, "state", file), file)
         if epoch is not None and (state.epoch, state.step) != (epoch, 0):
@@ -312,9 +336,9 @@ class Trainer:
         """Best weights of a state: those of the run or, after a kept epoch, of that time."""
         assert self.folder is not None
         if epoch is None:
-            return load_best(self.folder)[0]
+            return load_best(self.folder, self._rows)[0]
         inner = {name.removeprefix("best."): one for name, one in tensors.items() if name.startswith("best.")}
-        return inner or load_epoch(self.folder, state.best_epoch)[0]
+        return inner or load_epoch(self.folder, state.best_epoch, self._rows)[0]
 
     def _keep_state(self) -> None:
         """Keep the whole state; with the best weights, unless they are those of a kept epoch."""
@@ -354,21 +378,54 @@ class Trainer:
     def _save_last(self) -> None:
         """Save the best weights, if they are new, and then the state, which refers to them.
 
-        A process that is killed anywhere in between leaves two files that belong together (see `save_best`).
+        A process that is killed anywhere in between leaves two files that belong together (see `confirm_best`).
         """
-        writes = self.folder is not None and self.accelerator.is_main_process
-        if not self._best_saved and writes:
-            assert self.folder is not None
-            save_best(self.folder, self.best, self._note())
+        if not self._best_saved:
+            self._save(NEXT_BEST, self.best)  # the best weights with the state that names their epoch
         self._save(LAST, self._tensors())
-        if not self._best_saved and writes:
-            assert self.folder is not None
-            confirm_best(self.folder)
+        if self.folder is not None and self.accelerator.is_main_process:
+            if not self._best_saved:
+                confirm_best(self.folder)
+            if self.divided:
+                drop_parts(self.folder)
         self._best_saved = True
 
     def _save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        if self.folder is not None and self.accelerator.is_main_process:
-            save_checkpoint(self.folder / name, tensors, self._note())
+        """Write a checkpoint; of divided tables each process writes its own part before."""
+        if self.folder is None:
+            return
+        note, path = self._note(), self.folder / name
+        if self.divided:
+            own: dict[str, Tensor] = {}
+            common: dict[str, Tensor] = {}
+            for key, tensor in tensors.items():
+                (own if self._is_divided(key) else common)[key] = tensor
+            rank, world = self.accelerator.process_index, self.accelerator.num_processes
+            moment = f"{path.stem}-e{self.state.epoch}s{self.state.step}".replace(".", "-")
+            part = f"{rank + 1}of{world}/{moment}.safetensors"
+            rows = {key: codes for key in own if (codes := self._rows(key)) is not None}
+            entries: list[Any] = [None] * world
+            torch.distributed.all_gather_object(entries, save_part(path, part, own, rows))
+            note, tensors = {**note, PARTS: entries}, common
+        if self.accelerator.is_main_process:
+            save_checkpoint(path, tensors, note)
+        if self.divided:  # nobody goes on, and drops parts, before the file that names them is there
+            self.accelerator.wait_for_everyone()
+
+    def _is_divided(self, key: str) -> bool:
+        """Check that a tensor of a checkpoint belongs to a divided table: its weights, their mean, or their state."""
+        kind, _, name = key.partition(".")
+        if kind == "optimizer":
+            return int(name.partition(".")[0]) in self._divided_places
+        return key in self.divided or name in self.divided
+
+    def _rows(self, key: str) -> range | None:
+        """Rows of this process in a tensor of a checkpoint; None if it is not by rows of a divided table."""
+        kind, _, name = key.partition(".")
+        if kind == "optimizer":
+            place, _, part = name.partition(".")
+            return None if part in ("step", "waits") else self._divided_places.get(int(place))
+        return self.divided.get(key, self.divided.get(name))
 
     def _note(self) -> dict[str, Any]:
         return {"state": asdict(self.state), "identity": self.identity}
@@ -415,6 +472,11 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def divided_tables(model: TrainableModel) -> dict[str, range]:
+    """Rows of this process in the divided tables of a model, by the names of their weights."""
+    return {f"{name}.weight": part.codes for name, part in model.named_modules() if isinstance(part, DividedTable)}
 
 
 def _generator(*key: int) -> np.random.Generator:

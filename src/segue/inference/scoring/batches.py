@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segue.data.histories import Histories
 from segue.data.ragged import Int64
-from segue.errors import DataError, EvaluationError
+from segue.errors import ConfigError, DataError, EvaluationError
 from segue.inference.scorer import Scorer
 
 
@@ -88,13 +88,19 @@ class Sweep:
     ----------
     rows
         Maximum number of histories in a batch.
+    division
+        Place of this process if the items are divided over processes: the chunks are then those of its own items.
     """
 
     def __init__(self, scorer: Scorer, limits: Limits, rows: int | None = None) -> None:
         columns = scorer.n_items + 1
-        self._scorer = scorer
+        codes = scorer.items.own_codes or range(columns)
+        self.division = scorer.items.division
+        if self.division is not None:  # the longest part, so that all processes make the same batches
+            codes, columns = scorer.items.own_codes or range(0), -(-columns // self.division.world)
+        self._scorer, self._stop = scorer, codes.stop
         self._width = min(columns, limits.chunk_items)
-        self._starts = range(0, columns, self._width)
+        self._starts = codes[:: self._width]
         self.rows = max(1, min(limits.histories, limits.buffer_bytes // (4 * self._width)))
         if rows is not None:
             self.rows = max(1, min(self.rows, rows))
@@ -105,7 +111,7 @@ class Sweep:
     @property
     def single_chunk(self) -> bool:
         """True if one chunk holds the catalogue, so that scores need not be computed twice."""
-        return len(self._starts) == 1
+        return len(self._starts) == 1 and self.division is None
 
     def chunks(self, queries: Tensor) -> Iterator[Chunk]:
         """All chunks for queries (batch, …), batch ≤ `rows`. Each chunk overwrites the one before.
@@ -116,7 +122,7 @@ class Sweep:
             A score is NaN or infinite.
         """
         for start, cold in zip(self._starts, self._cold, strict=True):
-            stop = min(start + self._width, self._scorer.n_items + 1)
+            stop = min(start + self._width, self._stop)
             out = self._buffer[: len(queries) * (stop - start)].view(len(queries), stop - start)
             scores = self._scorer.score_all(queries, start, stop, out=out)
             if start == 0:
@@ -210,6 +216,7 @@ def log_sum_exp(
     -------
     (n, n_groups) float32
     """
+    require_whole(scorer)
     sweep = Sweep(scorer, limits, len(queries))
     logs = torch.empty(len(queries), n_groups, device=scorer.device)
     for first in range(0, len(queries), sweep.rows):
@@ -229,6 +236,15 @@ def log_sum_exp(
             peak = raised
         logs[first : first + sweep.rows] = sums.log() + peak
     return logs
+
+
+def require_whole(scorer: Scorer) -> None:
+    """Raise a ConfigError if the items are divided over processes: ranks can be added up then, and nothing else."""
+    if scorer.items.division is not None:
+        raise ConfigError(
+            "the item table is divided over processes (divide_tables): only ranks of targets are measured then. "
+            "Choose a metric such as ndcg@10 for validation; the saved model gives lists."
+        )
 
 
 def require_histories(scorer: Scorer, histories: Histories) -> None:

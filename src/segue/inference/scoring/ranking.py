@@ -26,6 +26,7 @@ from segue.inference.scoring.batches import (
     batches,
     require_finite,
     require_histories,
+    require_whole,
     to_device,
 )
 from segue.inference.scoring.popular import check_k
@@ -102,6 +103,7 @@ def top_k(
         A score is NaN or infinite.
     """
     scorer = scorer_of(model)
+    require_whole(scorer)
     check_k(k, scorer.n_items)
     hidden = (histories if seen is None else seen) if exclude_seen else None
     if len(histories) == 1 and scorer.device.type == "cpu" and 4 * (scorer.n_items + 1) <= limits.buffer_bytes:
@@ -404,12 +406,14 @@ def _among_all(
         if sweep.single_chunk:
             chunk.hide(*targets)
             above += _count(chunk.scores, rows, scores)
+    if sweep.division is not None:
+        scores = sweep.division.highest(scores)
     if not sweep.single_chunk:
         for chunk in sweep.chunks(queries):
             hide(chunk)
             chunk.hide(*targets)
             above += _count(chunk.scores, rows, scores)
-    return scores, above
+    return scores, above if sweep.division is None else sweep.division.total(above)
 
 
 def _count(scores: Tensor, rows: Tensor, thresholds: Tensor) -> Tensor:

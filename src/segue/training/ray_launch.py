@@ -1,0 +1,129 @@
+"""Training by workers of a Ray cluster: Ray Train's TorchTrainer starts them, and starts them again after a failure.
+
+The loop is that of several processes. A worker finds its rank in the environment, as under torchrun, and the process
+group of torch.distributed is there. If a worker dies, Ray ends the others and starts all of them again, wherever there
+is room. They go on from the last state in the folder of the run, which all nodes must see.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from segue.engines.cluster import joined
+from segue.engines.engine import Engine
+from segue.errors import ConfigError, EngineError, SegueError
+from segue.files import real
+from segue.training.run_manifest import RUN
+
+MOST_FAILURES = 3
+"""Failures of workers after which a training ends with an error; each failure before is followed by a resume."""
+
+Work = Callable[[bool], None]
+"""Function that trains in a worker; its argument says whether the run in the folder is to be resumed."""
+
+
+def launch_on_ray(work: Work, run: Path, engine: Engine, cpu: bool = False) -> None:
+    """Train in the workers of a Ray cluster, and wait for the end.
+
+    Parameters
+    ----------
+    work
+        Picklable function that trains into the folder. It is called in every worker, again after a failure.
+    run
+        Folder of the run, which all nodes see. A run that it holds is resumed.
+    engine
+        Number of workers, and address of the cluster.
+    cpu
+        Leave GPUs alone. Otherwise each worker has one, if the cluster has so many.
+
+    Raises
+    ------
+    ConfigError
+        Ray is not installed.
+    EngineError
+        The cluster does not answer, a node has another version of segue, or workers failed too often.
+    SegueError
+        The training raised it.
+    KeyboardInterrupt
+        Ctrl-C came. The workers are ended; the run can be resumed from its last state.
+    """
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    with joined(engine) as ray:
+        try:
+            train: Any = importlib.import_module("ray.train")
+            ray_torch: Any = importlib.import_module("ray.train.torch")
+        except ImportError as error:
+            raise ConfigError(f"engine='ray' trains with Ray Train ({error}): pip install 'segue[ray]'.") from None
+        target = real(run)
+        # Ray keeps its own notes there while the training runs. All nodes must see them too.
+        notes = target.with_name(f".{target.name}.segue-ray")
+        has_gpus = not cpu and ray.cluster_resources().get("GPU", 0) >= engine.processes
+        trainer = ray_torch.TorchTrainer(
+            partial(_train, work, str(target), str(Path.cwd()), version("segue")),
+            train_loop_config={},
+            scaling_config=train.ScalingConfig(num_workers=engine.processes, use_gpu=has_gpus),
+            torch_config=ray_torch.TorchConfig(backend=None if has_gpus else "gloo"),
+            run_config=train.RunConfig(
+                name=target.name,
+                storage_path=str(notes),
+                failure_config=train.FailureConfig(max_failures=MOST_FAILURES),
+                logging_config=train.LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        try:
+            outcome = _wait_for(trainer.fit)
+        finally:
+            shutil.rmtree(notes, ignore_errors=True)
+    if isinstance(outcome, Exception):
+        raise EngineError(
+            f"the workers of the training failed more than {MOST_FAILURES} times, the last time with:\n{outcome}\n"
+            f"The last state is in {run}; --resume goes on from there."
+        )
+    if isinstance(outcome.return_value, SegueError):
+        raise outcome.return_value
+
+
+def _wait_for(call: Callable[[], Any]) -> Any:
+    """Result or exception of a call in a thread, so that Ctrl-C is ours and not Ray's."""
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except Exception as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.5)
+    return results[0]
+
+
+def _train(work: Work, run: str, folder: str, own_version: str, options: dict[str, Any]) -> SegueError | None:
+    """Train in one worker; an error of segue is returned, because another attempt would end in it too."""
+    import torch.distributed as dist
+
+    try:
+        if version("segue") != own_version:
+            raise EngineError(
+                f"the node {os.uname().nodename} of the Ray cluster has segue {version('segue')}, and the training was "
+                f"started with segue {own_version}: install the same version on all nodes."
+            )
+        if Path(folder).is_dir():
+            os.chdir(folder)  # for paths that are relative
+        begun = [(Path(run) / RUN).is_file()]
+        if dist.is_initialized():  # one process decides for all
+            dist.broadcast_object_list(begun, src=0)
+        work(begun[0])
+    except SegueError as error:
+        return error
+    return None
