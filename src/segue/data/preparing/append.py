@@ -14,11 +14,12 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.data.item_histories import merged_item_order, position_type
 from segue.data.order import time_order
+from segue.data.preparing.building import ARRAYS
 from segue.data.preparing.filters import k_core, without_duplicates
 from segue.data.preparing.fingerprint import LogFingerprint
 from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import Encoded, Progress
-from segue.data.preparing.prepare import ARRAYS, encode_log, finish, working_folder
+from segue.data.preparing.prepare import encode_log, finish, working_folder
 from segue.data.ragged import Int64, first_not_before, offsets_of, positions
 from segue.data.reading.read import Log, Opened, ReadOptions, open_source
 from segue.data.sessions import SessionOffsets, SessionRule, converted, notes_on
