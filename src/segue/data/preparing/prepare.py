@@ -172,11 +172,11 @@ def prepare(
         newest_days,
     )
     options.check(opened.columns)
-    tables = _tables(opened, items, item_key, title, item_kinds, users, user_key)
+    tables = open_tables(opened, items, item_key, title, item_kinds, users, user_key)
     return _prepare(opened, options, tables, table_items, out, overwrite, progress or (lambda step, share: None))
 
 
-def _tables(
+def open_tables(
     opened: Log | Opened,
     items: Any,
     item_key: str | None,
