@@ -77,6 +77,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         segue.MatrixFactorization, segue.PARSRec, segue.PersonalFrequency, segue.TIFUKNN, segue.UPCF, segue.VSKNN,
         segue.VSTAN,
         segue.Popularity, segue.RatingBias, segue.RecentPopularity, segue.SASRec, segue.SSEPT, segue.Training,
+        segue.Engine,
     ]  # fmt: skip
     products = pl.DataFrame({"item": [1, 2], "title": ["tea", "milk"]})
     truth = simulation.truth

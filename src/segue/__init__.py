@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from segue.data.splits.given import given_split
     from segue.data.statistics.describe import describe
     from segue.data.vocabulary import Vocabulary
+    from segue.engines.engine import Engine
     from segue.errors import SegueError
     from segue.evaluation.compare import compare
     from segue.evaluation.lists import evaluate_lists
@@ -88,6 +89,7 @@ _HOMES = {
     "Dataset": "segue.data.dataset",
     "EASE": "segue.models.ease",
     "EVERYONE": "segue.inference.asking.everyone",
+    "Engine": "segue.engines.engine",
     "GRU4Rec": "segue.models.gru4rec",
     "GlobalMean": "segue.models.rating_bias",
     "HSTU": "segue.models.hstu",
@@ -170,6 +172,7 @@ __all__ = [
     "ContentNeighbours",
     "CountingModel",
     "Dataset",
+    "Engine",
     "GRU4Rec",
     "GlobalMean",
     "Holdout",

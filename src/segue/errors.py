@@ -47,6 +47,10 @@ class EvaluationError(SegueError):
     """An evaluation would be meaningless: scores that are not finite, or nothing to evaluate."""
 
 
+class EngineError(SegueError):
+    """Workers cannot be reached, cannot begin, or die of a part again and again."""
+
+
 class DownloadError(SegueError):
     """A public dataset could not be fetched or failed its checksum."""
 
