@@ -324,10 +324,12 @@ def _scatter(values: npt.NDArray[Any], offsets: Int64, places: Int64, target: np
 
 def _sessions(shards: Sequence[Dataset], order: Int64) -> Int64 | None:
     """Offsets of the sessions of all users, in the merged order of the users."""
-    if any(shard.session_offsets is None for shard in shards):
+    sessions = [shard.session_offsets for shard in shards if shard.session_offsets is not None]
+    if len(sessions) < len(shards):
         return None
-    lengths = np.concatenate([np.diff(shard.session_offsets) for shard in shards])
-    counts = np.concatenate([np.diff(np.searchsorted(shard.session_offsets, shard.offsets[1:])) for shard in shards])
+    lengths = np.concatenate([np.diff(one) for one in sessions])
+    users = [shard.offsets[1:] for shard in shards]
+    counts = np.concatenate([np.diff(np.searchsorted(*both)) for both in zip(sessions, users, strict=True)])
     begins = offsets_of(counts)[:-1][order]
     return offsets_of(lengths[positions(begins, begins + counts[order])])
 

@@ -55,6 +55,11 @@ def append(
         raise DataError("the histories of this Dataset are not in the order of time, so nothing can be appended.")
     if not dataset.has_histories:
         raise DataError("the histories of this Dataset were left out, so a later log cannot join them.")
+    if any("shards" in log for log in dataset.metadata.get("logs") or []):
+        raise DataError(
+            "this Dataset was prepared in shards, and a log that it holds would not be recognised if it came again: "
+            "nothing can be appended. Prepare all logs again, with --shards or without."
+        )
     options = _recorded(dataset, newest_days)
     opened = source if isinstance(source, Log | Opened) else open_source(source, _completed(reading, dataset, options))
     _check_columns(opened, dataset, options)

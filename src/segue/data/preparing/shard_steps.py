@@ -43,7 +43,6 @@ from segue.data.spool import Spool, scatter
 from segue.data.tables.table import Table
 from segue.data.user_hash import shards_of
 from segue.data.vocabulary import Vocabulary
-from segue.errors import StorageError
 
 ROW = "row"
 """Column with the position of an interaction in its piece, if only the oldest are kept."""
@@ -183,7 +182,7 @@ def read_piece(job: ShardJob, part: tuple[int, Piece]) -> PieceRead:
             return PieceRead(number, 0, (0,) * job.shards)
         vocabularies = {role: collector.finish() for role, collector in ids.items()}
         words = {role: suspect_word(vocabularies[role]) for role in ("user", "item")} if not is_checked else {}
-        shard_of_user = np.append(np.int64(0), shards_of(vocabularies["user"].ids, job.shards))
+        shard_of_user = np.append(0, shards_of(vocabularies["user"].ids, job.shards)).astype(np.int16)
         dtypes = raw.dtypes | dict.fromkeys(ids, np.dtype(np.int32))
         dtypes |= {} if job.options.oldest is None else {ROW: np.dtype(np.int64)}
         spools = [Spool(folder / shard_name(shard), dtypes) for shard in range(job.shards)]
@@ -354,8 +353,9 @@ def _gathered(
 def _codes(job: ShardJob, piece: PieceRead, shard: int, role: str, vocabulary: Vocabulary) -> npt.NDArray[np.int32]:
     """Code in the shard of each code in the piece; 0 for those of other shards."""
     listed = pl.read_parquet(_ids_file(job, piece, role, shard), columns=["code", "id"])
-    codes = np.zeros(int(listed["code"].max() or 0) + 1, dtype=np.int32)  # type: ignore[call-overload]
-    codes[listed["code"].to_numpy()] = vocabulary.encode(listed["id"])
+    in_piece = listed["code"].to_numpy()
+    codes = np.zeros(int(in_piece.max(initial=0)) + 1, dtype=np.int32)
+    codes[in_piece] = vocabulary.encode(listed["id"])
     return codes
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,16 +40,14 @@ from segue.data.sessions import notes_on, rule_of
 from segue.data.shards import Shards, put_shards, shard_name
 from segue.data.user_hash import shards_of
 from segue.data.vocabulary import Vocabulary
+from segue.engines.base import Workers
 from segue.engines.engine import Engine
-from segue.engines.workers import Workers, workers
+from segue.engines.workers import workers
 from segue.errors import ConfigError, DataError
 from segue.files import check_folder
-from segue.settings import Range
+from segue.settings import ShardCount
 
 R = TypeVar("R")
-
-ShardCount = Annotated[int, Range(1, 10_000)]
-"""A number of shards."""
 
 
 @checked_except("source", "items", "users")
@@ -227,9 +225,7 @@ class _Run:
                 warn_of_words(self.log.source, role, self.log.columns[role], repr(min(words)))
         self._number_items()
 
-    def _files(
-        self, opened: Opened, log: Log, values: Mapping[str, pl.Expr], usable: pl.Expr | None
-    ) -> list[Piece]:
+    def _files(self, opened: Opened, log: Log, values: Mapping[str, pl.Expr], usable: pl.Expr | None) -> list[Piece]:
         """Pieces of the files, or of a frame, which is written to a file."""
         if any(part.path is None for part in opened.table.parts):
             return self._written(log)
@@ -388,9 +384,7 @@ class _Run:
         if users is not None:
             self._divide_table(users, common)
         preparation = self._name(catalogue)
-        step = partial(
-            shard_steps.write_shard, self._job, self._round, preparation, self.metadata, entry
-        )
+        step = partial(shard_steps.write_shard, self._job, self._round, preparation, self.metadata, entry)
         written = self._all(step, list(enumerate(self._sorted)), "writing")
         if users is not None:
             self._note_table(users, written)
