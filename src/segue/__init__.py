@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from segue.data.item_histories import ItemHistories
     from segue.data.preparing.embedding import embed
     from segue.data.preparing.prepare import prepare
+    from segue.data.preparing.shards import prepare_shards
     from segue.data.reading.read import Log, read
     from segue.data.sessions import Sessions
+    from segue.data.shards import Shards
     from segue.data.simulation.planted import Planted
     from segue.data.simulation.session_file import write_session_file
     from segue.data.simulation.simulate import Simulation, simulate
@@ -115,6 +117,7 @@ _HOMES = {
     "SSEPT": "segue.models.ssept",
     "SegueError": "segue.errors",
     "Sessions": "segue.data.sessions",
+    "Shards": "segue.data.shards",
     "Simulation": "segue.data.simulation.simulate",
     "Split": "segue.data.splits.by_user",
     "TIFUKNN": "segue.models.tifu_knn",
@@ -143,6 +146,7 @@ _HOMES = {
     "leave_last_out": "segue.data.splits.by_user",
     "load": "segue.inference.loading",
     "prepare": "segue.data.preparing.prepare",
+    "prepare_shards": "segue.data.preparing.shards",
     "random_rows": "segue.data.splits.by_user",
     "read": "segue.data.reading.read",
     "refresh": "segue.training.refreshing",
@@ -196,6 +200,7 @@ __all__ = [
     "SASRec",
     "SegueError",
     "Sessions",
+    "Shards",
     "Simulation",
     "Split",
     "TrainableModel",
@@ -221,6 +226,7 @@ __all__ = [
     "leave_last_out",
     "load",
     "prepare",
+    "prepare_shards",
     "random_rows",
     "read",
     "refresh",

@@ -48,11 +48,15 @@ _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """NumPy's message about a full disk."""
 
-KINDS = ("dataset", "recommender", "onnx", "index")
+KINDS = ("dataset", "shards", "recommender", "onnx", "index")
 """Kinds of folders with a manifest; its name is that of the kind with .json."""
+
+_NOUNS = {"shards": "dataset in shards"}
+"""Kinds in words, if they differ."""
 
 _WAYS_TO_OPEN = {
     "dataset": "a dataset: open it with segue.Dataset.open().",
+    "shards": "a dataset in shards: open it with segue.Shards.open(), or as a whole with segue.Dataset.open().",
     "recommender": "a recommender: open it with segue.load().",
     "onnx": "a model in ONNX: open it with segue.OnnxRecommender().",
     "index": "an index of items: open it with segue.ItemIndex.open().",
@@ -282,19 +286,33 @@ def check_folder(path: Path, kind: str | None, overwrite: bool | None = None) ->
     present = next((one for one in KINDS if _is_manifest(target / f"{one}.json")), None)
     wanted = kind or present
     if present is None or present != wanted:
-        what = f"holds a {present}" if present else "holds a run" if _is_run(target) else "was not written by segue"
-        joint = "" if kind is None or what.startswith("was") else f", and a {kind} would take its place"
+        noun = _NOUNS.get(present or "", present)
+        what = f"holds a {noun}" if present else "holds a run" if _is_run(target) else "was not written by segue"
+        new = _NOUNS.get(kind or "", kind)
+        joint = "" if kind is None or what.startswith("was") else f", and a {new} would take its place"
         raise StorageError(f"{path} exists and {what}{joint}: choose another place or remove it first.")
     manifest = read_json(target / f"{present}.json")
-    files = manifest["files"] if isinstance(manifest["files"], dict) else {}
-    foreign = sorted(set(content) - files.keys() - {f"{present}.json"})
+    files = set(manifest["files"]) if isinstance(manifest["files"], dict) else set()
+    if present == "shards":
+        files |= {name for file in list(files) for name in _listed_within(target, file)}
+    noun = _NOUNS.get(present, present)
+    foreign = sorted(set(content) - files - {f"{present}.json"})
     foreign = [name for name in foreign if PurePosixPath(name).name not in _JUNK]
     if foreign:
-        refuse_foreign(path, f"a {present}", foreign)
+        refuse_foreign(path, f"a {noun}", foreign)
     if overwrite is False:
         raise StorageError(
-            f"{path} already holds a {present}, and overwrite=False keeps it: choose another place, or leave that out."
+            f"{path} already holds a {noun}, and overwrite=False keeps it: choose another place, or leave that out."
         )
+
+
+def _listed_within(folder: Path, manifest: str) -> list[str]:
+    """Files, relative to `folder`, that a manifest within an inner folder lists; none if it cannot be read."""
+    try:
+        files = read_json(folder / manifest)["files"]
+        return [(PurePosixPath(manifest).parent / name).as_posix() for name in files]
+    except (StorageError, OSError, TypeError, KeyError):
+        return []
 
 
 def contents(folder: Path) -> list[str]:
@@ -410,8 +428,19 @@ def _check_depth(content: Any) -> None:
 # ---- manifests ------------------------------------------------------------------------------------------------------
 
 
-def write_manifest(folder: Path, name: str, kind: str, version: int, content: dict[str, Any]) -> None:
+def write_manifest(
+    folder: Path, name: str, kind: str, version: int, content: dict[str, Any], only: str | None = None
+) -> None:
     """Write `folder/name`: kind, format version, `content`, and size and SHA-256 of every other file in `folder`.
+
+    Parameters
+    ----------
+    folder, name
+        Folder and name of the manifest.
+    kind, version, content
+        Values to write.
+    only
+        Name of the files to list, such as manifests of inner folders, which list the others; None for all.
 
     Raises
     ------
@@ -421,7 +450,7 @@ def write_manifest(folder: Path, name: str, kind: str, version: int, content: di
     files = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != name
+        if file.is_file() and file.name != name and (only is None or file.name == only)
     }
     whole = {"kind": kind, "format_version": version, **content, "files": files}
     parse_json(json.dumps(content, ensure_ascii=False), f"what is to be written to {name}")
@@ -446,6 +475,14 @@ def read_manifest(folder: Path, name: str, kind: str, version: int, *, verify: b
         No such folder, another kind, a newer version, a file that is missing, truncated or altered, or a name that
         leads out of the folder.
     """
+    manifest = manifest_of(folder, name, kind, version)
+    for relative, expected in manifest["files"].items():
+        _check(folder / relative, expected, verify)
+    return manifest
+
+
+def manifest_of(folder: Path, name: str, kind: str, version: int) -> dict[str, Any]:
+    """Read `folder/name` without a look at the files that it lists; arguments and errors as of `read_manifest`."""
     if not folder.exists():
         collect(folder.parent)  # a process that was killed while it replaced the folder may have left it there
     if not folder.is_dir():
@@ -466,8 +503,6 @@ def read_manifest(folder: Path, name: str, kind: str, version: int, *, verify: b
             raise StorageError(f"{folder / name} lists {relative!r}, which is not in the folder: it was edited.")
         if not _is_entry(expected):
             raise StorageError(f"{folder / name} says nothing of {relative}: it was damaged or edited.")
-    for relative, expected in files.items():
-        _check(folder / relative, expected, verify)
     return manifest
 
 

@@ -138,6 +138,8 @@ Word = Annotated[str, NotEmpty("a text that is not empty")]
 """A text that is not empty."""
 Negatives = Annotated[int, Range(1, 1_000_000)]
 """Number of negatives that are drawn at a time."""
+ShardCount = Annotated[int, Range(1, 10_000, noun="a number of shards", plural="numbers of shards")]
+"""A number of shards; each step has files for every one of them."""
 Resamples = Annotated[int, Range(0, 1_000_000)]
 """Number of resamples; a million is more than any interval needs."""
 

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_table
 from segue.cli.reading import ReadingOptions, reading_arguments
+from segue.engines.engine import Engine
 from segue.errors import ConfigError, DataError, nearest
-from segue.settings import Count, PathText, Positive, Settings, ShareAboveZero, Size, Word
+from segue.settings import Count, PathText, Positive, Settings, ShardCount, ShareAboveZero, Size, Word
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
     from segue.data.reading.read import Log
+    from segue.data.shards import Shards
 
 _NOTES = """\
   segue prepare ml-1m --out data/ml-1m
@@ -24,6 +26,7 @@ _NOTES = """\
   segue prepare ml-100k.train.inter --validation ml-100k.valid.inter --test ml-100k.test.inter --out data/given
   segue prepare tuesday.csv --add-to data/mine --out data/mine
   segue prepare 'logs/*.csv.gz' --out data/logs --user visitor --item sku --time date --min-rating 4
+  segue prepare 'logs/*.parquet' --out data/logs --shards 8 --processes 4
 
 Format, separator, header and columns are detected. If the file leaves one of them open, the error names the option to
 give. `segue datasets` lists the public datasets."""
@@ -42,6 +45,10 @@ class PrepareOptions(Settings):
     add_to: PathText | None = None
     """Dataset to add the log to, with the options of its preparation; the result goes to --out, which may be the same
     folder."""
+
+    shards: ShardCount | None = None
+    """Number of shards to divide the users into; --engine and --processes then say who works on them. One Dataset when
+    not given."""
 
     overwrite: bool | None = None
     """Replace a Dataset in --out; when not given, true. Anything else that is there is never replaced."""
@@ -159,6 +166,7 @@ def main(argv: Sequence[str]) -> int:
     parser = OptionParser("prepare", _NOTES)
     for group in (
         PrepareOptions,
+        Engine,
         ReadingOptions,
         FilterOptions,
         SessionOptions,
@@ -169,8 +177,13 @@ def main(argv: Sequence[str]) -> int:
         parser.add_options(group)
     parser.read(argv)
     options, chosen, sessions = parser.get(PrepareOptions), parser.get(FilterOptions), parser.get(SessionOptions)
-
+    engine = parser.get(Engine)
+    if options.shards is None and engine != Engine():
+        raise ConfigError(
+            "--engine, --processes and --address divide the work by shards: give --shards, or leave them out."
+        )
     if options.add_to is not None:
+        _refuse_shards(options, "a log is added to one Dataset as a whole")
         _refuse(parser.get(PublicOptions), "a public dataset is not added to another")
         _refuse(sessions, f"the sessions of {options.add_to} are divided as before")
         _refuse(chosen, f"the filters of {options.add_to} apply again", but="newest_days")
@@ -180,45 +193,73 @@ def main(argv: Sequence[str]) -> int:
     tables, given = parser.get(TableOptions), parser.get(GivenOptions)
     if given != GivenOptions():
         why = "a split that the data came with is kept as it is"
+        _refuse_shards(options, why)
         for refused in (chosen, sessions, parser.get(PublicOptions)):
             _refuse(refused, why)
         with parser.errors_as_typed():
             _report(_with_split(given, tables, parser.get(ReadingOptions), options), options)
         return 0
 
-    from segue.data.preparing.prepare import prepare
-
+    arguments: dict[str, Any] = {
+        "oldest": chosen.oldest,
+        "k_core": chosen.k_core,
+        "min_per_user": chosen.min_per_user,
+        "min_per_item": chosen.min_per_item,
+        "rounds": chosen.rounds,
+        "first": chosen.first,
+        "min_rating": chosen.min_rating,
+        "duplicates": chosen.duplicates,
+        "newest_days": chosen.newest_days,
+        "sessions": sessions.sessions,
+        "session_gap": sessions.session_gap,
+        "items": tables.items,
+        "item_key": tables.item_key,
+        "title": tables.title,
+        "item_kinds": _kinds(tables.item_kinds),
+        "table_items": tables.table_items,
+        "users": tables.users,
+        "user_key": tables.user_key,
+        "overwrite": options.overwrite,
+    }
     with parser.errors_as_typed():
-        log = _log(options.source, parser.get(ReadingOptions), parser.get(PublicOptions))
-    if log.dropped:
-        note(f"warning: {log.dropped:,} bad rows of {options.source} were left out.")
+        source, reading = _source(options, parser.get(ReadingOptions), parser.get(PublicOptions))
     with parser.errors_as_typed(), progress_bar(options.quiet) as progress:
-        dataset = prepare(
-            log,
-            oldest=chosen.oldest,
-            k_core=chosen.k_core,
-            min_per_user=chosen.min_per_user,
-            min_per_item=chosen.min_per_item,
-            rounds=chosen.rounds,
-            first=chosen.first,
-            min_rating=chosen.min_rating,
-            duplicates=chosen.duplicates,
-            sessions=sessions.sessions,
-            session_gap=sessions.session_gap,
-            items=tables.items,
-            item_key=tables.item_key,
-            title=tables.title,
-            item_kinds=_kinds(tables.item_kinds),
-            table_items=tables.table_items,
-            users=tables.users,
-            user_key=tables.user_key,
-            newest_days=chosen.newest_days,
-            out=options.out,
-            overwrite=options.overwrite,
-            progress=progress,
-        )
-    _report(dataset, options)
+        made: Dataset | Shards
+        if options.shards is None:
+            from segue.data.preparing.prepare import prepare
+
+            made = prepare(source, out=options.out, progress=progress, **arguments)
+        else:
+            from segue.data.preparing.shards import prepare_shards
+
+            made = prepare_shards(
+                source,
+                options.out,
+                shards=options.shards,
+                engine=engine,
+                progress=progress,
+                **reading,
+                **arguments,
+            )
+            if made.metadata["bad_rows_dropped"]:
+                note(f"warning: {made.metadata['bad_rows_dropped']:,} bad rows of {options.source} were left out.")
+    _report(made, options)
     return 0
+
+
+def _source(
+    options: PrepareOptions, reading: ReadingOptions, public: PublicOptions
+) -> tuple[Log | str, dict[str, Any]]:
+    """The log. For shards it is the path of the files, which workers read, and the options to read them with."""
+    from segue.data.public.fetch import DATASETS
+
+    if options.shards is None or (options.source in DATASETS and not Path(options.source).exists()):
+        log = _log(options.source, reading, public)
+        if log.dropped:
+            note(f"warning: {log.dropped:,} bad rows of {options.source} were left out.")
+        return log, {}
+    _check_file(options.source, public)
+    return options.source, reading_arguments(reading)
 
 
 def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
@@ -232,10 +273,17 @@ def _log(source: str, reading: ReadingOptions, public: PublicOptions) -> Log:
 
         with download_bar(source) as bar:
             return open_public(source, archive=public.archive, cache=public.cache, progress=bar)
+    _check_file(source, public)
+    return read(source, **reading_arguments(reading))
+
+
+def _check_file(source: str, public: PublicOptions) -> None:
+    """Raise an error if the source looks like the name of a public dataset, and is none."""
+    from segue.data.public.fetch import DATASETS
+
     _refuse(public, f"{source} is not the name of a public dataset")
     if not Path(source).exists() and not set(source) & set("./\\*?["):
         raise DataError(f'there is no file "{source}", and no public dataset of that name: {nearest(source, DATASETS)}')
-    return read(source, **reading_arguments(reading))
 
 
 def _with_split(given: GivenOptions, tables: TableOptions, reading: ReadingOptions, options: PrepareOptions) -> Dataset:
@@ -305,8 +353,19 @@ def _refuse(group: Settings, why: str, but: str = "") -> None:
         raise ConfigError(f"{why}: leave out " + ", ".join("--" + name.replace("_", "-") for name in given) + ".")
 
 
-def _report(dataset: Dataset, options: PrepareOptions) -> None:
-    sessions = None if dataset.session_offsets is None else len(dataset.sessions)
+def _refuse_shards(options: PrepareOptions, why: str) -> None:
+    """Raise a ConfigError if --shards was given."""
+    if options.shards is not None:
+        raise ConfigError(f"{why}: leave out --shards.")
+
+
+def _report(dataset: Dataset | Shards, options: PrepareOptions) -> None:
+    from segue.data.shards import Shards
+
+    if isinstance(dataset, Shards):
+        sessions = dataset.n_sessions
+    else:
+        sessions = None if dataset.session_offsets is None else len(dataset.sessions)
     if options.json:
         write_json({"dataset": options.out, "sessions": sessions, **dataset.metadata})
         return
@@ -320,4 +379,5 @@ def _report(dataset: Dataset, options: PrepareOptions) -> None:
     if sessions is not None:
         note(f"\n{sessions:,} sessions")
     place = shlex.quote(options.out)
-    note(f"\nwrote {options.out}\nNext: segue describe {place}, or segue train {place} --out runs/first")
+    shards = "" if options.shards is None else f" ({options.shards:,} shards)"
+    note(f"\nwrote {options.out}{shards}\nNext: segue describe {place}, or segue train {place} --out runs/first")

@@ -542,6 +542,8 @@ class Dataset:
     def open(cls, path: str | Path, *, verify: bool = True) -> Dataset:
         """Open a folder written by `save`; the arrays are memory-mapped, not read.
 
+        A Dataset in shards is opened as a whole: its shards are merged in memory (`Shards.merged`).
+
         Parameters
         ----------
         path
@@ -555,7 +557,12 @@ class Dataset:
             A file is missing, truncated or altered, its values are impossible or do not fit those of the others, or
             the format is newer than this segue.
         """
-        return cls._open(Path(path), sums=verify, values=verify)
+        folder = Path(path)
+        if not (folder / MANIFEST).exists() and (folder / "shards.json").exists():
+            # Shards are Datasets, so this module cannot import theirs; the name is looked up at the call instead.
+            merged: Dataset = importlib.import_module("segue.data.shards").Shards.open(folder, verify=verify).merged()
+            return merged
+        return cls._open(folder, sums=verify, values=verify)
 
     @classmethod
     def _open(cls, folder: Path, *, sums: bool, values: bool) -> Dataset:
@@ -635,12 +642,14 @@ def save_moving(dataset: Dataset, path: Path, overwrite: bool | None, files: Map
 
 
 def folder_has_sessions(folder: Path) -> bool:
-    """True if a folder is a Dataset with sessions, as far as its manifest says."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("sessions") is not None
+    """True if a folder is a Dataset, also one in shards, with sessions, as far as its manifest says."""
+    for name in (MANIFEST, "shards.json"):
+        try:
+            manifest = json.loads((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return isinstance(manifest, dict) and manifest.get("sessions") is not None
+    return False
 
 
 def open_within(folder: Path, *, values: bool) -> Dataset:

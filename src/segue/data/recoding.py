@@ -13,6 +13,7 @@ from segue.data.dataset import MANIFEST, Dataset
 from segue.data.preparing.prepare import prepare
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.sessions import converted
+from segue.data.shards import is_shards
 from segue.data.sources import session_options
 
 
@@ -97,7 +98,7 @@ def _opened(base: Dataset, data: Any) -> Dataset:
     """The other log as a Dataset in its own codes."""
     if isinstance(data, Dataset):
         return data
-    if isinstance(data, str | Path) and (Path(data) / MANIFEST).is_file():
+    if isinstance(data, str | Path) and ((Path(data) / MANIFEST).is_file() or is_shards(Path(data))):
         return Dataset.open(data)
     options = dict(base.metadata.get("options") or {})
     kept = {name: options[name] for name in ("duplicates", "min_rating") if options.get(name) is not None}

@@ -47,6 +47,13 @@ class Spool:
                 np.lib.format.write_array_header_1_0(file, header)
                 self._header[name] = file.tell()
 
+    @classmethod
+    def reopened(cls, folder: Path, dtypes: Mapping[str, np.dtype[Any]], rows: int) -> Spool:
+        """The spool that another process filled with so many rows."""
+        spool = cls(folder, dtypes)
+        spool.rows = rows
+        return spool
+
     def append(self, columns: Columns) -> None:
         """Add rows: name → (n,), for every column. No file stays open, so any number of spools may exist."""
         sizes = {len(columns[name]) for name in self.dtypes}

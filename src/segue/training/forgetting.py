@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from segue.data.dataset import Dataset
+from segue.data.shards import is_shards
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError, StorageError, UnknownIdError
 from segue.inference.loading import load
@@ -65,6 +66,11 @@ def forget(
         left = data.forget(known)
         left.save(folder if out is None else out)
         return _result(data, left, folder if out is None else Path(out), [], "", _unknown(data.users, users))
+    if is_shards(folder):
+        raise StorageError(
+            f"{folder} is a Dataset in shards, whose users cannot be forgotten in place: prepare the log without them, "
+            "or forget them in what segue.Shards.merged(out=) writes."
+        )
     if is_unfinished(folder):
         raise StorageError(f"{folder} is an unfinished run, and its checkpoints hold all users: finish or delete it.")
     is_run = not (folder / MANIFEST).is_file()

@@ -14,11 +14,12 @@ import polars as pl
 from segue.data.dataset import Dataset
 from segue.data.item_histories import merged_item_order, position_type
 from segue.data.order import time_order
+from segue.data.preparing.building import ARRAYS
 from segue.data.preparing.filters import k_core, without_duplicates
 from segue.data.preparing.fingerprint import LogFingerprint
 from segue.data.preparing.options import Preparation
 from segue.data.preparing.partitions import Encoded, Progress
-from segue.data.preparing.prepare import ARRAYS, encode_log, finish, working_folder
+from segue.data.preparing.prepare import encode_log, finish, working_folder
 from segue.data.ragged import Int64, first_not_before, offsets_of, positions
 from segue.data.reading.read import Log, Opened, ReadOptions, open_source
 from segue.data.sessions import SessionOffsets, SessionRule, converted, notes_on
@@ -54,6 +55,11 @@ def append(
         raise DataError("the histories of this Dataset are not in the order of time, so nothing can be appended.")
     if not dataset.has_histories:
         raise DataError("the histories of this Dataset were left out, so a later log cannot join them.")
+    if any("shards" in log for log in dataset.metadata.get("logs") or []):
+        raise DataError(
+            "this Dataset was prepared in shards, and a log that it holds would not be recognised if it came again: "
+            "nothing can be appended. Prepare all logs again, with --shards or without."
+        )
     options = _recorded(dataset, newest_days)
     opened = source if isinstance(source, Log | Opened) else open_source(source, _completed(reading, dataset, options))
     _check_columns(opened, dataset, options)

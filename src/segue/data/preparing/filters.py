@@ -51,19 +51,45 @@ def nth_smallest(pieces: Callable[[], Iterable[Int64]], n: int) -> tuple[int, in
     (3, 1)
     """
     limits = [(int(piece.min()), int(piece.max())) for piece in pieces() if len(piece)]
-    low, high, below = min(low for low, _ in limits), max(high for _, high in limits), 0
+
+    def counts(low: int, high: int) -> Int64:
+        counted: Int64 = np.sum([counts_in_bins(piece, low, high) for piece in pieces()], axis=0)
+        return counted
+
+    return narrowed(min(low for low, _ in limits), max(high for _, high in limits), counts, n)
+
+
+def narrowed(low: int, high: int, counts: Callable[[int, int], Int64], n: int) -> tuple[int, int]:
+    """The n-th smallest value (from 1) and the number of smaller ones, from counts in ever smaller ranges.
+
+    Parameters
+    ----------
+    low, high
+        Smallest and largest value of all.
+    counts
+        Returns `counts_in_bins` of all values, for a range.
+    n
+        Rank of the value.
+    """
+    below = 0
     while low < high:  # the range that holds the value becomes smaller each time
-        width = (high - low) // _BINS + 1
-        counts = np.zeros(_BINS + 1, dtype=np.int64)
-        for piece in pieces():
-            # Differences of times may need all 64 bits: as unsigned numbers they are exact.
-            above = piece[(piece >= low) & (piece <= high)].view(np.uint64) - np.uint64(low % 2**64)
-            counts += np.bincount((above // np.uint64(width)).astype(np.int64), minlength=len(counts))
-        reached = np.cumsum(counts)
+        width, counted = _width(low, high), counts(low, high)
+        reached = np.cumsum(counted)
         chosen = int(np.searchsorted(reached, n - below))
-        below += int(reached[chosen] - counts[chosen])
+        below += int(reached[chosen] - counted[chosen])
         low, high = low + chosen * width, min(high, low + (chosen + 1) * width - 1)
     return low, below
+
+
+def counts_in_bins(values: Int64, low: int, high: int) -> Int64:
+    """Numbers of values (n,) in equal bins of the range from `low` to `high`; values outside are not counted."""
+    # Differences of times may need all 64 bits: as unsigned numbers they are exact.
+    above = values[(values >= low) & (values <= high)].view(np.uint64) - np.uint64(low % 2**64)
+    return np.bincount((above // np.uint64(_width(low, high))).astype(np.int64), minlength=_BINS + 1)
+
+
+def _width(low: int, high: int) -> int:
+    return (high - low) // _BINS + 1
 
 
 def without_duplicates(users: Codes, items: Codes, times: Int64 | None, which: str) -> Mask | None:
@@ -142,24 +168,13 @@ def k_core(
     -------
     Mask (n,) of the interactions that stay, and the numbers left per user (n_users + 1,) and item (n_items + 1,).
     """
-    offsets = offsets_of(lengths)
-    of_user = lengths.copy()
-    of_item = np.zeros(n_items + 1, dtype=np.int64)
-    for part in chunks(len(items)):
-        of_item += np.bincount(items[part], minlength=n_items + 1)
-    keep = np.ones(len(items), dtype=bool)
+    core = Core(items, lengths, n_items)
 
     def drop(side: str) -> bool:
         """Drop the items, or users, that have too few left. True if there were any."""
-        own, least = (of_item, per_item) if side == "items" else (of_user, per_user)
-        few = (own > 0) & (own < least)
-        if few.any():
-            if side == "items":
-                _drop_items(few, items, keep, offsets, of_user)
-            else:
-                _drop_users(few, items, keep, offsets, of_item)
-            own[few] = 0
-        return bool(few.any())
+        if side == "items":
+            return core.drop_items(core.rare_items(per_item))
+        return core.drop_users(per_user)
 
     done, changing = 0, True
     while changing and (rounds is None or done < rounds):
@@ -167,22 +182,74 @@ def k_core(
         changing = drop("users" if first == "items" else "items")
         done += 1
         if progress is not None:
-            progress(len(items) - int(of_user.sum()))
-    return keep, of_user, of_item
+            progress(core.dropped)
+    return core.keep, core.of_user, core.of_item
 
 
-def _drop_items(rare: Mask, items: Codes, keep: Mask, offsets: Int64, of_user: Int64) -> None:
-    for part in chunks(len(items)):
-        hit = rare[items[part]] & keep[part]
-        dropped = np.flatnonzero(hit) + part.start
-        keep[dropped] = False
-        users = np.searchsorted(offsets, dropped, side="right") - 1
-        of_user -= np.bincount(users, minlength=len(of_user))
+class Core:
+    """Interactions that stay while rare items and users are dropped.
 
+    Parameters
+    ----------
+    items, lengths, n_items
+        As in `k_core`.
 
-def _drop_users(short: Mask, items: Codes, keep: Mask, offsets: Int64, of_item: Int64) -> None:
-    codes = np.flatnonzero(short)
-    dropped = positions(offsets[codes], offsets[codes + 1])
-    dropped = dropped[keep[dropped]]
-    keep[dropped] = False
-    of_item -= np.bincount(items[dropped], minlength=len(of_item))
+    Attributes
+    ----------
+    keep
+        Mask (n,) of the interactions that stay.
+    of_user, of_item
+        Numbers left per user (n_users + 1,) and item (n_items + 1,).
+    """
+
+    def __init__(self, items: Codes, lengths: Int64, n_items: int) -> None:
+        self._items, self._offsets = items, offsets_of(lengths)
+        self.keep = np.ones(len(items), dtype=bool)
+        self.of_user = lengths.copy()
+        self.of_item = np.zeros(n_items + 1, dtype=np.int64)
+        for part in chunks(len(items)):
+            self.of_item += np.bincount(items[part], minlength=n_items + 1)
+
+    @classmethod
+    def resumed(cls, items: Codes, lengths: Int64, keep: Mask, of_user: Int64, of_item: Int64) -> Core:
+        """The state that another object had: its attributes, and the first two arguments of its making."""
+        core = cls.__new__(cls)
+        core._items, core._offsets = items, offsets_of(lengths)
+        core.keep, core.of_user, core.of_item = keep, of_user, of_item
+        return core
+
+    @property
+    def dropped(self) -> int:
+        """Number of interactions that were dropped."""
+        return len(self._items) - int(self.of_user.sum())
+
+    def rare_items(self, least: int | Int64) -> Mask:
+        """Mask (n_items + 1,) of the items that have fewer interactions left than `least`, but some."""
+        rare: Mask = (self.of_item > 0) & (self.of_item < least)
+        return rare
+
+    def drop_items(self, rare: Mask) -> bool:
+        """Drop items (n_items + 1,); True if there were any."""
+        if not rare.any():
+            return False
+        for part in chunks(len(self._items)):
+            hit = rare[self._items[part]] & self.keep[part]
+            dropped = np.flatnonzero(hit) + part.start
+            self.keep[dropped] = False
+            users = np.searchsorted(self._offsets, dropped, side="right") - 1
+            self.of_user -= np.bincount(users, minlength=len(self.of_user))
+        self.of_item[rare] = 0
+        return True
+
+    def drop_users(self, least: int | Int64) -> bool:
+        """Drop the users that have fewer interactions left than `least`, but some; True if there were any."""
+        short = (self.of_user > 0) & (self.of_user < least)
+        if not short.any():
+            return False
+        codes = np.flatnonzero(short)
+        dropped = positions(self._offsets[codes], self._offsets[codes + 1])
+        dropped = dropped[self.keep[dropped]]
+        self.keep[dropped] = False
+        self.of_item -= np.bincount(self._items[dropped], minlength=len(self.of_item))
+        self.of_user[short] = 0
+        return True

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from segue.data.preparing.encoding import IntegerIds, TextIds, ids_of
 from segue.data.preparing.filters import Oldest
+from segue.data.ragged import Int64
 from segue.data.reading.read import SUSPECT, Log
 from segue.data.spool import Spool, scatter
 from segue.data.vocabulary import Vocabulary
@@ -65,6 +67,37 @@ def encode(log: Log, folder: Path, report: Progress, oldest: float | None = None
     SuspectRow
         The log is checked while it is read, and holds a row that may be bad.
     """
+    raw, ids = read_raw(log, folder, report)
+    is_checked = SUSPECT not in log.frame.collect_schema()
+    if not is_checked and not raw.rows:
+        raise SuspectRow
+    if is_checked and raw.rows != log.rows:
+        raise DataError(f"{log.source} changed while it was read: it had {log.rows:,} usable rows, now {raw.rows:,}.")
+    vocabularies = {name: collector.finish() for name, collector in ids.items()}
+    rows = None if oldest is None else max(1, round(raw.rows * oldest))
+    oldest_rows = None if rows is None else Oldest(lambda: raw.column("time"), rows)
+    partitions = _divide(raw, ids, oldest_rows, len(vocabularies["user"]), folder, report)
+    raw.remove()
+    return Encoded(vocabularies["user"], vocabularies["item"], partitions)
+
+
+def read_raw(log: Log, folder: Path, report: Progress) -> tuple[Spool, dict[str, IntegerIds | TextIds]]:
+    """Read a log into flat files; ids are as their collectors keep them.
+
+    Parameters
+    ----------
+    log, folder, report
+        As in `encode`. `log.rows` is only the measure of the progress.
+
+    Returns
+    -------
+    The columns, and the collectors of the ids of users, items and sessions, before their `finish`.
+
+    Raises
+    ------
+    SuspectRow
+        The log is checked while it is read, and holds a row that may be bad.
+    """
     schema = log.frame.collect_schema()
     ids = {name: ids_of(schema[name]) for name in ("user", "item", "session") if name in log.columns}
     dtypes: dict[str, np.dtype[Any]] = {name: collector.dtype for name, collector in ids.items()}
@@ -77,16 +110,21 @@ def encode(log: Log, folder: Path, report: Progress, oldest: float | None = None
         raw.append(columns | {name: collector.add(batch[name]) for name, collector in ids.items()})
         report("reading", min(raw.rows / log.rows, 1.0) if log.rows else 0.0)
     report("reading", 1.0)
-    if SUSPECT in schema and not raw.rows:
-        raise SuspectRow
-    if SUSPECT not in schema and raw.rows != log.rows:
-        raise DataError(f"{log.source} changed while it was read: it had {log.rows:,} usable rows, now {raw.rows:,}.")
-    vocabularies = {name: collector.finish() for name, collector in ids.items()}
-    rows = None if oldest is None else max(1, round(raw.rows * oldest))
-    oldest_rows = None if rows is None else Oldest(lambda: raw.column("time"), rows)
-    partitions = _divide(raw, ids, oldest_rows, len(vocabularies["user"]), folder, report)
-    raw.remove()
-    return Encoded(vocabularies["user"], vocabularies["item"], partitions)
+    return raw, ids
+
+
+def ranges_of(counts: Int64, rows: int) -> npt.NDArray[np.int16]:
+    """Number of the range of users (n_users + 1,) of each user, for ranges small enough to sort.
+
+    Parameters
+    ----------
+    counts
+        (n_users + 1,) interactions of each user.
+    rows
+        Their sum.
+    """
+    size = max(_PARTITION, rows // _MOST_PARTITIONS)
+    return ((np.cumsum(counts) - counts) // size).astype(np.int16)
 
 
 def _divide(
@@ -100,8 +138,7 @@ def _divide(
     counts = np.zeros(n_users + 1, dtype=np.int64)
     for kept in raw.column("user"):
         counts += np.bincount(ids["user"].codes(kept), minlength=n_users + 1)
-    size = max(_PARTITION, raw.rows // _MOST_PARTITIONS)
-    partition_of = ((np.cumsum(counts) - counts) // size).astype(np.int16)
+    partition_of = ranges_of(counts, raw.rows)
     dtypes = raw.dtypes | dict.fromkeys(ids, np.dtype(np.int32))
     dtypes |= {} if oldest is None else {OLDEST: np.dtype(np.bool_)}
     spools = [Spool(folder / f"users-{number}", dtypes) for number in range(int(partition_of[-1]) + 1)]

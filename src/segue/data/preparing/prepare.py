@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,28 +15,25 @@ import polars as pl
 
 from segue.arguments import checked
 from segue.data.dataset import Dataset, save_moving
-from segue.data.order import time_order
-from segue.data.preparing.filters import k_core, without_duplicates
+from segue.data.preparing.building import left_nothing, metadata_of, recode, remaining, sort_partitions
+from segue.data.preparing.filters import k_core
 from segue.data.preparing.fingerprint import LogFingerprint, newest_time
 from segue.data.preparing.options import Preparation
-from segue.data.preparing.partitions import OLDEST, Encoded, Progress, SuspectRow, encode
+from segue.data.preparing.partitions import Encoded, Progress, SuspectRow, encode
 from segue.data.preparing.steps import Steps
 from segue.data.preparing.tables import TableSource, attach, open_table
-from segue.data.ragged import Int64, offsets_of
+from segue.data.ragged import offsets_of
 from segue.data.reading.checking import doubtful_id, warn_of_words
 from segue.data.reading.columns import Column
 from segue.data.reading.layout import UNREADABLE
 from segue.data.reading.read import Log, Opened, ReadOptions, open_source
 from segue.data.reading.values import MISSING
-from segue.data.sessions import SessionOffsets, SessionRule, notes_on, out_of_order, rule_of
+from segue.data.sessions import SessionRule, notes_on, rule_of
 from segue.data.spool import Spool
 from segue.data.vocabulary import Vocabulary
-from segue.errors import ConfigError, DataError
+from segue.errors import ConfigError
 from segue.files import check_folder, exclusive, failures_name, real
 from segue.locks import temporary_folder
-
-ARRAYS = {"items": "item", "times": "time", "ratings": "rating"}
-"""Column of the log behind each large array of a Dataset; users and sessions become offsets."""
 
 
 @checked
@@ -175,11 +172,11 @@ def prepare(
         newest_days,
     )
     options.check(opened.columns)
-    tables = _tables(opened, items, item_key, title, item_kinds, users, user_key)
+    tables = open_tables(opened, items, item_key, title, item_kinds, users, user_key)
     return _prepare(opened, options, tables, table_items, out, overwrite, progress or (lambda step, share: None))
 
 
-def _tables(
+def open_tables(
     opened: Log | Opened,
     items: Any,
     item_key: str | None,
@@ -259,32 +256,44 @@ def encode_log(opened: Log | Opened, options: Preparation, folder: Path, report:
     """The log and its codes. A log is checked while it is read; only a bad row costs another pass."""
     rule, oldest = options.sessions, options.oldest
     if isinstance(opened, Log):
-        log = _narrowed(opened, rule)
+        log = narrowed(opened, rule)
         return log, encode(log, folder, report, oldest)
-    log = _narrowed(opened.unchecked(), rule)
+    log = narrowed(opened.unchecked(), rule)
     try:
         encoded = encode(log, folder, report, oldest)
         _check_ids(log, encoded)
         return log, encoded
     except (SuspectRow, *UNREADABLE):
-        log = _narrowed(opened.check(), rule)
+        log = narrowed(opened.check(), rule)
     return log, encode(log, folder / "again", report, oldest)
 
 
 def _check_ids(log: Log, encoded: Encoded) -> None:
     """Raise `SuspectRow` if an id may be written in two ways; warn of ids that may stand for missing values."""
     for role, vocabulary in (("user", encoded.users), ("item", encoded.catalogue)):
-        ids = vocabulary.ids
-        if ids.dtype != pl.String:
-            continue
-        if ids.to_frame().select(doubtful_id(pl.col(ids.name)).any()).item():
-            raise SuspectRow
-        words = ids.filter(ids.is_in(MISSING))
-        if len(words):
-            warn_of_words(log.source, role, log.columns[role], repr(words[0]))
+        word = suspect_word(vocabulary)
+        if word is not None:
+            warn_of_words(log.source, role, log.columns[role], repr(word))
 
 
-def _narrowed(log: Log, rule: SessionRule | None) -> Log:
+def suspect_word(vocabulary: Vocabulary) -> str | None:
+    """The first id that may stand for a missing value; None if there is none.
+
+    Raises
+    ------
+    SuspectRow
+        An id may be written in two ways.
+    """
+    ids = vocabulary.ids
+    if ids.dtype != pl.String:
+        return None
+    if ids.to_frame().select(doubtful_id(pl.col(ids.name)).any()).item():
+        raise SuspectRow
+    words = ids.filter(ids.is_in(MISSING))
+    return words[0] if len(words) else None
+
+
+def narrowed(log: Log, rule: SessionRule | None) -> Log:
     """The log without its column of sessions, if the rule does not read it."""
     if "session" not in log.columns or (rule is not None and rule.kind == "column"):
         return log
@@ -301,85 +310,30 @@ def _build(
     """The Dataset, and the files of its large arrays by name."""
     steps = Steps(len(encoded.users), len(encoded.catalogue))
     print_of_log = LogFingerprint(encoded)
-    flat, notes = _sorted(log, encoded, options, steps, folder, report, print_of_log)
+    cut = None if options.newest_days is None else options.cut(newest_time(encoded), log.time_unit)
+    flat, late, divided = sort_partitions(
+        encoded, options, steps, folder, report, print_of_log, cut=cut, by_session=log.format == "session-file"
+    )
     keep = _core(flat, options, steps, report)
     of_user, of_item = steps.last()
     if not of_user.any():
-        table = "; ".join(f"{row['step']}: {row['interactions']:,} interactions" for row in steps.table())
-        raise DataError(f"{log.source}: the filters leave nothing ({table}). Lower k_core or min_rating.")
+        raise left_nothing(log.source, steps.table())
     new_item = np.cumsum(of_item > 0, dtype=np.int32)
-    dtypes = {name: flat.dtypes[column] for name, column in ARRAYS.items() if column in flat.dtypes}
-    final = Spool(folder / "final", dtypes, final_rows=int(of_user.sum()))
-    sessions = None if options.sessions is None else SessionOffsets()
-    for part, columns in flat.pieces():
-        columns = _take(columns, None if keep is None else keep[part])
-        if sessions is not None:
-            sessions.add(columns)
-        columns["item"] = new_item[columns["item"]]
-        final.append({name: columns[ARRAYS[name]] for name in dtypes})
-        report("recoding", part.stop / flat.rows)
+    final, session_offsets = recode(flat, keep, new_item, int(of_user.sum()), options, folder, report)
     flat.remove()
     result = final.load() if in_memory else final.map()
     dataset = Dataset(
         items=result["items"],
         offsets=offsets_of(np.concatenate([[0], of_user[of_user > 0]])),
-        users=_remaining(encoded.users, of_user),
-        catalogue=_remaining(encoded.catalogue, of_item),
+        users=remaining(encoded.users, of_user),
+        catalogue=remaining(encoded.catalogue, of_item),
         times=result.get("times"),
         ratings=result.get("ratings"),
         time_unit=log.time_unit,
-        metadata=_metadata(log, options, steps, notes, print_of_log),
-        session_offsets=None if sessions is None else sessions.finish(),
+        metadata=metadata_of(log, options, steps.table(), notes_on(late, divided), print_of_log.entry(log.source)),
+        session_offsets=session_offsets,
     )
     return dataset, final.paths
-
-
-def _sorted(
-    log: Log,
-    encoded: Encoded,
-    options: Preparation,
-    steps: Steps,
-    folder: Path,
-    report: Progress,
-    print_of_log: LogFingerprint,
-) -> tuple[Spool, list[str]]:
-    """The partitions, filtered and sorted, one after the other; and notes for the user."""
-    rule, late, divided = options.sessions, 0, 0
-    session = {} if rule is None else {"session": np.dtype(np.int64)}
-    dtypes = {name: dtype for name, dtype in encoded.partitions[0].dtypes.items() if name != OLDEST}
-    flat = Spool(folder / "flat", dtypes | session)
-    cut = None if options.newest_days is None else options.cut(newest_time(encoded), log.time_unit)
-    for number, partition in enumerate(encoded.partitions, 1):
-        columns = partition.load()
-        partition.remove()
-        print_of_log.add(columns)
-        steps.count("read", columns["user"], columns["item"])
-        if log.format == "session-file" and "time" in columns:
-            late += out_of_order(columns["user"], columns["time"])
-        if options.oldest is not None:
-            columns = _take(columns, columns.pop(OLDEST))
-            steps.count(f"the oldest {options.oldest:.6g} of the rows", columns["user"], columns["item"])
-        if cut is not None:
-            columns = _take(columns, columns["time"] > cut)
-            steps.count(options.newest_name, columns["user"], columns["item"])
-        if options.min_rating is not None:
-            columns = _take(columns, columns["rating"] >= options.min_rating)
-            steps.count(f"rating at least {options.min_rating:g}", columns["user"], columns["item"])
-        columns = _take(columns, time_order(columns["user"], columns.get("time")))
-        if rule is not None:
-            columns, more = rule.mark(columns)
-            divided += more
-        if options.duplicates != "keep":
-            stay = without_duplicates(columns["user"], columns["item"], columns.get("time"), options.duplicates)
-            columns = _take(columns, stay)
-            steps.count(f"duplicates: {options.duplicates}", columns["user"], columns["item"])
-        flat.append(columns)
-        report("sorting", number / len(encoded.partitions))
-    return flat, notes_on(late, divided)
-
-
-def _take(columns: dict[str, npt.NDArray[Any]], index: npt.NDArray[Any] | None) -> dict[str, npt.NDArray[Any]]:
-    return columns if index is None else {name: values[index] for name, values in columns.items()}
 
 
 def _core(flat: Spool, options: Preparation, steps: Steps, report: Progress) -> npt.NDArray[np.bool_] | None:
@@ -399,23 +353,3 @@ def _core(flat: Spool, options: Preparation, steps: Steps, report: Progress) -> 
     )
     steps.put(options.core_name, of_user, of_item)
     return keep
-
-
-def _remaining(vocabulary: Vocabulary, counts: Int64) -> Vocabulary:
-    left = counts[1:] > 0
-    return vocabulary if left.all() else Vocabulary.in_order(vocabulary.ids.filter(left))
-
-
-def _metadata(
-    log: Log, options: Preparation, steps: Steps, notes: list[str], print_of_log: LogFingerprint
-) -> dict[str, Any]:
-    return {
-        "source": log.source,
-        "format": log.format,
-        "columns": dict(log.columns),
-        "bad_rows_dropped": log.dropped,
-        "options": asdict(options),
-        "steps": steps.table(),
-        "notes": notes,
-        "logs": [print_of_log.entry(log.source)],
-    }

@@ -41,6 +41,10 @@ class Steps:
         """Interactions per user code and per item code after the last step."""
         return next(reversed(self._tables.values()))
 
+    def items_seen(self) -> npt.NDArray[np.bool_]:
+        """Masks (steps, n_items + 1) of the items with interactions after each step."""
+        return np.stack([of_item > 0 for _, of_item in self._tables.values()])
+
     def table(self) -> list[dict[str, Any]]:
         """One row per step."""
         return [

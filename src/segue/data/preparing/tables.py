@@ -145,25 +145,22 @@ def attach(dataset: Dataset, source: TableSource, keep: Literal["all", "known"] 
     DataError
         No id of the table is in the log, or the ids have other types.
     """
+    vocabulary = dataset.catalogue if source.role == "item" else dataset.users
+    result, note = joined(dataset, source, keep)
+    check_matches(source, note, len(vocabulary), vocabulary.ids)
+    return result
+
+
+def joined(
+    dataset: Dataset, source: TableSource, keep: Literal["all", "known"] = "all"
+) -> tuple[Dataset, dict[str, Any]]:
+    """Join a table to a Dataset as `attach` does, even if no id matches; also return the entry of the metadata."""
     is_item = source.role == "item"
     vocabulary = dataset.catalogue if is_item else dataset.users
-    ids = _same_type(source, vocabulary)
+    ids = same_type(source, vocabulary)
     codes = vocabulary.encode(ids)
-    matched = int((codes > 0).sum())
-    if not matched:
-        raise DataError(
-            f"{source.name}: none of its {len(ids):,} keys is {_article(source.role)} of the log. Keys "
-            f'("{source.key}") look like {_examples(ids)}, ids of the log like {_examples(vocabulary.ids)}. Name the '
-            f"column of the ids with {source.role}_key (--{source.role.replace('_', '-')}-key)."
-        )
-    if matched < _FEW * len(vocabulary):
-        warnings.warn(
-            f"{source.name} has a row for {matched:,} of {len(vocabulary):,} {source.role}s of the log "
-            f"({matched / len(vocabulary):.1%}).",
-            stacklevel=4,
-        )
-    known = len(vocabulary)
-    if is_item and keep == "all":
+    matched, known = int((codes > 0).sum()), len(vocabulary)
+    if matched and is_item and keep == "all":
         vocabulary = vocabulary.extended(ids)
         codes = vocabulary.encode(ids)
     table = _aligned(source, codes, len(vocabulary))
@@ -178,8 +175,45 @@ def attach(dataset: Dataset, source: TableSource, keep: Literal["all", "known"] 
     }
     metadata = {**dataset.metadata, f"{source.role}_table": note}
     if not is_item:
-        return replace(dataset, user_table=table, metadata=metadata)
-    return replace(dataset, catalogue=vocabulary, item_table=table, metadata=metadata)
+        return replace(dataset, user_table=table, metadata=metadata), note
+    return replace(dataset, catalogue=vocabulary, item_table=table, metadata=metadata), note
+
+
+def check_matches(source: TableSource, note: Mapping[str, Any], known: int, known_ids: pl.Series) -> None:
+    """Check the share of ids with a row in a table, and warn if it is small.
+
+    Parameters
+    ----------
+    source, note
+        The table, and its entry of the metadata.
+    known
+        Number of ids of the log.
+    known_ids
+        Some of them, for messages.
+
+    Raises
+    ------
+    DataError
+        No id of the table is in the log.
+    """
+    matched = note["matched"]
+    if not matched:
+        raise DataError(
+            f"{source.name}: none of its {note['rows']:,} keys is {_article(source.role)} of the log. Keys "
+            f'("{source.key}") look like {_examples(_as_type(source.ids, known_ids))}, ids of the log like '
+            f"{_examples(known_ids)}. Name the column of the ids with {source.role}_key "
+            f"(--{source.role.replace('_', '-')}-key)."
+        )
+    if matched < _FEW * known:
+        warnings.warn(
+            f"{source.name} has a row for {matched:,} of {known:,} {source.role}s of the log ({matched / known:.1%}).",
+            stacklevel=5,
+        )
+
+
+def _as_type(ids: pl.Series, known: pl.Series) -> pl.Series:
+    """Ids in the type of others, if that is text."""
+    return ids.cast(pl.String) if known.dtype == pl.String else ids
 
 
 def _aligned(source: TableSource, codes: Int64, n: int) -> Table:
@@ -198,7 +232,7 @@ def _aligned(source: TableSource, codes: Int64, n: int) -> Table:
     return Table(pl.DataFrame(columns), source.kinds, source.key, source.title, vectors)
 
 
-def _same_type(source: TableSource, vocabulary: Vocabulary) -> pl.Series:
+def same_type(source: TableSource, vocabulary: Vocabulary) -> pl.Series:
     """Ids of the table in the type of those of the log."""
     ids = vocabulary.convert(source.ids)
     if ids.null_count() == len(ids):

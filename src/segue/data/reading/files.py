@@ -19,16 +19,23 @@ _LONGEST = 200  # characters of a path in a message
 
 
 class Scratch:
-    """A temporary folder, made on first use and removed together with this object."""
+    """A temporary folder, made on first use and removed together with this object.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    parent
+        Folder to make it in; the system's folder for temporary files if None.
+    """
+
+    def __init__(self, parent: Path | None = None) -> None:
+        self._parent = parent
         self._folder: Path | None = None
         self._count = itertools.count(1)
 
     def path(self, name: str) -> Path:
         """Path in the folder for a new file; it ends in `name`."""
         if self._folder is None:
-            folder = temporary_folder(None, "reading")
+            folder = temporary_folder(self._parent, "reading")
             self._folder = folder.__enter__()
             weakref.finalize(self, folder.__exit__, None, None, None)
         return self._folder / f"{next(self._count):06d}-{name}"

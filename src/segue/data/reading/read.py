@@ -239,9 +239,14 @@ class Opened:
 
     def check(self) -> Log:
         """The Log, after a pass over all rows."""
+        return self.checked()[0]
+
+    def checked(self) -> tuple[Log, Table, pl.Expr | None]:
+        """The Log, its table, and the mask of the rows that can be used (None for all), after a pass over all rows."""
         table, rows, bad = check(self.table, drop=self.drop)
-        chosen = table.raw.filter(table.usable) if bad else table.raw
-        return self._log(chosen.select(**table.values), rows, bad + self.lost)
+        usable = table.usable if bad else None
+        chosen = table.raw if usable is None else table.raw.filter(usable)
+        return self._log(chosen.select(**table.values), rows, bad + self.lost), table, usable
 
     def unchecked(self) -> Log:
         """The Log, to be checked while it is read: its column `SUSPECT` must be false in every row.
@@ -258,10 +263,15 @@ class Opened:
         return Log(frame, table.name, table.layout.name, self.columns, rows, dropped, self.time_unit, table.scratch)
 
 
-def open_source(source: Any, options: ReadOptions | None = None, *, quiet: bool = False) -> Opened:
-    """Open a source without the pass over all rows; errors are those of `read`, and so are warnings unless `quiet`."""
+def open_source(
+    source: Any, options: ReadOptions | None = None, *, quiet: bool = False, scratch: Scratch | None = None
+) -> Opened:
+    """Open a source without the pass over all rows; errors are those of `read`, and so are warnings unless `quiet`.
+
+    Temporary files are made in `scratch`, which is in the system's folder for them if it is None.
+    """
     options = options or ReadOptions()
-    scratch, given, lost = Scratch(), options.columns, 0
+    scratch, given, lost = scratch or Scratch(), options.columns, 0
     if isinstance(source, str | Path):
         parts, layout, roles, lost = _open_files(Path(source), options, scratch)
         stated = layout.stated_types(Path(parts[0].name))
