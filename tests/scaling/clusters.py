@@ -99,7 +99,8 @@ class Nodes:
         words += ["--object-store-memory", str(100 << 20)]
         if number == 0:
             words += ["--head", "--port", str(self._port), "--include-dashboard", "false"]
-            words += ["--temp-dir", str(self.folder)]
+            words += ["--temp-dir", str(self.folder), "--no-monitor"]
+            words += ["--ray-client-server-port", str(_free_port())]
         else:
             words += ["--address", self.address]
         log = self._logs / f"node-{number}-{time.monotonic_ns()}.log"

@@ -157,6 +157,7 @@ def _ray() -> Any:
     """The module `ray`; a ConfigError says how to install it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # news of nodes, which it prints among the results
     try:
         import ray
     except ImportError:
