@@ -40,7 +40,7 @@ def divided(results: dict[str, Result]) -> str:
     text = (
         "SASRec, width 64, 512 shared negatives, 4,096 targets per step, a whole `fit` of one epoch with the options "
         "at their defaults. Memory is the highest resident memory. A process sends so much for divided tables in a "
-        "step, of which the rows read from others and their gradients need so much at least. The last column has all bytes "
-        "on the network, those of the other weights and all headers included."
+        "step, of which the rows read from others and their gradients need so much at least. The last column has all "
+        "bytes on the network, those of the other weights and all headers included."
     )
     return "\n\n".join([wrapped(text), table(heads, rows, texts=[1]), made("divided_tables.py", runs)])
