@@ -75,7 +75,8 @@ def main(folder: Path, names: list[str]) -> None:
         config, changes = CASES[name]
         for kind in ("whole", "divided"):
             training = options(divide_tables=kind == "divided", **changes)
-            fit(config, split_of(name), training=training, out=folder / f"{kind}-{name}", quiet=True)
+            out = folder / f"{kind}-{name}"
+            fit(config, split_of(name), training=training, out=out, refit=name == "always", quiet=True)
     if "left" in sys.argv[2:]:
         config, changes = CASES["shared"]
         training = options(divide_tables=True, keep_every=1, **changes)

@@ -186,7 +186,7 @@ def test_only_large_tables_are_deferred_or_gathered(monkeypatch: pytest.MonkeyPa
     model = CONFIGS[2].build(40, 60)
     examples = model.examples(make_dataset(HISTORIES, catalogue=range(1, 61)))
     assert chosen_tables(model, examples) == [[], [model.users]]
-    assert chosen_tables(model, examples, processes=2) == [[], []]
+    assert chosen_tables(model, examples, processes=2) == [[], [model.users]]
     assert chosen_tables(model, examples, device="cuda") == [[], []]
     monkeypatch.setattr(optimizers, "_WORTH_DEFERRING", 2)
     assert chosen_tables(model, examples) == [[model.users], []]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ import torch
 
 from segue.cli.train import TrainOptions
 from segue.data.simulation.simulate import simulate
-from segue.errors import ConfigError
+from segue.errors import ConfigError, EngineError, TrainingError
 from segue.inference.loading import load
+from segue.training import ray_launch
 from segue.training.checkpoint import load_checkpoint
 
 OPTIONS = [
@@ -96,6 +98,29 @@ def test_a_killed_worker_ends_in_a_resume_with_the_same_bits(shop: Path, tmp_pat
     while any(Path(f"/proc/{one}").exists() for one in family):
         assert time.monotonic() - begun < 30, "processes of Ray are left"
         time.sleep(0.1)
+
+
+def test_an_error_of_a_worker_ends_the_next_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    calls: list[bool] = []
+
+    def work(resume: bool) -> None:
+        calls.append(resume)
+        raise TrainingError("the loss became nan")
+
+    arguments = (work, str(tmp_path / "run"), str(tmp_path), str(tmp_path), version("segue"), {})
+    with pytest.raises(TrainingError):
+        ray_launch._train(*arguments)
+    ray_launch._train(*arguments)  # the second attempt
+    assert calls == [False]
+    fault = ray_launch._fault(tmp_path)
+    assert isinstance(fault, TrainingError) and str(fault) == "the loss became nan"
+
+
+def test_a_worker_with_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineError, match=r"0\.0\.1"):
+        ray_launch._train(lambda resume: None, str(tmp_path / "run"), str(tmp_path), str(tmp_path), "0.0.1", {})
 
 
 def test_an_address_goes_with_ray() -> None:

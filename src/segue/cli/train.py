@@ -175,12 +175,12 @@ def _train_on_ray(argv: Sequence[str], options: TrainOptions, folder: str, cpu: 
     """Train in the workers of a Ray cluster, report, and return the exit code."""
     from segue.inference.loading import load
     from segue.training.ray_launch import launch_on_ray
-    from segue.training.run_manifest import begin_run, check_run
+    from segue.training.run_manifest import begin_run, run_folder
 
     run = Path(folder)
-    check_run(run, options.resume, options.overwrite or None)
-    if not options.resume:
-        begin_run(run, resume=False)  # what the workers find there later is theirs
+    with run_folder(run, options.resume, options.overwrite or None):
+        if not options.resume:
+            begin_run(run, resume=False)  # what the workers find there later is theirs
     engine = Engine(options.engine, options.processes, options.address)
     if not options.quiet:
         note(f"training in {options.processes} workers of Ray; {run / 'metrics.csv'} gets a line per epoch")

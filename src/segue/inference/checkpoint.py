@@ -19,9 +19,9 @@ from segue.errors import StorageError
 from segue.files import atomic_file, parse_json
 from segue.locks import put
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 1
 _VERSION_IN_PARTS = 2
-"""Version of checkpoints in parts; the others are of version 1, so that older versions of segue open them."""
+"""Version of checkpoints in parts, which older versions of segue do not open."""
 LAST, BEST = "last.safetensors", "best.safetensors"
 """Files in a run with its state and with the weights of its best epoch so far."""
 NEXT_BEST = "best.next.safetensors"
@@ -52,7 +52,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], note: Mapping[str
     other files (`save_part`).
     """
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"kind": "segue-checkpoint", "format_version": "1", "note": json.dumps(note)}
+    header = {"kind": "segue-checkpoint", "format_version": str(FORMAT_VERSION), "note": json.dumps(note)}
     if PARTS in note:
         header["format_version"] = str(_VERSION_IN_PARTS)
     digest = _digest(stored, header)
@@ -336,9 +336,9 @@ def _note(path: Path, header: Mapping[str, str]) -> dict[str, Any]:
     if header.get("kind") != "segue-checkpoint":
         raise StorageError(f"{path} is a safetensors file, but not a checkpoint written by segue.")
     version = header.get("format_version", "")
-    if not re.fullmatch("[0-9]{1,9}", version) or int(version) > FORMAT_VERSION:
+    if not re.fullmatch("[0-9]{1,9}", version) or int(version) > _VERSION_IN_PARTS:
         raise StorageError(
-            f"{path} has format version {version[:20] or 'none'}; this segue reads up to {FORMAT_VERSION}. "
+            f"{path} has format version {version[:20] or 'none'}; this segue reads up to {_VERSION_IN_PARTS}. "
             "Upgrade segue to open it."
         )
     note = parse_json(header.get("note", ""), f"the note in {path}")

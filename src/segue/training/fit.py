@@ -105,7 +105,8 @@ def fit(
     -------
     recommender
         Its `metadata["training"]` has the best epoch, the validation metrics of that epoch, the best epoch by each
-        metric (`best_epochs`) and the seconds that the fit took.
+        metric (`best_epochs`) and the seconds that the fit took. After a training with `divide_tables` in several
+        processes its tables are in the folder, and are read as they are needed.
 
     Raises
     ------

@@ -17,15 +17,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from segue import errors
 from segue.engines.cluster import joined
 from segue.engines.engine import Engine
 from segue.errors import ConfigError, EngineError, SegueError
-from segue.files import real
+from segue.files import read_json, real, write_json
 from segue.training.run_manifest import RUN
 
 MOST_FAILURES = 3
 """Failures of workers after which a training ends with an error; each failure before is followed by a resume."""
 
+_FAULT = "fault"
 Work = Callable[[bool], None]
 """Function that trains in a worker; its argument says whether the run in the folder is to be resumed."""
 
@@ -67,7 +69,7 @@ def launch_on_ray(work: Work, run: Path, engine: Engine, cpu: bool = False) -> N
         notes = target.with_name(f".{target.name}.segue-ray")
         has_gpus = not cpu and ray.cluster_resources().get("GPU", 0) >= engine.processes
         trainer = ray_torch.TorchTrainer(
-            partial(_train, work, str(target), str(Path.cwd()), version("segue")),
+            partial(_train, work, str(target), str(notes), str(Path.cwd()), version("segue")),
             train_loop_config={},
             scaling_config=train.ScalingConfig(num_workers=engine.processes, use_gpu=has_gpus),
             torch_config=ray_torch.TorchConfig(backend=None if has_gpus else "gloo"),
@@ -78,17 +80,19 @@ def launch_on_ray(work: Work, run: Path, engine: Engine, cpu: bool = False) -> N
                 logging_config=train.LoggingConfig(log_level="ERROR"),
             ),
         )
+        notes.mkdir(parents=True, exist_ok=True)
         try:
             outcome = _wait_for(trainer.fit)
+            fault = _fault(notes)
         finally:
             shutil.rmtree(notes, ignore_errors=True)
+    if fault is not None:
+        raise fault
     if isinstance(outcome, Exception):
         raise EngineError(
             f"the workers of the training failed more than {MOST_FAILURES} times, the last time with:\n{outcome}\n"
             f"The last state is in {run}; --resume goes on from there."
         )
-    if isinstance(outcome.return_value, SegueError):
-        raise outcome.return_value
 
 
 def _wait_for(call: Callable[[], Any]) -> Any:
@@ -108,22 +112,39 @@ def _wait_for(call: Callable[[], Any]) -> Any:
     return results[0]
 
 
-def _train(work: Work, run: str, folder: str, own_version: str, options: dict[str, Any]) -> SegueError | None:
-    """Train in one worker; an error of segue is returned, because another attempt would end in it too."""
+def _train(work: Work, run: str, notes: str, folder: str, own_version: str, options: dict[str, Any]) -> None:
+    """Train in one worker.
+
+    An error of segue would come again with every attempt. So it is noted down, and the next attempt ends at once; to
+    return it would leave the other workers waiting.
+    """
     import torch.distributed as dist
 
+    if Path(folder).is_dir():
+        os.chdir(folder)  # for paths that are relative
+    facts = [(Path(run) / RUN).is_file(), _fault(Path(notes)) is not None]
+    if dist.is_initialized():  # one process decides for all
+        dist.broadcast_object_list(facts, src=0)
+    begun, failed = facts
+    if failed:
+        return
     try:
         if version("segue") != own_version:
             raise EngineError(
                 f"the node {os.uname().nodename} of the Ray cluster has segue {version('segue')}, and the training was "
                 f"started with segue {own_version}: install the same version on all nodes."
             )
-        if Path(folder).is_dir():
-            os.chdir(folder)  # for paths that are relative
-        begun = [(Path(run) / RUN).is_file()]
-        if dist.is_initialized():  # one process decides for all
-            dist.broadcast_object_list(begun, src=0)
-        work(begun[0])
+        work(begun)
     except SegueError as error:
-        return error
+        content = {"error": type(error).__name__, "message": str(error)}
+        write_json(Path(notes) / f"{_FAULT}-{os.environ.get('RANK', '0')}.json", content)
+        raise
+
+
+def _fault(notes: Path) -> SegueError | None:
+    """Error of segue that a worker noted down; None without any."""
+    for file in sorted(notes.glob(f"{_FAULT}-*.json")):
+        content = read_json(file)
+        kind = getattr(errors, str(content.get("error")), SegueError)
+        return kind(str(content.get("message"))) if issubclass(kind, SegueError) else SegueError(content["message"])
     return None
