@@ -24,7 +24,7 @@ from segue.data.simulation.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM, LIVING, EXPERIMENTS = (
+GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM, LIVING, EXPERIMENTS, BEYOND = (
     ROOT / "docs" / f"{name}.md"
     for name in (
         "guide",
@@ -35,6 +35,7 @@ GUIDE, SESSIONS, BASKETS, RATINGS, BENCHMARKS, COMING_FROM, LIVING, EXPERIMENTS 
         "coming-from",
         "living-models",
         "experiments",
+        "beyond-one-machine",
     )
 )
 TABLES, CURVES = ([sys.executable, str(ROOT / "benchmarks" / f"{name}.py")] for name in ("tables", "curves"))
@@ -184,6 +185,22 @@ def test_the_page_on_experiments_does_what_it_says(tmp_path: Path, monkeypatch: 
     (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     run_blocks(EXPERIMENTS)
+
+
+@pytest.mark.slow
+def test_the_page_beyond_one_machine_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (the extra ray)")
+    from tests.scaling.clusters import local_cluster
+
+    made_ratings().write_csv(tmp_path / "ratings.csv")
+    monkeypatch.chdir(tmp_path)
+    with local_cluster():  # one for all commands of the page
+        run_blocks(BEYOND)
+    one, *others = (
+        pl.read_parquet(tmp_path / name / "part-*.parquet")
+        for name in ("lists", "lists-of-two", "lists-of-ray", "lists-in-python")
+    )
+    assert all(one.equals(other) for other in others)
 
 
 def test_the_guide_names_every_option_and_no_other() -> None:

@@ -127,7 +127,8 @@ def test_no_users(tmp_path: Path) -> None:
     ("name", "options", "error", "message"),
     [
         ("out.xlsx", {}, ConfigError, r"ends in '\.xlsx': expected one of \.parquet, \.csv, \.jsonl"),
-        ("out", {}, ConfigError, "ends in 'nothing'"),
+        ("out.csv", {"chunk": 2, "shards": 2}, ConfigError, "both divide the users"),
+        ("out", {"shards": 0}, ConfigError, "shards=0"),
         ("out.csv", {"chunk": 0}, ConfigError, "chunk=0"),
         ("out.csv", {"k": 13}, ConfigError, "the catalogue has only 12 items"),
         ("out.csv", {"k": -2}, ConfigError, "k=-2: expected 1 or more"),

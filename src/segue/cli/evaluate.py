@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_frame, write_json
 from segue.cli.protocol import Protocol, measure, questions
+from segue.engines.engine import Engine
 from segue.settings import Count, PathText, Settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ _EXAMPLES = 3
 _NOTES = """\
   segue evaluate runs/first --candidates 100 --by popularity --users 10000
   segue evaluate runs/first --report first.html
+  segue evaluate runs/first --processes 4
 
 A target ranks behind every other item with the same score, so no model gains from ties. A run with --split
 last-session-out is measured by whole baskets, with repeats and new items apart, and session by session: at each step an
@@ -65,8 +67,9 @@ def main(argv: Sequence[str]) -> int:
     parser = OptionParser("evaluate", _NOTES)
     parser.add_options(EvaluateOptions)
     parser.add_options(Protocol)
+    parser.add_options(Engine)
     parser.read(argv)
-    options, protocol = parser.get(EvaluateOptions), parser.get(Protocol)
+    options, protocol, engine = parser.get(EvaluateOptions), parser.get(Protocol), parser.get(Engine)
 
     from segue.inference.loading import load
 
@@ -79,7 +82,8 @@ def main(argv: Sequence[str]) -> int:
         parts = split_for(recommender, options.data)
         holdout = parts.test if protocol.on == "test" else parts.validation
         split = str(parts.spec["name"])
-    evaluation = measure(recommender, holdout, protocol, split)
+    with parser.errors_as_typed():
+        evaluation = measure(recommender, holdout, protocol, split, engine)
     if options.out is not None:
         note(f"wrote {evaluation.save(options.out)}")
     if options.report is not None:

@@ -11,6 +11,7 @@ from segue.settings import Count, Seed, Settings, Word
 
 if TYPE_CHECKING:
     from segue.data.splits.holdouts import Holdout
+    from segue.engines.engine import Engine
     from segue.evaluation.tasks.result import Evaluation
     from segue.evaluation.tasks.task import Task
     from segue.inference.recommender import Recommender
@@ -85,7 +86,13 @@ def questions(recommender: Recommender, run: str, part: Part) -> Holdout:
     return split.validation
 
 
-def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol, split: str | None = None) -> Evaluation:
+def measure(
+    recommender: Recommender,
+    holdout: Holdout,
+    protocol: Protocol,
+    split: str | None = None,
+    engine: Engine | None = None,
+) -> Evaluation:
     """The Evaluation of a Recommender by its task, with these options; `split` names a split that is not the run's."""
     from segue.evaluation.tasks.task import EvaluationOptions
     from segue.evaluation.tasks.task import measure as measure_by_task
@@ -102,6 +109,7 @@ def measure(recommender: Recommender, holdout: Holdout, protocol: Protocol, spli
         arg_max=protocol.arg_max,
         published_gains=protocol.published_gains,
         ranking=protocol.ranking,
+        engine=engine,
     )
     return measure_by_task(recommender, holdout, options)
 

@@ -11,6 +11,7 @@ from segue.cli.asking import boosts, ids_of, items_of, limits, require_one
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, with_titles, write_frame
 from segue.cli.protocol import Part, questions
+from segue.engines.engine import Engine
 from segue.errors import ConfigError
 from segue.settings import Count, PathText, Settings, Share, Word
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _NOTES = """\
   segue recommend runs/first --all --k 20 --out recommendations.parquet
+  segue recommend runs/first --all --out lists/ --processes 4
   segue recommend runs/first --history 50 172 181
   segue recommend runs/first --user 42 --basket 50 172
   segue recommend runs/first --user 42 --where "price < 20" --boost category=tea:0.5 --at-most category=2
@@ -53,7 +55,10 @@ class RecommendOptions(Settings):
     """Length of the lists."""
 
     out: PathText | None = None
-    """Write to this file (.parquet, .csv or .jsonl) instead of the terminal."""
+    """Write to this file (.parquet, .csv or .jsonl), or this folder of Parquet files, instead of the terminal."""
+
+    shards: Count | None = None
+    """Number of parts of --out; when not given, one for 50,000 users of a file, and for 10,000 of a folder."""
 
     overwrite: bool | None = None
     """Replace earlier lists in --out; when not given, true. Anything else that is there is never replaced."""
@@ -108,8 +113,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     parser = OptionParser("recommend", _NOTES, {"user": "users"})
     parser.add_options(RecommendOptions)
+    parser.add_options(Engine)
     parser.read(argv)
-    options = parser.get(RecommendOptions)
+    options, engine = parser.get(RecommendOptions), parser.get(Engine)
     require_one(
         options.basket,
         users=options.users,
@@ -123,6 +129,8 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--history goes with none of --out, --as-of and --on.")
     if options.basket is not None and (options.all or options.out is not None):
         raise ConfigError("--basket goes with neither --all nor --out: it is that of one user.")
+    if options.out is None and (options.shards is not None or engine != Engine()):
+        raise ConfigError("--engine, --processes, --address and --shards go with --out: they share the work on a file.")
     if options.index is not None and options.out is not None:
         raise ConfigError("--index goes without --out: lists of many users are as fast without an index.")
     users = ids_of(options.users, options.users_file)
@@ -136,7 +144,8 @@ def main(argv: Sequence[str]) -> int:
     if options.include_seen is None and options.basket is None:
         _warn_of_repeats(recommender)
     if options.out is not None:
-        _export(recommender, options, EVERYONE if options.all else users)
+        with parser.errors_as_typed():
+            _export(recommender, options, engine, EVERYONE if options.all else users)
         return 0
     lists = recommender.recommend(
         users,
@@ -169,7 +178,7 @@ def _rules(options: RecommendOptions) -> dict[str, Any]:
     }
 
 
-def _export(recommender: Recommender, options: RecommendOptions, users: object) -> None:
+def _export(recommender: Recommender, options: RecommendOptions, engine: Engine, users: object) -> None:
     assert options.out is not None
     with _bar() as progress:
         path = recommender.export(
@@ -177,6 +186,8 @@ def _export(recommender: Recommender, options: RecommendOptions, users: object) 
             users,
             exclude_seen=not options.include_seen,
             **_rules(options),
+            shards=options.shards,
+            engine=engine,
             overwrite=options.overwrite,
             progress=progress,
         )

@@ -75,6 +75,24 @@ class Histories:
             as_of=None if self.as_of is None else self.as_of[index],
         )
 
+    def compact(self) -> Histories:
+        """The same histories in arrays of their own, end to end: they can travel without those of others."""
+        flat, offsets = positions(self.starts, self.ends), offsets_of(self.lengths)
+        sessions = None
+        if self.session_offsets is not None:
+            low, high = np.searchsorted(self.session_offsets, np.stack([self.starts, self.ends]))
+            within = np.asarray(self.session_offsets)[positions(low, high)]
+            sessions = np.unique(np.concatenate([offsets, within - np.repeat(self.starts - offsets[:-1], high - low)]))
+        return replace(
+            self,
+            items=self.items[flat],
+            starts=offsets[:-1],
+            ends=offsets[1:],
+            times=None if self.times is None else self.times[flat],
+            baskets=None if self.baskets is None else self.baskets - self.starts + offsets[:-1],
+            session_offsets=sessions,
+        )
+
     def last(self, length: int) -> Histories:
         """The same histories, cut to the newest `length` items."""
         starts = np.maximum(self.starts, self.ends - length)

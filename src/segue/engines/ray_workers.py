@@ -1,4 +1,4 @@
-"""Workers of a Ray cluster: one actor each, which Ray starts again, on another node if need be, after it died."""
+"""Workers of a Ray cluster: one actor each. Another one, on another node if need be, follows an actor that died."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from segue.engines.base import Task, Tasks, Workers
+from segue.engines.base import MOST_TRIES, Task, Tasks, Workers
 from segue.engines.engine import Engine
 from segue.engines.work import result_of
 from segue.errors import ConfigError, EngineError
@@ -48,6 +48,7 @@ class RayWorkers(Workers):
         self._idle: list[Any] = []
         self._joining: dict[Any, Any] = {}
         self._lost = _lost_errors(self._ray)
+        self._failed_starts = 0
         try:
             self._class = _actor_class(self._ray)
             self._dumps = self._ray.cloudpickle.dumps
@@ -84,8 +85,8 @@ class RayWorkers(Workers):
                     try:
                         answer = self._ray.get(reference)
                     except self._lost as error:
+                        self._end(actor)
                         tasks.put_back(done, _first_line(error))
-                        self._await(actor)
                         continue
                     self._idle.append(actor)
                     yield done.number, result_of(answer)
@@ -104,13 +105,10 @@ class RayWorkers(Workers):
             self._ray.shutdown()
 
     def _start(self) -> None:
+        """Start an actor; it joins the others when it has said its version."""
         actor = self._class.remote(self._setup)
         self._actors.append(actor)
-        self._await(actor)
-
-    def _await(self, actor: Any) -> None:
-        """Wait, among others, for an actor that starts, or starts again, to say its version."""
-        self._joining[actor.version.options(max_task_retries=-1).remote()] = actor
+        self._joining[actor.version.remote()] = actor
 
     def _join(self, reference: Any) -> None:
         """Take an actor among the idle ones, if it has the same segue.
@@ -118,13 +116,18 @@ class RayWorkers(Workers):
         Raises
         ------
         EngineError
-            It has another segue, or cannot start.
+            It has another segue, or the third actor in a row cannot start.
         """
         actor = self._joining.pop(reference)
         try:
             version, node = self._ray.get(reference)
-        except self._lost as error:
-            raise EngineError(f"a worker of the Ray cluster cannot start: {error}") from None
+        except self._lost as error:  # its node may have died
+            self._end(actor)
+            self._failed_starts += 1
+            if self._failed_starts >= MOST_TRIES:
+                raise EngineError(f"workers of the Ray cluster cannot start: {_first_line(error)}") from None
+            return
+        self._failed_starts = 0
         own = importlib.metadata.version("segue")
         if version != own:
             found = "no segue" if version is None else f"segue {version}"
@@ -177,8 +180,11 @@ def _connect(ray: Any, engine: Engine) -> bool:
         _require_answer(address)
     try:
         ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"address={address!r}: joining the Ray cluster failed: {error}") from None
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        if "InvalidAuthToken" in str(error):
+            reason = "it wants a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to its own"
+        raise EngineError(f"address={address!r}: joining the Ray cluster failed: {reason}.") from error
     return True
 
 
@@ -243,7 +249,7 @@ def _actor_class(ray: Any) -> Any:
             answer: bytes = self._worker.answer(task)
             return answer
 
-    return ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0, scheduling_strategy="SPREAD")(SegueWorker)
+    return ray.remote(num_cpus=1, scheduling_strategy="SPREAD")(SegueWorker)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,11 +1,15 @@
-"""Lists for millions of users in one file, written in parts: memory stays small, and a killed run continues."""
+"""Lists for millions of users, written in parts by any engine: memory stays small, and a killed run continues."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,9 @@ import polars as pl
 
 from segue.data.sources import HistorySource
 from segue.data.times import Moment, to_timestamp
+from segue.data.vocabulary import Vocabulary
+from segue.engines.engine import Engine
+from segue.engines.workers import run_parts
 from segue.errors import ConfigError, StorageError
 from segue.files import (
     FileKind,
@@ -26,6 +33,7 @@ from segue.files import (
     make_readable,
     read_json,
     real,
+    sha256,
     write_json,
 )
 from segue.inference.asking.ids import warn_unrated
@@ -40,7 +48,9 @@ Progress = Callable[[int, int], None]
 """Function of the number of users done and the number of all users."""
 
 _NOTE = "export.json"
-_PART = re.compile(r"export\.json|part-\d{6,}\.parquet")
+_MANIFEST = "lists.json"
+_PART = re.compile(r"export\.json|lists\.json|part-\d{6,}\.parquet")
+_CHUNK_OF_FILES, _CHUNK_OF_FOLDERS = 50_000, 10_000
 _COLUMNS = ["user", "item", "score", "rank", "model"]
 LISTS = FileKind(
     "a file of lists",
@@ -53,84 +63,103 @@ _SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 @dataclass(frozen=True, eq=False)
 class Export:
-    """Target file of an export.
+    """Target of an export: one file, or a folder of Parquet files.
 
     Attributes
     ----------
     path
-        A path that ends in .parquet, .csv or .jsonl. An existing file is replaced at the end, in one step.
+        A path that ends in .parquet, .csv or .jsonl is a file. A path without an ending, or one that is a folder
+        already, is a folder. An existing file is replaced at the end, in one step.
     chunk
-        Number of users in a part.
+        Number of users in a part; None for 50,000 in a file, and 10,000 in a folder.
+    shards
+        Number of parts instead.
     overwrite
         False refuses to replace lists that are there already.
 
     Raises
     ------
     ConfigError
-        The path ends otherwise, or the chunk is below 1.
+        The path has another ending, chunk or shards are below 1, or both are given.
     """
 
     path: Path
-    chunk: int
+    chunk: int | None = None
+    shards: int | None = None
     overwrite: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.path.suffix not in _SUFFIXES:
+        if not self.is_folder and self.path.suffix not in _SUFFIXES:
             raise ConfigError(
-                f"{self.path} ends in {self.path.suffix or 'nothing'!r}: expected one of {', '.join(_SUFFIXES)}."
+                f"{self.path} ends in {self.path.suffix!r}: expected one of {', '.join(_SUFFIXES)}, or no ending for a "
+                "folder of Parquet files."
             )
-        if self.chunk < 1:
-            raise ConfigError(f"chunk={self.chunk} is a number of users: expected 1 or more.")
+        if self.chunk is not None and self.shards is not None:
+            raise ConfigError(f"chunk={self.chunk} and shards={self.shards} both divide the users: give one of them.")
+        for name, value in (("chunk", self.chunk), ("shards", self.shards)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value}: expected 1 or more.")
 
-    def write(
-        self,
-        n_users: int,
-        identity: Mapping[str, Any],
-        lists: Callable[[slice], pl.DataFrame],
-        progress: Progress | None,
-    ) -> Path:
-        """Write `lists(slice)` for all slices of the users.
+    @property
+    def is_folder(self) -> bool:
+        """True if the lists become a folder of Parquet files."""
+        return not self.path.suffix or self.path.is_dir()
 
-        The folder `<path>.parts` holds finished parts until all are finished. A run that finds parts of the same
-        `identity` writes only the missing ones; parts of another identity are deleted.
+    def slices(self, n_users: int) -> list[slice]:
+        """Users of each part."""
+        if self.shards is not None:
+            ends = [n_users * number // self.shards for number in range(self.shards + 1)]
+            return [slice(start, end) for start, end in pairwise(ends)]
+        chunk = self._chunk
+        return [slice(start, min(start + chunk, n_users)) for start in range(0, max(n_users, 1), chunk)]
 
-        Parameters
-        ----------
-        n_users
-            Number of users.
-        identity
-            Plain data that the lists depend on.
-        lists
-            Function that makes the frame of a slice of users.
-        progress
-            Called before each part and at the end.
+    @property
+    def division(self) -> dict[str, int]:
+        """Choice that decides the parts, as plain data."""
+        return {"chunk": self._chunk} if self.shards is None else {"shards": self.shards}
 
-        Raises
-        ------
-        StorageError
-            The path or `<path>.parts` holds something that segue did not write for an export, or another process is
-            writing there.
-        """
-        check_file(self.path, LISTS, self.overwrite)
-        target = real(self.path)
-        folder = target.with_name(f"{target.name}.parts")
-        with exclusive(self.path):
-            _open_parts(folder, {**identity, "n": n_users, "chunk": self.chunk})
-            starts = range(0, max(n_users, 1), self.chunk)
-            files = [folder / f"part-{number:06d}.parquet" for number in range(len(starts))]
-            for start, file in zip(starts, files, strict=True):
-                if progress:
-                    progress(start, n_users)
-                if not _is_part(file):
-                    frame = lists(slice(start, min(start + self.chunk, n_users)))
-                    with atomic_file(file) as temporary:
-                        frame.write_parquet(temporary)
-            with atomic_file(self.path, LISTS, self.overwrite) as temporary:
-                _join(files, temporary, self.path.suffix)
-            _remove_parts(folder)
-        if progress:
-            progress(n_users, n_users)
-        return self.path
+    @property
+    def _chunk(self) -> int:
+        return self.chunk or (_CHUNK_OF_FOLDERS if self.is_folder else _CHUNK_OF_FILES)
+
+
+@dataclass(frozen=True, eq=False)
+class ListMaker:
+    """Everything but users that lists depend on: a worker holds one for all of its parts.
+
+    Attributes
+    ----------
+    scorer, rules, shares
+        As for `best_lists`.
+    catalogue
+        Raw ids of the items.
+    columns
+        Columns (n_items,) of the item table to add, in the order of the codes; None for none.
+    """
+
+    scorer: Scorer
+    rules: Rules
+    shares: Scores
+    catalogue: Vocabulary
+    columns: pl.DataFrame | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Users of a part, and the file for their lists."""
+
+    file: Path
+    users: RequestedUsers
+
+
+@dataclass(frozen=True)
+class _Written:
+    """Facts of the file of a part: size, checksum, rows, and the items in it as a packed mask (n_items + 1,)."""
+
+    size: int
+    sha256: str
+    rows: int
+    listed: bytes
 
 
 def write_lists(
@@ -143,13 +172,17 @@ def write_lists(
     as_of: Moment | None,
     progress: Progress | None,
     columns: pl.DataFrame | None = None,
+    engine: Engine | None = None,
 ) -> Path:
-    """Write the best lists of users to a file.
+    """Write the best lists of users to a file or a folder, part by part.
+
+    Finished parts are in the folder, or in `<path>.parts` until the file is written. A run that finds parts of the same
+    lists writes only the missing ones.
 
     Parameters
     ----------
     target
-        The file.
+        The file or the folder.
     scorer, source
         The model, and the source of histories and raw item ids.
     users, rules, shares
@@ -157,24 +190,117 @@ def write_lists(
     as_of
         End of the histories, if they were cut.
     progress
-        Called with the number of users done and the number of all users.
+        Called with the number of users done and the number of all users: at the start, and after each part.
     columns
         Columns (n_items,) of the item table to add, in the order of the codes.
+    engine
+        Workers that make the parts; this process when None.
+
+    Raises
+    ------
+    StorageError
+        The path or `<path>.parts` holds something that segue did not write for an export, another process is writing
+        there, or workers of another machine write to another folder of the same name.
     """
-
-    listed = np.zeros(scorer.n_items + 1, dtype=np.bool_)
-
-    def lists(part: slice) -> pl.DataFrame:
-        chunk = users.select(part)
-        codes, scores = best_lists(scorer, chunk, rules, shares)
-        listed[codes] = True
-        return with_columns(list_frame(scorer, chunk, source.catalogue, codes, scores), source.catalogue, columns)
-
-    names = [] if columns is None else columns.columns
     timestamp = None if as_of is None else to_timestamp(source, as_of)
-    path = target.write(len(users), _identity(scorer, source, users, rules, timestamp, names), lists, progress)
-    warn_unrated(scorer, source.catalogue, np.flatnonzero(listed))
-    return path
+    identity = _identity(scorer, source, users, rules, timestamp, [] if columns is None else columns.columns)
+    identity |= {"n": len(users), **target.division}
+    maker = ListMaker(scorer, rules, shares, source.catalogue, columns)
+    place = real(target.path)
+    folder = place if target.is_folder else place.with_name(f"{place.name}.parts")
+    if not target.is_folder:
+        check_file(target.path, LISTS, target.overwrite)
+    with exclusive(target.path):
+        if target.is_folder:
+            _check_folder(target.path, folder, target.overwrite)
+        _open_parts(folder, identity, tell=target.is_folder)
+        files = [folder / f"part-{number:06d}.parquet" for number in range(len(target.slices(len(users))))]
+        written = _write_parts(files, target.slices(len(users)), users, maker, engine or Engine(), progress)
+        if target.is_folder:
+            _write_manifest(folder, identity, files, written)
+        else:
+            with atomic_file(target.path, LISTS, target.overwrite) as temporary:
+                _join(files, temporary, target.path.suffix)
+            _remove_parts(folder)
+    masks = [np.frombuffer(one.listed, dtype=np.uint8) for one in written.values()]
+    if masks:
+        warn_unrated(scorer, source.catalogue, np.flatnonzero(np.unpackbits(np.bitwise_or.reduce(masks))))
+    return target.path
+
+
+def _write_parts(
+    files: list[Path],
+    slices: list[slice],
+    users: RequestedUsers,
+    maker: ListMaker,
+    engine: Engine,
+    progress: Progress | None,
+) -> dict[Path, _Written]:
+    """Write the parts that are missing, and return the facts of those."""
+    missing = [number for number, file in enumerate(files) if not _is_part(file)]
+    done = len(users) - sum(slices[number].stop - slices[number].start for number in missing)
+    if progress:
+        progress(done, len(users))
+
+    def parts() -> Iterator[_Part]:
+        for number in missing:
+            chosen = users.select(slices[number])
+            yield _Part(files[number], chosen if engine.alone else chosen.compact())
+
+    written: dict[Path, _Written] = {}
+    if not missing:
+        return written
+    for index, facts in run_parts(_write_part, parts(), engine, partial(_itself, maker)):
+        number = missing[index]
+        if not files[number].is_file():
+            raise StorageError(
+                f"a worker wrote {files[number]}, and it is not on this machine: choose a folder on a file system that "
+                "all nodes share."
+            )
+        written[files[number]] = facts
+        done += slices[number].stop - slices[number].start
+        if progress:
+            progress(done, len(users))
+    return written
+
+
+def _itself(maker: ListMaker) -> ListMaker:
+    """The state of a worker: the maker that came with the setup."""
+    return maker
+
+
+def _write_part(maker: ListMaker, part: _Part) -> _Written:
+    """Write the lists of a part."""
+    codes, scores = best_lists(maker.scorer, part.users, maker.rules, maker.shares)
+    frame = list_frame(maker.scorer, part.users, maker.catalogue, codes, scores)
+    with atomic_file(part.file) as temporary:
+        with_columns(frame, maker.catalogue, maker.columns).write_parquet(temporary)
+        size, checksum = temporary.stat().st_size, sha256(temporary)
+    listed = np.zeros(maker.scorer.n_items + 1, dtype=np.bool_)
+    listed[codes] = True
+    return _Written(size, checksum, len(frame), np.packbits(listed).tobytes())
+
+
+def _check_folder(path: Path, folder: Path, overwrite: bool | None) -> None:
+    """Raise a StorageError if finished lists are there and must stay."""
+    if overwrite is False and (folder / _MANIFEST).is_file():
+        raise StorageError(
+            f"{path} already holds lists, and overwrite=False keeps them: choose another place, or leave that out."
+        )
+
+
+def _write_manifest(
+    folder: Path, identity: Mapping[str, Any], files: list[Path], written: Mapping[Path, _Written]
+) -> None:
+    """Write the manifest of a finished folder: the lists are complete if it is there."""
+    entries, rows = {}, 0
+    for file in files:
+        facts = written.get(file)
+        size, checksum = (file.stat().st_size, sha256(file)) if facts is None else (facts.size, facts.sha256)
+        rows += pl.scan_parquet(file).select(pl.len()).collect().item() if facts is None else facts.rows
+        entries[file.name] = {"bytes": size, "sha256": checksum}
+    content = {"kind": "lists", "format_version": 1, "segue": version("segue"), **identity, "rows": rows}
+    write_json(folder / _MANIFEST, {**content, "files": entries})
 
 
 def _identity(
@@ -215,8 +341,8 @@ def digest(array: npt.NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
-def _open_parts(folder: Path, identity: dict[str, Any]) -> None:
-    """Make `folder` with a note of `identity`; parts of another identity are deleted."""
+def _open_parts(folder: Path, identity: dict[str, Any], tell: bool) -> None:
+    """Make `folder` with a note of `identity`; parts of another identity are deleted, and `tell` warns of that."""
     note = folder / _NOTE
     collect(folder.parent)
     if folder.is_dir():
@@ -231,8 +357,14 @@ def _open_parts(folder: Path, identity: dict[str, Any]) -> None:
                 f"{folder} holds {name}, which was not written by segue for an export: remove it, or choose another "
                 "path."
             )
-        if _is_note_of(note, identity):
+        others = _differences(note, identity)
+        if not others:
             return
+        if tell:
+            warnings.warn(
+                f"{folder} held other lists (of {', '.join(others)}): they were deleted, and all parts are made anew.",
+                stacklevel=2,
+            )
         _remove_parts(folder)
     # The folder and its note appear in one step.
     with failures_name(folder), temporary_folder(folder.parent, folder.name) as made:
@@ -241,12 +373,19 @@ def _open_parts(folder: Path, identity: dict[str, Any]) -> None:
         put(made, folder)
 
 
-def _is_note_of(note: Path, identity: dict[str, Any]) -> bool:
-    """Return whether the parts beside a note are of the same lists; parts of a damaged note are not."""
+_WORDS = {"model": "another model", "dataset": "other data", "people": "other users", "n": "another number of users"}
+
+
+def _differences(note: Path, identity: dict[str, Any]) -> list[str]:
+    """Differences, in words, between a note and what the lists depend on now; parts of a damaged note differ."""
     try:
-        return bool(read_json(note) == identity)
+        noted = read_json(note)
     except StorageError:
-        return False
+        noted = None
+    if not isinstance(noted, dict):
+        return ["a damaged note"]
+    names = [name for name in {**identity, **noted} if noted.get(name) != identity.get(name)]
+    return [_WORDS.get(name, f"another {name}") for name in names]
 
 
 def _is_part(file: Path) -> bool:

@@ -23,6 +23,7 @@ from segue.data.splits.holdouts import Holdout
 from segue.data.times import Moment, to_timestamp
 from segue.data.vocabulary import is_scalar
 from segue.display import pairs_as_html
+from segue.engines.engine import Engine
 from segue.errors import ConfigError, DataError, StorageError
 from segue.inference.asking.baskets import Basket
 from segue.inference.asking.everyone import UNSET, given
@@ -584,21 +585,30 @@ class Recommender:
         diversity: float = 0.0,
         diversity_by: str | None = None,
         show: str | Sequence[str] | None = None,
-        chunk: Count = 50_000,
+        chunk: Count | None = None,
+        shards: Count | None = None,
+        engine: Engine | None = None,
         overwrite: bool | None = None,
         progress: Progress | None = None,
     ) -> Path:
-        """Write the lists of many users to one file, in parts: it needs little memory, and a killed run continues.
+        """Write the lists of many users, in parts: it needs little memory, and a killed run continues.
 
         Parameters
         ----------
         path
-            A path that ends in .parquet, .csv or .jsonl. The folder `<path>.parts` holds finished parts; the file is
-            written at the end and replaces earlier lists. Anything else that is there is refused.
+            A path that ends in .parquet, .csv or .jsonl is one file: the folder `<path>.parts` holds finished parts,
+            and the file is written at the end. A path without an ending is a folder of Parquet files, one for each
+            part; `lists.json`, written at the end, names them with their checksums. Earlier lists are replaced.
+            Anything else that is there is refused.
         users, k, exclude_seen, allow, deny, as_of, unknown, where, boost, at_most, diversity, diversity_by, show
             As in `recommend`.
         chunk
-            Number of users in a part.
+            Number of users in a part. When None, 50,000 in a file, and 10,000 in a folder.
+        shards
+            Number of parts, instead of `chunk`.
+        engine
+            Workers that make the parts, such as `segue.Engine(processes=4)`; this process when None. The lists are the
+            same. Workers on other machines need a folder that all of them share.
         overwrite
             False refuses to replace lists too.
         progress
@@ -614,8 +624,10 @@ class Recommender:
         ------
         StorageError
             `path` holds something that is no lists of segue, or another process is writing there.
+        ConfigError, EngineError
+            `path` has another ending, or the workers cannot be reached.
         """
-        target = Export(Path(path), chunk, overwrite)
+        target = Export(Path(path), chunk, shards, overwrite)
         rules = self._rules(
             k,
             exclude_seen,
@@ -631,7 +643,9 @@ class Recommender:
         requested, shares = self._resolve(users, UNSET, None, as_of, unknown, allow, deny)
         with Bar("users", len(requested)) as bar:
             shown = progress or (lambda done, total: bar.set(done))
-            return write_lists(target, self.scorer, self.source, requested, rules, shares, as_of, shown, columns)
+            return write_lists(
+                target, self.scorer, self.source, requested, rules, shares, as_of, shown, columns, engine
+            )
 
     @checked
     def to_onnx(

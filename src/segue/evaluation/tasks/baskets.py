@@ -20,6 +20,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, rows_of
 from segue.data.splits.holdouts import Holdout
 from segue.data.statistics.sessions import REPEATING
+from segue.engines.engine import Engine
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
@@ -32,7 +33,8 @@ from segue.evaluation.tasks.ranking import warn_of_seen
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
 from segue.inference.scorer import HasScorer
-from segue.inference.scoring.ranking import distinct, target_ranks, top_k
+from segue.inference.scoring.by_parts import Ranker, ranker
+from segue.inference.scoring.ranking import distinct
 from segue.models.base import Model
 from segue.settings import Count, Resamples, Seed
 
@@ -130,7 +132,8 @@ class Baskets(NextItems):
 
         def measured_now() -> dict[str, float]:
             questions = Questions.of(model, holdout, k, candidates, "uniform", None, plan.seed)
-            evaluation = _evaluated(questions, plan.exclude_seen, "_own_" in plan.metric, False, 0, plan.seed)
+            alone = Ranker(questions.scorer)
+            evaluation = _evaluated(questions, alone, plan.exclude_seen, "_own_" in plan.metric, False, 0, plan.seed)
             return {name: evaluation.metrics[name] for name in names if name in evaluation.metrics}
 
         return measured_now
@@ -146,6 +149,7 @@ class Baskets(NextItems):
             exclude_seen=options.exclude_seen,
             users=options.users,
             seed=options.seed,
+            engine=options.engine,
         )
 
 
@@ -162,6 +166,7 @@ def evaluate_baskets(
     seed: Seed = 0,
     lists: bool = True,
     resamples: Resamples = 1_000,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Rank the items of each user's next basket, and measure what the user had before and what is new apart.
 
@@ -194,6 +199,8 @@ def evaluate_baskets(
         all items must be ranked.
     resamples
         Number of bootstrap resamples for the 95 % intervals; 0 for none.
+    engine
+        Workers that rank, as in `evaluate`.
 
     Returns
     -------
@@ -228,24 +235,31 @@ def evaluate_baskets(
     every = questions.candidates is None
     if exclude_seen:
         warn_of_seen(questions.holdout.repeat_share(), holdout)
-    return _evaluated(questions, exclude_seen, every, lists and every, resamples, seed)
+    with ranker(questions.scorer, engine) as ranking:
+        return _evaluated(questions, ranking, exclude_seen, every, lists and every, resamples, seed)
 
 
 def _evaluated(
-    questions: Questions, exclude_seen: bool, own_kind: bool, lists: bool, resamples: int, seed: int
+    questions: Questions,
+    ranking: Ranker,
+    exclude_seen: bool,
+    own_kind: bool,
+    lists: bool,
+    resamples: int,
+    seed: int,
 ) -> Evaluation:
     """The Evaluation; `own_kind` measures the parts among items of their own kind, too."""
     scorer, holdout, ks = questions.scorer, questions.holdout, questions.ks
     histories, targets = holdout.histories(), distinct(holdout.targets())[0]
     seen = histories.holds(targets)
     candidates = None if questions.candidates is None else questions.candidates.codes
-    ranks = target_ranks(scorer, histories, targets, exclude_seen=exclude_seen, candidates=candidates)
+    ranks = ranking.target_ranks(histories, targets, exclude_seen=exclude_seen, candidates=candidates)
     among = {"": ranks}
     if own_kind:
-        new = ranks if exclude_seen else target_ranks(scorer, histories, targets, exclude_seen=True)
-        old = target_ranks(scorer, histories, targets, exclude_seen=False, only=histories)
+        new = ranks if exclude_seen else ranking.target_ranks(histories, targets, exclude_seen=True)
+        old = ranking.target_ranks(histories, targets, exclude_seen=False, only=histories)
         among["_own"] = np.where(seen, old, new)
-    codes = top_k(scorer, histories, max(ks), exclude_seen=exclude_seen)[0] if lists else None
+    codes = ranking.top_k(histories, max(ks), exclude_seen=exclude_seen) if lists else None
     repeats = np.add.reduceat(seen.astype(np.float64), targets.starts) / targets.lengths
     protocol = {"task": Baskets.name, "repeats": float(repeats.mean()), **questions.protocol(targets, exclude_seen)}
     plain = evaluation_of(scorer.config.name, holdout, targets, ranks, codes, ks, protocol, resamples, seed)
@@ -265,7 +279,7 @@ def _evaluated(
     columns = {name: values for name, values in columns.items() if not np.isnan(values).all()}
     plain = replace(plain, per_user=plain.per_user.with_columns(repeats=repeats))
     if codes is not None:
-        plain = with_cold_targets(plain, questions, targets, ranks, exclude_seen, resamples, seed)
+        plain = with_cold_targets(plain, questions, ranking, targets, ranks, exclude_seen, resamples, seed)
     return _with_columns(plain, columns, parts, ks, histories.lengths, resamples, seed)
 
 

@@ -14,6 +14,7 @@ from segue.arguments import checked
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, rows_of
 from segue.data.splits.holdouts import Holdout
+from segue.engines.engine import Engine
 from segue.evaluation.breakdown import by_history_length, by_popularity
 from segue.evaluation.candidates import Candidates, Law, sample_candidates
 from segue.evaluation.metrics import Floats, coverage, gini, novelty, user_metrics
@@ -24,7 +25,8 @@ from segue.evaluation.tasks.ranking import RankingTask, warn_of_seen, warn_of_se
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
 from segue.inference.scorer import HasScorer
-from segue.inference.scoring.ranking import distinct, target_ranks, top_k
+from segue.inference.scoring.by_parts import Ranker, ranker
+from segue.inference.scoring.ranking import distinct
 from segue.models.base import Model
 from segue.settings import Count, Resamples, Seed
 
@@ -102,7 +104,8 @@ class NextItems(RankingTask):
 
         def measured_now() -> dict[str, float]:
             questions = Questions.of(model, holdout, k, candidates, "uniform", None, plan.seed)
-            evaluation, _ = _evaluated(questions, plan.exclude_seen, lists=False, resamples=0, seed=plan.seed)
+            alone = Ranker(questions.scorer)
+            evaluation, _ = _evaluated(questions, alone, plan.exclude_seen, lists=False, resamples=0, seed=plan.seed)
             return {name: evaluation.metrics[name] for name in names}
 
         return measured_now
@@ -118,6 +121,7 @@ class NextItems(RankingTask):
             exclude_seen=options.exclude_seen is not False,
             users=options.users,
             seed=options.seed,
+            engine=options.engine,
         )
 
 
@@ -134,6 +138,7 @@ def evaluate(
     seed: Seed = 0,
     lists: bool = True,
     resamples: Resamples = 1_000,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Rank the next items of each user of a Holdout, and measure the ranking.
 
@@ -166,6 +171,8 @@ def evaluate(
         ranked.
     resamples
         Number of bootstrap resamples for the 95 % intervals; 0 for none.
+    engine
+        Workers that rank, such as `segue.Engine(processes=4)`; this process when None. The figures are the same.
 
     Returns
     -------
@@ -191,26 +198,27 @@ def evaluate(
     ['user', 'history', 'rank']
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed)
-    evaluation, hidden = _evaluated(questions, exclude_seen, lists, resamples, seed)
+    with ranker(questions.scorer, engine) as ranking:
+        evaluation, hidden = _evaluated(questions, ranking, exclude_seen, lists, resamples, seed)
     warn_of_seen(hidden, holdout)
     return evaluation
 
 
 def _evaluated(
-    questions: Questions, exclude_seen: bool, lists: bool, resamples: int, seed: int
+    questions: Questions, ranking: Ranker, exclude_seen: bool, lists: bool, resamples: int, seed: int
 ) -> tuple[Evaluation, float]:
     """The Evaluation of questions that were checked, and the share of targets that are left out as seen items."""
     scorer, sample, ks = questions.scorer, questions.holdout, questions.ks
     sampled = questions.candidates
     histories, targets = sample.histories(), distinct(sample.targets())[0]
-    ranks = target_ranks(
-        scorer, histories, targets, exclude_seen=exclude_seen, candidates=None if sampled is None else sampled.codes
+    ranks = ranking.target_ranks(
+        histories, targets, exclude_seen=exclude_seen, candidates=None if sampled is None else sampled.codes
     )
-    codes = top_k(scorer, histories, max(ks), exclude_seen=exclude_seen)[0] if lists and sampled is None else None
+    codes = ranking.top_k(histories, max(ks), exclude_seen=exclude_seen) if lists and sampled is None else None
     protocol = questions.protocol(targets, exclude_seen)
     evaluation = evaluation_of(scorer.config.name, sample, targets, ranks, codes, ks, protocol, resamples, seed)
     if codes is not None:
-        evaluation = with_cold_targets(evaluation, questions, targets, ranks, exclude_seen, resamples, seed)
+        evaluation = with_cold_targets(evaluation, questions, ranking, targets, ranks, exclude_seen, resamples, seed)
     unranked = ranks > scorer.n_items
     if scorer.cold is not None:  # items that the model cannot score were in nobody's history
         unranked &= ~np.isin(targets.items, scorer.cold.cpu().numpy())
@@ -220,6 +228,7 @@ def _evaluated(
 def with_cold_targets(
     evaluation: Evaluation,
     questions: Questions,
+    ranking: Ranker,
     targets: Histories,
     ranks: Int64,
     exclude_seen: bool,
@@ -232,8 +241,8 @@ def with_cold_targets(
     ----------
     evaluation
         Figures of all targets.
-    questions, targets
-        The questions, and their m targets.
+    questions, ranking, targets
+        The questions, what ranks their targets, and the m targets.
     ranks
         (m,) rank of each target among all items.
     exclude_seen, resamples, seed
@@ -248,7 +257,7 @@ def with_cold_targets(
         return evaluation
     rows = np.unique(rows_of(targets.starts, targets.ends)[mask])
     some, measured = targets.select(rows), np.zeros(len(targets.items), dtype=np.int64)
-    own = target_ranks(questions.scorer, holdout.histories().select(rows), some, exclude_seen=exclude_seen, among=cold)
+    own = ranking.target_ranks(holdout.histories().select(rows), some, exclude_seen=exclude_seen, among=cold)
     measured[np.isin(rows_of(targets.starts, targets.ends), rows)] = own
     columns = {
         f"{part}_{name}": values

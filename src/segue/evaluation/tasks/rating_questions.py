@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import torch
 from segue.data.histories import NOW
 from segue.data.ragged import Int64, positions, rows_of
 from segue.data.splits.holdouts import Holdout
+from segue.engines.engine import Engine
+from segue.engines.workers import run_parts
 from segue.errors import ConfigError, DataError, EvaluationError
 from segue.evaluation.metrics import Floats
 from segue.evaluation.questions import require_same_ids
@@ -160,8 +163,8 @@ def rating_model(recommender: HasScorer | Model) -> RatingModel:
     return model
 
 
-def predict(model: RatingModel, questions: RatingQuestions) -> Predictions:
-    """Predict the ratings of all questions.
+def predict(model: RatingModel, questions: RatingQuestions, engine: Engine | None = None) -> Predictions:
+    """Predict the ratings of all questions, by the workers of an engine; by this process when it is None.
 
     Raises
     ------
@@ -170,28 +173,66 @@ def predict(model: RatingModel, questions: RatingQuestions) -> Predictions:
     """
     levels, n = model.levels, len(questions)
     expected = np.empty(n)
-    scale = None if levels is None else np.asarray(levels, dtype=np.float64)
     true_levels = None if levels is None else _level_of(levels, questions.ratings)
     surprises, likeliest = np.empty(n), np.empty(n)
-    frequencies = np.zeros(0 if levels is None else len(levels))
-    with torch.inference_mode():
-        for low in range(0, n, _PAIRS):
-            part = slice(low, low + _PAIRS)
-            pairs = (questions.users[part], questions.items[part], questions.moments[part])
-            rated = model.rate(*(to_device(array, model.device) for array in pairs))
-            expected[part] = rated.expected.double().cpu().numpy()
-            if scale is None or true_levels is None:
-                continue
-            assert rated.probabilities is not None, "a model with levels has their probabilities"
-            shares = rated.probabilities.double().cpu().numpy()
-            of_true = shares[np.arange(len(shares)), true_levels[part]]
-            surprises[part] = -np.log(np.maximum(of_true, _LEAST))
-            likeliest[part] = scale[shares.argmax(axis=1)]
-            frequencies += shares.sum(axis=0)
+    slices = [slice(low, low + _PAIRS) for low in range(0, n, _PAIRS)]
+    parts = (
+        _Pairs(
+            questions.users[part],
+            questions.items[part],
+            questions.moments[part],
+            None if true_levels is None else true_levels[part],
+        )
+        for part in slices
+    )
+    shares: dict[int, Floats] = {}
+    for number, rated in run_parts(_rated, parts, engine or Engine(), partial(_itself, model)):
+        part = slices[number]
+        expected[part] = rated.expected
+        if rated.surprises is not None and rated.likeliest is not None and rated.frequencies is not None:
+            surprises[part], likeliest[part] = rated.surprises, rated.likeliest
+            shares[number] = rated.frequencies
     _require_finite(expected, expected if true_levels is None else surprises)
-    if true_levels is None:
+    if levels is None or true_levels is None:
         return Predictions(expected)
+    frequencies = np.zeros(len(levels))
+    for _, share in sorted(shares.items()):  # always in the same order, for the same rounding
+        frequencies += share
     return Predictions(expected, levels, true_levels, surprises, likeliest, frequencies)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """Pairs (m,) of users and items to rate, their moments, and the levels of the true ratings."""
+
+    users: Int64
+    items: Int64
+    moments: Int64
+    true_levels: Int64 | None
+
+
+def _itself(model: RatingModel) -> RatingModel:
+    """The state of a worker: the model that came with the setup."""
+    return model
+
+
+def _rated(model: RatingModel, pairs: _Pairs) -> Predictions:
+    """Predictions of a part of the questions."""
+    with torch.inference_mode():
+        arrays = (pairs.users, pairs.items, pairs.moments)
+        rated = model.rate(*(to_device(array, model.device) for array in arrays))
+        expected = rated.expected.double().cpu().numpy()
+        if model.levels is None or pairs.true_levels is None:
+            return Predictions(expected)
+        assert rated.probabilities is not None, "a model with levels has their probabilities"
+        shares = rated.probabilities.double().cpu().numpy()
+    of_true = shares[np.arange(len(shares)), pairs.true_levels]
+    return Predictions(
+        expected,
+        surprises=-np.log(np.maximum(of_true, _LEAST)),
+        likeliest=np.asarray(model.levels, dtype=np.float64)[shares.argmax(axis=1)],
+        frequencies=shares.sum(axis=0),
+    )
 
 
 def _level_of(levels: Sequence[float], ratings: Floats) -> Int64:

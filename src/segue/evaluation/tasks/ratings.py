@@ -11,6 +11,7 @@ import polars as pl
 
 from segue.arguments import checked
 from segue.data.splits.holdouts import Holdout
+from segue.engines.engine import Engine
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_item_ratings
 from segue.evaluation.metrics import Floats, summed
@@ -158,6 +159,7 @@ class Ratings(Task):
             published_gains=options.published_gains,
             users=options.users,
             seed=options.seed,
+            engine=options.engine,
         )
         ranking = Sessions().measure(recommender, holdout, options) if options.ranking else None
         return replace(evaluation, ranking=ranking)
@@ -178,6 +180,7 @@ def evaluate_ratings(
     users: Count | None = None,
     seed: Seed = 0,
     resamples: Resamples = 1_000,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Predict the rating of every target of a Holdout at its moment, and measure the predictions.
 
@@ -212,6 +215,8 @@ def evaluate_ratings(
         Seed of users and bootstrap resamples.
     resamples
         Number of resamples of users for the 95 % intervals; 0 for none.
+    engine
+        Workers that predict, as in `evaluate`.
 
     Returns
     -------
@@ -248,7 +253,7 @@ def evaluate_ratings(
             "a number and no more."
         )
     questions = RatingQuestions.of(model, holdout, users, seed)
-    predictions = predict(model, questions)
+    predictions = predict(model, questions, engine)
     liked = sum(questions.scale) / 2 if cutoff is None else cutoff
     likeliest = predictions.likeliest if arg_max else None
     ranked = predictions.expected if likeliest is None else likeliest

@@ -23,6 +23,7 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.splits.holdouts import Holdout
+from segue.engines.engine import Engine
 from segue.errors import ConfigError
 from segue.evaluation.breakdown import by_history_length, by_step
 from segue.evaluation.candidates import Candidates, Law, most_candidates, sample_candidates
@@ -36,7 +37,8 @@ from segue.evaluation.tasks.ranking import RankingTask
 from segue.evaluation.tasks.result import Evaluation
 from segue.evaluation.tasks.task import EvaluationOptions, Measure, ValidationPlan
 from segue.inference.scorer import HasScorer
-from segue.inference.scoring.ranking import distinct, target_ranks
+from segue.inference.scoring.by_parts import Ranker, ranker
+from segue.inference.scoring.ranking import distinct
 from segue.models.base import Model
 from segue.settings import Count, Resamples, Seed
 
@@ -134,6 +136,7 @@ class Sessions(RankingTask):
             by=options.by,
             users=options.users,
             seed=options.seed,
+            engine=options.engine,
         )
         if "sampled" not in sessions:
             warnings.warn(
@@ -154,6 +157,7 @@ def evaluate_sessions(
     users: Count | None = None,
     seed: Seed = 0,
     resamples: Resamples = 1_000,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Complete the session of each row of a Holdout step by step, and measure the steps.
 
@@ -191,6 +195,8 @@ def evaluate_sessions(
         Seed of users, candidates, the order of the items within each session, and bootstrap resamples.
     resamples
         Number of resamples of sessions for the 95 % intervals; 0 for none.
+    engine
+        Workers that rank, as in `evaluate`.
 
     Returns
     -------
@@ -212,7 +218,8 @@ def evaluate_sessions(
     """
     questions = Questions.of(recommender, holdout, k, candidates, by, users, seed, from_history=not exclude_seen)
     sessions = _shuffled(distinct(questions.holdout.targets())[0], seed)
-    ranks = _completed(questions, sessions, exclude_seen)
+    with ranker(questions.scorer, engine) as ranking:
+        ranks = _completed(questions, ranking, sessions, exclude_seen)
     hits = {k: (ranks <= k).astype(np.float64) for k in questions.ks}
     gains = {k: hit / np.log2(1 + ranks) for k, hit in hits.items()}
     starts = sessions.starts
@@ -254,12 +261,13 @@ def both_ways(
     users: int | None = None,
     seed: int = 0,
     resamples: int = 1_000,
+    engine: Engine | None = None,
 ) -> dict[str, Evaluation]:
     """Call `evaluate_sessions` with all items, which is the honest way, and with sampled ones, as the paper does.
 
     Parameters
     ----------
-    recommender, holdout, k, by, users, seed, resamples
+    recommender, holdout, k, by, users, seed, resamples, engine
         As in `evaluate_sessions`. Items of the history stay in the ranking.
     candidates
         Number of sampled items for each session; None for 99, or for as many as a smaller catalogue has.
@@ -271,7 +279,7 @@ def both_ways(
         the longest list, since all steps would be hits.
     """
     evaluate_by = partial(
-        evaluate_sessions, recommender, holdout, k=k, by=by, users=users, seed=seed, resamples=resamples
+        evaluate_sessions, recommender, holdout, k=k, by=by, users=users, seed=seed, resamples=resamples, engine=engine
     )
     evaluations = {"all": evaluate_by()}
     if candidates is None:
@@ -324,7 +332,7 @@ def _shuffled(sessions: Histories, seed: int) -> Histories:
     return replace(sessions, items=sessions.items[order])
 
 
-def _completed(questions: Questions, sessions: Histories, exclude_seen: bool) -> Int64:
+def _completed(questions: Questions, ranking: Ranker, sessions: Histories, exclude_seen: bool) -> Int64:
     """Rank of the best remaining item at every step (sum of the sessions' lengths,), session by session.
 
     The rows of `sessions` are those of the Holdout. Their items are distinct, in the order of joining on a miss.
@@ -338,8 +346,7 @@ def _completed(questions: Questions, sessions: Histories, exclude_seen: bool) ->
         rows = np.flatnonzero(sessions.lengths > step)
         offsets = offsets_of(sessions.lengths[rows] - step)
         now = replace(histories.select(rows), items=items, ends=ends[rows] + step, baskets=ends[rows])
-        step_ranks = target_ranks(
-            questions.scorer,
+        step_ranks = ranking.target_ranks(
             now,
             Histories(now.users, remaining, offsets[:-1], offsets[1:]),
             seen=now if exclude_seen else replace(now, starts=ends[rows]),

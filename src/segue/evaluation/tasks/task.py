@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from segue.data.dataset import Dataset
 from segue.data.splits.holdouts import Holdout
+from segue.engines.engine import Engine
 from segue.errors import ConfigError, nearest
 from segue.evaluation.candidates import Law
 from segue.evaluation.tasks.description import Metric, TaskDescription
@@ -82,6 +83,9 @@ class EvaluationOptions:
 
     ranking: bool = False
     """True to measure the ranking of a rating model, too."""
+
+    engine: Engine | None = None
+    """Workers that rank and predict; this process when None."""
 
 
 class Task(TaskDescription):

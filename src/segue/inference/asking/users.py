@@ -103,6 +103,10 @@ class RequestedUsers:
             None if self.denied is None else self.denied.select(index),
         )
 
+    def compact(self) -> RequestedUsers:
+        """The same users with histories of their own (`Histories.compact`)."""
+        return replace(self, histories=self.histories.compact())
+
 
 def one_known_user(source: HistorySource, raw_id: Any) -> RequestedUsers | None:
     """Look up one raw id that is an integer or a text; None for any other value, and for an unknown id.

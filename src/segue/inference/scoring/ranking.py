@@ -208,8 +208,7 @@ def target_ranks(
             sweep = Sweep(scorer, limits, len(histories))
             rows = sweep.rows
         else:
-            widest = int(unique_targets.lengths.max(initial=0)) + candidates.shape[1]
-            rows = max(1, min(limits.histories, limits.pairs // max(1, widest)))
+            rows = rows_among_candidates(unique_targets, candidates, limits)
         for index, queries in batches(scorer, histories, rows, limits):
             part = unique_targets.select(index)
             pairs = _pairs(part, slice(None), scorer.device)
@@ -222,6 +221,19 @@ def target_ranks(
             worst = scorer.n_items + 1
             ranks[positions(part.starts, part.ends)] = _ranks(pairs[0].cpu().numpy(), scores, above, worst)
     return ranks[inverse]
+
+
+def rows_among_all(scorer: Scorer, limits: Limits, n: int) -> int:
+    """Largest number of histories in a batch if n histories are ranked among all items."""
+    width = min(scorer.n_items + 1, limits.chunk_items)
+    return max(1, min(limits.histories, limits.buffer_bytes // (4 * width), n))
+
+
+def rows_among_candidates(targets: Histories, candidates: Int64, limits: Limits) -> int:
+    """Largest number of histories in a batch if their distinct targets are ranked among candidates (n, c)."""
+    widest = int(targets.lengths.max(initial=0)) + candidates.shape[1]
+    rows: int = max(1, min(limits.histories, limits.pairs // max(1, widest)))
+    return rows
 
 
 def distinct(targets: Histories) -> tuple[Histories, Int64]:

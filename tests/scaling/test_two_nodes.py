@@ -1,0 +1,158 @@
+"""Lists and evaluations on a real cluster of two nodes, one of which is killed in the middle; then the program is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import segue
+from segue.engines.engine import Engine
+from segue.engines.workers import run_parts
+from segue.errors import ConfigError, EngineError
+from tests.engines import jobs
+from tests.scaling.clusters import Nodes
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="several nodes on one machine need Linux"),
+]
+
+SHARDS = 120
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run of 5,000 users."""
+    folder = tmp_path_factory.mktemp("run")
+    data = segue.simulate(5_000, 4, seed=1).dataset()
+    training = segue.Training(epochs=1, cpu=True, batch_size=512)
+    config = segue.SASRec(width=8, blocks=1, max_length=10)
+    segue.fit(config, segue.leave_last_out(data), training=training, out=folder / "run", quiet=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    pytest.importorskip("ray")
+    with Nodes(tmp_path_factory.mktemp("nodes")) as made:
+        if not made.are_separate:
+            warnings.warn("no namespaces can be made here: the nodes share a network and an address", stacklevel=2)
+        made.start(0)
+        made.start(1)
+        yield made
+
+
+def command(nodes: Nodes, *words: object) -> list[str]:
+    typed = [sys.executable, "-m", "segue", *map(str, words)]
+    return [*typed, "--engine", "ray", "--processes", "2", "--address", nodes.address]
+
+
+def ended(program: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = program.communicate(timeout=120)
+    return program.returncode, output, errors
+
+
+def until(condition: Callable[[], bool], program: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert program.poll() is None, program.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def parts(folder: Path) -> dict[str, int]:
+    """Part → the time when it was written."""
+    return {file.name: file.stat().st_mtime_ns for file in folder.glob("part-*")}
+
+
+def test_lists_after_a_killed_program_and_a_killed_node(nodes: Nodes, run: Path, tmp_path: Path) -> None:
+    words = ["recommend", run, "--all", "--k", 5, "--out", tmp_path / "lists", "--shards", SHARDS]
+    lists = tmp_path / "lists"
+    program = nodes.popen(command(nodes, *words), cwd=tmp_path)
+    until(lambda: len(parts(lists)) >= 5, program)
+    nodes.kill_program(program)
+    first = parts(lists)
+    assert len(first) < SHARDS
+
+    program = nodes.popen(command(nodes, *words), cwd=tmp_path)
+    until(lambda: len(parts(lists)) > len(first) and bool(nodes.workers(1)), program)
+    nodes.kill(1)
+    assert not (lists / "lists.json").exists(), "the job ended before the node was killed"
+    code, _, errors = ended(program)
+    assert code == 0, errors
+    kept = parts(lists)
+    assert {name: kept[name] for name in first} == first  # parts of the killed program were not made again
+    manifest = json.loads((lists / "lists.json").read_text())
+    assert len(manifest["files"]) == SHARDS and manifest["n"] == 5_000
+
+    segue.load(run).export(tmp_path / "one.parquet", segue.EVERYONE, k=5, shards=SHARDS)
+    one = pl.read_parquet(tmp_path / "one.parquet")
+    assert_frame_equal(pl.read_parquet(lists / "part-*.parquet"), one, check_exact=True)
+
+
+def test_an_evaluation_whose_node_is_killed(nodes: Nodes, run: Path, tmp_path: Path) -> None:
+    if 1 not in nodes.running:
+        nodes.start(1)
+    program = nodes.popen(command(nodes, "evaluate", run, "--json", "--out", tmp_path / "figures.json"), cwd=tmp_path)
+    until(lambda: bool(nodes.workers(1)), program)
+    nodes.kill(1)
+    code, output, errors = ended(program)
+    assert code == 0, errors
+    recommender = segue.load(run)
+    split = segue.leave_last_out(recommender.dataset)
+    alone = segue.evaluate(recommender, split.test)
+    found = json.loads(output)
+    assert found["metrics"] == alone.to_dict()["metrics"]  # bit for bit
+    assert found["intervals"] == json.loads(json.dumps(alone.to_dict()["intervals"]))
+
+
+def test_a_node_with_another_version_is_named(nodes: Nodes, run: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older" / "segue"
+    older.mkdir(parents=True)
+    (older / "__init__.py").write_text('__version__ = "0.0.1"\n')
+    if 1 in nodes.running:
+        nodes.kill(1)
+    nodes.start(1, environment={"PYTHONPATH": str(older.parent)})
+    program = nodes.popen(command(nodes, "evaluate", run), cwd=tmp_path)
+    code, _, errors = ended(program)
+    assert code == 1
+    assert "has segue 0.0.1, and this process has segue" in errors and "install the same version" in errors
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "256.0.0.1:6379"])
+def test_an_address_that_does_not_answer(address: str) -> None:
+    pytest.importorskip("ray")
+    started = time.monotonic()
+    with pytest.raises(EngineError, match=r"does not answer \(.*ray start --head"):
+        list(run_parts(jobs.squared, range(2), Engine("ray", address=address)))
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("address", ["nowhere", "ray://here:10001", "here:x"])
+def test_an_address_that_is_none(address: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match="expected host:port"):
+        list(run_parts(jobs.squared, range(2), Engine("ray", address=address)))
+
+
+def test_nothing_is_left(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The last test of the file: it ends the cluster."""
+    networks: Sequence[str] = nodes.networks
+    folder = nodes.folder
+    processes = nodes.processes()
+    assert processes
+    nodes.close()
+    assert not folder.exists()
+    assert not [process for process in processes if Path(f"/proc/{process}").exists()]
+    if nodes.are_separate:
+        left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+        assert not [name for name in networks if name in left]
