@@ -153,6 +153,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         "leave_last_out": [(segue.leave_last_out, {"dataset": data})],
         "load": [(segue.load, {"path": world["folder"] / "markov"})],
         "prepare": [(segue.prepare, {"source": frame}), (segue.prepare, {"source": frame, "out": out / "prepared"})],
+        "prepare_shards": [(segue.prepare_shards, {"source": frame, "out": out / "shards", "shards": 2})],
         "read": [(segue.read, {"source": frame}), (segue.read, {"source": world["folder"] / "log.csv"})],
         "random_rows": [(segue.random_rows, {"dataset": data})],
         "cold_items": [(segue.cold_items, {"dataset": data})],
@@ -169,7 +170,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
 
 ELSEWHERE = {
     "CountingModel", "EVERYONE", "ItemHistories", "ItemIndex", "Log", "ModelConfig", "OnnxRecommender", "SegueError",
-    "Sessions", "TrainableModel", "Vocabulary", "__version__",
+    "Sessions", "Shards", "TrainableModel", "Vocabulary", "__version__",
 }  # fmt: skip
 """Bases to extend, values that calls return, and calls that have such a test of their own."""
 

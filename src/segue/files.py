@@ -72,6 +72,8 @@ _LONGEST_NUMBER = 100
 """Most digits of a number in a JSON file."""
 _LARGEST_JSON = 1 << 30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:/+[^/]", re.IGNORECASE)
+"""Start of a URL, also after `Path` has taken one of its slashes."""
 _ENDS = 1 << 16
 """Bytes from the start and from the end of a file that show which kind it is."""
 
@@ -244,6 +246,7 @@ def write_picture(path: Path, content: bytes) -> None:
 
 def check_file(path: Path, kind: FileKind | None, overwrite: bool | None = None) -> None:
     """Raise a StorageError if writing a file of this kind to `path` would delete something else."""
+    _refuse_url(path)
     target = real(path)
     if not target.exists():
         return
@@ -273,6 +276,7 @@ def check_folder(path: Path, kind: str | None, overwrite: bool | None = None) ->
     overwrite
         False refuses a folder of the same kind too.
     """
+    _refuse_url(path)
     target = real(path)
     check_not_inside(path)
     collect(target.parent)
@@ -304,6 +308,12 @@ def check_folder(path: Path, kind: str | None, overwrite: bool | None = None) ->
         raise StorageError(
             f"{path} already holds a {noun}, and overwrite=False keeps it: choose another place, or leave that out."
         )
+
+
+def _refuse_url(path: Path) -> None:
+    """Raise a StorageError if a path is a URL: no folder of this machine is meant."""
+    if _URL.match(str(path)):
+        raise StorageError(f"{path} is a URL, and only folders of this machine are written: write there, then copy.")
 
 
 def _listed_within(folder: Path, manifest: str) -> list[str]:

@@ -145,7 +145,7 @@ def test_users_of_other_shards_are_found(folder: Path) -> None:
 
 def test_what_shards_do_not_support_is_refused(folder: Path) -> None:
     more = pl.DataFrame({"user": ["u1"], "item": [3], "time": [99]})
-    with pytest.raises(DataError, match="was prepared in shards, .* nothing can be appended"):
+    with pytest.raises(DataError, match=r"was prepared in shards, .* nothing can be appended"):
         segue.Dataset.open(folder).append(more)
     with pytest.raises(StorageError, match="is a Dataset in shards, whose users cannot be forgotten in place"):
         forget(folder, ["u1"])

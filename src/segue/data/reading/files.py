@@ -8,7 +8,8 @@ import itertools
 import shutil
 import weakref
 import zlib
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 from segue.errors import DataError
@@ -67,10 +68,7 @@ def _found(source: Path) -> list[Path]:
         return [source]
     if source.is_dir():
         files = sorted(f for f in source.rglob("*") if f.is_file() and not f.name.startswith((".", "_")))
-        suffixes = sorted({"".join(f.suffixes[-2:] if f.suffix == ".gz" else f.suffixes[-1:]) for f in files})
-        if len(suffixes) > 1:
-            listed = ", ".join(suffixes)
-            raise DataError(f"{source} holds files of several kinds ({listed}): pass a pattern like *.csv.")
+        check_one_kind(str(source), files)
         if not files:
             raise DataError(f"{source} is a folder without files in it.")
     else:
@@ -79,6 +77,14 @@ def _found(source: Path) -> list[Path]:
         near = ", ".join(sorted(f.name for f in source.parent.iterdir())[:10]) if source.parent.is_dir() else ""
         raise DataError(f"{source}: no such file{f'; {source.parent} holds: {near}' if near else ''}.")
     return files
+
+
+def check_one_kind(source: str, files: Sequence[PurePath]) -> None:
+    """Raise a DataError if the files of a folder have several suffixes."""
+    suffixes = sorted({"".join(f.suffixes[-2:] if f.suffix == ".gz" else f.suffixes[-1:]) for f in files})
+    if len(suffixes) > 1:
+        listed = ", ".join(suffixes)
+        raise DataError(f"{source} holds files of several kinds ({listed}): pass a pattern like *.csv.")
 
 
 def _matching(pattern: Path) -> list[Path]:

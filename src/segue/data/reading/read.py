@@ -18,6 +18,7 @@ from segue.data.reading.formats.registry import detect
 from segue.data.reading.frames import from_frame
 from segue.data.reading.layout import MARK, ROW, FileFormat, Head, Layout, NoRowsError, Part
 from segue.data.reading.notes import warn
+from segue.data.reading.remote import fetch, is_url, name_of
 from segue.data.reading.values import (
     UNITS,
     Reading,
@@ -124,7 +125,8 @@ def read(
         A file, a folder or a pattern (`"logs/*.csv"`): text with any separator, with or without a header
         (MovieLens, Amazon ratings), one line per user (`user item item …`), one line per session (PARSRec), RecBole
         `.inter`, JSON lines (Amazon reviews), a JSON array of objects, lines that are Python dicts (Steam), Parquet;
-        all also gzipped. Or a frame: pandas, polars, Arrow, DuckDB.
+        all also gzipped. Or a frame: pandas, polars, Arrow, DuckDB. Files of an object store (`"s3://bucket/logs"`)
+        are copied to the disk first, which needs `segue[s3]`.
     user, item, time, rating, session
         The column: its name, or its position from 0. False leaves time, rating or session out; None finds it.
     format
@@ -273,7 +275,7 @@ def open_source(
     options = options or ReadOptions()
     scratch, given, lost = scratch or Scratch(), options.columns, 0
     if isinstance(source, str | Path):
-        parts, layout, roles, lost = _open_files(Path(source), options, scratch)
+        parts, layout, roles, lost = _open_files(source, options, scratch)
         stated = layout.stated_types(Path(parts[0].name))
     else:
         files_only = [name for name in ("format", "separator", "header", "quote") if getattr(options, name) is not None]
@@ -284,7 +286,9 @@ def open_source(
         roles = layout.roles(given, parts[0].name, cache(lambda: sample_of(parts, _SAMPLED, layout)))
     parts = _alike(parts, roles)
     sample = sample_of(parts, _SAMPLED, layout)
-    name = str(source) if isinstance(source, str | Path) else parts[0].name
+    name = parts[0].name
+    if isinstance(source, str | Path):
+        name = name_of(str(source)) if is_url(source) else str(source)
     if "time" not in roles and given["time"] is None and not quiet:
         warn(
             f"{name}: no times are read, since no column looks like one. The order of the log counts as the order in "
@@ -296,16 +300,17 @@ def open_source(
 
 
 def _open_files(
-    source: Path, options: ReadOptions, scratch: Scratch
+    source: str | Path, options: ReadOptions, scratch: Scratch
 ) -> tuple[tuple[Part, ...], Layout, dict[str, str], int]:
     """The files, their layout, the roles of their columns, and the number of lines left out because they are broken."""
     given = options.columns
     requested = [choice for choice in given.values() if isinstance(choice, str)]
-    names = find_files(source)
+    local = [] if is_url(source) else find_files(Path(source))
+    files = [(file, str(file)) for file in local] or fetch(str(source), scratch)
     heads = []
-    for file in names:
+    for file, name in files:
         path = _plain_file(file, scratch)
-        heads.append(Head(path, str(file), options.separator, options.header, requested, options.quote))
+        heads.append(Head(path, name, options.separator, options.header, requested, options.quote))
     layout, heads = _detected(heads, options.format)
     first = heads[0]
     drop = options.bad_rows == "drop"
