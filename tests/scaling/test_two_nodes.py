@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,7 @@ from segue.engines.engine import Engine
 from segue.engines.workers import run_parts
 from segue.errors import ConfigError, EngineError
 from tests.engines import jobs
+from tests.engines.processes import is_alive
 from tests.scaling.clusters import Nodes
 
 pytestmark = [
@@ -116,14 +119,23 @@ def test_an_evaluation_whose_node_is_killed(nodes: Nodes, run: Path, tmp_path: P
     assert found["intervals"] == alone["intervals"]
 
 
-def test_a_node_with_another_version_is_named(nodes: Nodes, run: Path, tmp_path: Path) -> None:
+SCRIPT = """
+from segue.engines.engine import Engine
+from segue.engines.workers import run_parts
+from tests.engines import jobs
+
+list(run_parts(jobs.with_process, range(20), Engine("ray", processes=2, address={address!r})))
+"""
+
+
+def test_a_node_with_another_version_is_named(nodes: Nodes, tmp_path: Path) -> None:
     older = tmp_path / "older" / "segue"
     older.mkdir(parents=True)
     (older / "__init__.py").write_text('__version__ = "0.0.1"\n')
     if 1 in nodes.running:
         nodes.kill(1)
     nodes.start(1, environment={"PYTHONPATH": str(older.parent)})
-    program = nodes.popen(command(nodes, "evaluate", run), cwd=tmp_path)
+    program = nodes.popen([sys.executable, "-c", SCRIPT.format(address=nodes.address)], cwd=tmp_path)
     code, _, errors = ended(program)
     assert code == 1
     assert "has segue 0.0.1, and this process has segue" in errors and "install the same version" in errors
@@ -136,6 +148,23 @@ def test_an_address_that_does_not_answer(address: str) -> None:
     with pytest.raises(EngineError, match=r"does not answer \(.*ray start --head"):
         list(run_parts(jobs.squared, range(2), Engine("ray", address=address)))
     assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_an_address_of_something_else(answer: bytes) -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            connection.sendall(answer)
+            time.sleep(7)  # and no more
+            connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(EngineError, match=r"does not answer \(timed out\)|something else listens there"):
+            list(run_parts(jobs.squared, range(2), Engine("ray", address=address)))
 
 
 @pytest.mark.parametrize("address", ["nowhere", "ray://here:10001", "here:x"])
@@ -153,7 +182,10 @@ def test_nothing_is_left(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory)
     assert processes
     nodes.close()
     assert not folder.exists()
-    assert not [process for process in processes if Path(f"/proc/{process}").exists()]
+    deadline = time.monotonic() + 20
+    while any(is_alive(process) for process in processes):
+        assert time.monotonic() < deadline, "processes of the nodes are still there"
+        time.sleep(0.05)
     if nodes.are_separate:
         left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
         assert not [name for name in networks if name in left]
