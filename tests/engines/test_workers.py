@@ -24,30 +24,32 @@ from tests.engines.processes import is_alive
 ONE, TWO = Engine(), Engine(processes=2)
 
 
-@pytest.fixture(scope="module")
-def ray_engine() -> Iterator[Engine]:
-    """A Ray cluster of this machine with two workers, which the tests of this file share."""
+@pytest.fixture(params=[ONE, TWO], ids=["alone", "processes"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    made: Engine = request.param
+    return made
+
+
+@pytest.fixture
+def several() -> Engine:
+    return TWO
+
+
+@pytest.mark.slow
+def test_ray_keeps_the_contract(tmp_path: Path) -> None:
+    """The tests of `engine` and `several` below, in one cluster of this machine."""
+    pytest.importorskip("ray")
     from tests.scaling.clusters import local_cluster
 
-    pytest.importorskip("ray")
+    ray = Engine("ray", processes=2)
     with local_cluster():
-        yield Engine("ray", processes=2)
-
-
-@pytest.fixture(params=["alone", "processes", "ray"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    if request.param == "ray":
-        made: Engine = request.getfixturevalue("ray_engine")
-        return made
-    return {"alone": ONE, "processes": TWO}[request.param]
-
-
-@pytest.fixture(params=["processes", "ray"])
-def several(request: pytest.FixtureRequest) -> Engine:
-    if request.param == "ray":
-        made: Engine = request.getfixturevalue("ray_engine")
-        return made
-    return TWO
+        test_every_part_has_its_result(ray)
+        test_an_exception_comes_as_it_was(ray)
+        test_a_part_that_kills_every_worker_is_named(ray)
+        for test in (test_a_worker_sets_up_once, test_a_killed_worker_costs_its_part_alone):
+            folder = tmp_path / test.__name__
+            folder.mkdir()
+            test(ray, folder)
 
 
 def test_every_part_has_its_result(engine: Engine) -> None:
@@ -140,8 +142,9 @@ print(sorted(run_parts(jobs.squared, range(3), Engine("ray", processes=2))))
 
 
 @pytest.mark.slow
-def test_a_cluster_of_this_machine_is_started_and_ended(ray_engine: Engine) -> None:
+def test_a_cluster_of_this_machine_is_started_and_ended() -> None:
     """Without an address, and without one that the program has joined."""
+    pytest.importorskip("ray")
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
         settings = {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": paths()}
         environment = {**os.environ, **settings}

@@ -1,4 +1,4 @@
-"""Lists and evaluations on a real cluster of two nodes, one of which is killed in the middle; then the program is."""
+"""Lists and evaluations on a real cluster of two nodes. Steps kill the program and a node in the middle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -25,7 +25,6 @@ from tests.engines.processes import is_alive
 from tests.scaling.clusters import Nodes
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.* of the targets"),
     pytest.mark.skipif(sys.platform != "linux", reason="several nodes on one machine need Linux"),
 ]
@@ -33,10 +32,8 @@ pytestmark = [
 SHARDS = 120
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(folder: Path) -> Path:
     """A trained run of 5,000 users."""
-    folder = tmp_path_factory.mktemp("run")
     data = segue.simulate(5_000, 4, seed=1).dataset()
     training = segue.Training(epochs=1, cpu=True, batch_size=512)
     config = segue.SASRec(width=8, blocks=1, max_length=10)
@@ -44,15 +41,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+@pytest.mark.slow
+def test_two_nodes(tmp_path: Path) -> None:
+    """One cluster for all steps, which take the time of its start."""
     pytest.importorskip("ray")
-    with Nodes(tmp_path_factory.mktemp("nodes")) as made:
-        if not made.are_separate:
-            warnings.warn("no namespaces can be made here: the nodes share a network and an address", stacklevel=2)
-        made.start(0)
-        made.start(1)
-        yield made
+    run = trained(tmp_path)
+    folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version")]
+    for folder in folders:
+        folder.mkdir()
+    with Nodes(folders[0]) as nodes:
+        if not nodes.are_separate:
+            warnings.warn("no namespaces can be made here: the nodes share a network and an address", stacklevel=1)
+        nodes.start(0)
+        nodes.start(1)
+        lists_after_a_killed_program_and_a_killed_node(nodes, run, folders[1])
+        nodes.start(1)
+        an_evaluation_whose_node_is_killed(nodes, run, folders[2])
+        a_node_with_another_version_is_named(nodes, folders[3])
+        nothing_is_left(nodes)
 
 
 def command(nodes: Nodes, *words: object) -> list[str]:
@@ -61,12 +67,12 @@ def command(nodes: Nodes, *words: object) -> list[str]:
 
 
 def ended(program: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, errors = program.communicate(timeout=120)
+    output, errors = program.communicate(timeout=300)
     return program.returncode, output, errors
 
 
 def until(condition: Callable[[], bool], program: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not condition():
         assert program.poll() is None, program.communicate()
         assert time.monotonic() < deadline
@@ -78,7 +84,7 @@ def parts(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in folder.glob("part-*")}
 
 
-def test_lists_after_a_killed_program_and_a_killed_node(nodes: Nodes, run: Path, tmp_path: Path) -> None:
+def lists_after_a_killed_program_and_a_killed_node(nodes: Nodes, run: Path, tmp_path: Path) -> None:
     words = ["recommend", run, "--all", "--k", 5, "--out", tmp_path / "lists", "--shards", SHARDS]
     lists = tmp_path / "lists"
     program = nodes.popen(command(nodes, *words), cwd=tmp_path)
@@ -103,9 +109,7 @@ def test_lists_after_a_killed_program_and_a_killed_node(nodes: Nodes, run: Path,
     assert_frame_equal(pl.read_parquet(lists / "part-*.parquet"), one, check_exact=True)
 
 
-def test_an_evaluation_whose_node_is_killed(nodes: Nodes, run: Path, tmp_path: Path) -> None:
-    if 1 not in nodes.running:
-        nodes.start(1)
+def an_evaluation_whose_node_is_killed(nodes: Nodes, run: Path, tmp_path: Path) -> None:
     program = nodes.popen(command(nodes, "evaluate", run, "--json"), cwd=tmp_path)
     until(lambda: bool(nodes.workers(1)), program)
     nodes.kill(1)
@@ -128,17 +132,31 @@ list(run_parts(jobs.with_process, range(20), Engine("ray", processes=2, address=
 """
 
 
-def test_a_node_with_another_version_is_named(nodes: Nodes, tmp_path: Path) -> None:
+def a_node_with_another_version_is_named(nodes: Nodes, tmp_path: Path) -> None:
     older = tmp_path / "older" / "segue"
     older.mkdir(parents=True)
     (older / "__init__.py").write_text('__version__ = "0.0.1"\n')
-    if 1 in nodes.running:
-        nodes.kill(1)
     nodes.start(1, environment={"PYTHONPATH": str(older.parent)})
     program = nodes.popen([sys.executable, "-c", SCRIPT.format(address=nodes.address)], cwd=tmp_path)
     code, _, errors = ended(program)
     assert code == 1
     assert "has segue 0.0.1, and this process has segue" in errors and "install the same version" in errors
+
+
+def nothing_is_left(nodes: Nodes) -> None:
+    networks: Sequence[str] = nodes.networks
+    folder = nodes.folder
+    processes = nodes.processes()
+    assert processes
+    nodes.close()
+    assert not folder.exists()
+    deadline = time.monotonic() + 20
+    while any(is_alive(process) for process in processes):
+        assert time.monotonic() < deadline, "processes of the nodes are still there"
+        time.sleep(0.05)
+    if nodes.are_separate:
+        left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+        assert not [name for name in networks if name in left]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "256.0.0.1:6379"])
@@ -172,20 +190,3 @@ def test_an_address_that_is_none(address: str) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match="expected host:port"):
         list(run_parts(jobs.squared, range(2), Engine("ray", address=address)))
-
-
-def test_nothing_is_left(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The last test of the file: it ends the cluster."""
-    networks: Sequence[str] = nodes.networks
-    folder = nodes.folder
-    processes = nodes.processes()
-    assert processes
-    nodes.close()
-    assert not folder.exists()
-    deadline = time.monotonic() + 20
-    while any(is_alive(process) for process in processes):
-        assert time.monotonic() < deadline, "processes of the nodes are still there"
-        time.sleep(0.05)
-    if nodes.are_separate:
-        left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-        assert not [name for name in networks if name in left]
