@@ -103,7 +103,7 @@ class Export:
     @property
     def is_folder(self) -> bool:
         """True if the lists become a folder of Parquet files."""
-        return not self.path.suffix or self.path.is_dir()
+        return not self.path.suffix or (self.path.suffix not in _SUFFIXES and self.path.is_dir())
 
     def slices(self, n_users: int) -> list[slice]:
         """Users of each part."""
