@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -18,35 +19,37 @@ from segue.engines.engine import Engine
 from segue.engines.workers import run_parts, workers
 from segue.errors import ConfigError, DataError, EngineError
 from tests.engines import jobs
+from tests.engines.processes import is_alive
 
 ONE, TWO = Engine(), Engine(processes=2)
 
 
-@pytest.fixture(scope="module")
-def ray_engine() -> Iterator[Engine]:
-    """A Ray cluster of this machine with two workers, which the tests of this file share."""
+@pytest.fixture(params=[ONE, TWO], ids=["alone", "processes"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    made: Engine = request.param
+    return made
+
+
+@pytest.fixture
+def several() -> Engine:
+    return TWO
+
+
+@pytest.mark.slow
+def test_ray_keeps_the_contract(tmp_path: Path) -> None:
+    """The tests of `engine` and `several` below, in one cluster of this machine."""
+    pytest.importorskip("ray")
     from tests.scaling.clusters import local_cluster
 
+    ray = Engine("ray", processes=2)
     with local_cluster():
-        yield Engine("ray", processes=2)
-
-
-@pytest.fixture(params=["alone", "processes", "ray"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    if request.param == "ray":
-        pytest.importorskip("ray")
-        made: Engine = request.getfixturevalue("ray_engine")
-        return made
-    return {"alone": ONE, "processes": TWO}[request.param]
-
-
-@pytest.fixture(params=["processes", "ray"])
-def several(request: pytest.FixtureRequest) -> Engine:
-    if request.param == "ray":
-        pytest.importorskip("ray")
-        made: Engine = request.getfixturevalue("ray_engine")
-        return made
-    return TWO
+        test_every_part_has_its_result(ray)
+        test_an_exception_comes_as_it_was(ray)
+        test_a_part_that_kills_every_worker_is_named(ray)
+        for test in (test_a_worker_sets_up_once, test_a_killed_worker_costs_its_part_alone):
+            folder = tmp_path / test.__name__
+            folder.mkdir()
+            test(ray, folder)
 
 
 def test_every_part_has_its_result(engine: Engine) -> None:
@@ -122,20 +125,56 @@ from pathlib import Path
 from segue.engines.engine import Engine
 from segue.engines.workers import run_parts
 from tests.engines import jobs
+from tests.engines.processes import is_alive
 
 if __name__ == "__main__":
     list(run_parts(partial(jobs.slow, Path({folder!r})), range(4), Engine(processes=2)))
 """
 
 
+OWN = """
+from segue.engines.engine import Engine
+from segue.engines.workers import run_parts
+from tests.engines import jobs
+
+print(sorted(run_parts(jobs.squared, range(3), Engine("ray", processes=2))))
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_of_this_machine_is_started_and_ended() -> None:
+    """Without an address, and without one that the program has joined."""
+    pytest.importorskip("ray")
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        settings = {"RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": paths()}
+        environment = {**os.environ, **settings}
+        words = [sys.executable, "-c", OWN]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.stdout == "[(0, 0), (1, 1), (2, 4)]\n", done.stderr
+        left = [file for file in Path("/proc").glob("[0-9]*/cmdline") if folder.encode() in contents(file)]
+        assert not left
+
+
+def contents(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # the process has ended
+        return b""
+
+
+def paths() -> str:
+    """Folders of this segue and of the tests, for programs of their own."""
+    root = Path(__file__).parent.parent.parent
+    return os.pathsep.join([str(root / "src"), str(root), os.environ.get("PYTHONPATH", "")])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_their_program(number: signal.Signals, tmp_path: Path) -> None:
     """After Ctrl-C, and after a kill that the program cannot notice."""
-    root = Path(__file__).parent.parent.parent
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(folder=str(tmp_path)))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+    environment = {**os.environ, "PYTHONPATH": paths()}
     program = subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
     processes = eventually(lambda: [int(file.name) for file in tmp_path.iterdir() if file.name.isdecimal()], 2)
     program.send_signal(number)
@@ -183,11 +222,3 @@ def eventually(look: object, count: int) -> list[int]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return list(found)
-
-
-def is_alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"

@@ -79,11 +79,6 @@ class Nodes:
         """Address of the head."""
         return f"{self.host(0)}:{self._port}"
 
-    @property
-    def running(self) -> set[int]:
-        """Numbers of the nodes that were started and not killed."""
-        return set(self._nodes)
-
     def processes(self) -> list[int]:
         """All processes of the nodes."""
         return [process for node in self._nodes.values() for process in _tree(node.pid)]
@@ -99,7 +94,8 @@ class Nodes:
         words += ["--object-store-memory", str(100 << 20)]
         if number == 0:
             words += ["--head", "--port", str(self._port), "--include-dashboard", "false"]
-            words += ["--temp-dir", str(self.folder), "--no-monitor", "--ray-client-server-port", "0"]
+            words += ["--temp-dir", str(self.folder), "--no-monitor"]
+            words += ["--ray-client-server-port", str(_free_port())]
         else:
             words += ["--address", self.address]
         log = self._logs / f"node-{number}-{time.monotonic_ns()}.log"
@@ -112,7 +108,7 @@ class Nodes:
                 env={**_environment(), **(environment or {})},
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while b"Ray runtime started" not in log.read_bytes():
             assert self._nodes[number].poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)

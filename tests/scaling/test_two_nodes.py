@@ -1,13 +1,15 @@
-"""Lists and evaluations on a real cluster of two nodes, one of which is killed in the middle; then the program is."""
+"""Lists and evaluations on a real cluster of two nodes. Steps kill the program and a node in the middle."""
 
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -19,20 +21,19 @@ from segue.engines.engine import Engine
 from segue.engines.workers import run_parts
 from segue.errors import ConfigError, EngineError
 from tests.engines import jobs
+from tests.engines.processes import is_alive
 from tests.scaling.clusters import Nodes
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.* of the targets"),
     pytest.mark.skipif(sys.platform != "linux", reason="several nodes on one machine need Linux"),
 ]
 
 SHARDS = 120
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(folder: Path) -> Path:
     """A trained run of 5,000 users."""
-    folder = tmp_path_factory.mktemp("run")
     data = segue.simulate(5_000, 4, seed=1).dataset()
     training = segue.Training(epochs=1, cpu=True, batch_size=512)
     config = segue.SASRec(width=8, blocks=1, max_length=10)
@@ -40,15 +41,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+@pytest.mark.slow
+def test_two_nodes(tmp_path: Path) -> None:
+    """One cluster for all steps, which take the time of its start."""
     pytest.importorskip("ray")
-    with Nodes(tmp_path_factory.mktemp("nodes")) as made:
-        if not made.are_separate:
-            warnings.warn("no namespaces can be made here: the nodes share a network and an address", stacklevel=2)
-        made.start(0)
-        made.start(1)
-        yield made
+    run = trained(tmp_path)
+    folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version")]
+    for folder in folders:
+        folder.mkdir()
+    with Nodes(folders[0]) as nodes:
+        if not nodes.are_separate:
+            warnings.warn("no namespaces can be made here: the nodes share a network and an address", stacklevel=1)
+        nodes.start(0)
+        nodes.start(1)
+        lists_after_a_killed_program_and_a_killed_node(nodes, run, folders[1])
+        nodes.start(1)
+        an_evaluation_whose_node_is_killed(nodes, run, folders[2])
+        a_node_with_another_version_is_named(nodes, folders[3])
+        nothing_is_left(nodes)
 
 
 def command(nodes: Nodes, *words: object) -> list[str]:
@@ -57,12 +67,12 @@ def command(nodes: Nodes, *words: object) -> list[str]:
 
 
 def ended(program: subprocess.Popen[str]) -> tuple[int, str, str]:
-    output, errors = program.communicate(timeout=120)
+    output, errors = program.communicate(timeout=300)
     return program.returncode, output, errors
 
 
 def until(condition: Callable[[], bool], program: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while not condition():
         assert program.poll() is None, program.communicate()
         assert time.monotonic() < deadline
@@ -74,7 +84,7 @@ def parts(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mtime_ns for file in folder.glob("part-*")}
 
 
-def test_lists_after_a_killed_program_and_a_killed_node(nodes: Nodes, run: Path, tmp_path: Path) -> None:
+def lists_after_a_killed_program_and_a_killed_node(nodes: Nodes, run: Path, tmp_path: Path) -> None:
     words = ["recommend", run, "--all", "--k", 5, "--out", tmp_path / "lists", "--shards", SHARDS]
     lists = tmp_path / "lists"
     program = nodes.popen(command(nodes, *words), cwd=tmp_path)
@@ -99,33 +109,54 @@ def test_lists_after_a_killed_program_and_a_killed_node(nodes: Nodes, run: Path,
     assert_frame_equal(pl.read_parquet(lists / "part-*.parquet"), one, check_exact=True)
 
 
-def test_an_evaluation_whose_node_is_killed(nodes: Nodes, run: Path, tmp_path: Path) -> None:
-    if 1 not in nodes.running:
-        nodes.start(1)
-    program = nodes.popen(command(nodes, "evaluate", run, "--json", "--out", tmp_path / "figures.json"), cwd=tmp_path)
+def an_evaluation_whose_node_is_killed(nodes: Nodes, run: Path, tmp_path: Path) -> None:
+    program = nodes.popen(command(nodes, "evaluate", run, "--json"), cwd=tmp_path)
     until(lambda: bool(nodes.workers(1)), program)
     nodes.kill(1)
     code, output, errors = ended(program)
     assert code == 0, errors
     recommender = segue.load(run)
     split = segue.leave_last_out(recommender.dataset)
-    alone = segue.evaluate(recommender, split.test)
+    alone = json.loads(json.dumps(segue.evaluate(recommender, split.test).to_dict()))
     found = json.loads(output)
-    assert found["metrics"] == alone.to_dict()["metrics"]  # bit for bit
-    assert found["intervals"] == json.loads(json.dumps(alone.to_dict()["intervals"]))
+    assert found["metrics"] == alone["metrics"]  # bit for bit
+    assert found["intervals"] == alone["intervals"]
 
 
-def test_a_node_with_another_version_is_named(nodes: Nodes, run: Path, tmp_path: Path) -> None:
+SCRIPT = """
+from segue.engines.engine import Engine
+from segue.engines.workers import run_parts
+from tests.engines import jobs
+
+list(run_parts(jobs.with_process, range(20), Engine("ray", processes=2, address={address!r})))
+"""
+
+
+def a_node_with_another_version_is_named(nodes: Nodes, tmp_path: Path) -> None:
     older = tmp_path / "older" / "segue"
     older.mkdir(parents=True)
     (older / "__init__.py").write_text('__version__ = "0.0.1"\n')
-    if 1 in nodes.running:
-        nodes.kill(1)
     nodes.start(1, environment={"PYTHONPATH": str(older.parent)})
-    program = nodes.popen(command(nodes, "evaluate", run), cwd=tmp_path)
+    program = nodes.popen([sys.executable, "-c", SCRIPT.format(address=nodes.address)], cwd=tmp_path)
     code, _, errors = ended(program)
     assert code == 1
     assert "has segue 0.0.1, and this process has segue" in errors and "install the same version" in errors
+
+
+def nothing_is_left(nodes: Nodes) -> None:
+    networks: Sequence[str] = nodes.networks
+    folder = nodes.folder
+    processes = nodes.processes()
+    assert processes
+    nodes.close()
+    assert not folder.exists()
+    deadline = time.monotonic() + 20
+    while any(is_alive(process) for process in processes):
+        assert time.monotonic() < deadline, "processes of the nodes are still there"
+        time.sleep(0.05)
+    if nodes.are_separate:
+        left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+        assert not [name for name in networks if name in left]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "256.0.0.1:6379"])
@@ -137,22 +168,25 @@ def test_an_address_that_does_not_answer(address: str) -> None:
     assert time.monotonic() - started < 20
 
 
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_an_address_of_something_else(answer: bytes) -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            connection.sendall(answer)
+            time.sleep(7)  # and no more
+            connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(EngineError, match=r"does not answer \(timed out\)|something else listens there"):
+            list(run_parts(jobs.squared, range(2), Engine("ray", address=address)))
+
+
 @pytest.mark.parametrize("address", ["nowhere", "ray://here:10001", "here:x"])
 def test_an_address_that_is_none(address: str) -> None:
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match="expected host:port"):
         list(run_parts(jobs.squared, range(2), Engine("ray", address=address)))
-
-
-def test_nothing_is_left(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The last test of the file: it ends the cluster."""
-    networks: Sequence[str] = nodes.networks
-    folder = nodes.folder
-    processes = nodes.processes()
-    assert processes
-    nodes.close()
-    assert not folder.exists()
-    assert not [process for process in processes if Path(f"/proc/{process}").exists()]
-    if nodes.are_separate:
-        left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-        assert not [name for name in networks if name in left]

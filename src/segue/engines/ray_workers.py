@@ -17,7 +17,11 @@ from segue.errors import ConfigError, EngineError
 R = TypeVar("R")
 
 _SECONDS_TO_ANSWER = 5.0
-"""Longest time that an address may take to accept a connection."""
+"""Longest time that an address may take to accept a connection, and to answer the greeting."""
+_SETTINGS = b"\x04"
+"""Type of the first frame of an HTTP/2 server (RFC 9113, section 3.4), which the head of a cluster is."""
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + _SETTINGS + bytes(5)
+"""Preface of an HTTP/2 client, with empty settings."""
 _SECONDS_TO_BEGIN = 120.0
 """Longest time without any worker, after which the cluster counts as full or gone."""
 
@@ -157,6 +161,7 @@ def _ray() -> Any:
     """The module `ray`; a ConfigError says how to install it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")  # news of nodes, which it prints among the results
     try:
         import ray
     except ImportError:
@@ -189,7 +194,7 @@ def _connect(ray: Any, engine: Engine) -> bool:
 
 
 def _require_answer(address: str) -> None:
-    """Raise an EngineError within seconds if nothing listens at an address."""
+    """Raise an EngineError within seconds if no Ray cluster answers at an address; Ray itself tries for minutes."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in host:
         raise ConfigError(
@@ -197,12 +202,26 @@ def _require_answer(address: str) -> None:
             "auto."
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER) as connection:
+            if _is_encrypted():
+                return
+            connection.sendall(_GREETING)
+            answer = connection.recv(9, socket.MSG_WAITALL)
     except (OSError, OverflowError) as error:
         raise EngineError(
             f"address={address!r} does not answer ({error}): start Ray there with `ray start --head`, or correct the "
             "address."
         ) from None
+    if answer[3:4] != _SETTINGS:
+        raise EngineError(
+            f"address={address!r} is not that of a Ray cluster: something else listens there. `ray start --head` shows "
+            "the right one."
+        )
+
+
+def _is_encrypted() -> bool:
+    """True if Ray is set to talk by TLS, which the greeting is not made for."""
+    return os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true")
 
 
 def _lost_errors(ray: Any) -> tuple[type[Exception], ...]:

@@ -73,7 +73,7 @@ class Export:
     chunk
         Number of users in a part; None for 50,000 in a file, and 10,000 in a folder.
     shards
-        Number of parts instead.
+        Number of parts instead; no more than users.
     overwrite
         False refuses to replace lists that are there already.
 
@@ -108,7 +108,8 @@ class Export:
     def slices(self, n_users: int) -> list[slice]:
         """Users of each part."""
         if self.shards is not None:
-            ends = [n_users * number // self.shards for number in range(self.shards + 1)]
+            number = max(1, min(self.shards, n_users))
+            ends = [n_users * part // number for part in range(number + 1)]
             return [slice(start, end) for start, end in pairwise(ends)]
         chunk = self._chunk
         return [slice(start, min(start + chunk, n_users)) for start in range(0, max(n_users, 1), chunk)]

@@ -605,7 +605,7 @@ class Recommender:
         chunk
             Number of users in a part. When None, 50,000 in a file, and 10,000 in a folder.
         shards
-            Number of parts, instead of `chunk`.
+            Number of parts, instead of `chunk`; no more than users.
         engine
             Workers that make the parts, such as `segue.Engine(processes=4)`; this process when None. The lists are the
             same. Workers on other machines need a folder that all of them share.
