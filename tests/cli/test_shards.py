@@ -45,7 +45,7 @@ def test_commands_take_shards(shards: Path, tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--processes", "2"], "need parts to work on"),
+        (["--processes", "2"], "divide the work by shards: give --shards, or leave them out"),
         (["--shards", "0"], "--shards=0: expected a number of shards from 1 to 10,000"),
         (["--shards", "2", "--given"], "a split that the data came with is kept as it is: leave out --shards"),
         (["--shards", "2", "--add-to", "x"], "a log is added to one Dataset as a whole: leave out --shards"),
