@@ -20,6 +20,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -52,11 +53,37 @@ def make_log(folder: Path, rows: int, users: int, items: int) -> None:
         pl.DataFrame(columns).write_parquet(folder / f"{number:04d}.parquet")
 
 
+def peak_mb(process: int | str) -> int:
+    """Highest resident memory of a process, in MB; 0 if it has ended. It does not count what a parent had before."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+class WorkerPeaks(threading.Thread):
+    """Looks at the children of this process ten times a second; `highest` is the highest memory of any, in MB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.highest = 0
+
+    def run(self) -> None:
+        """Look until the process ends."""
+        while True:
+            children = [task.read_text().split() for task in Path("/proc/self/task").glob("*/children")]
+            self.highest = max([self.highest, *(peak_mb(child) for some in children for child in some)])
+            time.sleep(0.1)
+
+
 def measure(variant: str, arguments: argparse.Namespace) -> dict[str, object]:
     """Prepare the log in this process, or in workers of it, and report time and memory."""
     import segue
 
     began, phases = time.perf_counter(), {}
+    peaks = WorkerPeaks()
+    peaks.start()
 
     def watch(step: str, share: float) -> None:
         phases[step.partition(",")[0].partition(" (")[0]] = round(time.perf_counter() - began, 2)
@@ -76,8 +103,8 @@ def measure(variant: str, arguments: argparse.Namespace) -> dict[str, object]:
     return {
         "seconds": round(seconds, 2),
         "cpu_seconds": round(time.process_time() + workers.ru_utime + workers.ru_stime, 2),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "peak_of_a_worker_mb": workers.ru_maxrss // 1024 if variant == "shared" else None,
+        "peak_mb": peak_mb("self"),
+        "peak_of_a_worker_mb": peaks.highest or None,
         "done_after_seconds": phases,
         "steps": steps,
     }

@@ -16,7 +16,7 @@ import torch
 import segue
 from segue.training.checkpoint import load_checkpoint
 
-from .saved.make import CONFIGS, answers_of, split_for, training
+from .saved.make import CONFIGS, answers_of, made_log, split_for, training
 
 SAVED = Path(__file__).parent / "saved" / "format-1"
 ANSWERS: dict[str, dict[str, list[dict[str, Any]]]] = json.loads((SAVED / "answers.json").read_text(encoding="utf-8"))
@@ -96,3 +96,11 @@ def test_a_saved_run_goes_on_as_one_that_was_never_stopped(tmp_path: Path) -> No
         "encoder.blocks.0.attention.key_value.bias"
     }:  # a key's bias has rounding for a gradient
         torch.testing.assert_close(third[name], same[name], rtol=1e-4, atol=1e-6)
+
+
+def test_saved_shards_open() -> None:
+    shards = segue.Shards.open(SAVED.parent / "shards-1")
+    whole = segue.prepare(made_log(), k_core=2)
+    assert shards.n_shards == 2 and shards.merged().fingerprint == whole.fingerprint
+    for number, shard in enumerate(shards):
+        assert set(shards.shard_of(shard.users.ids)) == {number}

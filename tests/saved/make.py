@@ -56,6 +56,11 @@ def made_log() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "session_id", "rating"], orient="row")
 
 
+def make_shards(folder: Path) -> segue.Shards:
+    """Write the log in two shards; `shards-1` was made by the first version of that format."""
+    return segue.prepare_shards(made_log(), folder, shards=2, k_core=2)
+
+
 def split_for(name: str, data: segue.Dataset) -> segue.Split:
     """The split that a model of `CONFIGS` was fitted on."""
     if name in RATES:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -46,7 +47,7 @@ def test_two_nodes(tmp_path: Path) -> None:
     """One cluster for all steps, which take the time of its start."""
     pytest.importorskip("ray")
     run = trained(tmp_path)
-    folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version")]
+    folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version", "shards")]
     for folder in folders:
         folder.mkdir()
     with Nodes(folders[0]) as nodes:
@@ -57,6 +58,8 @@ def test_two_nodes(tmp_path: Path) -> None:
         lists_after_a_killed_program_and_a_killed_node(nodes, run, folders[1])
         nodes.start(1)
         an_evaluation_whose_node_is_killed(nodes, run, folders[2])
+        nodes.start(1)
+        a_preparation_whose_node_is_killed(nodes, folders[4])
         a_node_with_another_version_is_named(nodes, folders[3])
         nothing_is_left(nodes)
 
@@ -121,6 +124,24 @@ def an_evaluation_whose_node_is_killed(nodes: Nodes, run: Path, tmp_path: Path) 
     found = json.loads(output)
     assert found["metrics"] == alone["metrics"]  # bit for bit
     assert found["intervals"] == alone["intervals"]
+
+
+def a_preparation_whose_node_is_killed(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        columns = {name: rng.integers(0, high, 2_000) for name, high in (("user", 900), ("item", 400), ("time", 10**6))}
+        pl.DataFrame(columns).write_parquet(tmp_path / "log" / f"{number:02}.parquet")
+    words = ["prepare", tmp_path / "log", "--out", tmp_path / "data", "--shards", 6, "--k-core", 5, "--quiet"]
+    program = nodes.popen(command(nodes, *words), cwd=tmp_path)
+    until(lambda: len(list(tmp_path.glob(".data.*/piece-*"))) >= 5 and bool(nodes.workers(1)), program)
+    nodes.kill(1)
+    assert not (tmp_path / "data").exists(), "the job ended before the node was killed"
+    code, _, errors = ended(program)
+    assert code == 0, errors
+    whole = segue.prepare(tmp_path / "log", k_core=5)
+    assert segue.Shards.open(tmp_path / "data").merged().fingerprint == whole.fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "log"]
 
 
 SCRIPT = """

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +29,10 @@ from segue.data.preparing.shards import prepare_shards
 from segue.data.reading import pieces
 from segue.data.reading.read import read
 from segue.data.shards import Shards
+from segue.engines.base import Alone
 from segue.engines.engine import Engine
 from segue.errors import ConfigError, DataError, StorageError
+from segue.files import exclusive
 
 LOG = pl.DataFrame(
     {
@@ -37,8 +45,11 @@ LOG = pl.DataFrame(
 ARRAYS = ("items", "offsets", "ends", "times", "ratings", "session_offsets")
 
 
-def assert_same(one: Dataset, other: Dataset) -> None:
-    """Check that two Datasets have the same arrays, ids, tables and steps, bit for bit."""
+def assert_same(one: Dataset, other: Dataset, unlike: Sequence[str] = ("logs",)) -> None:
+    """Check that two Datasets have the same arrays, ids, tables and steps, bit for bit.
+
+    The metadata `unlike` may differ: a hash of all rows of the log in their order would need them in one place.
+    """
     for name in ARRAYS:
         left, right = getattr(one, name), getattr(other, name)
         assert (left is None) == (right is None), name
@@ -51,7 +62,6 @@ def assert_same(one: Dataset, other: Dataset) -> None:
         assert (left is None) == (right is None) and (left is None or left.fingerprint == right.fingerprint), name
     assert one.fingerprint == other.fingerprint
     assert np.array_equal(one.item_histories.order, other.item_histories.order)
-    unlike = {"logs"}  # a hash of all rows in their order would need all rows in one place
     assert {k: v for k, v in one.metadata.items() if k not in unlike} == {
         k: v for k, v in other.metadata.items() if k not in unlike
     }
@@ -256,6 +266,10 @@ def test_processes_give_the_same_shards(tmp_path: Path, monkeypatch: pytest.Monk
     alone = prepare_shards(folder, tmp_path / "alone", shards=4, k_core=5)
     both = prepare_shards(folder, tmp_path / "both", shards=4, k_core=5, engine=Engine(processes=2))
     assert_same(alone.merged(), both.merged())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shards, "workers", lambda engine: Elsewhere(None))
+    assert_same(alone.merged(), prepare_shards("log", "elsewhere", shards=4, k_core=5).merged(), ("logs", "source"))
+    shutil.rmtree("elsewhere")
     one, other = ((tmp_path / name / "shards.json").read_bytes() for name in ("alone", "both"))
     assert one == other
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "both", "log"]
@@ -309,6 +323,75 @@ def test_a_failed_step_leaves_the_former_shards(tmp_path: Path, monkeypatch: pyt
     assert failure.value.filename == str(made)
     assert (made / "shards.json").read_bytes() == before and Shards.open(made).merged().n_users == 3
     assert [path.name for path in tmp_path.iterdir()] == ["shards"]
+
+
+def test_a_killed_preparation_leaves_the_former_shards(tmp_path: Path) -> None:
+    """The process dies while its last step has written the first of three shards; the next command clears up."""
+    made = tmp_path / "shards"
+    LOG.write_parquet(tmp_path / "log.parquet")
+    prepare_shards(LOG, made, shards=2)
+    script = """
+import os, signal, sys
+from segue.data.preparing import shard_steps
+from segue.data.preparing.shards import prepare_shards
+write = shard_steps.write_shard
+def dying(*given):
+    write(*given)
+    os.kill(os.getpid(), signal.SIGKILL)
+shard_steps.write_shard = dying
+prepare_shards("log.parquet", "shards", shards=3)
+"""
+    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = [path for path in tmp_path.iterdir() if path.name.endswith(".segue-tmp")]
+    assert left and Shards.open(made).n_shards == 2
+    assert_same(Shards.open(made).merged(), prepare_shards(LOG, made, shards=3).merged())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.parquet", "shards"]
+
+
+def test_two_preparations_into_one_folder(tmp_path: Path) -> None:
+    with exclusive(tmp_path / "shards"), pytest.raises(StorageError, match=r"shards is in use by process \d+"):
+        prepare_shards(LOG, tmp_path / "shards", shards=2)
+
+
+def test_a_dying_worker_costs_its_part_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step can be done again: here every worker leaves its files, dies, and another one does the part again."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for number in range(2):
+        LOG.write_parquet(folder / f"{number}.parquet")
+    whole = prepare(folder, k_core=1, min_per_item=2)
+    monkeypatch.setattr(shards, "workers", lambda engine: Twice())
+    made = prepare_shards(folder, tmp_path / "shards", shards=2, min_per_item=2)
+    assert np.array_equal(made.merged().items, whole.items)
+    assert made.merged().fingerprint == whole.fingerprint
+
+
+class Elsewhere(Alone):
+    """A worker with another current folder than the command."""
+
+    def run(self, function: Any, parts: Any) -> Iterator[tuple[int, Any]]:
+        for number, part in enumerate(parts):
+            here = Path.cwd()
+            os.chdir("/")
+            try:
+                result = pickle.loads(pickle.dumps(function))(pickle.loads(pickle.dumps(part)))
+            finally:
+                os.chdir(here)
+            yield number, result
+
+
+class Twice(Alone):
+    """A worker that does every part twice, as if the first one had died after its work."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def run(self, function: Any, parts: Any) -> Iterator[tuple[int, Any]]:
+        parts = list(parts)
+        for _ in super().run(function, parts):
+            pass
+        return super().run(function, parts)
 
 
 @pytest.mark.realdata

@@ -54,6 +54,12 @@ def test_files_folders_and_patterns(server: str, path: str) -> None:
     assert data.metadata["source"] == f"s3://shop/{path}"  # without keys and options
 
 
+def test_the_environment_names_the_server(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{server}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert segue.prepare("s3://shop/all/log.csv").n_interactions == 90
+
+
 def test_shards(server: str, tmp_path: Path) -> None:
     made = segue.prepare_shards(url(server, "logs/*.parquet"), tmp_path / "shards", shards=3)
     assert made.merged().fingerprint == segue.prepare(LOG).fingerprint

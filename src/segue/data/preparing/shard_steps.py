@@ -195,8 +195,10 @@ def read_piece(job: ShardJob, part: tuple[int, Piece]) -> PieceRead:
         times = [(int(part.min()), int(part.max())) for part in raw.column("time")] if "time" in raw.dtypes else []
         raw.remove()
         vocabularies["item"].save(folder / "items.parquet")
+        by_shard = np.argsort(shard_of_user[1:], kind="stable") + 1
+        bounds = offsets_of(np.bincount(shard_of_user[1:], minlength=job.shards))
         for shard, spool in enumerate(spools):
-            used = np.flatnonzero(shard_of_user[1:] == shard) + 1
+            used = by_shard[bounds[shard] : bounds[shard + 1]]
             _list_ids(folder, "user", shard, used, vocabularies["user"], counts)
             if "session" in ids:
                 used = _used(spool, "session", len(vocabularies["session"]))

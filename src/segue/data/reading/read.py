@@ -309,7 +309,7 @@ def _open_files(
     files = [(file, str(file)) for file in local] or fetch(str(source), scratch)
     heads = []
     for file, name in files:
-        path = _plain_file(file, scratch)
+        path = _plain_file(file, scratch).absolute()  # a worker may have another current folder
         heads.append(Head(path, name, options.separator, options.header, requested, options.quote))
     layout, heads = _detected(heads, options.format)
     first = heads[0]
