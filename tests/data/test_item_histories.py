@@ -100,7 +100,7 @@ def test_on_disk_they_are_sorted_in_ranges_of_items(
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(item_histories, "_RANGE", 3)
-        patch.setattr(item_histories, "chunks", lambda n: (slice(low, min(low + 4, n)) for low in range(0, n, 4)))
+        patch.setattr(item_histories, "chunks", lambda n, *_: (slice(low, min(low + 4, n)) for low in range(0, n, 4)))
         save_item_order(folder / "by_item.npy", data.items, data.times, data.item_counts())
     found = np.load(folder / "by_item.npy", allow_pickle=False)
     assert found.dtype == np.int32

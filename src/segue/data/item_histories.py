@@ -142,7 +142,7 @@ def _ranges(
     optional = {} if times is None else {"time": times}
     dtypes = {"position": dtype, "item": items.dtype} | {name: values.dtype for name, values in optional.items()}
     spools = [Spool(folder / str(number), dtypes) for number in range(int(range_of[-1]) + 1)]
-    for part in chunks(len(items)):
+    for part in chunks(len(items), _RANGE):
         columns = {"position": np.arange(part.start, part.stop, dtype=dtype), "item": items[part]}
         columns |= {name: values[part] for name, values in optional.items()}
         if len(spools) == 1 and part.stop - part.start == len(items):

@@ -71,9 +71,9 @@ class Spool:
         """The columns, in memory."""
         return {name: self._read(name, slice(0, self.rows)) for name in self.dtypes}
 
-    def pieces(self) -> Iterator[tuple[slice, dict[str, npt.NDArray[Any]]]]:
-        """All columns, piece by piece, each read into memory: (slice of rows, name → values)."""
-        for part in chunks(self.rows):
+    def pieces(self, size: int | None = None) -> Iterator[tuple[slice, dict[str, npt.NDArray[Any]]]]:
+        """All columns, so many rows at a time, read into memory: (slice of rows, name → values)."""
+        for part in chunks(self.rows) if size is None else chunks(self.rows, size):
             yield part, {name: self._read(name, part) for name in self.dtypes}
 
     def column(self, name: str) -> Iterator[npt.NDArray[Any]]:

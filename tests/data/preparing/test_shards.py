@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from segue.data import shards as merging
 from segue.data import spool, user_hash
 from segue.data.dataset import Dataset
-from segue.data.preparing import partitions, shards
+from segue.data.preparing import partitions, shard_steps, shards
 from segue.data.preparing.prepare import prepare
 from segue.data.preparing.shards import prepare_shards
 from segue.data.reading import pieces
@@ -69,7 +69,7 @@ def assert_same(one: Dataset, other: Dataset, unlike: Sequence[str] = ("logs",))
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Sizes so small that a few dozen rows go through pieces, batches, chunks and ranges of users."""
-    patch.setattr(partitions, "_BATCH", 5)
+    patch.setattr(shard_steps, "_ROWS", 5)
     patch.setattr(partitions, "_PARTITION", 4)
     patch.setattr(pieces, "_BYTES", 40)
     patch.setattr(pieces, "_ROWS", 6)

@@ -91,6 +91,7 @@ def recode(
     options: Preparation,
     folder: Path,
     report: Progress,
+    size: int | None = None,
 ) -> tuple[Spool, Int64 | None]:
     """The large arrays of the Dataset as files, and the offsets of its sessions (None without sessions).
 
@@ -104,11 +105,13 @@ def recode(
         Final code of each item code.
     rows
         Number of those that stay.
+    size
+        Number of rows that are in memory at a time.
     """
     dtypes = {name: flat.dtypes[column] for name, column in ARRAYS.items() if column in flat.dtypes}
     final = Spool(folder / "final", dtypes, final_rows=rows)
     sessions = None if options.sessions is None else SessionOffsets()
-    for part, columns in flat.pieces():
+    for part, columns in flat.pieces(size):
         columns = take(columns, None if keep is None else keep[part])
         if sessions is not None:
             sessions.add(columns)

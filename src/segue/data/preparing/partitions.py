@@ -81,13 +81,17 @@ def encode(log: Log, folder: Path, report: Progress, oldest: float | None = None
     return Encoded(vocabularies["user"], vocabularies["item"], partitions)
 
 
-def read_raw(log: Log, folder: Path, report: Progress) -> tuple[Spool, dict[str, IntegerIds | TextIds]]:
+def read_raw(
+    log: Log, folder: Path, report: Progress, batch_size: int | None = None
+) -> tuple[Spool, dict[str, IntegerIds | TextIds]]:
     """Read a log into flat files; ids are as their collectors keep them.
 
     Parameters
     ----------
     log, folder, report
         As in `encode`. `log.rows` is only the measure of the progress.
+    batch_size
+        Number of rows that are parsed at a time.
 
     Returns
     -------
@@ -103,7 +107,8 @@ def read_raw(log: Log, folder: Path, report: Progress) -> tuple[Spool, dict[str,
     dtypes: dict[str, np.dtype[Any]] = {name: collector.dtype for name, collector in ids.items()}
     dtypes |= {name: _NUMBERS[name] for name in ("time", "rating") if name in log.columns}
     raw = Spool(folder / "log", dtypes)
-    for batch in log.frame.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
+    size = batch_size or _BATCH
+    for batch in log.frame.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"):
         if SUSPECT in schema and batch[SUSPECT].any():
             raise SuspectRow
         columns = {name: batch[name].to_numpy() for name in dtypes if name not in ids}

@@ -44,6 +44,9 @@ from segue.data.tables.table import Table
 from segue.data.user_hash import shards_of
 from segue.data.vocabulary import Vocabulary
 
+_ROWS = 1 << 18
+"""Rows in memory at a time: fewer than elsewhere, since several workers share a machine."""
+
 ROW = "row"
 """Column with the position of an interaction in its piece, if only the oldest are kept."""
 
@@ -172,7 +175,7 @@ def read_piece(job: ShardJob, part: tuple[int, Piece]) -> PieceRead:
         is_checked = SUSPECT not in frame.collect_schema()
         log = Log(frame, "", job.format, job.columns, 0, 0, job.time_unit, scratch)
         try:
-            raw, ids = read_raw(log, folder, lambda step, share: None)
+            raw, ids = read_raw(log, folder, _silent, _ROWS)
         except UNREADABLE:
             if is_checked:
                 raise
@@ -187,7 +190,7 @@ def read_piece(job: ShardJob, part: tuple[int, Piece]) -> PieceRead:
         dtypes |= {} if job.options.oldest is None else {ROW: np.dtype(np.int64)}
         spools = [Spool(folder / shard_name(shard), dtypes) for shard in range(job.shards)]
         counts = np.zeros(len(vocabularies["user"]) + 1, dtype=np.int64)
-        for rows, columns in raw.pieces():
+        for rows, columns in raw.pieces(_ROWS):
             columns |= {role: collector.codes(columns[role]) for role, collector in ids.items()}
             columns |= {ROW: np.arange(rows.start, rows.stop)} if ROW in dtypes else {}
             counts += np.bincount(columns["user"], minlength=len(counts))
@@ -259,7 +262,7 @@ def last_row_at(job: ShardJob, cut: int, part: tuple[PieceRead, int]) -> int:
     piece, count = part
     if not count:
         return -1
-    rows = [columns[ROW][columns["time"] == cut] for spool in _spools(job, piece) for _, columns in spool.pieces()]
+    rows = [columns[ROW][columns["time"] == cut] for spool in _spools(job, piece) for _, columns in spool.pieces(_ROWS)]
     return int(np.sort(np.concatenate(rows))[count - 1])
 
 
@@ -341,7 +344,7 @@ def _gathered(
     for piece in pieces:
         codes = {role: _codes(job, piece, shard, role, known) for role, known in vocabularies.items()}
         codes["item"] = np.load(_piece_folder(job, piece.number) / "items.npy", mmap_mode="r")
-        for _, columns in _spool(job, piece, shard).pieces():
+        for _, columns in _spool(job, piece, shard).pieces(_ROWS):
             columns |= {role: table[columns[role]] for role, table in codes.items()}
             if oldest is not None:
                 rows, time = columns.pop(ROW), columns["time"]
@@ -503,7 +506,7 @@ def write_shard(
     try:
         new_item = np.load(job.folder / "common" / "new-item.npy", mmap_mode="r")
         final, sessions = recode(
-            flat_of(job, shard, made), keep, new_item, int(of_user.sum()), job.options, temporary, _silent
+            flat_of(job, shard, made), keep, new_item, int(of_user.sum()), job.options, temporary, _silent, _ROWS
         )
         arrays = final.map()
         dataset = Dataset(
