@@ -157,7 +157,7 @@ def test_an_export_that_was_killed_at_any_step_goes_on(tmp_path: Path, monkeypat
     recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2)
     for step in ("_open_parts", "_join", "_remove_parts"):
         with monkeypatch.context() as patch:
-            patch.setattr(export_module, step, lambda *words: (_ for _ in ()).throw(KeyboardInterrupt()))
+            patch.setattr(export_module, step, lambda *words, **named: (_ for _ in ()).throw(KeyboardInterrupt()))
             with pytest.raises(KeyboardInterrupt):
                 recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2, chunk=5)
         assert recommender().export(tmp_path / "lists.csv", segue.EVERYONE, k=2, chunk=5).read_bytes() == expected

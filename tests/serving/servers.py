@@ -130,6 +130,7 @@ class Postgres:
 
     def start(self) -> None:
         words = ["-D", str(self.folder / "data"), "-k", str(self.folder), "-h", "", "-c", "shared_buffers=16MB"]
+        words += ["-c", "dynamic_shared_memory_type=mmap"]  # in the folder, so that a killed server leaves none
         command = [*self.user, str(self.bin / "postgres"), *words]
         self.process = None
         for _ in range(300):
