@@ -92,7 +92,7 @@ def test_each_command_line_is_understood(
 
 def test_options_and_metrics_that_the_page_names_exist(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("prometheus_client", reason="segue[serve] is not installed")
-    from segue.serving.metrics import Metrics
+    from segue.serving.metrics import HttpMetrics, Metrics
 
     text = PAGE.read_text(encoding="utf-8")
     known = {"--file", "--tag", "--publish", "--volume", "--dbname"}
@@ -100,7 +100,8 @@ def test_options_and_metrics_that_the_page_names_exist(capsys: pytest.CaptureFix
         assert main([command, "--help"]) == 0
         known |= set(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.M))
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - known == set()
-    types = dict(re.findall(r"^# TYPE (\S+) (\w+)", Metrics().text().decode(), re.M))
+    metrics = HttpMetrics().text() + Metrics().text()
+    types = dict(re.findall(r"^# TYPE (\S+) (\w+)", metrics.decode(), re.M))
     assert set(re.findall(r"`(segue_[a-z_]+)`", text)) - {*types} == set()
 
 

@@ -28,7 +28,7 @@ def bounds() -> dict[str, str]:
     for requirement in [*PROJECT["dependencies"], *extras]:
         if requirement.startswith("segue["):  # extras of extras
             continue
-        parts = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)", requirement)
+        parts = re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\d.]+)(?:; [^;]+)?", requirement)
         assert parts, f"{requirement}: expected one lower bound"
         name, version = normal(parts[1]), parts[2]
         assert found.setdefault(name, version) == version, f"two bounds of {name}"

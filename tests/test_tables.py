@@ -106,7 +106,8 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-PAGES = ("readme", "sessions", "baskets", "ratings", "benchmarks", "production", "scaling")
+DOCS = ("sessions", "baskets", "ratings", "benchmarks", "production", "scaling", "beyond-one-machine")
+PAGES = {"readme": README, **{name.partition("-")[0]: ROOT / "docs" / f"{name}.md" for name in DOCS}}
 
 
 class Made(NamedTuple):
@@ -138,7 +139,7 @@ def rows(results: Path, page: Path) -> list[str]:
     """The page's rows of tables, after its tables were made anew."""
     pages = {name: results.parent / f"{name}.md" for name in PAGES}
     for name, copy in pages.items():
-        shutil.copy(README if name == "readme" else ROOT / "docs" / f"{name}.md", copy)
+        shutil.copy(PAGES[name], copy)
     done = made("tables.py", results, *(word for name, copy in pages.items() for word in (f"--{name}", str(copy))))
     assert done.returncode == 0, done.stderr
     name = "readme" if page == README else page.stem

@@ -25,8 +25,12 @@ def _rows(parts: dict[str, Result]) -> Iterator[list[str]]:
         measured_rates = [one for one in part.values() if isinstance(one, dict) and "lists_per_second" in one]
         for one in [part] if "lists_per_second" in part else measured_rates:
             yield _lists(f"lists of 10, each tenth after an event{engine}", one, {**part, **one})
-    for key, name in (("twice", "lists, at twice that rate"), ("a_second_later", "lists, a second after that")):
-        if "overload" in parts:
+    if "overload" in parts:
+        asked = number(parts["overload"]["twice"]["rate"])
+        for key, name in (
+            ("twice", f"lists, {asked} asked a second"),
+            ("a_second_later", "lists, a second after that"),
+        ):
             yield _lists(name, parts["overload"][key], parts["overload"])
     for key, name in (("before", "lists, before a reload"), ("during", "lists, during a reload")):
         if "reload" in parts:

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 import yaml
 
 import segue
@@ -239,10 +240,15 @@ def test_an_interrupted_training_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_train_in_two_processes(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = ["--out", str(tmp_path / "run"), "--training.epochs", "1", "--training.cpu", "--processes", "2"]
-    assert main(["train", str(data), *words, "--json"]) == 0
-    assert capfd.readouterr().out.count('"run":') == 1
-    assert (tmp_path / "run" / "recommender").is_dir()
+    losses = []
+    for device in ([], ["--training.cpu"]):  # without a GPU both join the processes
+        run = tmp_path / f"run{len(device)}"
+        words = ["--out", str(run), "--model", "sasrec", "--training.epochs", "1", *device, "--processes", "2"]
+        assert main(["train", str(data), *words, "--json"]) == 0
+        assert capfd.readouterr().out.count('"run":') == 1
+        assert (run / "recommender").is_dir()
+        losses.append((run / "metrics.csv").read_text().splitlines()[1].split(",")[1])
+    assert losses[0] == losses[1] or torch.accelerator.is_available()
 
 
 def test_train_by_sessions(data: Path, tmp_path: Path, answer: Ask, complaint: Ask) -> None:

@@ -355,7 +355,9 @@ def _accelerator(settings: Training) -> Accelerator:
     """Devices and processes of the settings."""
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)  # so that a second fit can choose another
-    return Accelerator(cpu=settings.cpu, mixed_precision=settings.precision)
+    # Without being told, accelerate joins processes only on a GPU: those on a CPU would train beside each other.
+    cpu = settings.cpu or not torch.accelerator.is_available()
+    return Accelerator(cpu=cpu, mixed_precision=settings.precision)
 
 
 def _division(config: ModelConfig, settings: Training, folder: Path | None, start: Start | None) -> Division | None:
