@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,11 @@ import segue
 from segue.data.splits.by_user import Split
 from segue.engines.base import Alone
 from segue.engines.engine import Engine
+from segue.engines.workers import holding
 from segue.errors import DataError
 from segue.evaluation.tasks.result import Evaluation
 from segue.inference.recommender import Recommender
 from segue.inference.scorer import Scorer
-from segue.inference.scoring import by_parts
 from segue.inference.scoring.batches import Limits
 from segue.inference.scoring.by_parts import Ranker, ranker
 from segue.inference.scoring.ranking import target_ranks, top_k
@@ -48,7 +47,7 @@ def same(one: Evaluation, other: Evaluation) -> None:
 @contextmanager
 def parted(scorer: Scorer, limits: Limits) -> Iterator[Ranker]:
     """A Ranker that divides as for three workers, all of which are this process."""
-    yield Ranker(scorer, Alone(partial(by_parts._itself, scorer)), 3, limits)
+    yield Ranker(scorer, Alone(holding(scorer)), 3, limits)
 
 
 @pytest.mark.parametrize("limits", LIMITS)

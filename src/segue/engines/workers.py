@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from segue.engines.base import Alone, Workers
 from segue.engines.engine import Engine
 
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 def workers(engine: Engine, setup: Callable[[], Any] | None = None) -> Workers:
@@ -65,3 +67,12 @@ def run_parts(
     """
     with workers(engine, setup) as crew:
         yield from crew.run(function, parts)
+
+
+def holding(state: S) -> Callable[[], S]:
+    """A setup for workers whose state is a picklable object that travels to each of them."""
+    return partial(_itself, state)
+
+
+def _itself(state: S) -> S:
+    return state

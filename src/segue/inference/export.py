@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +20,7 @@ from segue.data.sources import HistorySource
 from segue.data.times import Moment, to_timestamp
 from segue.data.vocabulary import Vocabulary
 from segue.engines.engine import Engine
-from segue.engines.workers import run_parts
+from segue.engines.workers import holding, run_parts
 from segue.errors import ConfigError, StorageError
 from segue.files import (
     FileKind,
@@ -215,8 +214,9 @@ def write_lists(
         if target.is_folder:
             _check_folder(target.path, folder, target.overwrite)
         _open_parts(folder, identity, tell=target.is_folder)
-        files = [folder / f"part-{number:06d}.parquet" for number in range(len(target.slices(len(users))))]
-        written = _write_parts(files, target.slices(len(users)), users, maker, engine or Engine(), progress)
+        slices = target.slices(len(users))
+        files = [folder / f"part-{number:06d}.parquet" for number in range(len(slices))]
+        written = _write_parts(files, slices, users, maker, engine or Engine(), progress)
         if target.is_folder:
             _write_manifest(folder, identity, files, written)
         else:
@@ -251,7 +251,7 @@ def _write_parts(
     written: dict[Path, _Written] = {}
     if not missing:
         return written
-    for index, facts in run_parts(_write_part, parts(), engine, partial(_itself, maker)):
+    for index, facts in run_parts(_write_part, parts(), engine, holding(maker)):
         number = missing[index]
         if not files[number].is_file():
             raise StorageError(
@@ -263,11 +263,6 @@ def _write_parts(
         if progress:
             progress(done, len(users))
     return written
-
-
-def _itself(maker: ListMaker) -> ListMaker:
-    """The state of a worker: the maker that came with the setup."""
-    return maker
 
 
 def _write_part(maker: ListMaker, part: _Part) -> _Written:

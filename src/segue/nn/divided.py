@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from segue.nn.full_softmax import PiecewiseSoftmax
+from segue.nn.full_softmax import PiecewiseSoftmax, taken_gradients
 
 _ROWS_DRAWN = 65_536
 """Rows that are drawn at once: a multiple of 16, because torch draws normal numbers in groups of 16."""
@@ -304,12 +304,7 @@ class _DividedSoftmax(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradients is None:
-            raise RuntimeError(
-                "the gradients of the full softmax are computed once, and backward() has used them before."
-            )
-        of_vectors, of_weight = ctx.gradients
-        ctx.gradients = None
+        of_vectors, of_weight = taken_gradients(ctx)
         return of_vectors.mul_(gradient), of_weight.mul_(gradient / ctx.division.world), None, None, None, None
 
 

@@ -123,13 +123,23 @@ class _FullSoftmax(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.gradients is None:
-            raise RuntimeError(
-                "the gradients of the full softmax are computed once, and backward() has used them before."
-            )
-        of_vectors, of_table = ctx.gradients
-        ctx.gradients = None
+        of_vectors, of_table = taken_gradients(ctx)
         return of_vectors.mul_(gradient), of_table.mul_(gradient), None, None, None
+
+
+def taken_gradients(ctx: Any) -> tuple[Tensor, Tensor]:
+    """The gradients that a forward pass has kept for its backward pass, which may change them.
+
+    Raises
+    ------
+    RuntimeError
+        They were taken before.
+    """
+    if ctx.gradients is None:
+        raise RuntimeError("the gradients of the full softmax are computed once, and backward() has used them before.")
+    gradients: tuple[Tensor, Tensor] = ctx.gradients
+    ctx.gradients = None
+    return gradients
 
 
 def _pieces(vectors: Tensor, table: Tensor, first: int) -> tuple[list[slice], Tensor]:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 
 from segue.serving.answering import Answering
 from segue.serving.link import Drain, FrontSettings, Link, Listening, Message
@@ -86,7 +85,7 @@ class FrontProcess:
                 self._answering.receive(link, message)
 
         link = Link(receive, _nothing)
-        await asyncio.get_running_loop().create_connection(partial(_same, link), sock=own)
+        await asyncio.get_running_loop().create_connection(lambda: link, sock=own)
         return link
 
     async def _ended(self, process: asyncio.subprocess.Process) -> None:
@@ -96,10 +95,6 @@ class FrontProcess:
         draining.cancel()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(ended, self._settings.config.drain + _TO_END)
-
-
-def _same(link: Link) -> Link:
-    return link
 
 
 def _nothing() -> None:

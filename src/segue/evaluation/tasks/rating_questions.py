@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,7 @@ from segue.data.histories import NOW
 from segue.data.ragged import Int64, positions, rows_of
 from segue.data.splits.holdouts import Holdout
 from segue.engines.engine import Engine
-from segue.engines.workers import run_parts
+from segue.engines.workers import holding, run_parts
 from segue.errors import ConfigError, DataError, EvaluationError
 from segue.evaluation.metrics import Floats
 from segue.evaluation.questions import require_same_ids
@@ -186,7 +185,7 @@ def predict(model: RatingModel, questions: RatingQuestions, engine: Engine | Non
         for part in slices
     )
     shares: dict[int, Floats] = {}
-    for number, rated in run_parts(_rated, parts, engine or Engine(), partial(_itself, model)):
+    for number, rated in run_parts(_rated, parts, engine or Engine(), holding(model)):
         part = slices[number]
         expected[part] = rated.expected
         if rated.surprises is not None and rated.likeliest is not None and rated.frequencies is not None:
@@ -209,11 +208,6 @@ class _Pairs:
     items: Int64
     moments: Int64
     true_levels: Int64 | None
-
-
-def _itself(model: RatingModel) -> RatingModel:
-    """The state of a worker: the model that came with the setup."""
-    return model
 
 
 def _rated(model: RatingModel, pairs: _Pairs) -> Predictions:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +19,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, offsets_of, positions
 from segue.engines.base import Workers
 from segue.engines.engine import Engine
-from segue.engines.workers import workers
+from segue.engines.workers import holding, workers
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import LIMITS, Limits, batch_rows
 from segue.inference.scoring.popular import check_k
@@ -36,7 +35,7 @@ def ranker(scorer: Scorer, engine: Engine | None) -> Iterator[Ranker]:
     if engine is None or engine.alone:
         yield Ranker(scorer)
         return
-    with workers(engine, partial(_itself, scorer)) as crew:
+    with workers(engine, holding(scorer)) as crew:
         yield Ranker(scorer, crew, engine.processes)
 
 
@@ -132,11 +131,6 @@ class _Question:
     histories: Histories
     options: dict[str, Any]
     limits: Limits
-
-
-def _itself(scorer: Scorer) -> Scorer:
-    """The state of a worker: the Scorer that came with the setup."""
-    return scorer
 
 
 def _ranks(scorer: Scorer, part: _Question) -> Int64:
