@@ -6,7 +6,8 @@
 The server runs in its own process, and the load comes from this one, on the same machine. The model is `SASRec()` on
 Amazon Games (23,715 items; one epoch, since speed does not depend on the weights). Requests for lists (k 10) come at
 random times (exponential gaps) and do not wait for each other; a latency counts from the moment at which a request was
-due. Every tenth one follows an event of the same user. With `--engine onnx` the server runs the exported model. The
+due. Every tenth one follows an event of the same user. All lists have been made ahead when the load begins; with
+`--kept 0` none is, and the model answers every request. With `--engine onnx` the server runs the exported model. The
 peers are the same model behind a Starlette function that calls `recommend`, in threads, and behind LitServe, if it is
 installed; they get no events. The result goes to results/serving.json, part by part.
 """
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +42,7 @@ import numpy as np
 import segue
 
 PARTS = ("lists", "events", "overload", "reload", "kills", "kills-postgresql", "start", "soak", "peers")
+USERS = 31_013
 PEERS = {
     "starlette": """
 import sys, threading, uvicorn, segue, torch
@@ -100,6 +103,16 @@ class Server:
                 self.port = int(found[1])
                 break
         self.seconds = time.perf_counter() - self.begun
+
+    def wait_for_lists(self, number: int) -> float:
+        """Wait until so many lists are kept, and return the seconds."""
+        begun = time.perf_counter()
+        while True:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics") as answer:
+                found = re.search(rb"^segue_kept_lists{.*} (.*)$", answer.read(), re.M)
+            if found is not None and float(found[1]) >= number:
+                return time.perf_counter() - begun
+            time.sleep(0.2)
 
     def folders(self) -> list[Path]:
         """Folders in /proc of the model process and of the HTTP process that it started."""
@@ -176,7 +189,7 @@ async def lists(port: int, rate: float, seconds: float, number: int = 64, with_e
     rng, latencies, statuses = random.Random(0), [], Counter[int]()
 
     async def ask(due: float, count: int) -> None:
-        connection, user = await free.get(), rng.randrange(1, 31_014)
+        connection, user = await free.get(), rng.randrange(1, USERS + 1)
         if with_events and count % 10 == 0:
             event = f'{{"user": {user}, "item": {rng.randrange(1, 23_716)}}}'.encode()
             statuses[(await connection.send("events", event))[0]] += 1
@@ -211,7 +224,9 @@ async def events(port: int, clients: int, size: int, seconds: float) -> dict[str
         nonlocal done
         rng, end = random.Random(number), time.perf_counter() + seconds
         while time.perf_counter() < end:
-            batch = [f'{{"user": {rng.randrange(1, 31_014)}, "item": {rng.randrange(1, 23_716)}}}' for _ in range(size)]
+            batch = [
+                f'{{"user": {rng.randrange(1, USERS + 1)}, "item": {rng.randrange(1, 23_716)}}}' for _ in range(size)
+            ]
             status, _ = await connection.send("events", f"[{', '.join(batch)}]".encode())
             assert status == 200
             done += size
@@ -325,7 +340,7 @@ def fill(store: Path, number: int) -> None:
 def measured(part: str, run: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Result of one part."""
     store = folder / f"{part}.db"
-    engine = ["--engine", arguments.engine]
+    engine = ["--engine", arguments.engine, "--kept", str(arguments.kept)]
     if part == "peers":
         return peers(run, arguments)
     if part == "kills-postgresql":
@@ -344,6 +359,8 @@ def measured(part: str, run: Path, folder: Path, arguments: argparse.Namespace) 
         if part == "start":
             return {"events": arguments.stored, "seconds": round(server.seconds, 1), "memory_mb": server.memory()}
         asyncio.run(lists(server.port, 200, 2))
+        kept = min(arguments.kept, USERS)
+        ahead = {"lists_made_ahead": kept, "seconds_to_make_them": round(server.wait_for_lists(kept), 1)}
         before = server.cpu()
         begun = time.perf_counter()
         if part == "events":
@@ -373,7 +390,7 @@ def measured(part: str, run: Path, folder: Path, arguments: argparse.Namespace) 
                 own["cpu_us_per_request"] = round(1e6 * used / sum(own["statuses"].values()))
                 result[f"{rate:g}"] = own
         cores = round((server.cpu() - before) / (time.perf_counter() - begun), 2)
-        return result | {"cores_of_the_server": cores, "memory_mb": server.memory()}
+        return result | ahead | {"cores_of_the_server": cores, "memory_mb": server.memory()}
     finally:
         server.end()
 
@@ -384,6 +401,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--run", type=Path, help="folder of a saved model on Games; trained when not given")
     parser.add_argument("--engine", choices=("torch", "onnx"), default="torch")
+    parser.add_argument("--kept", type=int, default=100_000, help="users whose lists the server keeps")
     parser.add_argument("--rate", type=float, default=1_000, help="the rate that the server holds")
     parser.add_argument("--rates", type=float, nargs="+", default=[500, 1_000], help="rates of the part lists")
     parser.add_argument("--peer-rates", type=float, nargs="+", default=[50, 100, 200])
@@ -406,6 +424,7 @@ def main() -> None:
         for part in arguments.parts:
             result = measured(part, run, folder, arguments)
             key = part if arguments.engine == "torch" else f"{part}-onnx"
+            key = key if arguments.kept else f"{key}-none-kept"
             print(key, result, flush=True)
             content = common.read("serving") or {"what": " ".join((__doc__ or "").partition("\n\n")[0].split())}
             common.write("serving", content | {key: result | common.provenance()})

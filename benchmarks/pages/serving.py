@@ -6,6 +6,12 @@ from collections.abc import Iterator
 
 from pages.cells import Result, made, none_yet, number, table
 
+_LISTS = {
+    "lists": "",
+    "lists-none-kept": " by the model",
+    "lists-onnx": ", --engine onnx",
+    "lists-onnx-none-kept": " by the model, --engine onnx",
+}
 _HEADS = ["load", "answers a second", "p50 / p90 / p99 in ms", "cores", "memory"]
 
 
@@ -20,11 +26,11 @@ def measured(results: dict[str, Result]) -> str:
 
 def _rows(parts: dict[str, Result]) -> Iterator[list[str]]:
     """Rows of the table."""
-    for key, engine in (("lists", ""), ("lists-onnx", ", --engine onnx")):
+    for key, engine in _LISTS.items():
         part = parts.get(key, {})
         measured_rates = [one for one in part.values() if isinstance(one, dict) and "lists_per_second" in one]
         for one in [part] if "lists_per_second" in part else measured_rates:
-            yield _lists(f"lists of 10, each tenth after an event{engine}", one, {**part, **one})
+            yield _lists(f"lists of 10{engine}, each tenth after an event", one, {**part, **one})
     if "overload" in parts:
         asked = number(parts["overload"]["twice"]["rate"])
         for key, name in (
@@ -41,6 +47,11 @@ def _rows(parts: dict[str, Result]) -> Iterator[list[str]]:
             size = "one by one" if one["size"] == 1 else f"in batches of {one['size']}"
             name = f"events {size}, {one['clients']} clients"
             yield [name, number(one["events_per_second"]), "", *_used(parts["events"])]
+    for key, store in (("kills", "SQLite"), ("kills-postgresql", "PostgreSQL, its process killed too")):
+        if key in parts:
+            one = parts[key]
+            name = f"{one['kills']} kills under load, {store}: {one['lost']} of {one['acknowledged']:,} events lost"
+            yield [f"{name}, {one['twice']} twice", "", "", "", ""]
     if "start" in parts:
         one = parts["start"]
         name = f"start with {one['events']:,} events, {number(one['seconds'])} s"

@@ -226,7 +226,7 @@ def test_limits_of_rate_and_queue(run: Path, tmp_path: Path) -> None:
         assert [status for status, *_ in statuses].count(200) >= 5
         refused = [headers for status, _, headers in statuses if status == 429]
         assert refused and all(int(headers["retry-after"]) >= 1 for headers in refused)
-    with serving(run, store, "--queue", "1", "--window-ms", "100") as server:
+    with serving(run, store, "--queue", "1", "--window-ms", "100", "--kept", "0") as server:
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: server.ask("POST", "/v1/recommend", {"user": 1}), range(8)))
         assert {status for status, *_ in answers} == {200, 503}

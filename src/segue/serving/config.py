@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from segue.settings import Count, PathText, Positive, Settings, between
+from segue.settings import Count, PathText, Positive, Settings, Size, between
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class ServiceConfig(Settings):
 
     batch: Count = 32
     """Largest number of requests that are answered together."""
+
+    kept: Size = 100_000
+    """Users whose lists are made ahead, newest users first, and kept until their next event; 0 for none."""
 
     queue: Count = 64
     """Requests that may wait; any further one is answered 503 at once."""

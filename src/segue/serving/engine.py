@@ -23,6 +23,11 @@ log = logging.getLogger("segue.serving")
 
 T = TypeVar("T")
 
+_AHEAD_SECONDS = 0.005
+"""Seconds, at most, about, that lists are made ahead without a look at the questions."""
+_LOOK = 1.0
+"""Seconds between two looks for lists to make ahead."""
+
 
 class _Waiting:
     """Question that waits for its batch."""
@@ -48,11 +53,21 @@ class Engine:
         Number of questions, and of other requests, that may wait.
     deadline
         Seconds after which a request that still waits is refused.
+    make_ahead
+        Makes the lists of so many users while no question waits; returns False if none is left.
     """
 
-    def __init__(self, metrics: Metrics, window: float, batch: int, queue: int, deadline: float) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        window: float,
+        batch: int,
+        queue: int,
+        deadline: float,
+        make_ahead: Callable[[int], bool],
+    ) -> None:
         self._metrics, self._window, self._batch, self._queue = metrics, window, batch, queue
-        self._deadline = deadline
+        self._deadline, self._make_ahead, self._ahead = deadline, make_ahead, 1
         self._waiting: deque[_Waiting] = deque()
         self._wake = threading.Event()
         self._stopped = False
@@ -126,8 +141,9 @@ class Engine:
             if not waiting:
                 if self._stopped:
                     return
-                self._wake.wait()
-                self._wake.clear()
+                if not self._work_ahead():
+                    self._wake.wait(_LOOK)
+                    self._wake.clear()
                 continue
             # Under load, a wait makes batches larger and each answer cheaper; a lone question need not wait.
             often = time.monotonic() < ended + self._window
@@ -144,6 +160,21 @@ class Engine:
                 self._loop.call_soon_threadsafe(_deliver, batch, answers)
             except RuntimeError:  # the event loop has ended
                 return
+
+    def _work_ahead(self) -> bool:
+        """Make some lists that may be asked for; so few that a question does not wait long. False if none is left."""
+        began = time.monotonic()
+        try:
+            made = self._make_ahead(self._ahead)
+        except Exception as error:
+            log.error("lists could not be made ahead", exc_info=error)
+            return True
+        seconds = time.monotonic() - began
+        if seconds < _AHEAD_SECONDS / 2:
+            self._ahead = min(2 * self._ahead, self._batch)
+        elif seconds > _AHEAD_SECONDS:
+            self._ahead = max(1, self._ahead // 2)
+        return made
 
     def _answer(self, batch: list[_Waiting]) -> list[BestItems | Exception]:
         now = time.monotonic()

@@ -149,6 +149,7 @@ class LiveHistories:
         self._state = _State(self._sorted([], [], [], [], 0))
         self._pending = 0
         self._forgotten: dict[int, int] = {}
+        self._versions: dict[int, int] = {}
         self._changing = threading.RLock()
         self._newest_stored: Int64 | None = None
 
@@ -230,6 +231,7 @@ class LiveHistories:
             newest.setdefault(code, []).append((item, time, session))
             self._pending += 1
             self.unknown_items += item < 0
+            self._changed(code)
 
     def _encoded(self, part: TookPart) -> tuple[Int64, Int64, Int64, Int64]:
         """Codes of users and items, times and numbers of sessions, each (n,); the last two empty if not needed.
@@ -278,6 +280,11 @@ class LiveHistories:
         if not code or not item:
             return
         time = self._in_units(change.time) if self._timed else 0
+        self._take_back(code, item, time)
+        self._changed(code)
+
+    def _take_back(self, code: int, item: int, time: int) -> None:
+        """Remove the newest event of a user with an item and a time."""
         with self._changing:
             state = self._state
             for newest in (state.newest, state.merging):
@@ -310,6 +317,15 @@ class LiveHistories:
             events = state.events
             if code + 1 < len(events.offsets):
                 events.items[events.offsets[code] : events.offsets[code + 1]] = 0
+        self._changed(code)
+
+    def _changed(self, code: int) -> None:
+        """Note a change of a user's history, after it was made: readers read the version first."""
+        self._versions[code] = self._versions.get(code, 0) + 1
+
+    def version(self, code: int) -> int:
+        """Version of the history of a user code, which every change raises."""
+        return self._versions.get(code, 0)
 
     def _merge(self) -> None:
         """Merge the newest events into new arrays."""
@@ -350,6 +366,7 @@ class LiveHistories:
                     newest.setdefault(user, []).extend(own)
             live = copy.copy(self)
             live.dataset, live._changing, live._forgotten = dataset, threading.RLock(), dict(self._forgotten)
+            live._versions = dict(self._versions)
             live._state = _State(old._replace(items=items), {}, newest)
             live._pending = sum(map(len, newest.values()))
             live.unknown_items = int((items < 0).sum()) + sum(row[0] < 0 for rows in newest.values() for row in rows)

@@ -46,6 +46,8 @@ class Metrics:
         )
         self.queue = Gauge("segue_queue_requests", "Requests that wait for the model.", registry=registry)
         self.answers = Counter("segue_lists", "Lists, by source.", ["variant", "model"], registry=registry)
+        self.from_kept = Counter("segue_kept_answers", "Answers from kept lists.", registry=registry)
+        self.kept = Gauge("segue_kept_lists", "Lists that are kept.", ["variant"], registry=registry)
         self.events = Counter("segue_events", "Events that arrived, by outcome.", ["outcome"], registry=registry)
         self.unknown_items = Counter("segue_unknown_items", "Events with unknown items.", registry=registry)
         self.commits = Histogram(

@@ -100,6 +100,8 @@ class Models:
         Seconds between two looks for new runs.
     opener
         Opens a run: `open_run`, or `open_export` without torch.
+    kept
+        Users whose lists each model keeps.
     """
 
     def __init__(
@@ -109,8 +111,10 @@ class Models:
         metrics: Metrics,
         watch: float,
         opener: Opener,
+        kept: int = 0,
     ) -> None:
         self._journal, self._metrics, self._watch, self._opener = journal, metrics, watch, opener
+        self._kept = kept
         self._loading = threading.Lock()
         self._stopped = threading.Event()
         self._refused: dict[str, Mark] = {}
@@ -201,13 +205,15 @@ class Models:
         except BaseException:
             self._journal.leave(served.live)
             raise
+        served.keep_lists(self._kept)
         self._metrics.loaded.labels(name).set(served.loaded)
         self._metrics.made.labels(name).set(served.made or 0)
-        self._count_live(name, served)
+        self._count(name, served)
         return served
 
-    def _count_live(self, name: str, served: Served) -> None:
+    def _count(self, name: str, served: Served) -> None:
         self._metrics.live.labels(name).set_function(lambda: served.live.n_events)
+        self._metrics.kept.labels(name).set_function(lambda: len(served.kept))
 
     def take_items(self) -> None:
         """Give all models the items that were put since they were opened."""
@@ -222,6 +228,7 @@ class Models:
                 new = old.with_items({item: documents[item] for _, item in first}, last)  # no code may change
                 new.loaded = old.loaded
                 new.check()
+                new.keep_lists(self._kept)
 
                 def take(number: int = number, new: Served = new) -> LiveHistories:
                     variant = self.variants[number]
@@ -231,7 +238,11 @@ class Models:
                     return new.live
 
                 self._journal.exchange(old.live, take)
-                self._count_live(variant.name, new)
+                self._count(variant.name, new)
+
+    def make_ahead(self, n: int) -> bool:
+        """Make the lists of the next n users of a variant; False if none is left."""
+        return any(variant.served.make_ahead(n) for variant in self.variants)
 
     def _look(self) -> None:
         while not self._stopped.wait(self._watch):

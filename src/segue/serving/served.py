@@ -25,6 +25,7 @@ from segue.inference.asking.users import RequestedUsers, users_by_history
 from segue.inference.scoring.popular import FALLBACK, Rules, Scores, lists_by
 from segue.inference.scoring.rules import make_reranking, shown_columns
 from segue.serving.items import Document
+from segue.serving.kept import KeptLists, newest_users
 from segue.serving.live import LiveHistories
 from segue.serving.schemas import id_text
 from segue.serving.times import as_json
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from segue.inference.recommender import Recommender
 
 Ids = Sequence[int | str]
+
+_AHEAD = 10
+"""Length of the lists that are made ahead, as long as a request asks for if it does not say."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,12 @@ class Question:
     strict: bool = False
     rules: ListRules | None = None
     show: Sequence[str] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """True for a question about a user's live history alone, whose list can be kept."""
+        given = (self.items, self.basket, self.allow, self.deny, self.rules, self.show)
+        return self.user is not None and self.exclude_seen is not False and all(one is None for one in given)
 
 
 @dataclass(slots=True)
@@ -161,6 +171,8 @@ class Served(ABC):
         self.titles = dataset.titles
         self.run, self.made, self.loaded = run, made, time.time()
         self.item_counts = dataset.item_counts()
+        self.kept = KeptLists(0)
+        self._ahead: Int64 = np.zeros(0, dtype=np.int64)
 
     @property
     @abstractmethod
@@ -235,6 +247,40 @@ class Served(ABC):
     def _ranked(self, users: RequestedUsers, rules: Rules) -> tuple[Int64, Scores]:
         return lists_by(self.rank, users.served_by(self), self.n_items, users, rules, self.shares)
 
+    # ---- kept lists ---------------------------------------------------------------------------------------------
+
+    def keep_lists(self, users: int) -> None:
+        """Keep the lists of so many users from now on; `make_ahead` makes those of the newest."""
+        self.kept, self._ahead = KeptLists(users), newest_users(self.dataset, users)
+
+    def make_ahead(self, n: int) -> bool:
+        """Make the lists of the next n users; False if none is left. After an error, no further list is made ahead."""
+        codes, rest = self._ahead[:n], self._ahead[n:]
+        self._ahead = rest[:0]
+        if not len(codes):
+            return False
+        versions = list(map(self.live.version, codes.tolist()))
+        requested = RequestedUsers(_row_numbers(len(codes)), self.live.histories(codes), np.ones(len(codes), np.bool_))
+        items, scores = self._ranked(requested, self._rules(min(_AHEAD, self.n_items), True))
+        rows = np.flatnonzero(requested.served_by(self))
+        self.kept.keep(codes[rows].tolist(), [versions[row] for row in rows.tolist()], items[rows], scores[rows])
+        self._ahead = rest
+        return True
+
+    def kept_answer(self, question: Question) -> BestItems | None:
+        """The answer to a question from the kept lists; None if the model has to answer it."""
+        if not len(self.kept) or not question.plain:
+            return None
+        code = int(self.live.users.codes_of([id_text(question.user or "")])[0])
+        kept = self.kept.find(code, self.live.version(code), question.k)
+        if kept is None:
+            return None
+        codes = kept.items[: question.k]
+        codes = codes[codes > 0]
+        titles = None if self.titles is None else self.titles.gather(codes - 1).to_list()
+        items, scores = self.catalogue.decode(codes).to_list(), kept.scores[: len(codes)].tolist()
+        return BestItems(items, scores, self.name, titles=titles)
+
     # ---- lists --------------------------------------------------------------------------------------------------
 
     def answer(self, questions: Sequence[Question]) -> list[BestItems | Exception]:
@@ -272,7 +318,9 @@ class Served(ABC):
 
     def _answer(self, questions: list[Question], in_session: bool, exclude: bool) -> list[BestItems | Exception]:
         unknown: list[list[int | str]] = [[] for _ in questions]
-        histories, known = self._histories(questions, unknown)
+        users = self._users(questions)
+        versions = list(map(self.live.version, users.tolist()))
+        histories, known = self._histories(questions, users, unknown)
         if in_session:
             baskets, _ = self._lists([question.basket or () for question in questions], unknown, unique=True)
             histories = append_baskets(histories, baskets)
@@ -286,6 +334,8 @@ class Served(ABC):
         served_rows = requested.served_by(self)
         codes, scores = self._ranked(requested, self._rules(k, exclude, questions[0].rules))
         served = served_rows.tolist()
+        plain = [row for row, question in enumerate(questions) if served[row] and users[row] and question.plain]
+        self.kept.keep(users[plain].tolist(), [versions[row] for row in plain], codes[plain], scores[plain])
         kept = codes > 0
         items = self.catalogue.decode(codes[kept]).to_list()
         titles = None if self.titles is None else self.titles.gather(codes[kept] - 1).to_list()
@@ -358,14 +408,18 @@ class Served(ABC):
             return UnknownIdError("the history and the basket hold no known item: give ids as they are in the log.")
         return UnknownIdError(f"the user {question.user!r} has no history: send events, or a history or a basket.")
 
-    def _histories(
-        self, questions: list[Question], unknown: list[list[int | str]]
-    ) -> tuple[Histories, npt.NDArray[np.bool_]]:
-        """Histories of n questions, and a mask (n,) of the known users."""
+    def _users(self, questions: list[Question]) -> Int64:
+        """User codes (n,) of questions; 0 for unknown users and for none."""
         named = [row for row, question in enumerate(questions) if question.user is not None]
         codes = np.zeros(len(questions), dtype=np.int64)
         if named:
             codes[named] = self.live.users.codes_of([id_text(questions[row].user or "") for row in named])
+        return codes
+
+    def _histories(
+        self, questions: list[Question], codes: Int64, unknown: list[list[int | str]]
+    ) -> tuple[Histories, npt.NDArray[np.bool_]]:
+        """Histories of n questions of users (n,), and a mask (n,) of the known users."""
         first = questions[0]
         if first.items is None:
             return self.live.histories(codes), codes > 0

@@ -113,9 +113,12 @@ class Service:
         variant = self._variant(request.user, request.variant)
         served = variant.served
         if not asking.takes_long(request):
-            return self._recommendation(
-                request, variant, await self.engine.ask(served, asking.question_of(request)), None
-            )
+            question = asking.question_of(request)
+            kept = served.kept_answer(question)
+            if kept is not None:
+                self.metrics.from_kept.inc()
+            answer = kept or await self.engine.ask(served, question)
+            return self._recommendation(request, variant, answer, None)
         answer, reasons = await self.engine.run(lambda: asking.recommend(served, request))
         return self._recommendation(request, variant, answer, reasons)
 
