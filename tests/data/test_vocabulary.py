@@ -330,3 +330,11 @@ def test_the_code_of_one_id_is_that_of_a_list_of_one(ids: list[Any], requested: 
     vocabulary = Vocabulary.in_order(ids)
     for raw_id in [requested, *ids]:
         assert vocabulary.code_of(raw_id) == vocabulary.encode([raw_id])[0]
+
+
+@pytest.mark.parametrize("ids", [[30, 10, 20], ["tea", "jam", "milk"]])
+def test_a_few_codes_are_decoded_as_many_are(ids: list[Any]) -> None:
+    vocabulary, codes = Vocabulary.in_order(ids), np.array([2, 3, 2], dtype=np.int64)
+    assert vocabulary.decode_few(codes) == vocabulary.decode(codes).to_list() == [ids[1], ids[2], ids[1]]
+    forgetful = vocabulary.without([2])
+    assert forgetful.decode_few(codes) == forgetful.decode(codes).to_list() == [None, ids[2], None]

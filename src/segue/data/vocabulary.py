@@ -264,6 +264,17 @@ class Vocabulary:
         index = pl.Series(numbers - 1).set(pl.Series(numbers == 0), None)
         return self.ids.gather(index)
 
+    def decode_few(self, codes: Codes) -> list[Any]:
+        """Raw ids (n) of codes (n) from 1, as a list. `decode` gives the same, several times slower for a few.
+
+        >>> Vocabulary([30, 10]).decode_few(np.array([2, 1]))
+        [10, 30]
+        """
+        if self._holds_integers and not self.has_forgotten:
+            found: list[Any] = self._integers[codes - 1].tolist()
+            return found
+        return self.decode(codes).to_list()
+
     def save(self, path: Path) -> None:
         """Write a Parquet file with the single column `id`, in the order of the codes."""
         self.ids.to_frame().write_parquet(path)
