@@ -268,7 +268,7 @@ class Vocabulary:
         """Raw ids (n) of codes (n) from 1, as a list. `decode` gives the same, several times slower for a few.
 
         >>> Vocabulary([30, 10]).decode_few(np.array([2, 1]))
-        [10, 30]
+        [30, 10]
         """
         if self._holds_integers and not self.has_forgotten:
             found: list[Any] = self._integers[codes - 1].tolist()
