@@ -316,7 +316,7 @@ def test_only_the_newest_items_within_max_length_matter(build: Any) -> None:
 def hidden_states(model: SASRecModel | SSEPTModel, items: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     if isinstance(model, SSEPTModel):
         return model.hidden_states(model.items(items), model.users(torch.arange(1, len(items) + 1)), lengths)
-    return model.hidden_states(model.items(items), lengths)
+    return model.hidden_states(model.items(items), items, lengths)
 
 
 @pytest.mark.parametrize("training", [False, True])

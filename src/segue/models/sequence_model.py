@@ -1,4 +1,4 @@
-"""Shared parts of HSTU, LRURec and BERT4Rec: settings and module of an encoder over the newest items of a history.
+"""Shared parts of SASRec, HSTU, LRURec and BERT4Rec: settings and module of an encoder over a history.
 
 The module has the item table, with or without content, the losses, and the additions of repeats. A model adds its
 encoder, which maps the vectors of a history to hidden states.
@@ -155,12 +155,14 @@ class SequenceModel(TrainableModel):
     n_users, n_items
         Sizes of the vocabularies.
     encoder
-        Encoder of item vectors; all linear maps and tables in it are drawn anew.
+        Encoder of item vectors; all linear maps and tables in it are drawn anew. A model whose encoder is no
+        `SequenceEncoder` has its own `hidden_states` and `newest_states`.
     """
 
     config: SequenceConfig
+    encoder: nn.Module
 
-    def __init__(self, config: SequenceConfig, n_users: int, n_items: int, encoder: SequenceEncoder) -> None:
+    def __init__(self, config: SequenceConfig, n_users: int, n_items: int, encoder: nn.Module) -> None:
         super().__init__(config, n_users, n_items)
         assert config.loss is not None
         self.max_history = None if config.repeats else config.max_length
@@ -186,7 +188,7 @@ class SequenceModel(TrainableModel):
     def prepare(self, dataset: Dataset) -> None:
         """Store the usual time between two interactions and the content of the items, and begin the repeats."""
         if self.config.reads_times and dataset.times is not None:
-            self.encoder.gap.fill_(usual_gap(dataset))
+            self.encoder.get_buffer("gap").fill_(usual_gap(dataset))
         self.items.prepare(dataset)
         if self.repeats is not None:
             self.repeats.prepare(dataset)
@@ -235,6 +237,7 @@ class SequenceModel(TrainableModel):
     def newest_states(self, inputs: HistoryInputs) -> Tensor:
         """Hidden states (n, width) from which the item after each history is scored."""
         ages = inputs.ages if self.config.reads_times else None
+        assert isinstance(self.encoder, SequenceEncoder)
         return self.encoder.newest(self.items(inputs.items), inputs.lengths, ages)
 
     def scores(self) -> ItemScores:

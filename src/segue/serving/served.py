@@ -278,7 +278,7 @@ class Served(ABC):
         codes = kept.items[: question.k]
         codes = codes[codes > 0]
         titles = None if self.titles is None else self.titles.gather(codes - 1).to_list()
-        items, scores = self.catalogue.decode_few(codes), kept.scores[: len(codes)].tolist()
+        items, scores = self.catalogue.decode_few(codes.astype(np.int64)), kept.scores[: len(codes)].tolist()
         return BestItems(items, scores, self.name, titles=titles)
 
     # ---- lists --------------------------------------------------------------------------------------------------
