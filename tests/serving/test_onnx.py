@@ -21,9 +21,8 @@ pytest.importorskip("onnxruntime", reason="segue[onnx] is not installed")
 pytest.importorskip("onnxscript", reason="segue[onnx] is not installed")
 
 CONFIGS: dict[str, segue.ModelConfig] = {
-    "sasrec": segue.SASRec(width=8, blocks=1, max_length=6),
-    "ssept": segue.SSEPT(item_width=8, user_width=4, blocks=1, max_length=6),
-    "repeats": segue.SASRec(width=8, blocks=1, max_length=6, repeats=True),
+    "sasrec": segue.SASRec(width=8, blocks=1, max_length=6, repeats=True),
+    "ssept": segue.SSEPT(item_width=8, user_width=4, blocks=1, max_length=6, repeats=False),
 }
 
 
