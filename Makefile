@@ -33,8 +33,10 @@ serve-demo: .venv/.dev-ready
 	$(BIN)/segue serve demo/runs/sasrec --store sqlite:///demo/events.db
 
 # Processes that share the tests: one per core, and each keeps to one thread. In one process: make WORKERS=0 test
+# A file stays in one process, so that its trained models and servers are made once. Files with slow tests come first
+# (tests/conftest.py); pytest-xdist would begin with the files of many tests, and end with one of a few long ones.
 WORKERS ?= logical
-TESTS := -n $(WORKERS) --maxprocesses 8 --dist worksteal --durations 25
+TESTS := -n $(WORKERS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder --durations 25
 
 test: lint
 	$(BIN)/pytest $(TESTS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 # Small tensors are faster on one thread, and tests run beside each other. Set before torch is imported.
@@ -18,6 +19,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put the slow tests first when several processes share the tests, so that none is left for the end."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def _short_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out two things that take longer than most tests: the flush of each file, and the picture of each training.
+
+    A flush protects from a loss of power, which no test can cause; tests of a full disk put their own `os.fsync` here.
+    Tests marked `pictures` draw `curves.png`, and in all others it is an empty file.
+    """
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    fitting = sys.modules.get("segue.training.fit")  # not imported here: it loads torch
+    if fitting is not None and request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr(fitting, "draw_curves", lambda path, *_: Path(path).touch())
 
 
 @pytest.fixture(scope="session")

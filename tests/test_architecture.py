@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -25,13 +26,19 @@ def rooms() -> list[list[str]]:
     return [re.findall(r"`([a-z_]+(?:\.py|/))`", row.split("|")[1]) for row in table[1].splitlines()]
 
 
+@cache
 def floors() -> dict[str, int]:
     """Room → how far down the table it stands."""
     return {room.removesuffix("/").removesuffix(".py"): row for row, named in enumerate(rooms()) for room in named}
 
 
-def imports(file: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(file: Path) -> list[tuple[int, str]]:
     """(line, module of segue) of every import in a file: at the top, within functions and for types alone."""
+    return list(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno} imports relatively"
@@ -60,6 +67,7 @@ def test_imports_come_from_rooms_above(file: Path) -> None:
     assert not wrong, f"{file.name} imports from below: {', '.join(wrong)}"
 
 
+@cache
 def modules() -> dict[str, set[str]]:
     """Module → modules of segue that it imports; a package stands for its `__init__`."""
     named = {".".join(file.relative_to(SOURCE).with_suffix("").parts): file for file in files()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 import types
 from datetime import datetime
@@ -20,6 +19,7 @@ from segue.display import as_html, as_text, pairs_as_html
 from segue.evaluation.tasks.result import Evaluation
 from segue.progress import Bar, in_notebook
 from segue.training.progress import Progress
+from tests import programs
 from tests.inference.fakes import random_dataset
 
 
@@ -312,7 +312,7 @@ assert given["user"].unique().sort().to_list() == [1, 2, 3]
 
 def test_pandas_without_pyarrow() -> None:
     pytest.importorskip("pandas")
-    done = subprocess.run([sys.executable, "-c", WITHOUT_PYARROW], capture_output=True, text=True, check=False)
+    done = programs.run("-c", WITHOUT_PYARROW)
     assert done.returncode == 0, done.stderr
 
 

@@ -32,12 +32,6 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the flush to the disk, which takes most of the time of so many small files."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
-
-
 def seal(folder: Path) -> None:
     """Write the manifests of a folder again, with the checksums of the present files; inner folders first."""
     for name in ("dataset.json", "recommender.json"):

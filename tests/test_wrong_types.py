@@ -152,7 +152,7 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         "leave_last_n": [(segue.leave_last_n, {"dataset": data, "n": 1})],
         "leave_last_out": [(segue.leave_last_out, {"dataset": data})],
         "load": [(segue.load, {"path": world["folder"] / "markov"})],
-        "prepare": [(segue.prepare, {"source": frame}), (segue.prepare, {"source": frame, "out": out / "prepared"})],
+        "prepare": [(segue.prepare, {"source": frame}), (prepared_into, {"source": frame, "out": out / "prepared"})],
         "prepare_shards": [(segue.prepare_shards, {"source": frame, "out": out / "shards", "shards": 2})],
         "read": [(segue.read, {"source": frame}), (segue.read, {"source": world["folder"] / "log.csv"})],
         "random_rows": [(segue.random_rows, {"dataset": data})],
@@ -166,6 +166,11 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         "tune": [(segue.tune, {"config": segue.Markov(), "data": split, "trials": 1, "minutes": 0.002})],
         "write_session_file": [(segue.write_session_file, {"dataset": data, "path": out / "s.txt", "ids": "codes"})],
     }
+
+
+def prepared_into(source: Any, out: Any, overwrite: Any = None) -> Any:
+    """Prepare and write; the other arguments have been tried without writing."""
+    return segue.prepare(source, out=out, overwrite=overwrite)
 
 
 ELSEWHERE = {

@@ -11,6 +11,7 @@ import pytest
 
 from segue.cli.main import main
 from tests.models.rating_models import rated_dataset
+from tests.programs import run_joined
 
 Ask = Callable[..., Any]
 TINY = ["--model", "arerec", "--model.width", "8", "--training.epochs", "1", "--training.cpu", "--quiet"]
@@ -100,6 +101,6 @@ def test_bad_data(data: Path, tmp_path: Path, complaint: Ask) -> None:
 @pytest.mark.parametrize("form", [[], ["--model.contexts", "interaction", "--model.biases", "false",
                                        "--model.neighbour-ratings", "false"]], ids=["shared", "published"])  # fmt: skip
 def test_two_processes(data: Path, tmp_path: Path, form: list[str], answer: Ask) -> None:
-    words = [*TINY, "--split", "random-rows", "--processes", "2", *form]
-    assert main(["train", str(data), "--out", str(tmp_path / "run"), *words]) == 0
+    words = [*TINY, "--split", "random-rows", *form]
+    run_joined(2, "-m", "segue", "train", data, "--out", tmp_path / "run", *words)
     assert answer("evaluate", tmp_path / "run")["metrics"]["rmse"] < 2

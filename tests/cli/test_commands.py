@@ -17,6 +17,7 @@ from segue.cli.main import main
 from segue.data.dataset import Dataset
 from segue.models.registry import MODELS
 from segue.training.config import Training
+from tests.programs import run_joined
 
 Ask = Callable[..., Any]
 
@@ -240,14 +241,17 @@ def test_an_interrupted_training_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_train_in_two_processes(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    losses = []
-    for device in ([], ["--training.cpu"]):  # without a GPU both join the processes
-        run = tmp_path / f"run{len(device)}"
-        words = ["--out", str(run), "--model", "sasrec", "--training.epochs", "1", *device, "--processes", "2"]
-        assert main(["train", str(data), *words, "--json"]) == 0
-        assert capfd.readouterr().out.count('"run":') == 1
-        assert (run / "recommender").is_dir()
-        losses.append((run / "metrics.csv").read_text().splitlines()[1].split(",")[1])
+    words = ["train", str(data), "--model", "sasrec", "--training.epochs", "1", "--json", "--out"]
+    assert main([*words, str(tmp_path / "launched"), "--processes", "2"]) == 0
+    outputs = [
+        capfd.readouterr().out,
+        "".join(run_joined(2, "-m", "segue", *words, tmp_path / "cpu", "--training.cpu")),
+    ]
+    assert [out.count('"run":') for out in outputs] == [1, 1]
+    runs = [tmp_path / name for name in ("launched", "cpu")]
+    assert all((run / "recommender").is_dir() for run in runs)
+    # Without a GPU both join the processes.
+    losses = [(run / "metrics.csv").read_text().splitlines()[1].split(",")[1] for run in runs]
     assert losses[0] == losses[1] or torch.accelerator.is_available()
 
 

@@ -184,10 +184,10 @@ def test_a_library_that_is_interrupted_while_it_loads(
 def test_ctrl_c_while_a_module_is_imported(module: str) -> None:
     """A real signal to a real process that has just begun to import."""
     code = (
-        "import os, signal, sys, threading\n"
+        "import os, signal, sys, threading, time\n"
         "from segue.cli.main import main\n"
         "def later():\n"
-        f"    while {module!r} not in sys.modules: pass\n"
+        f"    while {module!r} not in sys.modules: time.sleep(0.001)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "threading.Thread(target=later, daemon=True).start()\n"
         "sys.exit(main(['train', 'nowhere', '--out', 'never']))\n"

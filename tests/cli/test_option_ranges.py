@@ -8,6 +8,7 @@ import json
 import math
 import typing
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal
@@ -147,12 +148,14 @@ def test_values_below_at_and_beyond_every_range(command: str, words: list[str]) 
     for key, kind in options.kinds.items():
         if words and words != FIRST and not key.startswith("model."):
             continue  # the same as of the first model
-        for value in refused(kind):
+        of_train = command == "tune" and key.startswith(("training.", "model.", "split"))
+        limit = 1 if of_train else None
+        for value in islice(refused(kind), limit):
             with pytest.raises(ConfigError) as raised:
                 options.read(f"--{key}={value}")
             assert f"--{key}" in str(raised.value), (key, value, str(raised.value))
             assert "expected" in str(raised.value), (key, value, str(raised.value))
-        for value in accepted(kind):
+        for value in islice(accepted(kind), limit):
             try:
                 options.read(f"--{key}={value}")
             except ConfigError as error:  # a rule between options may refuse it, but not its own range

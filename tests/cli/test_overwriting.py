@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from segue.inference import export as export_module
 from segue.inference.recommender import Recommender
 from segue.training.fit import fit
 from tests.helpers import cycle_dataset
+from tests.programs import Program
 
 MARKOV = ["--model", "markov", "--quiet", "--json"]
 
@@ -231,10 +230,8 @@ sys.exit(main(["datasets"]))
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_sigterm_is_treated_like_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "waiting\n"
+    process = Program("-c", WAITING, cwd=tmp_path)
+    assert process.stdout.readline() == "waiting\n"
     assert list(tmp_path.iterdir())
     process.send_signal(number)
     _, messages = process.communicate(timeout=30)
@@ -262,7 +259,7 @@ def test_sigterm_saves_a_training_and_says_how_to_go_on(tmp_path: Path, data: Pa
     run = tmp_path / "run"
     words = ["train", str(data), "--out", str(run), "--model.width", "8", "--training.epochs", "100000"]
     words += ["--training.patience", "100000", "--training.cpu", "--quiet"]
-    process = subprocess.Popen([sys.executable, "-m", "segue", *words], stderr=subprocess.PIPE, text=True)
+    process = Program("-m", "segue", *words)
     while not (run / "metrics.csv").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.1)

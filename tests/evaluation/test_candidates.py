@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 from segue.data.splits.by_user import leave_last_n, leave_last_out
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError
 from segue.evaluation.candidates import Candidates, most_candidates, sample_candidates
+from tests import programs
 from tests.helpers import cycle_dataset
 from tests.inference.fakes import dataset, random_dataset
 
@@ -90,7 +89,7 @@ def test_the_same_seed_gives_the_same_candidates_in_another_process() -> None:
         "print(sample_candidates(holdout, 30, by='popularity', seed=5).codes.tolist())"
     )
     root = Path(__file__).parents[2]
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
+    out = programs.run("-c", code, cwd=root).stdout
     holdout = leave_last_out(cycle_dataset(40, 80, 10)).test
     assert out.strip() == str(sample_candidates(holdout, 30, by="popularity", seed=5).codes.tolist())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import segue
 from segue.errors import ConfigError
 from segue.inference.hub import parse
+from tests import programs
 from tests.inference.hub_server import TOKEN, Hub, identity
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
@@ -38,8 +38,7 @@ def python(hub: Hub, home: Path, *words: object, token: str | None = TOKEN) -> s
     environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(Path(segue.__file__).parent.parent)}
     environment |= {} if token is None else {"HF_TOKEN": token}
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    return programs.run(*words, env=environment, timeout=240)
 
 
 def opened(address: str, *lines: str) -> str:

@@ -23,7 +23,7 @@ from tests.helpers import make_dataset
 from tests.models.test_behaviour import config
 
 THREADS = 16
-CALLS = {"sasrec": 200, "ssept": 32, "parsrec": 32, "markov": 32, "arerec": 32}
+CALLS = {"sasrec": 64, "ssept": 16, "parsrec": 16, "markov": 16, "arerec": 16}
 
 
 def shop() -> Dataset:

@@ -76,7 +76,7 @@ UNORDERED = ("tifu-knn", "up-cf", "vsknn", "vstan", "item-knn", "ease", "content
 """Models that compare sets of items: in the small world nobody takes an item again."""
 
 
-SLOW = {"bert4rec": 60}
+SLOW = {"bert4rec": 45}
 """Epochs of models that learn few items of a history at a time."""
 
 

@@ -21,9 +21,11 @@ from tests.helpers import make_dataset
 
 HISTORIES = [[1, 2, 3, 4, 5, 6], [7, 8, 9], [3, 1, 4, 1, 5], [9, 2, 6], [5, 3, 5, 8, 9, 7, 9, 3]]
 TIMES = [[10 * position + row for position in range(len(history))] for row, history in enumerate(HISTORIES)]
-SMALL: dict[str, Any] = {"blocks": 2, "max_length": 7}
+SMALL: dict[str, Any] = {"blocks": 1, "max_length": 7}
+STACKED = {**SMALL, "blocks": 2}
+"""Two blocks, once for each class of blocks: the time of an export grows with their number."""
 MODELS: dict[str, ModelConfig] = {
-    "sasrec": segue.SASRec(width=8, **SMALL),
+    "sasrec": segue.SASRec(width=8, **STACKED),
     "sasrec-ligr-times": segue.SASRec(
         width=8, heads=2, norm="ligr", feed_forward="swiglu", positions="both", time_bias=True, **SMALL
     ),
@@ -38,8 +40,8 @@ MODELS: dict[str, ModelConfig] = {
     "ssept-features": segue.SSEPT(item_width=6, user_width=4, features="auto", repeats=False, **SMALL),
     "gru4rec-features": segue.GRU4Rec(width=8, features="auto", repeats=False, max_length=7),
     "bert4rec": segue.BERT4Rec(width=8, repeats=False, **SMALL),
-    "lrurec": segue.LRURec(width=8, repeats=True, **SMALL),
-    "hstu": segue.HSTU(width=8, heads=2, **SMALL),
+    "lrurec": segue.LRURec(width=8, repeats=True, **STACKED),
+    "hstu": segue.HSTU(width=8, heads=2, **STACKED),
     "hstu-features": segue.HSTU(width=8, features="auto", repeats=False, positions="relative", **SMALL),
     "ssept-times": segue.SSEPT(item_width=6, user_width=4, time_bias=True, **SMALL),
 }

@@ -20,6 +20,7 @@ from segue.cli.main import main
 from segue.errors import ConfigError, StorageError
 from segue.models import registry
 from segue.models.registry import MODELS, config_class, config_from_dict, model_names
+from tests import programs
 from tests.helpers import cycle_dataset
 from tests.inference.test_storage import seal
 from tests.models.own_model import LastItem
@@ -71,13 +72,12 @@ def log(tmp_path: Path) -> Path:
 def command(*words: object, paths: tuple[Path, ...] = (), cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run the command `segue` in a separate process, without `python -m`, which adds the current folder to the path."""
     code = "import sys; from segue.cli.main import main; sys.path.remove(''); sys.exit(main())"
-    return run([sys.executable, "-c", code, *map(str, words)], *paths, cwd=cwd)
+    return run("-c", code, *words, paths=paths, cwd=cwd)
 
 
-def run(words: list[str], *paths: Path, cwd: Path | None) -> subprocess.CompletedProcess[str]:
+def run(*words: object, paths: tuple[Path, ...] = (), cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (SOURCE, *paths))), "OMP_NUM_THREADS": "1"}
-    environment["COLUMNS"] = "200"
-    return subprocess.run(words, capture_output=True, text=True, env=environment, cwd=cwd, timeout=300)
+    return programs.run(*words, env={**environment, "COLUMNS": "200"}, cwd=cwd, timeout=300)
 
 
 def follows(recommender: segue.Recommender) -> list[int]:
@@ -291,9 +291,9 @@ def test_through_the_command_line(trained: Path, package: Path, tmp_path: Path) 
     # Without PYTHONPATH: the package is in the current folder, and the name is enough.
     here = command("--import", "shop.models", *words, cwd=package)
     assert here.returncode == 0, here.stderr
-    known = run([sys.executable, "-c", LOAD, str(trained), "shop.models"], package, cwd=None)
+    known = run("-c", LOAD, trained, "shop.models", paths=(package,))
     assert known.stdout.strip() == "[2, 3, 4, 5, 6, 7, 8, 1]", known.stderr
-    unknown = run([sys.executable, "-c", LOAD, str(trained)], package, cwd=None)
+    unknown = run("-c", LOAD, trained, paths=(package,))
     assert "StorageError" in unknown.stderr and "`import shop.models` before loading" in unknown.stderr
 
 

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import urllib.error
@@ -22,6 +21,7 @@ import pytest
 
 import segue
 from tests.helpers import make_dataset
+from tests.programs import Program, new_interpreter
 
 SECONDS = 120
 
@@ -34,12 +34,10 @@ class Server:
     ) -> None:
         source = [str(place) for place in (before, Path(segue.__file__).parent.parent) if place is not None]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(source), "OMP_NUM_THREADS": "1"}
-        words = ["serve", *str(run).split(), "--store", store, "--port", "0", *options]
+        words = ["-m", "segue", "serve", *str(run).split(), "--store", store, "--port", "0", *options]
         self.token = token
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "segue", *words], stderr=subprocess.PIPE, text=True, env=environment
-        )
-        assert self.process.stderr is not None
+        start = Program if before is None else new_interpreter
+        self.process = start(*words, env=environment)
         self.lines: list[str] = []
         for line in self.process.stderr:
             self.lines.append(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 import segue
 from segue.cli.main import main
 from segue.errors import ConfigError, StorageError
+from segue.files import read_json, write_manifest
+from segue.inference.onnx import folder as files
 from tests.serving.servers import Server, serving
 from tests.serving.test_parity import world
 
@@ -21,9 +24,8 @@ pytest.importorskip("onnxruntime", reason="segue[onnx] is not installed")
 pytest.importorskip("onnxscript", reason="segue[onnx] is not installed")
 
 CONFIGS: dict[str, segue.ModelConfig] = {
-    "sasrec": segue.SASRec(width=8, blocks=1, max_length=6),
-    "ssept": segue.SSEPT(item_width=8, user_width=4, blocks=1, max_length=6),
-    "repeats": segue.SASRec(width=8, blocks=1, max_length=6, repeats=True),
+    "sasrec": segue.SASRec(width=8, blocks=1, max_length=6, repeats=True),
+    "ssept": segue.SSEPT(item_width=8, user_width=4, blocks=1, max_length=6, repeats=False),
 }
 
 
@@ -160,8 +162,11 @@ def test_items_that_another_server_put_are_left_out(folders: Folders, no_torch: 
 def test_the_dataset_must_be_there_and_be_the_one_of_the_run(folders: Folders, tmp_path: Path) -> None:
     from segue.serving.onnx_served import open_export
 
-    run, _ = folders["sasrec"]
-    bare = segue.load(run).to_onnx(tmp_path / "bare")
+    run, exported = folders["sasrec"]
+    bare = shutil.copytree(exported, tmp_path / "bare", ignore=shutil.ignore_patterns(files.DATA))
+    manifest = read_json(bare / files.MANIFEST)
+    content = {key: value for key, value in manifest.items() if key not in ("kind", "format_version", "files")}
+    write_manifest(bare, files.MANIFEST, files.KIND, files.FORMAT_VERSION, content)
     with pytest.raises(ConfigError, match=r"holds no Dataset.*--with-data.*--data"):
         open_export(bare, "bare", None, None, 0, None, 1)
     segue.prepare(pl.DataFrame({"user": ["a", "a"], "item": ["x", "y"]}), duplicates="keep").save(tmp_path / "other")

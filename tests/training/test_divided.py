@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +24,7 @@ from segue.training.checkpoint import load_checkpoint
 from segue.training.config import Training
 from segue.training.fit import fit
 from segue.training.resuming import resume
+from tests.programs import run_joined
 
 from .runs import small_model, small_split, small_training
 
@@ -36,16 +33,7 @@ CASES = ("shared", "softmax", "always", "clipped", "repeats", "sampled", "users"
 
 def run_cases(folder: Path, processes: int, *names: str) -> None:
     """Train cases of `divided_runs.py` in several processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    script = Path(__file__).with_name("divided_runs.py")
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
-    command = [sys.executable, *launcher, str(script), str(folder), *names]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_joined(processes, Path(__file__).with_name("divided_runs.py"), folder, *names)
 
 
 @pytest.fixture(scope="module")

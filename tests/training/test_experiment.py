@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from segue.cli.main import main
 from segue.errors import ConfigError, StorageError
 from segue.training.experiment import Plan
 from tests.helpers import cycle_dataset
+from tests.programs import Program
 
 SOURCE = Path(segue.__file__).parents[1]
 SASREC = {"model": "sasrec", "width": 4, "blocks": 1, "max_length": 5}
@@ -66,11 +65,9 @@ segue.experiment(sys.argv[1], sys.argv[2])
 """
 
 
-def python(*words: str) -> subprocess.Popen[bytes]:
+def python(*words: str) -> Program:
     paths = os.pathsep.join([str(SOURCE), str(Path(__file__).parents[2])])
-    return subprocess.Popen(
-        [sys.executable, *words], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.DEVNULL
-    )
+    return Program(*words, env={**os.environ, "PYTHONPATH": paths}, quiet=True)
 
 
 @pytest.mark.slow

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +24,7 @@ from segue.models.ssept import SSEPT
 from segue.training.checkpoint import load_checkpoint
 from segue.training.config import Training
 from segue.training.fit import fit
+from tests.programs import run_joined
 
 from .runs import small_model, small_split, small_training
 
@@ -169,15 +167,8 @@ def test_impossible_requests() -> None:
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     words = ["--loss", "softmax", "--dropout", "0"]
-    one = [sys.executable, "-m", "tests.training.runs", str(tmp_path / "one"), *words]
-    two = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        "-m", "tests.training.runs", str(tmp_path / "two"), *words,
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    for command in (one, two):
-        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
+    for processes, name in ((1, "one"), (2, "two")):
+        run_joined(processes, "-m", "tests.training.runs", tmp_path / name, *words, ACCELERATE_USE_CPU="true")
     alone, together = (load_checkpoint(tmp_path / name / "last.safetensors") for name in ("one", "two"))
     for key, tensor in alone[0].items():
         if key.startswith("model."):

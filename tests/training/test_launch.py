@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from segue.data.simulation.simulate import simulate
 from segue.inference.loading import load
 from segue.training.checkpoint import load_checkpoint
 from segue.training.launch import launch
+from tests.programs import Program, run_joined
 
 OPTIONS = [
     "--model", "parsrec", "--model.user-width", "8", "--model.item-width", "8", "--split", "last-session-out",
@@ -33,16 +32,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(shop: Path, run: Path, *options: str) -> subprocess.Popen[str]:
+def start(shop: Path, run: Path, *options: str) -> Program:
     """Start `segue train` in its own process group, as a terminal does. An epoch has about seventy steps."""
-    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(run), *OPTIONS, *options]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0, env=environment()
-    )
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
+    return Program("-m", "segue", "train", shop, "--out", run, *OPTIONS, *options, group=True)
 
 
 @pytest.mark.slow
@@ -92,11 +84,9 @@ def test_exit_codes_and_restored_state(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_counting_models_are_written_once(shop: Path, tmp_path: Path) -> None:
-    options = ["--model", "popularity", "--processes", "2", "--quiet", "--json"]
-    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(tmp_path / "run"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count('"run":') == 1
+    options = ["--model", "popularity", "--quiet", "--json"]
+    outputs = run_joined(2, "-m", "segue", "train", shop, "--out", tmp_path / "run", *options)
+    assert "".join(outputs).count('"run":') == 1
     assert load(tmp_path / "run").model.config.name == "popularity"
 
 
@@ -104,10 +94,8 @@ def test_counting_models_are_written_once(shop: Path, tmp_path: Path) -> None:
 def test_two_trainings_of_two_processes_end(shop: Path, tmp_path: Path) -> None:
     """Processes leave the group once, after both trainings; leaving it between them could make them wait forever."""
     options = ["--training.epochs", "2", "--training.batch-size", "4", "--training.row-updates", "always", "--refit"]
-    command = [sys.executable, "-m", "segue", "train", str(shop), "--out", str(tmp_path / "run"), *options]
-    command += ["--model.loss", "sampled-softmax", "--model.width", "8", "--processes", "2", "--training.cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment(), timeout=300)
-    assert done.returncode == 0, done.stderr
+    options += ["--model.loss", "sampled-softmax", "--model.width", "8", "--training.cpu"]
+    run_joined(2, "-m", "segue", "train", shop, "--out", tmp_path / "run", *options)
     recommender = load(tmp_path / "run")
     metadata, kept = recommender.metadata, recommender.model.state_dict()
     _, note = load_checkpoint(tmp_path / "run" / "refit" / "last.safetensors")

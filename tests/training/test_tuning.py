@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from segue.training.search_space import (
 )
 from segue.training.tuning import is_trained
 from tests.helpers import cycle_dataset
+from tests.programs import Program
 
 pytest.importorskip("optuna", reason="Optuna is not installed (the extra tune)")
 
@@ -215,15 +215,13 @@ def killed(*given, on_epoch, **named):
 
 tuning.fit = killed
 split = segue.leave_last_out(cycle_dataset(n_users=24, n_items=8, length=6))
-segue.tune(TINY, split, trials=6, training=TRAINING, space=SPACE, out=sys.argv[1])
+segue.tune(TINY, split, trials=4, training=TRAINING, space=SPACE, out=sys.argv[1])
 """
 
 
-def python(*words: str) -> subprocess.Popen[str]:
+def python(*words: str) -> Program:
     paths = os.pathsep.join([str(SOURCE), str(Path(__file__).parents[2])])
-    return subprocess.Popen(
-        [sys.executable, *words], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True
-    )
+    return Program(*words, env={**os.environ, "PYTHONPATH": paths}, quiet=True)
 
 
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(split: Split, tmp_path: Path) -> None:
@@ -231,14 +229,14 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(split: Split, tmp_pa
     killed = python("-c", KILLED, str(tmp_path / "search"))
     assert killed.wait() == -signal.SIGKILL
     assert [one.name for one in (tmp_path / "search" / "trials").glob("0*")] == ["0003"]
-    again = segue.tune(TINY, split, trials=6, training=TRAINING, space=SPACE, out=tmp_path / "search")
-    whole = segue.tune(TINY, split, trials=6, training=TRAINING, space=SPACE, out=tmp_path / "whole")
+    again = segue.tune(TINY, split, trials=4, training=TRAINING, space=SPACE, out=tmp_path / "search")
+    whole = segue.tune(TINY, split, trials=4, training=TRAINING, space=SPACE, out=tmp_path / "whole")
     assert run_of(again) == run_of(whole)
-    assert again.trials["trial"].to_list() == [1, 2, 3, 4, 5, 6]
+    assert again.trials["trial"].to_list() == [1, 2, 3, 4]
     same = [segue.load(tmp_path / name / "best").recommend([1, 2], k=3) for name in ("search", "whole")]
     assert same[0].equals(same[1])
-    more = segue.tune(TINY, split, trials=7, training=TRAINING, space=SPACE, out=tmp_path / "search")
-    assert len(more.trials) == 7
+    more = segue.tune(TINY, split, trials=5, training=TRAINING, space=SPACE, out=tmp_path / "search")
+    assert len(more.trials) == 5
 
 
 def test_another_search_is_not_mixed_in(split: Split, tmp_path: Path) -> None:

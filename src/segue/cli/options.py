@@ -24,6 +24,7 @@ import typing
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 from docstring_parser import ParseError, parse_from_object
@@ -317,12 +318,18 @@ def attribute_docs(options: type) -> dict[str, str]:
     texts: dict[str, str] = {}
     for declaring in reversed(options.__mro__):
         if dataclasses.is_dataclass(declaring):
-            try:
-                documented = parse_from_object(declaring)
-            except (ParseError, OSError):
-                continue
-            texts |= {p.arg_name: " ".join((p.description or "").split()).replace("%", "%%") for p in documented.params}
+            texts |= _own_attribute_docs(declaring)
     return texts
+
+
+@lru_cache(maxsize=256)  # parsing takes longer than all else that makes a parser, and configs share base classes
+def _own_attribute_docs(declaring: type) -> dict[str, str]:
+    """The docstrings under the fields that a class itself declares; none if it has no source."""
+    try:
+        documented = parse_from_object(declaring)
+    except (ParseError, OSError):
+        return {}
+    return {p.arg_name: " ".join((p.description or "").split()).replace("%", "%%") for p in documented.params}
 
 
 def _values_of(argv: Sequence[str], names: Sequence[str]) -> Iterator[str]:

@@ -105,11 +105,10 @@ def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     from segue.models.registry import model_names
     from segue.training.config import Training
-    from segue.training.resuming import former_run
 
     split_group = split_options()
     run = _run_to_resume(argv)
-    former = None if run is None else former_run(run)
+    former = None if run is None else _former_run(run)
     base = former or _run_to_start_from(argv)
     suggestion = _suggestion(argv) if base is None else None
     config = _config_class(argv, base, suggestion)
@@ -133,7 +132,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError("--from-epoch goes with --resume.")
     folder = options.out or options.dataset
     if options.out is None and former is None:
-        former_run(Path(folder))  # it says what is missing
+        _former_run(Path(folder))  # it says what is missing
     if options.engine == "ray" and "RANK" not in os.environ:
         return _train_on_ray(argv, options, folder, training.cpu)
     if options.processes > 1 and "RANK" not in os.environ:
@@ -208,12 +207,17 @@ def _run_to_resume(argv: Sequence[str]) -> Path | None:
     return next((Path(one) for one in folders if one and (Path(one) / "run.json").is_file()), None)
 
 
-def _run_to_start_from(argv: Sequence[str]) -> FormerRun | None:
-    """Settings of the run that --start names; None without one, and for a Recommender that is no run."""
+def _former_run(run: Path) -> FormerRun:
+    """Settings of a run; a StorageError if it is none. It loads all of training, which `--help` does not need."""
     from segue.training.resuming import former_run
 
+    return former_run(run)
+
+
+def _run_to_start_from(argv: Sequence[str]) -> FormerRun | None:
+    """Settings of the run that --start names; None without one, and for a Recommender that is no run."""
     start = peek(argv, "start", "")
-    return former_run(Path(start)) if start and (Path(start) / "run.json").is_file() else None
+    return _former_run(Path(start)) if start and (Path(start) / "run.json").is_file() else None
 
 
 def _suggestion(argv: Sequence[str]) -> Suggestion | None:

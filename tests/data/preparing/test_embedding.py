@@ -15,6 +15,7 @@ import pytest
 import segue
 from segue.cli.main import main
 from segue.errors import ConfigError, DataError, StorageError
+from tests import programs
 
 PRODUCTS = pl.DataFrame(
     {
@@ -130,7 +131,7 @@ def test_without_the_extra(tmp_path: Path) -> None:
         "from segue.cli.main import main\n"
         "sys.exit(main(['embed', 'products.csv', '--text', 'title', '--model', 'm', '--out', 'out.parquet']))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=False)
+    done = programs.run("-c", program, cwd=tmp_path)
     assert done.returncode == 2
     assert "pip install 'segue[text]'" in done.stderr
 

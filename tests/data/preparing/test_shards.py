@@ -6,8 +6,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,6 +31,7 @@ from segue.engines.base import Alone
 from segue.engines.engine import Engine
 from segue.errors import ConfigError, DataError, StorageError
 from segue.files import exclusive
+from tests import programs
 
 LOG = pl.DataFrame(
     {
@@ -341,7 +340,7 @@ def dying(*given):
 shard_steps.write_shard = dying
 prepare_shards("log.parquet", "shards", shards=3)
 """
-    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    killed = programs.run("-c", script, cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     left = [path for path in tmp_path.iterdir() if path.name.endswith(".segue-tmp")]
     assert left and Shards.open(made).n_shards == 2
