@@ -235,6 +235,11 @@ def _list_ids(folder: Path, role: str, shard: int, used: Int64, vocabulary: Voca
     pl.DataFrame(columns).write_parquet(folder / f"{role}-{shard:05d}.parquet")
 
 
+def remove_piece(job: ShardJob, number: int) -> None:
+    """Delete the files of a piece, after all shards have gathered their rows."""
+    shutil.rmtree(_piece_folder(job, number), ignore_errors=True)
+
+
 def _piece_folder(job: ShardJob, number: int) -> Path:
     return job.folder / f"piece-{number:05d}"
 
