@@ -24,7 +24,6 @@ import threading
 import time
 from pathlib import Path
 
-import common
 import numpy as np
 import polars as pl
 
@@ -121,6 +120,8 @@ def equal(folder: Path) -> bool:
 
 def main() -> None:
     """Make the log, measure each variant in a fresh process, write the result."""
+    import common  # it imports PyTorch, which a preparation does without; workers import this script
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--users", type=int, default=USERS)

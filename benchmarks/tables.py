@@ -40,7 +40,10 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
     ),
     "production": (DOCS / "production.md", {"serving": serving.measured}),
     "beyond": (DOCS / "beyond-one-machine.md", {"divided": divided.divided}),
-    "scaling": (DOCS / "scaling.md", {"scaling": scaling.measured, "on paper": scaling.on_paper}),
+    "scaling": (
+        DOCS / "scaling.md",
+        {"scaling": scaling.measured, "on paper": scaling.on_paper, "cluster": scaling.cluster},
+    ),
     "benchmarks": (
         DOCS / "benchmarks.md",
         {

@@ -14,6 +14,8 @@ AXES = {
 }
 LOSSES = {"sampled-softmax": "shared negatives", "softmax": "full softmax"}
 MANY, ITEMS, PER_USER = 10**9, 10**7, 50
+USERS, MACHINES, CORES, WIDTH, TARGETS = 10**8, 16, 16, 64, 4096
+"""Users, machines, cores of each, width of the vectors and targets of a step of the cluster on paper."""
 
 
 def measured(results: dict[str, Result]) -> str:
@@ -86,6 +88,65 @@ def on_paper(results: dict[str, Result]) -> str:
         rows.append([f"ranking the targets of {label}, at least", *cells])
     heads = ["10⁹ interactions, 10⁷ items, " + cores(axes["items"]["hardware"]["threads"]), "width 64", "width 128"]
     return table(heads, rows, texts=(0,))
+
+
+def cluster(results: dict[str, Result]) -> str:
+    """Tables for a billion interactions, 100 million users and ten million items on a cluster: work, and bytes."""
+    if not {"scaling", "shards", "divided_tables"} <= results.keys():
+        return none_yet("scaling.py", "shards.py", "divided_tables.py")
+    axes, shards = results["scaling"]["axes"], results["shards"]
+    runs = {(run["items"], run["divided"]): run for run in results["divided_tables"]["runs"]}
+    whole, divided = runs[ITEMS, False], runs[ITEMS, True]
+    speed = max(row["products_gflops"] for row in axes["items"]["points"]) * 1e9
+    steps = MANY / TARGETS
+    work = {
+        "preparing in shards": shards["alone"]["cpu_seconds"] / shards["options"]["rows"] * MANY,
+        f"an epoch of SASRec, {steps:,.0f} times {TARGETS:,} targets": divided["cpu_seconds_per_step"] * steps,
+        "ranking the targets of 100,000 users, at least": 2 * 10**5 * 2 * ITEMS * WIDTH / speed,
+        "lists for all users, at least": USERS * 2 * ITEMS * WIDTH / speed,
+    }
+    rows = [
+        [name, f"{seconds / 3600:,.1f}", duration(seconds / (MACHINES * CORES * 0.8))] for name, seconds in work.items()
+    ]
+    heads = ["work", "hours of one core", f"on {MACHINES} machines with {CORES} cores"]
+    return "\n\n".join([table(heads, rows, texts=(0,)), bytes_of_cluster(axes, shards, runs, whole, divided)])
+
+
+def bytes_of_cluster(
+    axes: dict[str, Result],
+    shards: Result,
+    runs: dict[tuple[int, bool], Result],
+    whole: Result,
+    divided: Result,
+) -> str:
+    """Table of the bytes on the disk, in the memory of a process of a training, and on the network."""
+    processes = MACHINES * CORES
+    per_interaction = axes["interactions"]["points"][-1]["bytes_per_interaction"]
+    smaller = min(items for items, is_divided in runs if not is_divided)
+    per_id = (whole["before_mb"] - runs[smaller, False]["before_mb"]) * 1e6 / (ITEMS - smaller)
+    of_table = (whole["peak_mb"] - whole["before_mb"]) * 1e6
+    rest = (divided["peak_mb"] - divided["before_mb"]) * 1e6 - of_table / divided["processes"]
+    sent = divided["sent_kb"] * divided["processes"] + divided["dense_kb"]  # a process has all targets of a step
+    rows = [
+        ["disk while it is prepared, about 60 per interaction", size(60 * MANY)],
+        ["the Dataset", size(per_interaction * MANY + 16 * USERS)],
+        ["a worker that prepares, beyond Python", size(shards["added_by_a_worker_mb"] * 1e6 + per_id * ITEMS)],
+        ["the item table in training, with all copies, in one process", size(of_table)],
+        [f"the same, divided over {processes} processes", size(of_table / processes)],
+        ["batches and Python in each process", size(rest + runs[smaller, False]["before_mb"] * 1e6)],
+        ["ids of all items and users in each process", size(per_id * (ITEMS + USERS))],
+        ["the plan of an epoch in each process, six int64 per window", size(48 * USERS)],
+        [f"sent by a process in a step of {TARGETS:,} targets", size(sent * 1e3)],
+    ]
+    return table(["bytes", "size"], rows, texts=(0,))
+
+
+def size(count: float) -> str:
+    """A number of bytes with two digits in a readable unit."""
+    for unit, bytes_of_unit in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= bytes_of_unit:
+            return f"{float(f'{count / bytes_of_unit:.2g}'):,g} {unit}"
+    return f"{count / 1e3:.2g} kB"
 
 
 def seconds_at(axes: dict[str, Result], loss: str, width: int) -> float:

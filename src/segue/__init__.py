@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from segue.models.up_cf import UPCF
     from segue.models.vsknn import VSKNN
     from segue.models.vstan import VSTAN
+    from segue.stores import upload
     from segue.training.blending import blend
     from segue.training.config import Training
     from segue.training.experiment import experiment
@@ -156,6 +157,7 @@ _HOMES = {
     "split_for": "segue.evaluation.other_data",
     "time_cut": "segue.data.splits.by_user",
     "tune": "segue.training.tuning",
+    "upload": "segue.stores",
     "write_session_file": "segue.data.simulation.session_file",
 }
 
@@ -236,6 +238,7 @@ __all__ = [
     "split_for",
     "time_cut",
     "tune",
+    "upload",
     "write_session_file",
 ]
 

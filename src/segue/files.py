@@ -313,7 +313,10 @@ def check_folder(path: Path, kind: str | None, overwrite: bool | None = None) ->
 def _refuse_url(path: Path) -> None:
     """Raise a StorageError if a path is a URL: no folder of this machine is meant."""
     if _URL.match(str(path)):
-        raise StorageError(f"{path} is a URL, and only folders of this machine are written: write there, then copy.")
+        raise StorageError(
+            f"{path} is a URL, and only folders of this machine are written: write there, then copy the folder to the "
+            "store with `segue push FOLDER URL`."
+        )
 
 
 def _listed_within(folder: Path, manifest: str) -> list[str]:

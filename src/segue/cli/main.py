@@ -81,7 +81,7 @@ COMMANDS = {
         "segue refresh data/mine runs/current tuesday.csv",
     ),
     "card": Command("write the model card of a run, with figures of its test part", "segue card runs/first"),
-    "push": Command("write a run and its card to the Hugging Face hub", "segue push runs/first owner/name"),
+    "push": Command("write a run to the Hugging Face hub, or a folder to a store", "segue push runs/first owner/name"),
     "forget": Command("remove users from a Dataset or a run", "segue forget runs/first --users 42 7"),
     "serve": Command(
         "answer over HTTP, with events that count at once",

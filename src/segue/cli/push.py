@@ -1,4 +1,4 @@
-"""`segue push`: write a run to the Hugging Face hub, with its card."""
+"""`segue push`: write a run to the Hugging Face hub, with its card, or a folder of segue to an object store."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ from pathlib import Path
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note
 from segue.cli.protocol import figures_of_card
+from segue.errors import ConfigError
 from segue.settings import PathText, Settings, Word
+from segue.stores import is_url
 
 _NOTES = """\
   segue push runs/first owner/name
   segue push runs/first owner/name --histories --public
+  segue push data/shards s3://bucket/shards
 
-Needs `pip install 'segue[hub]'` and a token (`hf auth login`, or HF_TOKEN). The histories of the users stay at home
-unless --histories says otherwise; their ids are pushed. In Python, segue.load("hf://owner/name") opens the model."""
+The hub needs `pip install 'segue[hub]'` and a token (`hf auth login`, or HF_TOKEN). The histories of the users stay at
+home unless --histories says otherwise; their ids are pushed. In Python, segue.load("hf://owner/name") opens the model.
+
+A store needs `pip install 'segue[s3]'`. It takes any folder with a manifest: a Dataset, also in shards, lists, or the
+folder recommender of a run. The manifest is written last, and the same command goes on after an interruption."""
 
 
 @dataclass(frozen=True)
 class PushOptions(Settings):
-    """The run, and its place on the hub."""
+    """The run or the folder, and its place."""
 
     run: PathText = field(metadata=POSITIONAL)
-    """Folder of a run that `segue train` wrote, or of a saved Recommender."""
+    """Folder of a run that `segue train` wrote, or of a saved Recommender; for a store, any folder with a manifest."""
 
     repository: Word = field(metadata=POSITIONAL)
-    """Name of the repository, as owner/name. It is made if need be."""
+    """Name of the repository, as owner/name, which is made if need be; or a place in a store, as
+    s3://bucket/folder."""
 
     histories: bool = False
-    """Push the histories of the users, too: personal data."""
+    """Push the histories of the users to the hub, too: personal data."""
 
     public: bool = False
     """Make a new repository public."""
@@ -50,7 +57,30 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(PushOptions)
     parser.read(argv)
     options = parser.get(PushOptions)
+    if is_url(options.repository) and not options.repository.startswith("hf://"):
+        address = _to_store(options)
+    else:
+        address = _to_hub(options)
+    console().print(address, highlight=False, markup=False, soft_wrap=True)
+    return 0
 
+
+def _to_store(options: PushOptions) -> str:
+    """Copy a folder to an object store; return its address."""
+    if options != PushOptions(options.run, options.repository):
+        raise ConfigError(
+            "--histories, --public, --evaluation and --device are for a repository of the hub; a store gets the files "
+            "of the folder as they are."
+        )
+    from segue.cli.output import progress_bar
+    from segue.stores import upload
+
+    with progress_bar(quiet=False) as progress:
+        return upload(options.run, options.repository, progress=progress)
+
+
+def _to_hub(options: PushOptions) -> str:
+    """Write a run to a repository of the hub; return the address of the commit."""
     from segue.inference.hub import SCHEME, parse, push
     from segue.inference.loading import load
     from segue.training.card import card_of
@@ -66,5 +96,4 @@ def main(argv: Sequence[str]) -> int:
         address = push(folder, options.repository, private=not options.public)
     if options.histories:
         note("The histories of the users were pushed: personal data.")
-    console().print(address, highlight=False, markup=False, soft_wrap=True)
-    return 0
+    return address

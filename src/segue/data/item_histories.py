@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from segue.data.order import time_order
 from segue.data.ragged import Int64
-from segue.data.spool import CHUNK, Columns, Spool, chunks, scatter
+from segue.data.spool import CHUNK, Columns, Spool, chunks, release, scatter
 from segue.locks import temporary_folder
 
 Positions = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
-_RANGE = 1 << 20
+_RANGE = 1 << 18
 """Interactions sorted at a time: few enough for item, time and position to fit into one integer in most cases."""
 _MAX_RANGES = 1_000
 
@@ -142,13 +142,16 @@ def _ranges(
     optional = {} if times is None else {"time": times}
     dtypes = {"position": dtype, "item": items.dtype} | {name: values.dtype for name, values in optional.items()}
     spools = [Spool(folder / str(number), dtypes) for number in range(int(range_of[-1]) + 1)]
-    for part in chunks(len(items), _RANGE):
+    for part in chunks(len(items), 2 * _RANGE):
         columns = {"position": np.arange(part.start, part.stop, dtype=dtype), "item": items[part]}
         columns |= {name: values[part] for name, values in optional.items()}
         if len(spools) == 1 and part.stop - part.start == len(items):
             yield columns
             return
         scatter(columns, range_of[items[part]], spools)
+        release(items)
+        if times is not None:
+            release(times)
     for spool in spools:
         loaded = spool.load()
         spool.remove()

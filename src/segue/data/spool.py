@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,18 @@ def chunks(rows: int, size: int = CHUNK) -> Iterator[slice]:
     [slice(0, 3, None), slice(3, 5, None)]
     """
     return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+
+
+def release(array: npt.NDArray[Any]) -> None:
+    """Let go of the pages that were read of a memory-mapped file: they no longer count as memory of this process.
+
+    Does nothing with arrays in memory, and with systems that have no such advice.
+    """
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and not array.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def scatter(columns: Columns, target: npt.NDArray[np.integer[Any]], spools: Sequence[Spool]) -> None:

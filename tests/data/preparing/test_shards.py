@@ -71,7 +71,9 @@ def shrink(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shard_steps, "_ROWS", 5)
     patch.setattr(partitions, "_PARTITION", 4)
     patch.setattr(pieces, "_BYTES", 40)
+    patch.setattr(pieces, "_BYTES_AT_ONCE", 25)
     patch.setattr(pieces, "_ROWS", 6)
+    patch.setattr(pieces, "_ROWS_AT_ONCE", 4)
     patch.setattr(merging, "CHUNK", 5)
     patch.setattr(user_hash, "_IDS", 3)
     patch.setattr(spool.chunks, "__defaults__", (3,))
@@ -224,6 +226,7 @@ def test_ids_that_turn_out_to_be_text_are_read_again(tmp_path: Path, monkeypatch
     rows = [f"{n % 50},{n % 3},{n}" for n in range(2_100)] + ["ann,1,9"]
     file.write_text("user,item,time\n" + "\n".join(rows) + "\n")
     monkeypatch.setattr(pieces, "_BYTES", 3_000)
+    monkeypatch.setattr(pieces, "_BYTES_AT_ONCE", 2_000)
     made = prepare_shards(file, tmp_path / "shards", shards=3)
     assert made.user_ids == "String"
     assert_same(prepare(file), made.merged())
@@ -398,6 +401,7 @@ class Twice(Alone):
 def test_public_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(os.environ["SEGUE_TEST_DATA"])
     monkeypatch.setattr(pieces, "_BYTES", 300_000)
+    monkeypatch.setattr(pieces, "_BYTES_AT_ONCE", 200_000)
     monkeypatch.setattr(pieces, "_ROWS", 200_000)
     ratings = folder / "ml-100k" / "u.data"
     for options in ({"k_core": 20, "min_rating": 3}, {"oldest": 0.41, "duplicates": "last", "sessions": "day"}):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from segue.data.preparing.encoding import IntegerIds, TextIds, ids_of
 from segue.data.preparing.filters import Oldest
@@ -82,7 +85,11 @@ def encode(log: Log, folder: Path, report: Progress, oldest: float | None = None
 
 
 def read_raw(
-    log: Log, folder: Path, report: Progress, batch_size: int | None = None
+    log: Log,
+    folder: Path,
+    report: Progress,
+    batch_size: int | None = None,
+    frames: Iterable[pl.LazyFrame] | None = None,
 ) -> tuple[Spool, dict[str, IntegerIds | TextIds]]:
     """Read a log into flat files; ids are as their collectors keep them.
 
@@ -92,6 +99,9 @@ def read_raw(
         As in `encode`. `log.rows` is only the measure of the progress.
     batch_size
         Number of rows that are parsed at a time.
+    frames
+        Parts of the log's frame, in their order, each of which is read before the next is made; the frame as a whole
+        when None.
 
     Returns
     -------
@@ -108,7 +118,8 @@ def read_raw(
     dtypes |= {name: _NUMBERS[name] for name in ("time", "rating") if name in log.columns}
     raw = Spool(folder / "log", dtypes)
     size = batch_size or _BATCH
-    for batch in log.frame.collect_batches(chunk_size=size, maintain_order=True, engine="streaming"):
+    parts = (log.frame,) if frames is None else frames
+    for batch in chain.from_iterable(map(partial(_batches, size), parts)):
         if SUSPECT in schema and batch[SUSPECT].any():
             raise SuspectRow
         columns = {name: batch[name].to_numpy() for name in dtypes if name not in ids}
@@ -116,6 +127,10 @@ def read_raw(
         report("reading", min(raw.rows / log.rows, 1.0) if log.rows else 0.0)
     report("reading", 1.0)
     return raw, ids
+
+
+def _batches(size: int, frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    return frame.collect_batches(chunk_size=size, maintain_order=True, engine="streaming")
 
 
 def ranges_of(counts: Int64, rows: int) -> npt.NDArray[np.int16]:

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,12 @@ def read_piece(job: ShardJob, part: tuple[int, Piece]) -> PieceRead:
     number, piece = part
     with complete(_piece_folder(job, number)) as folder:
         scratch = Scratch()
-        frame = piece.open(folder, scratch)
-        is_checked = SUSPECT not in frame.collect_schema()
-        log = Log(frame, "", job.format, job.columns, 0, 0, job.time_unit, scratch)
+        frames = piece.open(folder, scratch)
+        first = next(frames)
+        is_checked = SUSPECT not in first.collect_schema()
+        log = Log(first, "", job.format, job.columns, 0, 0, job.time_unit, scratch)
         try:
-            raw, ids = read_raw(log, folder, _silent, _ROWS)
+            raw, ids = read_raw(log, folder, _silent, _ROWS, chain([first], frames))
         except UNREADABLE:
             if is_checked:
                 raise
@@ -190,12 +192,14 @@ def read_piece(job: ShardJob, part: tuple[int, Piece]) -> PieceRead:
         dtypes |= {} if job.options.oldest is None else {ROW: np.dtype(np.int64)}
         spools = [Spool(folder / shard_name(shard), dtypes) for shard in range(job.shards)]
         counts = np.zeros(len(vocabularies["user"]) + 1, dtype=np.int64)
+        times: list[tuple[int, int]] = []
         for rows, columns in raw.pieces(_ROWS):
+            if "time" in columns:
+                times.append((int(columns["time"].min()), int(columns["time"].max())))
             columns |= {role: collector.codes(columns[role]) for role, collector in ids.items()}
             columns |= {ROW: np.arange(rows.start, rows.stop)} if ROW in dtypes else {}
             counts += np.bincount(columns["user"], minlength=len(counts))
             scatter(columns, shard_of_user[columns["user"]], spools)
-        times = [(int(part.min()), int(part.max())) for part in raw.column("time")] if "time" in raw.dtypes else []
         raw.remove()
         vocabularies["item"].save(folder / "items.parquet")
         by_shard = np.argsort(shard_of_user[1:], kind="stable") + 1
@@ -229,6 +233,11 @@ def _list_ids(folder: Path, role: str, shard: int, used: Int64, vocabulary: Voca
     columns = {"code": pl.Series(used, dtype=pl.Int64), "id": vocabulary.ids[used - 1]}
     columns |= {} if counts is None else {"count": pl.Series(counts[used])}
     pl.DataFrame(columns).write_parquet(folder / f"{role}-{shard:05d}.parquet")
+
+
+def remove_piece(job: ShardJob, number: int) -> None:
+    """Delete the files of a piece, after all shards have gathered their rows."""
+    shutil.rmtree(_piece_folder(job, number), ignore_errors=True)
 
 
 def _piece_folder(job: ShardJob, number: int) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -303,8 +302,7 @@ class _Run:
         cut = None if days is None else self._options.cut(self._times[1], self.log.time_unit)
         step = partial(shard_steps.sort_shard, self._job, tuple(self._pieces), cut, self._oldest())
         self._sorted = self._all(step, self._shards, "sorting")
-        for piece in self._pieces:
-            shutil.rmtree(self._folder / f"piece-{piece.number:05d}", ignore_errors=True)
+        self._all(partial(shard_steps.remove_piece, self._job), [piece.number for piece in self._pieces], "clearing")
         seen: npt.NDArray[np.bool_] | None = None
         for shard in self._shards:
             own = shard_steps.items_seen(self._job, shard)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -12,13 +13,16 @@ from segue.data.reading.checking import Table
 from segue.data.reading.files import Scratch
 from segue.data.reading.formats.csv_text import Csv
 from segue.data.reading.formats.parquet import Parquet
-from segue.data.reading.layout import FileFormat, Layout, Part
+from segue.data.reading.layout import Layout, Part
 
 _BYTES = 1 << 26
 """Bytes of text in a piece, about."""
 
 _ROWS = 1 << 21
 """Rows of a Parquet file in a piece."""
+
+_BYTES_AT_ONCE, _ROWS_AT_ONCE = 1 << 24, 1 << 18
+"""The same of a part that is read at once: polars may hold all of it, however small its batches are."""
 
 _COPY = 1 << 20
 
@@ -31,6 +35,8 @@ class Piece:
     ----------
     frame
         Lazy frame of the raw columns; None for a range of a text file.
+    rows
+        First row in the frame and the row behind the last one; None for all rows.
     file
         A text file, the layout of the range, and its first byte and the byte behind it.
     columns
@@ -42,22 +48,37 @@ class Piece:
     """
 
     frame: pl.LazyFrame | None
-    file: tuple[Path, FileFormat, int, int] | None = None
+    rows: tuple[int, int] | None = None
+    file: tuple[Path, Csv, int, int] | None = None
     columns: tuple[str, ...] = ()
     values: Mapping[str, pl.Expr] | None = None
     usable: pl.Expr | None = None
 
-    def open(self, folder: Path, scratch: Scratch) -> pl.LazyFrame:
-        """The columns of the log. A range of a text file is copied to `folder` first."""
-        raw = self.frame
+    def open(self, folder: Path, scratch: Scratch) -> Iterator[pl.LazyFrame]:
+        """The columns of the log, in parts that are read one after the other.
+
+        Lines of a range of a text file are copied to `folder` first; each copy replaces the former one.
+        """
+        for raw in self._raw(folder, scratch):
+            chosen = raw if self.usable is None else raw.filter(self.usable)
+            yield chosen if self.values is None else chosen.select(**self.values)
+
+    def _raw(self, folder: Path, scratch: Scratch) -> Iterator[pl.LazyFrame]:
         if self.file is not None:
-            path, layout, start, stop = self.file
-            copy = folder / "lines.txt"
-            _copy_range(path, copy, start, stop)
-            raw = layout.scan(copy, path.name, scratch, self.columns)
-        assert raw is not None
-        chosen = raw if self.usable is None else raw.filter(self.usable)
-        return chosen if self.values is None else chosen.select(**self.values)
+            path, layout, first, last = self.file
+            for start, stop in pairwise(_line_edges(path, _BYTES_AT_ONCE, first, last)):
+                copy = folder / "lines.txt"
+                copy.unlink(missing_ok=True)  # the former one may still be mapped
+                _copy_range(path, copy, start, stop)
+                yield _without_header(layout, start).scan(copy, path.name, scratch, self.columns)
+            return
+        assert self.frame is not None
+        if self.rows is None:
+            yield self.frame
+            return
+        first, last = self.rows
+        for start in range(first, max(last, first + 1), _ROWS_AT_ONCE):
+            yield self.frame.slice(start, min(_ROWS_AT_ONCE, last - start))
 
 
 def pieces_of(table: Table, values: Mapping[str, pl.Expr], usable: pl.Expr | None) -> list[Piece]:
@@ -83,31 +104,34 @@ def pieces_of_parquet(path: Path) -> list[Piece]:
 def _pieces_of_file(part: Part, layout: Layout) -> list[Piece]:
     if isinstance(layout, Parquet):
         return _ranges_of_rows(part.frame)
-    if not (isinstance(layout, Csv) and layout.by_line) or part.path is None or part.path.stat().st_size <= _BYTES:
+    if not (isinstance(layout, Csv) and layout.by_line) or part.path is None:
         return [Piece(part.frame)]
-    edges = _line_edges(part.path)
-    # Only the first range begins with the header.
-    layouts = [layout, *[replace(layout, named=False)] * (len(edges) - 2)]
-    ranges = zip(layouts, edges[:-1], edges[1:], strict=True)
-    return [Piece(None, (part.path, of_range, start, stop)) for of_range, start, stop in ranges]
+    size = part.path.stat().st_size
+    if size <= _BYTES_AT_ONCE:
+        return [Piece(part.frame)]
+    edges = _line_edges(part.path, _BYTES, 0, size)
+    return [Piece(None, file=(part.path, layout, start, stop)) for start, stop in pairwise(edges)]
 
 
 def _ranges_of_rows(frame: pl.LazyFrame) -> list[Piece]:
     rows = int(frame.select(pl.len()).collect().item())
-    if rows <= _ROWS:
-        return [Piece(frame)]
-    return [Piece(frame.slice(start, _ROWS)) for start in range(0, rows, _ROWS)]
+    return [Piece(frame, (start, min(start + _ROWS, rows))) for start in range(0, max(rows, 1), _ROWS)]
 
 
-def _line_edges(path: Path) -> list[int]:
-    """Bytes at which lines begin, about `_BYTES` apart; the size of the file is the last one."""
-    size, edges = path.stat().st_size, [0]
+def _without_header(layout: Csv, start: int) -> Csv:
+    """Layout of the lines from a byte on: only the first line of a file can be a header."""
+    return replace(layout, named=False) if start else layout
+
+
+def _line_edges(path: Path, size: int, first: int, last: int) -> list[int]:
+    """Bytes at which lines begin, about `size` apart, from `first` to `last`, which are edges themselves."""
+    edges = [first]
     with path.open("rb") as stream:
-        while edges[-1] + _BYTES < size:
-            stream.seek(edges[-1] + _BYTES - 1)
+        while edges[-1] + size < last:
+            stream.seek(edges[-1] + size - 1)
             stream.readline()
             edges.append(stream.tell())
-    return edges if edges[-1] == size else [*edges, size]
+    return edges if edges[-1] == last else [*edges, last]
 
 
 def _copy_range(path: Path, target: Path, start: int, stop: int) -> None:

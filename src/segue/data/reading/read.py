@@ -18,7 +18,7 @@ from segue.data.reading.formats.registry import detect
 from segue.data.reading.frames import from_frame
 from segue.data.reading.layout import MARK, ROW, FileFormat, Head, Layout, NoRowsError, Part
 from segue.data.reading.notes import warn
-from segue.data.reading.remote import fetch, is_url, name_of
+from segue.data.reading.remote import fetch
 from segue.data.reading.values import (
     UNITS,
     Reading,
@@ -32,6 +32,7 @@ from segue.data.reading.values import (
 )
 from segue.display import pairs_as_html
 from segue.errors import ConfigError, SegueError
+from segue.stores import is_url, name_of
 
 SUSPECT = f"{MARK}suspect"  # true for a row that is bad, or shows that the first rows were misleading
 
