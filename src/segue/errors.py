@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 
 class SegueError(Exception):
@@ -66,14 +66,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(known)}." if close is None else f'did you mean "{close}"?'
 
 
-def closest(name: str, known: Collection[str]) -> str | None:
+def closest(name: str, known: Iterable[str]) -> str | None:
     """The known word that begins with `name`, or else is most like it; None if none is close.
 
     >>> closest("--allow", ["--all", "--allow-file"])
     '--allow-file'
     """
+    known = sorted(known)
     longer = [one for one in known if len(name) > 3 and one.startswith(name)]
     if longer:
         return min(longer, key=len)
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return close[0] if close else None
