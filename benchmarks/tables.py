@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pages import accuracy, baskets, divided, options, ratings, rivals, scaling, serving, sessions, speed, turns
+from pages import accuracy, baskets, divided, options, ratings, rivals, scaling, serving, sessions, speed, tuning, turns
 from pages.cells import Result, none_yet, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +33,7 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
         DOCS / "sessions.md",
         {"sessions": sessions.sessions, "explanations": sessions.explanations},
     ),
+    "experiments": (DOCS / "experiments.md", {"tuning": tuning.tuned}),
     "baskets": (DOCS / "baskets.md", {"baskets": baskets.baskets}),
     "ratings": (
         DOCS / "ratings.md",

@@ -106,7 +106,7 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-DOCS = ("sessions", "baskets", "ratings", "benchmarks", "production", "scaling", "beyond-one-machine")
+DOCS = ("sessions", "baskets", "ratings", "benchmarks", "production", "scaling", "beyond-one-machine", "experiments")
 PAGES = {"readme": README, **{name.partition("-")[0]: ROOT / "docs" / f"{name}.md" for name in DOCS}}
 
 

@@ -67,6 +67,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known word that is most like `name`; None if none is close."""
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    """The known word that begins with `name`, or else is most like it; None if none is close.
+
+    >>> closest("--allow", ["--all", "--allow-file"])
+    '--allow-file'
+    """
+    known = sorted(known)
+    longer = [one for one in known if len(name) > 3 and one.startswith(name)]
+    if longer:
+        return min(longer, key=len)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return close[0] if close else None

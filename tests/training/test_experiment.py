@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,9 @@ import yaml
 import segue
 from segue.cli.main import main
 from segue.errors import ConfigError, StorageError
-from segue.training.experiment import Plan
+from segue.locks import locked
+from segue.training.plan import Plan
+from tests.engines.processes import descendants, title_of
 from tests.helpers import cycle_dataset
 from tests.programs import Program
 
@@ -65,9 +72,19 @@ segue.experiment(sys.argv[1], sys.argv[2])
 """
 
 
-def python(*words: str) -> Program:
+def environment() -> dict[str, str]:
     paths = os.pathsep.join([str(SOURCE), str(Path(__file__).parents[2])])
-    return Program(*words, env={**os.environ, "PYTHONPATH": paths}, quiet=True)
+    return {**os.environ, "PYTHONPATH": paths}
+
+
+def python(*words: str) -> Program:
+    return Program(*words, env=environment(), quiet=True)
+
+
+def command(*words: str, cwd: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "segue", *words], env=environment(), stdout=subprocess.DEVNULL, cwd=cwd
+    )
 
 
 @pytest.mark.slow
@@ -91,13 +108,58 @@ def test_an_experiment_that_was_killed_twice_ends_with_the_table_of_an_undisturb
     assert run.metadata["options"]["seed"] == 1 and run.metadata["training"]["epochs"] == 3
 
 
+WORKERS = {"processes": "multiprocessing.spawn", "ray": "SegueWorker"}
+"""Words in the command lines of workers, which may be killed."""
+
+
 @pytest.mark.slow
-def test_processes_share_the_cells(plan: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the workers are found through /proc")
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_workers_share_the_cells_and_one_is_killed(engine: str, plan: dict[str, Any], tmp_path: Path) -> None:
+    """The table is that of this process, to the digit, with one folder of runs and nothing else left."""
+    if engine == "ray":
+        pytest.importorskip("ray")
+    plan |= {"data": {"eight": "eight"}, "models": {"Markov": "markov", "SASRec": SASREC}}  # a relative path
+    plan["training"]["epochs"] = 20
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    words = ["-m", "segue", "experiment", str(tmp_path / "plan.yaml"), "--quiet", "--processes", "2"]
-    assert python(*words).wait() == 0
-    segue.experiment(plan, tmp_path / "whole")
+    words = ["experiment", "plan.yaml", "--quiet", "--engine", engine, "--processes", "2"]
+    started = command(*words, cwd=tmp_path)
+    begun = time.monotonic()
+    while not (victims := [one for one in descendants(started.pid) if is_training(one, WORKERS[engine], tmp_path)]):
+        assert started.poll() is None and time.monotonic() - begun < 300
+        time.sleep(0.02)
+    os.kill(victims[-1], signal.SIGKILL)
+    assert started.wait(timeout=300) == 0
+    with contextlib.chdir(tmp_path):
+        segue.experiment(plan, "whole")
     assert written(tmp_path / "plan") == written(tmp_path / "whole")
+    assert not list(tmp_path.rglob(".*"))
+
+
+def is_training(pid: int, word: str, folder: Path) -> bool:
+    """True for a worker, once a training has left a first epoch."""
+    return word in title_of(pid) and next(folder.glob("plan/*/*/seed-?/metrics.csv"), None) is not None
+
+
+def test_cells_that_another_program_has_begun_are_waited_for(plan: dict[str, Any], tmp_path: Path) -> None:
+    plan |= {"data": {"eight": plan["data"]["eight"]}, "models": {"Markov": "markov", "pop": "popularity"}}
+    run = tmp_path / "out" / "eight" / "Markov" / "seed-0"
+    made: list[str] = []
+    with locked(run.with_name(".seed-0.in-flight"), run):
+        thread = threading.Thread(
+            target=lambda: segue.experiment(
+                plan,
+                tmp_path / "out",
+                on_cell=lambda cell, evaluation, done, n: made.append(cell.model),
+            )
+        )
+        thread.start()
+        while not made:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        assert made == ["pop"]
+    thread.join(timeout=120)
+    assert made == ["pop", "Markov"] and (tmp_path / "out" / "results.md").is_file()
 
 
 def test_done_cells_are_skipped_and_changed_ones_refused(

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import console, note, write_json
-from segue.cli.workers import run_workers
-from segue.settings import PathText, Range, Settings
+from segue.engines.engine import Engine
+from segue.settings import PathText, Settings
 
 if TYPE_CHECKING:
     from segue.evaluation.tasks.result import Evaluation
-    from segue.training.experiment import Cell
+    from segue.training.plan import Cell
 
 _NOTES = """\
 A plan is a YAML file:
@@ -24,8 +24,8 @@ A plan is a YAML file:
   training: {epochs: 100}
   evaluation: {k: [10]}
 Further parts: settings, split, metrics, baseline. Each cell is a run in OUT/DATA/MODEL/seed-N. Cells that are done
-are skipped, and the same command goes on where it was stopped or killed. The table is in results.md, .tex, .csv, .html
-and .png."""
+are skipped, and the same command goes on where it was stopped or killed. --processes trains so many cells at once, with
+--engine ray on several machines. The table is in results.md, .tex, .csv, .html and .png."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,6 @@ class ExperimentOptions(Settings):
     out: PathText | None = None
     """Folder of the experiment; the name of the plan without its ending when not given."""
 
-    processes: Annotated[int, Range(1, 1024)] = 1
-    """Number of processes on this machine; each trains one cell at a time with its part of the cores."""
-
     quiet: bool = False
     """Do not print each cell."""
 
@@ -52,10 +49,9 @@ def main(argv: Sequence[str]) -> int:
     """Run the command and return its exit code."""
     parser = OptionParser("experiment", _NOTES)
     parser.add_options(ExperimentOptions)
+    parser.add_options(Engine)
     parser.read(argv)
-    options = parser.get(ExperimentOptions)
-    if options.processes > 1:
-        return run_workers("experiment", argv, options.processes, silent="--json")
+    options, engine = parser.get(ExperimentOptions), parser.get(Engine)
 
     from segue.training.experiment import experiment, summary_of
 
@@ -64,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
         note(f"{done} of {cells}  {cell.data}  {cell.model}  seed {cell.seed}  {figures}")
 
     out = options.out or str(Path(options.plan).with_suffix(""))
-    results = experiment(options.plan, out, on_cell=None if options.quiet else say)
+    with parser.errors_as_typed():
+        results = experiment(options.plan, out, engine=engine, on_cell=None if options.quiet else say)
     if options.json:
         write_json(results.to_frame().to_dicts())
         return 0

@@ -147,7 +147,7 @@ def _work(pipe: Connection, setup: bytes | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = Worker(setup)
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError, KeyboardInterrupt):  # a training takes Ctrl-C itself
         pipe.send_bytes(_READY)
         while True:
             pipe.send_bytes(worker.answer(pipe.recv_bytes()))
