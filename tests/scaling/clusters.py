@@ -98,20 +98,29 @@ class Nodes:
             words += ["--ray-client-server-port", str(_free_port())]
         else:
             words += ["--address", self.address]
+        deadline = time.monotonic() + 240
+        while not self._has_started(number, words, environment or {}, deadline):
+            pass
+
+    def _has_started(self, number: int, words: list[str], environment: Mapping[str, str], deadline: float) -> bool:
+        """Start a node; False if Ray gave it up, as it does after half a minute on a busy machine."""
         log = self._logs / f"node-{number}-{time.monotonic_ns()}.log"
         with log.open("wb") as stream:
-            self._nodes[number] = subprocess.Popen(
+            node = subprocess.Popen(
                 self._wrapped(number, words),
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**_environment(), **self._card(number), **(environment or {})},
+                env={**_environment(), **self._card(number), **environment},
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 240
+        self._nodes[number] = node
         while b"Ray runtime started" not in log.read_bytes():
-            assert self._nodes[number].poll() is None and time.monotonic() < deadline, log.read_text()
+            if node.poll() is not None and "timed out during startup" in log.read_text():
+                return False
+            assert node.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
+        return True
 
     def kill(self, number: int) -> None:
         """End all processes of a node with SIGKILL."""
