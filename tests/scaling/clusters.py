@@ -105,7 +105,7 @@ class Nodes:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**_environment(), **self._card(number), **(environment or {})},
+                env={**_environment(), **(environment or {})},
                 start_new_session=True,
             )
         deadline = time.monotonic() + 240
@@ -144,12 +144,12 @@ class Nodes:
         os.kill(_only_child(program.pid) if self.are_separate else program.pid, signal.SIGKILL)
         program.wait(20)
 
-    def workers(self, number: int, title: str = "SegueWorker") -> list[int]:
-        """Processes that are workers of segue on a node, or of a training; on any node if they are not separate."""
+    def workers(self, number: int) -> list[int]:
+        """Processes that are workers of segue on a node; on any node if they are not separate."""
         found = []
         for folder in Path("/proc").iterdir():
             try:
-                if folder.name.isdecimal() and (folder / "cmdline").read_bytes().startswith(f"ray::{title}".encode()):
+                if folder.name.isdecimal() and (folder / "cmdline").read_bytes().startswith(b"ray::SegueWorker"):
                     found.append(int(folder.name))
             except OSError:
                 continue
@@ -167,18 +167,10 @@ class Nodes:
         self.networks = []
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _card(self, number: int) -> dict[str, str]:
-        """Variable with the network card that torch.distributed uses: the name of the machine leads nowhere here."""
-        return {"GLOO_SOCKET_IFNAME": self._cards[number]} if self.are_separate else {}
-
-    @property
-    def _cards(self) -> list[str]:
-        return [f"sg{self._number}x{number}" for number in range(2)]
-
     def _connect(self) -> None:
         """Join the networks of two nodes by a cable."""
         names = [f"segue-{self._number}-{number}" for number in range(2)]
-        ends = self._cards
+        ends = [f"sg{self._number}x{number}" for number in range(2)]
         for name in names:
             _ip("netns", "add", name)
             self.networks.append(name)

@@ -1,9 +1,8 @@
-"""All steps on a real cluster of two nodes. They kill the program, or a node, in the middle."""
+"""Lists and evaluations on a real cluster of two nodes. Steps kill the program and a node in the middle."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -16,17 +15,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 from polars.testing import assert_frame_equal
 
 import segue
 from segue.engines.engine import Engine
 from segue.engines.workers import run_parts
 from segue.errors import ConfigError, EngineError
-from segue.training.checkpoint import load_checkpoint
 from tests.engines import jobs
 from tests.engines.processes import is_alive
-from tests.scaling.clusters import ROOT, Nodes
+from tests.scaling.clusters import Nodes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.* of the targets"),
@@ -34,7 +31,6 @@ pytestmark = [
 ]
 
 SHARDS = 120
-TRAINER = "RayTrainWorker"
 
 
 def trained(folder: Path) -> Path:
@@ -51,7 +47,7 @@ def test_two_nodes(tmp_path: Path) -> None:
     """One cluster for all steps, which take the time of its start."""
     pytest.importorskip("ray")
     run = trained(tmp_path)
-    folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version", "shards", "training")]
+    folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version", "shards")]
     for folder in folders:
         folder.mkdir()
     with Nodes(folders[0]) as nodes:
@@ -63,7 +59,6 @@ def test_two_nodes(tmp_path: Path) -> None:
         nodes.start(1)
         an_evaluation_whose_node_is_killed(nodes, run, folders[2])
         nodes.start(1)
-        a_training_whose_node_is_killed(nodes, folders[5])
         a_preparation_whose_node_is_killed(nodes, folders[4])
         a_node_with_another_version_is_named(nodes, folders[3])
         nothing_is_left(nodes)
@@ -147,42 +142,6 @@ def a_preparation_whose_node_is_killed(nodes: Nodes, tmp_path: Path) -> None:
     whole = segue.prepare(tmp_path / "log", k_core=5)
     assert segue.Shards.open(tmp_path / "data").merged().fingerprint == whole.fingerprint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "log"]
-
-
-TRAINING = [
-    "--model", "sasrec", "--model.width", "8", "--model.blocks", "1", "--model.loss", "sampled-softmax",
-    "--model.negatives", "7", "--model.repeats", "false", "--training.batch-size", "4", "--training.cpu",
-    "--training.epochs", "4", "--training.divide-tables", "--training.save-every-steps", "3",
-    "--training.validation-exclude-seen", "false", "--processes", "2",
-]  # fmt: skip
-
-
-def a_training_whose_node_is_killed(nodes: Nodes, tmp_path: Path) -> None:
-    """The weights and the history are those of two processes of this machine, bit for bit."""
-    shop = segue.simulate(60, 6).dataset().save(tmp_path / "shop")
-    words = [sys.executable, "-m", "segue", "train", str(shop), *TRAINING]
-    ray = ["--engine", "ray", "--address", nodes.address]
-    program = nodes.popen([*words, "--out", str(tmp_path / "killed"), *ray], cwd=tmp_path)
-    until(lambda: (tmp_path / "killed" / "metrics.csv").exists() and bool(nodes.workers(1, TRAINER)), program)
-    nodes.kill(1)
-    assert not (tmp_path / "killed" / "recommender").exists(), "the training ended before the node was killed"
-    nodes.start(1)  # two workers need two cores
-    planned = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
-        [*words, "--out", str(tmp_path / "planned")], env=planned, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    code, _, errors = ended(program)
-    assert code == 0, errors
-    for name in ("last.safetensors", "best.safetensors"):
-        (expected, note), (resumed, other) = (load_checkpoint(tmp_path / run / name) for run in ("planned", "killed"))
-        assert expected.keys() == resumed.keys()
-        for key, tensor in expected.items():
-            assert torch.equal(tensor, resumed[key]), (name, key)
-        histories = [[row | {"seconds": None} for row in one["state"]["history"]] for one in (note, other)]
-        assert histories[0] == histories[1]
-    assert segue.load(tmp_path / "killed").metadata["training"]["epochs"] == 4
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["killed", "planned", "shop"]
 
 
 SCRIPT = """
