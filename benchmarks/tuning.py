@@ -72,6 +72,7 @@ def tuned(data: str, split: segue.Split, model: str, seed: int) -> dict[str, Any
     change = segue.compare(tests["defaults"], tests["tuned"])[METRIC]
     return {
         "data": data,
+        "part": data,
         "model": model,
         "seed": seed,
         "trials": len(trials),
