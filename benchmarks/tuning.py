@@ -1,7 +1,7 @@
 """`segue tune` beside the defaults: validation and test after the time of twenty full trainings.
 
-    python benchmarks/tuning.py --data journey --model vsknn
-    python benchmarks/tuning.py --data synthetic --model item-knn --seeds 0 1 2
+    python benchmarks/tuning.py --data journey --model markov vsknn
+    python benchmarks/tuning.py --data synthetic --model tifu-knn vsknn --seeds 0 1 2
 
 The data are a year of groceries, "The Complete Journey" (84.51°), and the sessions that come with PARSRec's program.
 The last session of each user is the test, the last but one is validation; all items are ranked, and those of the
@@ -72,6 +72,7 @@ def tuned(data: str, split: segue.Split, model: str, seed: int) -> dict[str, Any
     change = segue.compare(tests["defaults"], tests["tuned"])[METRIC]
     return {
         "data": data,
+        "part": data,
         "model": model,
         "seed": seed,
         "trials": len(trials),
