@@ -98,7 +98,7 @@ def test_the_readme_does_what_it_says_with_movielens(
     found = [text for language, text in blocks(README) if language == "sh"]
     for line in "".join(found[:3]).splitlines():
         words = shlex.split(line)[1:]
-        assert main([*words, "--training.epochs", "4"] if words[0] == "train" else words) == 0
+        assert main([*words, "--training.epochs", "14"] if words[0] == "train" else words) == 0
     page, log = capsys.readouterr()
     assert re.search(r"read +943 +1,682 +100,000", page)
     assert re.search(r"^42 .* 1  sasrec$", page, re.M)

@@ -146,8 +146,13 @@ def test_the_programs_of_the_readme(exported: tuple[segue.Recommender, Path], tm
     programs = [part.split("```")[0] for part in text.split("```python\n")[1:]]
     assert len(programs) == 2
     for program in programs:
-        done = programs.run("-c", program.replace("k=10", "k=7").replace("[:10]", "[:7]"), cwd=folder)
-        assert done.returncode == 0, done.stderr
+        done = subprocess.run(
+            [sys.executable, "-c", program.replace("k=10", "k=7").replace("[:10]", "[:7]")],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=folder,
+        )
         at = [done.stdout.index(item) for item in expected]
         assert at == sorted(at)
     assert max(map(len, text.splitlines())) <= 120
