@@ -1,4 +1,7 @@
-"""The ablation: SASRec's defaults with one option changed at a time, from results/ablation_<data>.json."""
+"""The ablation: SASRec's defaults with one option changed at a time, from results/ablation_<data>.json.
+
+Runs of the defaults in results/full_ranking_<data>.json have the same protocol, and count here too.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ SOURCES: dict[object, str] = {  # paper that introduced an option, or a value of
 }
 PARTS = ("validation", "test")
 METRIC = "ndcg@10"
-DEFAULTS = "defaults"
+DEFAULTS, ELSEWHERE = "defaults", "defaults of full_ranking.py"
 
 Variants = dict[str, list[Result]]
 """The runs of each variant on one dataset."""
@@ -43,17 +46,23 @@ def ablation(results: dict[str, Result]) -> str:
     found = {data: by_variant(results[f"ablation_{data}"]["runs"]) for data in DATA if f"ablation_{data}" in results}
     if not found:
         return none_yet("ablation.py")
-    names = dict.fromkeys(name for variants in found.values() for name in variants)
+    for data, variants in found.items():
+        elsewhere = defaults_elsewhere(results.get(f"full_ranking_{data}", {}))
+        if elsewhere:
+            variants.setdefault(DEFAULTS, elsewhere)
+            variants[ELSEWHERE] = elsewhere
+    names = dict.fromkeys(name for variants in found.values() for name in variants if name != ELSEWHERE)
     rows = []
     for name in sorted(names, key=lambda name: gain(name, found), reverse=True):
         runs_by_data = [variants.get(name, []) for variants in found.values()]
         cells = [figure(variants, name, part) for variants in found.values() for part in PARTS]
-        options = next(runs for runs in runs_by_data if runs)[0]["changed"]
+        options = {} if name == DEFAULTS else next(runs for runs in runs_by_data if runs)[0]["changed"]
         rows.append([changed(options), *cells, " / ".join(str(len(runs)) for runs in runs_by_data), source(options)])
     heads = [f"{DATA[data]}: {part}" for data in found for part in PARTS]
     parts = [table(["", *heads, "seeds", "source"], rows)]
     for data, variants in found.items():
-        parts.append(made(f"ablation.py --data {data}", [run for runs in variants.values() for run in runs]))
+        own = [run for name, runs in variants.items() if runs is not variants.get(ELSEWHERE) for run in runs]
+        parts.append(made(f"ablation.py --data {data}", own))
     return "\n\n".join(parts)
 
 
@@ -65,9 +74,19 @@ def by_variant(runs: list[Result]) -> Variants:
     return found
 
 
+def defaults_elsewhere(result: Result) -> list[Result]:
+    """Runs of the defaults in a result of full_ranking.py, in the form of the ablation's runs."""
+    return [
+        {**run, "validation": run["training"]["validation"], "epochs_at_most": run["options"]["epochs"]}
+        for run in result.get("runs", [])
+        if run["model"] == "sasrec"
+    ]
+
+
 def differences(variants: Variants, name: str, part: str) -> list[float]:
     """Variant minus defaults, for each seed that both ran with the same maximum of epochs."""
-    plain = {(run["seed"], run["epochs_at_most"]): run[part][METRIC] for run in variants.get(DEFAULTS, [])}
+    defaults = [*variants.get(DEFAULTS, []), *variants.get(ELSEWHERE, [])]
+    plain = {(run["seed"], run["epochs_at_most"]): run[part][METRIC] for run in defaults}
     keys = [(run, (run["seed"], run["epochs_at_most"])) for run in variants.get(name, [])]
     return [run[part][METRIC] - plain[key] for run, key in keys if key in plain]
 
