@@ -86,7 +86,7 @@ def test_both_processes_drain(run: Path, tmp_path: Path, number: int) -> None:
 
 
 def test_metrics_come_from_both_processes(run: Path, tmp_path: Path) -> None:
-    with serving(run, f"sqlite:///{tmp_path / 'a.db'}") as server:
+    with serving(run, f"sqlite:///{tmp_path / 'a.db'}", "--kept", "0") as server:
         server.items(user=1, k=3)
         text = server.ask("GET", "/metrics")[1]
         assert 'segue_requests_total{route="post-recommend",status="200"} 1.0' in text

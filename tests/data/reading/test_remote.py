@@ -81,6 +81,6 @@ def test_errors(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         segue.prepare_shards(LOG, "s3://shop/data", shards=2)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(
-        ConfigError, match=r"is read through pyarrow, which is not installed: pip install 'segue\[s3\]'"
+        ConfigError, match=r"is reached through pyarrow, which is not installed: pip install 'segue\[s3\]'"
     ):
         segue.read(url(server, "all"))
