@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from dataclasses import dataclass
 from typing import Any
 
 from pages.cells import DATA, Result, decimal, made, none_yet, table
@@ -35,34 +36,51 @@ SOURCES: dict[object, str] = {  # paper that introduced an option, or a value of
 }
 PARTS = ("validation", "test")
 METRIC = "ndcg@10"
-DEFAULTS, ELSEWHERE = "defaults", "defaults of full_ranking.py"
+DEFAULTS = "defaults"
 
 Variants = dict[str, list[Result]]
 """The runs of each variant on one dataset."""
 
 
+@dataclass(frozen=True)
+class Ablation:
+    """Runs on one dataset.
+
+    Attributes
+    ----------
+    variants
+        Runs of each variant; those of the defaults come from full_ranking.py if ablation.py has none.
+    defaults
+        All runs of the defaults.
+    """
+
+    variants: Variants
+    defaults: list[Result]
+
+    @classmethod
+    def of(cls, data: str, results: dict[str, Result]) -> Ablation:
+        """Runs on a dataset, of both scripts."""
+        variants = by_variant(results[f"ablation_{data}"]["runs"])
+        elsewhere = defaults_elsewhere(results.get(f"full_ranking_{data}", {}))
+        defaults = [*variants.get(DEFAULTS, []), *elsewhere]
+        return cls({DEFAULTS: elsewhere} | variants if elsewhere else variants, defaults)
+
+
 def ablation(results: dict[str, Result]) -> str:
     """Table with a row per variant, best validation first: NDCG@10 on each dataset and its gain over the defaults."""
-    found = {data: by_variant(results[f"ablation_{data}"]["runs"]) for data in DATA if f"ablation_{data}" in results}
+    found = {data: Ablation.of(data, results) for data in DATA if f"ablation_{data}" in results}
     if not found:
         return none_yet("ablation.py")
-    for data, variants in found.items():
-        elsewhere = defaults_elsewhere(results.get(f"full_ranking_{data}", {}))
-        if elsewhere:
-            variants.setdefault(DEFAULTS, elsewhere)
-            variants[ELSEWHERE] = elsewhere
-    names = dict.fromkeys(name for variants in found.values() for name in variants if name != ELSEWHERE)
+    names = dict.fromkeys(name for one in found.values() for name in one.variants)
     rows = []
-    for name in sorted(names, key=lambda name: gain(name, found), reverse=True):
-        runs_by_data = [variants.get(name, []) for variants in found.values()]
-        cells = [figure(variants, name, part) for variants in found.values() for part in PARTS]
+    for name in sorted(names, key=lambda name: gain(name, list(found.values())), reverse=True):
+        runs_by_data = [one.variants.get(name, []) for one in found.values()]
+        cells = [figure(one, name, part) for one in found.values() for part in PARTS]
         options = {} if name == DEFAULTS else next(runs for runs in runs_by_data if runs)[0]["changed"]
         rows.append([changed(options), *cells, " / ".join(str(len(runs)) for runs in runs_by_data), source(options)])
     heads = [f"{DATA[data]}: {part}" for data in found for part in PARTS]
     parts = [table(["", *heads, "seeds", "source"], rows)]
-    for data, variants in found.items():
-        own = [run for name, runs in variants.items() if runs is not variants.get(ELSEWHERE) for run in runs]
-        parts.append(made(f"ablation.py --data {data}", own))
+    parts += [made(f"ablation.py --data {data}", results[f"ablation_{data}"]["runs"]) for data in found]
     return "\n\n".join(parts)
 
 
@@ -83,31 +101,30 @@ def defaults_elsewhere(result: Result) -> list[Result]:
     ]
 
 
-def differences(variants: Variants, name: str, part: str) -> list[float]:
+def differences(runs: Ablation, name: str, part: str) -> list[float]:
     """Variant minus defaults, for each seed that both ran with the same maximum of epochs."""
-    defaults = [*variants.get(DEFAULTS, []), *variants.get(ELSEWHERE, [])]
-    plain = {(run["seed"], run["epochs_at_most"]): run[part][METRIC] for run in defaults}
-    keys = [(run, (run["seed"], run["epochs_at_most"])) for run in variants.get(name, [])]
+    plain = {(run["seed"], run["epochs_at_most"]): run[part][METRIC] for run in runs.defaults}
+    keys = [(run, (run["seed"], run["epochs_at_most"])) for run in runs.variants.get(name, [])]
     return [run[part][METRIC] - plain[key] for run, key in keys if key in plain]
 
 
-def gain(name: str, found: dict[str, Variants]) -> float:
+def gain(name: str, found: list[Ablation]) -> float:
     """Mean relative gain on validation over the defaults, over the datasets on which both were run."""
     shares = []
-    for variants in found.values():
-        there = differences(variants, name, "validation")
+    for one in found:
+        there = differences(one, name, "validation")
         if there:
-            plain = statistics.mean(run["validation"][METRIC] for run in variants[DEFAULTS])
+            plain = statistics.mean(run["validation"][METRIC] for run in one.variants[DEFAULTS])
             shares.append(statistics.mean(there) / plain)
     return statistics.mean(shares) if shares else -math.inf
 
 
-def figure(variants: Variants, name: str, part: str) -> str:
+def figure(runs: Ablation, name: str, part: str) -> str:
     """Mean over seeds; in brackets the mean difference to the defaults, ± its standard deviation over seeds."""
-    if name not in variants:
+    if name not in runs.variants:
         return ""
-    value = decimal(statistics.mean(run[part][METRIC] for run in variants[name]))
-    there = differences(variants, name, part)
+    value = decimal(statistics.mean(run[part][METRIC] for run in runs.variants[name]))
+    there = differences(runs, name, part)
     if name == DEFAULTS or not there:
         return value
     spread = f" ± {decimal(statistics.stdev(there))}" if len(there) > 1 else ""

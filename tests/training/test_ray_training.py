@@ -19,6 +19,7 @@ from segue.errors import ConfigError, EngineError, TrainingError
 from segue.inference.loading import load
 from segue.training import ray_launch
 from segue.training.checkpoint import load_checkpoint
+from tests.engines.processes import descendants, title_of
 
 OPTIONS = [
     "--model", "sasrec", "--model.width", "8", "--model.blocks", "1", "--model.loss", "sampled-softmax",
@@ -40,30 +41,9 @@ def start(shop: Path, run: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def descendants(pid: int) -> list[int]:
-    """Processes that a process started, and those that these started."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has ended
-            continue
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found[1:]
-
-
 def workers_of(pid: int) -> list[int]:
     """Training workers of Ray among the descendants of a process."""
     return [one for one in descendants(pid) if WORKER in title_of(one)]
-
-
-def title_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ from segue.models.next_item import (
 from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
 from segue.models.repeats import resolved as with_repeats
 from segue.models.scores import ItemScores
+from segue.models.sequence_model import at_newest
 from segue.models.similarity import Similarity
 from segue.nn import losses
 from segue.nn.dropout import Dropout
@@ -267,8 +268,7 @@ class GRU4RecModel(TrainableModel):
     def encode(self, inputs: HistoryInputs) -> Tensor:
         """Hidden state (n, width) after the newest item of each history, and the factor 1 of the biases."""
         states = self.hidden_states(self.items(inputs.items))
-        last = (inputs.lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
-        queries = F.pad(states.gather(1, last)[:, 0], (0, 1), value=1.0)
+        queries = F.pad(at_newest(states, inputs.lengths), (0, 1), value=1.0)
         return queries if self.repeats is None else self.repeats.queries(queries, inputs.repeated, inputs.features)
 
     def scores(self) -> ItemScores:

@@ -77,11 +77,11 @@ class KeptLists:
 def newest_users(dataset: Dataset, n: int) -> Int64:
     """Codes of the n users with the newest interactions, newest first; by code in data without times."""
     users = np.flatnonzero(dataset.lengths)
-    if dataset.times is None:
+    if dataset.times is None or not n:
         return users[:n]
-    newest = np.asarray(dataset.times)[dataset.ends[users] - 1]
+    newest = dataset.times[dataset.ends[users] - 1]
     if len(users) > n:
-        users = users[chosen := np.argpartition(-newest, n - 1)[:n]] if n else users[:0]
-        newest = newest[chosen] if n else newest[:0]
+        chosen = np.argpartition(-newest, n - 1)[:n]
+        users, newest = users[chosen], newest[chosen]
     ordered: Int64 = users[np.argsort(-newest, kind="stable")]
     return ordered

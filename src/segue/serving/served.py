@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 Ids = Sequence[int | str]
 
-_AHEAD = 10
-"""Length of the lists that are made ahead, as long as a request asks for if it does not say."""
+_USUAL = 10
+"""Length of the list that a request asks for if it does not say."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +240,15 @@ class Served(ABC):
             The model has no finite scores, or cannot answer for another reason.
         """
         users = np.flatnonzero(self.dataset.lengths[1:])[:8] + 1
-        histories = self.live.histories(np.append(users, 0))
-        requested = RequestedUsers(pl.Series(np.arange(len(histories))), histories, np.ones(len(histories), np.bool_))
-        self._ranked(requested, self._rules(min(10, self.n_items), True))
+        self._plain_lists(self._requested(np.append(users, 0)))
+
+    def _requested(self, codes: Int64) -> RequestedUsers:
+        """Users with these codes (n,) and their live histories, for lists without wishes."""
+        return RequestedUsers(_row_numbers(len(codes)), self.live.histories(codes), np.ones(len(codes), np.bool_))
+
+    def _plain_lists(self, users: RequestedUsers) -> tuple[Int64, Scores]:
+        """Codes and scores (n, k) of lists as long as a request asks for if it does not say."""
+        return self._ranked(users, self._rules(min(_USUAL, self.n_items), True))
 
     def _ranked(self, users: RequestedUsers, rules: Rules) -> tuple[Int64, Scores]:
         return lists_by(self.rank, users.served_by(self), self.n_items, users, rules, self.shares)
@@ -260,8 +266,8 @@ class Served(ABC):
         if not len(codes):
             return False
         versions = list(map(self.live.version, codes.tolist()))
-        requested = RequestedUsers(_row_numbers(len(codes)), self.live.histories(codes), np.ones(len(codes), np.bool_))
-        items, scores = self._ranked(requested, self._rules(min(_AHEAD, self.n_items), True))
+        requested = self._requested(codes)
+        items, scores = self._plain_lists(requested)
         rows = np.flatnonzero(requested.served_by(self))
         self.kept.keep(codes[rows].tolist(), [versions[row] for row in rows.tolist()], items[rows], scores[rows])
         self._ahead = rest
