@@ -7,6 +7,9 @@ user) choose the epoch, and conclusions should follow them too. `test` is measur
 `refit_test` is measured after a refit on everything but the last item, for the chosen number of epochs. Targets are
 ranked among all items, seen ones left out. Runs are added to results/ablation_<data>.json when they end.
 
+With `--split time-cut` all users are cut at the same two moments instead, and runs are added to
+results/ablation_<data>_time-cut.json.
+
 Variants are left out if the data has no times for them (Beauty, Games) or if they change nothing, unless they are
 requested by name.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import common
@@ -42,16 +46,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "both-positions": {"positions": "both"},
     "time": {"time_bias": True},
     "relative-time": {"positions": "relative", "time_bias": True},
-    "frequency": {"frequency": 0.7},
+    "no-frequency": {"frequency": 0.0},
     "heads-2": {"heads": 2},
     "blocks-4": {"blocks": 4},
     "ligr-blocks-4": {"norm": "ligr", "blocks": 4},
     "dropout-0.2": {"dropout": 0.2},
     "dropout-0.5": {"dropout": 0.5},
     "width-128": {"width": 128},
+    "length-100": {"max_length": 100},
     "length-200": {"max_length": 200},
 }
 METRICS = ("ndcg@10", "hr@10")
+SPLITS: dict[str, Callable[[segue.Dataset], segue.Split]] = {
+    "leave-last-out": segue.leave_last_out,
+    "time-cut": segue.time_cut,
+}
 
 
 def configured(name: str) -> tuple[segue.SASRec, dict[str, Any]]:
@@ -107,14 +116,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=200, help="maximum; validation chooses among them")
     parser.add_argument("--refit", action="store_true", help="measure the refit as well")
+    parser.add_argument("--split", choices=SPLITS, default="leave-last-out")
     arguments = parser.parse_args()
-    split = segue.leave_last_out(common.dataset(arguments.data))
-    what = f"{common.DATA[arguments.data]}: SASRec() with one option changed; leave-last-out, all items ranked"
+    split = SPLITS[arguments.split](common.dataset(arguments.data))
+    what = f"{common.DATA[arguments.data]}: SASRec() with one option changed; {arguments.split}, all items ranked"
+    into = f"ablation_{arguments.data}" + ("" if arguments.split == "leave-last-out" else f"_{arguments.split}")
     for name in arguments.variant or [name for name in VARIANTS if possible(name, split)]:
         for seed in arguments.seeds:
             result = run(name, seed, split, arguments.epochs, arguments.refit)
             print(name, seed, result["validation"], result["test"], result.get("refit_test", ""), flush=True)
-            common.add_run(f"ablation_{arguments.data}", what, result)
+            common.add_run(into, what, result)
 
 
 if __name__ == "__main__":

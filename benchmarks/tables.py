@@ -55,6 +55,7 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
             "defaults": accuracy.defaults,
             "sampled": accuracy.sampled,
             "ablation": options.ablation,
+            "time cut": options.time_cut,
             "step": speed.step,
             "limits": speed.limits,
             "alone": speed.alone,

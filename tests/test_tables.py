@@ -16,6 +16,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import curves
 import tables
+from pages import options
+from pages.cells import read_results
 
 ROOT = Path(__file__).parent.parent
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
@@ -160,18 +162,27 @@ def test_rivals_stand_beside_segue(results: Path) -> None:
 
 def test_ratios_are_those_of_each_round(results: Path) -> None:
     found = rows(results, PAGE)
-    first = found.index("|  | segue | RecTools | speed-up | speed-up per round |")
+    first = found.index("|  | segue | RecTools | speed-up | speed-up per round, by day |")
     assert found[first + 2 : first + 6] == [
         "| seconds per epoch | 1.10 | 11.0 | 9.00 × | 8.00, 9.00, 10.0 |",
         "| users/s, lists of ten | 90.0 | 20.0 | 5.00 × | 5.00, 6.00, 3.00 |",
         "| seconds to RecTools' best NDCG@10 | 3.00 | 32.0 | 10.7 × |  |",  # .05 is half-way from .04 to .06
         "| seconds to RecTools' best NDCG@10, by SASRec() | 1.20 | 32.0 | 26.7 × |  |",
     ]
-    first = found.index("|  | segue | Microsoft's | speed-up | speed-up per round |")
+    first = found.index("|  | segue | Microsoft's | speed-up | speed-up per round, by day |")
     assert found[first + 2 : first + 4] == [
         "| seconds per epoch | 1.10 | 13.2 | 12.0 × | 12.0, 10.0, 12.0 |",
         "| users/s, evaluated among 100 sampled items | 4,000 | 20.0 | 250 × | 200, 300, 250 |",
     ]
+
+
+def test_rounds_of_several_days_stand_apart(results: Path) -> None:
+    path = results / "turns_ml-100k.json"
+    first = json.loads(path.read_text())["runs"]
+    second = [{**one, "date": "2026-11-30"} for one in first if one["round"] == 2]
+    path.write_text(json.dumps({"runs": [*second, *first]}))
+    found = rows(results, PAGE)
+    assert "| seconds per epoch | 1.55 | 14.5 | 9.00 × | 8.00, 9.00, 10.0; 9.00 |" in found
 
 
 def test_the_best_other_is_published_or_was_run(results: Path) -> None:
@@ -266,6 +277,15 @@ def test_variants_are_compared_with_the_defaults_of_the_same_seeds(results: Path
         "| SASRec, Kang & McAuley 2018 |",
         "| `heads=2` | .2000 | .2000 | 1 |  |",  # no defaults with its seed
     ]
+
+
+def test_a_cut_in_time_has_a_table_of_its_own(results: Path) -> None:
+    runs = [variant("defaults", 0, 0.3, 0.2), variant("time", 0, 0.32, 0.19, time_bias=True)]
+    (results / "ablation_ml-100k_time-cut.json").write_text(json.dumps({"runs": runs}))
+    text = options.time_cut(read_results(results))
+    assert "| `time_bias=True` | .3200 (+.0200) | .1900 (−.0100) | 1 | HSTU, Zhai et al. 2024 |" in text
+    assert text.index("time_bias") < text.index("defaults") and "heads" not in text
+    assert "time_bias" not in options.ablation(read_results(results))
 
 
 def test_the_readme_shows_the_shortest_epoch_first(results: Path) -> None:

@@ -1,6 +1,7 @@
 """The ablation: SASRec's defaults with one option changed at a time, from results/ablation_<data>.json.
 
-Runs of the defaults in results/full_ranking_<data>.json have the same protocol, and count here too.
+Runs of the defaults in results/full_ranking_<data>.json have the same protocol, and count here too. Runs of a cut in
+time have a table of their own, from results/ablation_<data>_time-cut.json.
 """
 
 from __future__ import annotations
@@ -67,10 +68,23 @@ class Ablation:
 
 
 def ablation(results: dict[str, Result]) -> str:
-    """Table with a row per variant, best validation first: NDCG@10 on each dataset and its gain over the defaults."""
+    """Table of the ablation with the last items of all users held out."""
     found = {data: Ablation.of(data, results) for data in DATA if f"ablation_{data}" in results}
-    if not found:
-        return none_yet("ablation.py")
+    lines = [made(f"ablation.py --data {data}", results[f"ablation_{data}"]["runs"]) for data in found]
+    return "\n\n".join([by_gain(found), *lines]) if found else none_yet("ablation.py")
+
+
+def time_cut(results: dict[str, Result]) -> str:
+    """Table of the ablation with all users cut at the same moments."""
+    names = {data: f"ablation_{data}_time-cut" for data in DATA}
+    runs = {data: results[name]["runs"] for data, name in names.items() if name in results}
+    found = {data: Ablation(by_variant(those), by_variant(those)[DEFAULTS]) for data, those in runs.items()}
+    lines = [made(f"ablation.py --split time-cut --data {data}", those) for data, those in runs.items()]
+    return "\n\n".join([by_gain(found), *lines]) if found else none_yet("ablation.py --split time-cut")
+
+
+def by_gain(found: dict[str, Ablation]) -> str:
+    """Table with a row per variant, best validation first: NDCG@10 on each dataset and its gain over the defaults."""
     names = dict.fromkeys(name for one in found.values() for name in one.variants)
     rows = []
     for name in sorted(names, key=lambda name: gain(name, list(found.values())), reverse=True):
@@ -79,9 +93,7 @@ def ablation(results: dict[str, Result]) -> str:
         options = {} if name == DEFAULTS else next(runs for runs in runs_by_data if runs)[0]["changed"]
         rows.append([changed(options), *cells, " / ".join(str(len(runs)) for runs in runs_by_data), source(options)])
     heads = [f"{DATA[data]}: {part}" for data in found for part in PARTS]
-    parts = [table(["", *heads, "seeds", "source"], rows)]
-    parts += [made(f"ablation.py --data {data}", results[f"ablation_{data}"]["runs"]) for data in found]
-    return "\n\n".join(parts)
+    return table(["", *heads, "seeds", "source"], rows)
 
 
 def by_variant(runs: list[Result]) -> Variants:

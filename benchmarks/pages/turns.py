@@ -1,4 +1,7 @@
-"""Speed of segue and other libraries in the same configuration, measured by turns: results/turns_<data>.json."""
+"""Speed of segue and other libraries in the same configuration, measured by turns: results/turns_<data>.json.
+
+Medians are over the rounds of all days.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +38,10 @@ def of(data: str, turns: list[Result], results: dict[str, Result]) -> Iterator[s
     yield f"**{DATA[data]}: segue and RecTools, same configuration**"
     rows = [compared(turns, RECTOOLS, metric) for metric in (EPOCH, LISTS)]
     rows += rivals.until_their_best(rivals.runs_by_data(results).get(data, []))
-    yield table(["", "segue", "RecTools", "speed-up", "speed-up per round"], rows)
+    yield table(["", "segue", "RecTools", "speed-up", "speed-up per round, by day"], rows)
     yield f"**{DATA[data]}: segue and Microsoft's SASREC, same configuration**"
     rows = [compared(turns, MICROSOFT, metric) for metric in (EPOCH, SAMPLED)]
-    yield table(["", "segue", "Microsoft's", "speed-up", "speed-up per round"], rows)
+    yield table(["", "segue", "Microsoft's", "speed-up", "speed-up per round, by day"], rows)
     yield made(f"peers/turns.py --data {data}", turns)
 
 
@@ -66,9 +69,11 @@ def compared(turns: list[Result], other: str, metric: str) -> list[str]:
     ours, theirs = each(turns, OURS, metric), each(turns, other, metric)
     pairs = zip(ours, theirs, strict=True)
     ratios = [their / our if metric == EPOCH else our / their for our, their in pairs]
-    by_round = ", ".join(number(ratio) for ratio in ratios)
+    days: dict[str, list[str]] = {}
+    for day, ratio in zip(days_of(turns), ratios, strict=True):
+        days.setdefault(day, []).append(number(ratio))
     figures = [number(statistics.median(values)) for values in (ours, theirs, ratios)]
-    return [NAMES[metric], *figures[:2], f"{figures[2]} ×", by_round]
+    return [NAMES[metric], *figures[:2], f"{figures[2]} ×", "; ".join(", ".join(rounds) for rounds in days.values())]
 
 
 def median_of(turns: list[Result], name: str, metric: str) -> str:
@@ -82,6 +87,16 @@ def median_memory(turns: list[Result], name: str) -> str:
     return f"{statistics.median(each(turns, name, 'peak_memory_training')) / 1e6:,.0f} MB"
 
 
+def in_order(turns: Sequence[Result], name: str) -> list[Result]:
+    """Turns of a system by day and round."""
+    return sorted((turn for turn in turns if turn["peer"] == name), key=lambda turn: (turn["date"], turn["round"]))
+
+
 def each(turns: Sequence[Result], name: str, metric: str) -> list[float]:
-    """Figures of a system by round."""
-    return [turn[metric] for turn in sorted(turns, key=lambda turn: turn["round"]) if turn["peer"] == name]
+    """Figures of a system by day and round."""
+    return [turn[metric] for turn in in_order(turns, name)]
+
+
+def days_of(turns: Sequence[Result]) -> list[str]:
+    """Day of each round, in order."""
+    return [turn["date"] for turn in in_order(turns, OURS)]

@@ -6,7 +6,7 @@ In each round every system trains on the same data, in its own process, for abou
 epoch, in which objects are made and compiled, does not count. It then makes lists for ten thousand users, three times,
 and evaluates as Microsoft's library does, if it can. The order is reversed from one round to the next. Figures of a
 round are compared only with each other. Leave the machine alone meanwhile. After each round all rounds so far are in
-results/turns_<data>.json; `run.py` measures accuracy.
+results/turns_<data>.json, beside those of other days; rounds of the same day are replaced. `run.py` measures accuracy.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
     split = segue.leave_last_out(common.dataset(options.data))
     names = list(EPOCHS[options.data])
     what = f"{common.DATA[options.data]}, all but the last item of each user, in rounds, one after the other"
-    runs: list[dict[str, Any]] = []
+    runs = [turn for turn in common.read(f"turns_{options.data}").get("runs", []) if turn["date"] != common.today()]
     for number in range(1, options.rounds + 1):
         for name in names if number % 2 else reversed(names):
             runs.append({"round": number} | turn(name, options, split))

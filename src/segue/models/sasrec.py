@@ -7,11 +7,12 @@ paper. The differences and their sources:
 - a softmax over all items, or over shared negatives for large catalogues, instead of one negative (Klenitskiy &
   Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023), with the logQ correction (Yi et al., RecSys 2019);
 - normalised vectors with a temperature;
-- all windows of a long history instead of the newest one.
+- all windows of a long history instead of the newest one;
+- a frequency branch beside the attention (BSARec, Shin et al., AAAI 2024).
 
 Further options are off by default: gated residuals (LiGR, Borisyuk et al. 2025), attention biases by positions and
 times (HSTU, Zhai et al., ICML 2024), negatives from the batch (Yang et al., WWW 2020), and a learnt temperature (CLIP,
-Radford et al., ICML 2021), and a frequency branch beside the attention (BSARec, Shin et al., AAAI 2024).
+Radford et al., ICML 2021).
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class SASRec(CausalConfig):
     """Positions: "absolute" (added to the inputs), "relative" (a bias in the attention) or "both"."""
     time_bias: bool = False
     """Add a bias to the attention by the time between two items; training needs times."""
-    frequency: ShareBelowOne = 0.0
+    frequency: ShareBelowOne = 0.7
     """Share of a low-pass filter over the history beside each attention, which keeps what is lasting; 0 for none."""
     feed_forward: FeedForwardKind = "relu"
     """Activation of the feed-forward layers: relu, gelu or swiglu."""
@@ -94,6 +95,7 @@ class SASRec(CausalConfig):
             logq=False,
             similarity="dot",
             norm="paper",
+            frequency=0.0,
             repeats=False,
         )
 
