@@ -65,7 +65,7 @@ def test_the_citation_is_of_this_version() -> None:
 
 def test_links_of_the_description_lead_somewhere_from_anywhere() -> None:
     """Package indexes show the README without its repository."""
-    # The header and not the payload: importlib_metadata, which MLflow imports, takes over and fills in the header alone.
+    # Not the payload: importlib_metadata, which MLflow imports, takes over and fills in the header alone.
     description = importlib.metadata.metadata("segue")["Description"]
     targets = re.findall(r"\]\(([^)\s]+)", description) + re.findall(r'\b(?:src|srcset|href)="([^"]+)', description)
     assert len(targets) > 5
