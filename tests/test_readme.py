@@ -71,11 +71,11 @@ def made_ratings() -> pl.DataFrame:
 
 
 def made_movies() -> pl.DataFrame:
-    """A small log like MovieLens 100K: users 1, 6, 11, … and 42, items 3, 7, 11, … 479."""
+    """A small log like MovieLens 100K: users 1, 6, 11, … and 42, items 286, 290, … 762."""
     rng = np.random.default_rng(0)
     ids = np.unique([42, *range(1, 201, 5)])
     users, steps = np.repeat(ids, 8), np.tile(np.arange(8), len(ids))
-    items = (np.repeat(rng.integers(0, 120, len(ids)), 8) + steps * 7) % 120 * 4 + 3
+    items = (np.repeat(rng.integers(0, 120, len(ids)), 8) + steps * 7) % 120 * 4 + 286
     return pl.DataFrame([users, items, rng.integers(1, 6, len(users)), 880_000_000 + steps * 60 + users])
 
 
