@@ -114,7 +114,8 @@ def test_item_vectors_are_own_vectors_plus_content(name: str) -> None:
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_the_full_softmax_is_among_items_of_training(similarity: str) -> None:
-    model = content_model(similarity=similarity, norm="paper", windows="newest", temperature=0.3, loss="softmax")
+    settings = {"norm": "paper", "frequency": 0.0, "windows": "newest", "temperature": 0.3, "loss": "softmax"}
+    model = content_model(similarity=similarity, **settings)
     batch = prepared_batch(model)
     table = paper_vectors(model.items)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()} | {"items.weight": table}

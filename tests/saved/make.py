@@ -24,9 +24,17 @@ RATES = {"arerec", "rating-bias", "matrix-factorization"}
 UNEXPLAINED = {"rating-bias", "matrix-factorization"}
 
 CONFIGS: dict[str, ModelConfig] = {
-    "sasrec": segue.SASRec(width=8, blocks=1, max_length=10),
+    "sasrec": segue.SASRec(width=8, blocks=1, max_length=10, frequency=0.0),
     "sasrec-times": segue.SASRec(
-        width=8, blocks=2, heads=2, max_length=10, norm="ligr", feed_forward="swiglu", positions="both", time_bias=True
+        width=8,
+        blocks=2,
+        heads=2,
+        max_length=10,
+        norm="ligr",
+        feed_forward="swiglu",
+        positions="both",
+        time_bias=True,
+        frequency=0.0,
     ),
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=10),
     "ssept": segue.SSEPT(item_width=6, user_width=6, max_length=10),

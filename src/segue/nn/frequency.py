@@ -66,4 +66,5 @@ class FrequencyBranch(nn.Module):
         return scores.masked_fill(distances < 0, float("-inf")).softmax(-1)
 
     def _mixed(self, low: Tensor, x: Tensor) -> Tensor:
-        return torch.lerp(low, x, self.root_weight.square())
+        # With bfloat16 the products are of that type, and a norm is not.
+        return torch.lerp(low.to(x.dtype), x, self.root_weight.square().to(x.dtype))

@@ -197,7 +197,7 @@ class Block(nn.Module):
         context = x if self.norm == "paper" else normed
         mixed = self.attention(normed, context, self._bias(x, buckets))
         if self.frequency_branch is not None:
-            mixed = torch.lerp(mixed, self.frequency_branch(normed), self.frequency)
+            mixed = torch.lerp(mixed, self.frequency_branch(normed).to(mixed.dtype), self.frequency)
         return self._after(x, normed, mixed)
 
     def newest(self, x: Tensor, newest: Tensor, buckets: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -214,7 +214,7 @@ class Block(nn.Module):
             normed, context = every[rows, newest], x if self.norm == "paper" else every
         mixed, weights = self.attention.newest(normed, context, newest, self._bias(x, buckets))
         if self.frequency_branch is not None:
-            mixed = torch.lerp(mixed, self.frequency_branch.newest(every, newest), self.frequency)
+            mixed = torch.lerp(mixed, self.frequency_branch.newest(every, newest).to(mixed.dtype), self.frequency)
         return self._after(own, normed, mixed), weights
 
     def _after(self, x: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:
