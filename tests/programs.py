@@ -172,7 +172,8 @@ def run_joined(processes: int, *words: object, **variables: str) -> list[str]:
 
     with ThreadPoolExecutor(processes) as pool:
         ends = list(pool.map(end, started))
-    assert not any(program.returncode for program in started), "\n".join(messages[-6000:] for _, messages in ends)
+    codes = [program.returncode for program in started]
+    assert not any(codes), "\n".join([f"exit codes {codes}", *(messages[-6000:] for _, messages in ends)])
     return [out for out, _ in ends]
 
 
