@@ -59,28 +59,30 @@ class Ablation:
     defaults: list[Result]
 
     @classmethod
-    def of(cls, data: str, results: dict[str, Result]) -> Ablation:
-        """Runs on a dataset, of both scripts."""
-        variants = by_variant(results[f"ablation_{data}"]["runs"])
-        elsewhere = defaults_elsewhere(results.get(f"full_ranking_{data}", {}))
+    def of(cls, runs: list[Result], elsewhere: list[Result]) -> Ablation:
+        """Runs of ablation.py, and runs of the defaults by another script with the same protocol."""
+        variants = by_variant(runs)
         defaults = [*variants.get(DEFAULTS, []), *elsewhere]
         return cls({DEFAULTS: elsewhere} | variants if elsewhere else variants, defaults)
 
 
 def ablation(results: dict[str, Result]) -> str:
     """Table of the ablation with the last items of all users held out."""
-    found = {data: Ablation.of(data, results) for data in DATA if f"ablation_{data}" in results}
-    lines = [made(f"ablation.py --data {data}", results[f"ablation_{data}"]["runs"]) for data in found]
-    return "\n\n".join([by_gain(found), *lines]) if found else none_yet("ablation.py")
+    return tables(results, "ablation_{}", "full_ranking_{}", "ablation.py")
 
 
 def time_cut(results: dict[str, Result]) -> str:
     """Table of the ablation with all users cut at the same moments."""
-    names = {data: f"ablation_{data}_time-cut" for data in DATA}
-    runs = {data: results[name]["runs"] for data, name in names.items() if name in results}
-    found = {data: Ablation(by_variant(those), by_variant(those)[DEFAULTS]) for data, those in runs.items()}
-    lines = [made(f"ablation.py --split time-cut --data {data}", those) for data, those in runs.items()]
-    return "\n\n".join([by_gain(found), *lines]) if found else none_yet("ablation.py --split time-cut")
+    return tables(results, "ablation_{}_time-cut", None, "ablation.py --split time-cut")
+
+
+def tables(results: dict[str, Result], name: str, defaults: str | None, command: str) -> str:
+    """Table of the results `name`, and of the defaults in the results `defaults`, with the data for {}; lines below."""
+    runs = {data: results[name.format(data)]["runs"] for data in DATA if name.format(data) in results}
+    elsewhere = {data: results.get(defaults.format(data), {}) if defaults else {} for data in runs}
+    found = {data: Ablation.of(those, defaults_elsewhere(elsewhere[data])) for data, those in runs.items()}
+    lines = [made(f"{command} --data {data}", those) for data, those in runs.items()]
+    return "\n\n".join([by_gain(found), *lines]) if found else none_yet(command)
 
 
 def by_gain(found: dict[str, Ablation]) -> str:

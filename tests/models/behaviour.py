@@ -76,8 +76,8 @@ UNORDERED = ("tifu-knn", "up-cf", "vsknn", "vstan", "item-knn", "ease", "content
 """Models that compare sets of items: in the small world nobody takes an item again."""
 
 
-SLOW = {"bert4rec": 45}
-"""Epochs of models that learn few items of a history at a time."""
+SLOW = {"bert4rec": 45, "hstu": 45}
+"""Epochs of models that need more than others: BERT4Rec learns few items of a history at a time."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,8 @@ class NextItemBehaviour(Behaviour):
         if not fitted.ordered:
             assert result.metrics["hr@1"] > 0.2  # the item before the history is as near as the one after it
         elif fitted.sequential:
-            assert result.metrics["hr@1"] >= 0.95  # earlier sessions of PARSRec have no order, and processors round
+            needed = 0.95 if fitted.config.name == "parsrec" else 1.0  # earlier sessions have no order
+            assert result.metrics["hr@1"] >= needed
         else:
             assert result.metrics["hr@1"] < 1.0
 

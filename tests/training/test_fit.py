@@ -34,13 +34,13 @@ LOSSES = ["bce", "gbce", "sampled-softmax", "softmax"]
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_learns_the_walk(loss: str) -> None:
     split = small_split(n_users=200)
-    model = small_model(loss=loss, negatives=8, width=16, dropout=0.1)
+    model = small_model(loss=loss, negatives=8, width=16, dropout=0.1, frequency=0.0)
     fitted = fit(model, split, training=small_training(epochs=30, learning_rate=1e-2, patience=None), quiet=True)
     # A step is one or two items ahead with equal probability, so a perfect model has both in its first two ranks.
     hit_rate = evaluate(fitted, split.test, k=2, exclude_seen=False, lists=False, resamples=0).metrics["hr@2"]
     popular = fit(Popularity(), split, quiet=True)
     chance = evaluate(popular, split.test, k=2, exclude_seen=False, lists=False, resamples=0).metrics["hr@2"]
-    assert hit_rate > 0.5 > 0.3 > chance
+    assert hit_rate > 0.6 > 0.3 > chance
 
 
 def test_ssept_learns_the_walk_with_swaps_and_windows() -> None:

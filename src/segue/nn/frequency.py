@@ -51,7 +51,7 @@ class FrequencyBranch(nn.Module):
         """Branch (b, length, width) of inputs of that shape, oldest first; each item reads itself and earlier ones."""
         steps = torch.arange(x.shape[1], device=x.device)
         weights = self._weights(steps[:, None] - steps).to(x.dtype)
-        # A product per history: `weights @ x` would be one product of transposed copies, which is half as fast.
+        # A product per history: `weights @ x` would be one product of transposed copies, which is slower.
         return self._mixed(torch.bmm(weights.expand(x.shape[0], -1, -1), x), x)
 
     def newest(self, x: Tensor, newest: Tensor) -> Tensor:
