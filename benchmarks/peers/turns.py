@@ -62,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", choices=EPOCHS, default="games")
     parser.add_argument("--rounds", type=int, default=3)
     run.add_circumstances(parser)
+    parser.set_defaults(threads=1)  # as all rounds so far: rounds of other threads are not comparable
     return parser.parse_args()
 
 

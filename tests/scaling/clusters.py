@@ -144,12 +144,13 @@ class Nodes:
         os.kill(_only_child(program.pid) if self.are_separate else program.pid, signal.SIGKILL)
         program.wait(20)
 
-    def workers(self, number: int) -> list[int]:
-        """Processes that are workers of segue on a node; on any node if they are not separate."""
+    def workers(self, number: int, title: str = "SegueWorker") -> list[int]:
+        """Processes that are workers with this title on a node; on any node if they are not separate."""
         found = []
         for folder in Path("/proc").iterdir():
             try:
-                if folder.name.isdecimal() and (folder / "cmdline").read_bytes().startswith(b"ray::SegueWorker"):
+                words = (folder / "cmdline").read_bytes() if folder.name.isdecimal() else b""
+                if words.startswith(b"ray::") and title.encode() in words:
                     found.append(int(folder.name))
             except OSError:
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from polars.testing import assert_frame_equal
 
 import segue
 from segue.engines.engine import Engine
 from segue.engines.workers import run_parts
 from segue.errors import ConfigError, EngineError
+from segue.training.checkpoint import load_checkpoint
 from tests.engines import jobs
 from tests.engines.processes import is_alive
 from tests.scaling.clusters import Nodes
@@ -47,7 +50,7 @@ def test_two_nodes(tmp_path: Path) -> None:
     """One cluster for all steps, which take the time of its start."""
     pytest.importorskip("ray")
     run = trained(tmp_path)
-    folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version", "shards")]
+    folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version", "shards", "training")]
     for folder in folders:
         folder.mkdir()
     with Nodes(folders[0]) as nodes:
@@ -60,11 +63,14 @@ def test_two_nodes(tmp_path: Path) -> None:
         an_evaluation_whose_node_is_killed(nodes, run, folders[2])
         nodes.start(1)
         a_preparation_whose_node_is_killed(nodes, folders[4])
+        nodes.start(1)
+        a_training_whose_node_is_killed(nodes, folders[5])
         a_node_with_another_version_is_named(nodes, folders[3])
         nothing_is_left(nodes)
 
 
 def command(nodes: Nodes, *words: object) -> list[str]:
+    """A command of segue with two workers of the cluster."""
     typed = [sys.executable, "-m", "segue", *map(str, words)]
     return [*typed, "--engine", "ray", "--processes", "2", "--address", nodes.address]
 
@@ -142,6 +148,41 @@ def a_preparation_whose_node_is_killed(nodes: Nodes, tmp_path: Path) -> None:
     whole = segue.prepare(tmp_path / "log", k_core=5)
     assert segue.Shards.open(tmp_path / "data").merged().fingerprint == whole.fingerprint
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "log"]
+
+
+TRAINING = [
+    "--model", "sasrec", "--model.width", "8", "--model.blocks", "1", "--model.loss", "sampled-softmax",
+    "--model.negatives", "7", "--model.repeats", "false", "--training.batch-size", "2", "--training.cpu",
+    "--training.epochs", "6", "--training.divide-tables", "--training.save-every-steps", "3",
+    "--training.validation-exclude-seen", "false",
+]  # fmt: skip
+
+
+def a_training_whose_node_is_killed(nodes: Nodes, tmp_path: Path) -> None:
+    """It ends with the bits of a training by processes of one machine, once the node is back."""
+    data = segue.simulate(60, 6).dataset().save(tmp_path / "data")
+    words = ["train", data, *TRAINING, "--out"]
+    alone = [sys.executable, "-m", "segue", *map(str, words), str(tmp_path / "planned"), "--processes", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(alone, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+    program = nodes.popen(command(nodes, *words, tmp_path / "killed"), cwd=tmp_path)
+    begun = tmp_path / "killed" / "metrics.csv"
+    until(lambda: begun.exists() and bool(nodes.workers(1, "RayTrainWorker")), program)
+    nodes.kill(1)
+    nodes.start(1)
+    code, _, errors = ended(program)
+    assert code == 0, errors
+    assert segue.load(tmp_path / "killed").metadata["training"]["epochs"] == 6
+    for name in ("last.safetensors", "best.safetensors"):
+        (expected, note), (resumed, other) = (load_checkpoint(tmp_path / run / name) for run in ("planned", "killed"))
+        assert expected.keys() == resumed.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(tensor, resumed[key]), (name, key)
+        histories = [[row | {"seconds": None} for row in one["state"]["history"]] for one in (note, other)]
+        assert histories[0] == histories[1]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["data", "killed", "planned"]
 
 
 SCRIPT = """

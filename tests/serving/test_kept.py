@@ -100,14 +100,41 @@ def test_other_questions_have_no_kept_list(recommender: segue.Recommender, given
 
 
 def test_the_oldest_lists_make_room() -> None:
-    kept = KeptLists(2)
+    kept = KeptLists(2, lambda _: 0)
     lists, scores = np.arange(1, 4)[None].repeat(3, 0), np.ones((3, 3), dtype=np.float32)
     kept.keep([1, 2, 3], [0, 0, 0], lists, scores)
-    assert [kept.find(user, 0, 3) is not None for user in (1, 2, 3)] == [False, True, True]
-    assert kept.find(2, 1, 3) is None and kept.find(2, 0, 4) is None
+    assert [kept.find(user, 3) is not None for user in (1, 2, 3)] == [False, True, True]
+    assert kept.find(2, 4) is None
     long = np.ones((1, LONGEST + 1), dtype=np.int64)
     kept.keep([1], [0], long, long.astype(np.float32))
-    assert kept.find(1, 0, LONGEST) is not None and kept.find(1, 0, LONGEST + 1) is None
+    assert kept.find(1, LONGEST) is not None and kept.find(1, LONGEST + 1) is None
+
+
+def test_a_list_of_an_older_history_is_not_kept() -> None:
+    versions = {1: 0, 2: 1}
+    kept = KeptLists(9, versions.__getitem__)
+    kept.keep([1, 2], [0, 0], np.ones((2, 3), dtype=np.int64), np.ones((2, 3), dtype=np.float32))
+    assert kept.find(1, 3) is not None and kept.find(2, 3) is None
+    kept.drop(1)
+    kept.drop(2)
+    assert not len(kept)
+
+
+def test_nothing_is_left_of_a_forgotten_user(recommender: segue.Recommender) -> None:
+    served = TorchServed(recommender, "run")
+    served.keep_lists(100)
+    served.make_ahead(100)
+    assert len(served.kept) == 8
+    served.live.apply([Change(1, FORGOTTEN, "3", "", 100_000_000, None, 0)])
+    code = int(served.live.users.codes_of(["3"])[0])
+    assert served.kept.find(code, 1) is None and len(served.kept) == 7
+    newer = TorchServed(recommender, "run")  # other items were put: the lists of its own follow its own histories
+    newer.keep_lists(100)
+    newer.take_events(served.live)
+    newer.make_ahead(100)
+    assert len(newer.kept) == 7
+    newer.live.apply([Change(2, TOOK, "4", "1", 101_000_000, None, 0)])
+    assert len(newer.kept) == 6 and len(served.kept) == 7
 
 
 def test_newest_users() -> None:

@@ -1,13 +1,14 @@
 """Lists that are made ahead, and kept until their user does something.
 
 A shop asks for the same person's list again and again, and most of the time nothing has happened since. Such a list
-needs no model. A list is kept with the version of the user's live history, and is only used while the version is the
-same. So an answer after an event is as new as without kept lists.
+needs no model. A change of the user's live history drops the list before the change is acknowledged, so an answer after
+an event is as new as without kept lists, and nothing is left of a user who was forgotten.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,15 +27,12 @@ class KeptList(NamedTuple):
 
     Attributes
     ----------
-    version
-        Version of the history that the list was made from.
     items
         (k,) int32 item codes, best first; 0 behind the last.
     scores
         (k,) float32 scores.
     """
 
-    version: int
     items: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float32]
 
@@ -46,30 +44,38 @@ class KeptLists:
     ----------
     capacity
         Largest number of users; the oldest lists make room for new ones.
+    version
+        Gives the version of a user's live history now. A change raises it, and then calls `drop`.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, capacity: int, version: Callable[[int], int]) -> None:
+        self._capacity, self._version = capacity, version
         self._lists: dict[int, KeptList] = {}
         self._writing = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._lists)
 
-    def find(self, user: int, version: int, k: int) -> KeptList | None:
-        """The list of a user code for this version of the history, with k items or more; None if there is none."""
+    def find(self, user: int, k: int) -> KeptList | None:
+        """The list of a user code, with k items or more; None if there is none."""
         kept = self._lists.get(user)
-        return None if kept is None or kept.version != version or len(kept.items) < k else kept
+        return None if kept is None or len(kept.items) < k else kept
+
+    def drop(self, user: int) -> None:
+        """Forget the list of a user code."""
+        with self._writing:
+            self._lists.pop(user, None)
 
     def keep(self, users: list[int], versions: list[int], items: Int64, scores: Scores) -> None:
-        """Keep the lists (n, k) of user codes (n,), which were made from these versions of the histories."""
+        """Keep the lists (n, k) of user codes (n,), unless a history has changed since these versions (n,)."""
         if not self._capacity or not users:
             return
         items, scores = items[:, :LONGEST].astype(np.int32), scores[:, :LONGEST].astype(np.float32)
         with self._writing:
             for row, (user, version) in enumerate(zip(users, versions, strict=True)):
                 self._lists.pop(user, None)
-                self._lists[user] = KeptList(version, items[row].copy(), scores[row].copy())
+                if self._version(user) == version:
+                    self._lists[user] = KeptList(items[row].copy(), scores[row].copy())
             while len(self._lists) > self._capacity:
                 del self._lists[next(iter(self._lists))]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -133,10 +133,16 @@ class LiveHistories:
     ----------
     dataset
         Gives the vocabularies, the older interactions, the unit of time and the rule of sessions.
+
+    Attributes
+    ----------
+    on_change
+        Called with a user code after each change of the user's history.
     """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        self.on_change: Callable[[int], None] = lambda _: None
         self.users = LiveUsers(dataset.users)
         self.last = 0
         self.unknown_items = 0
@@ -322,6 +328,7 @@ class LiveHistories:
     def _changed(self, code: int) -> None:
         """Note a change of a user's history, after it was made: readers read the version first."""
         self._versions[code] = self._versions.get(code, 0) + 1
+        self.on_change(code)
 
     def version(self, code: int) -> int:
         """Version of the history of a user code, which every change raises."""

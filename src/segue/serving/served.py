@@ -166,12 +166,12 @@ class Served(ABC):
 
     def __init__(self, dataset: Dataset, name: str, run: str, made: float | None, last_item: int) -> None:
         self.dataset, self.name, self.last_item = dataset, name, last_item
-        self.live = LiveHistories(dataset)
+        self._follow(LiveHistories(dataset))
         self.catalogue = dataset.catalogue
         self.titles = dataset.titles
         self.run, self.made, self.loaded = run, made, time.time()
         self.item_counts = dataset.item_counts()
-        self.kept = KeptLists(0)
+        self.kept = KeptLists(0, self._version)
         self._ahead: Int64 = np.zeros(0, dtype=np.int64)
 
     @property
@@ -224,7 +224,11 @@ class Served(ABC):
 
     def take_events(self, live: LiveHistories) -> None:
         """Take over the events of other histories; nobody may add changes to these meanwhile."""
-        self.live = live.on(self.dataset)
+        self._follow(live.on(self.dataset))
+
+    def _follow(self, live: LiveHistories) -> None:
+        self.live = live
+        live.on_change = lambda code: self.kept.drop(code)
 
     def recommends(self, code: int) -> bool:
         """True if lists may hold the item with this code."""
@@ -257,7 +261,10 @@ class Served(ABC):
 
     def keep_lists(self, users: int) -> None:
         """Keep the lists of so many users from now on; `make_ahead` makes those of the newest."""
-        self.kept, self._ahead = KeptLists(users), newest_users(self.dataset, users)
+        self.kept, self._ahead = KeptLists(users, self._version), newest_users(self.dataset, users)
+
+    def _version(self, code: int) -> int:
+        return self.live.version(code)
 
     def make_ahead(self, n: int) -> bool:
         """Make the lists of the next n users; False if none is left. After an error, no further list is made ahead."""
@@ -278,7 +285,7 @@ class Served(ABC):
         if not len(self.kept) or not question.plain:
             return None
         code = int(self.live.users.codes_of([id_text(question.user or "")])[0])
-        kept = self.kept.find(code, self.live.version(code), question.k)
+        kept = self.kept.find(code, question.k)
         if kept is None:
             return None
         codes = kept.items[: question.k]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +29,8 @@ MOST_FAILURES = 3
 """Failures of workers after which a training ends with an error; each failure before is followed by a resume."""
 
 _FAULT = "fault"
+_SIOCGIFADDR = 0x8915
+"""Number of the request for an interface's address on Linux (netdevice(7))."""
 Work = Callable[[bool], None]
 """Function that trains in a worker; its argument says whether the run in the folder is to be resumed."""
 
@@ -72,7 +75,7 @@ def launch_on_ray(work: Work, run: Path, engine: Engine, cpu: bool = False) -> N
             partial(_train, work, str(target), str(notes), str(Path.cwd()), version("segue")),
             train_loop_config={},
             scaling_config=train.ScalingConfig(num_workers=engine.processes, use_gpu=has_gpus),
-            torch_config=ray_torch.TorchConfig(backend=None if has_gpus else "gloo"),
+            torch_config=None if has_gpus else _by_gloo(ray_torch.TorchConfig),
             run_config=train.RunConfig(
                 name=target.name,
                 storage_path=str(notes),
@@ -139,6 +142,47 @@ def _train(work: Work, run: str, notes: str, folder: str, own_version: str, opti
         content = {"error": type(error).__name__, "message": str(error)}
         write_json(Path(notes) / f"{_FAULT}-{os.environ.get('RANK', '0')}.json", content)
         raise
+
+
+def _by_gloo(config: Any) -> Any:
+    """Ray's configuration of torch.distributed, with gloo, for workers that choose their network interface before.
+
+    By itself gloo takes the address that the name of the machine has, which often is one that no other machine reaches.
+    """
+    by_ray = config().backend_cls
+
+    def on_start(self: Any, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(_choose_interface)
+        by_ray.on_start(self, worker_group, backend_config)
+
+    backend = type("Backend", (by_ray,), {"on_start": on_start})
+    return type("Config", (config,), {"backend_cls": backend})(backend="gloo")
+
+
+def _choose_interface() -> None:
+    """Let gloo talk through the interface that has the address of this node, unless the environment names one."""
+    ray_util: Any = importlib.import_module("ray.util")
+    name = network_interfaces().get(ray_util.get_node_ip_address())
+    if name is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def network_interfaces() -> dict[str, str]:
+    """IPv4 address → name of a network interface of this machine; empty where it cannot be read."""
+    try:
+        import fcntl
+    except ImportError:
+        return {}
+    found = {}
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            request = name.encode()[:15].ljust(256, b"\0")
+            try:
+                answer = fcntl.ioctl(asking, _SIOCGIFADDR, request)
+            except OSError:  # it has no address
+                continue
+            found[socket.inet_ntoa(answer[20:24])] = name
+    return found
 
 
 def _fault(notes: Path) -> SegueError | None:
