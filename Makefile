@@ -137,9 +137,12 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --editable '.[docs]' --constraint constraints.txt
 	@touch .venv/.ready $@
 
+# pip takes many minutes to find versions that fit the oldest ones; uv takes seconds.
 .venv-lowest/.ready: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv --clear .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet --editable '.[dev]' --constraint constraints-lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet torch uv --constraint constraints-lowest.txt
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --editable '.[dev]' \
+		--constraint constraints-lowest.txt
 	@touch $@
 
 .venv-dist/.ready: Makefile
