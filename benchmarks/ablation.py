@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "time": {"time_bias": True},
     "relative-time": {"positions": "relative", "time_bias": True},
     "no-frequency": {"frequency": 0.0},
+    "transitions": {"transitions": True},
     "heads-2": {"heads": 2},
     "blocks-4": {"blocks": 4},
     "ligr-blocks-4": {"norm": "ligr", "blocks": 4},

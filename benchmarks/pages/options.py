@@ -30,6 +30,7 @@ SOURCES: dict[object, str] = {  # paper that introduced an option, or a value of
     ("positions", "both"): HSTU,
     "time_bias": HSTU,
     "frequency": "BSARec, Shin et al. 2024",
+    "transitions": "Klakow 1998; Ney et al. 1995",
     "averaging": "Polyak & Juditsky 1992; Tarvainen & Valpola 2017",
     "logq": "Bengio & Senécal 2008; Yi et al. 2019",
     "in_batch": "Yang et al. 2020",

@@ -46,11 +46,12 @@ def indexed() -> tuple[segue.Recommender, ItemIndex]:
     "config",
     [
         segue.SASRec(width=16, blocks=1, max_length=10, repeats=False),
+        segue.SASRec(width=16, blocks=1, max_length=10, transitions=True),
         segue.SASRec(width=16, blocks=1, max_length=10, similarity="dot", loss="softmax", repeats=True),
         segue.SSEPT(item_width=12, user_width=4, blocks=1, max_length=10, repeats=False),
         segue.GRU4Rec(width=16, max_length=10, repeats=False),
     ],
-    ids=["cosine", "dot-repeats", "ssept", "gru4rec"],
+    ids=["cosine", "transitions", "dot-repeats", "ssept", "gru4rec"],
 )
 def test_lists_by_the_index_are_nearly_the_exact_ones(config: Any) -> None:
     recommender = made(config)

@@ -25,6 +25,7 @@ CONFIGS: dict[str, segue.ModelConfig] = {
     "gru4rec": segue.GRU4Rec(width=8),
     "hstu": segue.HSTU(width=8, blocks=1),
     "lrurec": segue.LRURec(width=8, blocks=1),
+    "sasrec-transitions": segue.SASRec(width=8, blocks=1, transitions=True),
     "bert4rec": segue.BERT4Rec(width=8, blocks=1),
     "parsrec": segue.PARSRec(user_width=4, item_width=4),
     "arerec": segue.ARERec(width=4, region_size=2),
@@ -90,7 +91,7 @@ def fitted(data: segue.Dataset) -> dict[str, segue.Recommender]:
 
 
 def test_every_model_is_here() -> None:
-    assert set(CONFIGS) - {"arerec-published"} == set(_HOMES) - CONTENT
+    assert set(CONFIGS) - {"arerec-published", "sasrec-transitions"} == set(_HOMES) - CONTENT
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -21,8 +21,8 @@ from segue.inference.scoring.batches import LIMITS, all_queries
 from segue.models import repeats
 from segue.models.base import TrainableModel
 from segue.models.parsrec import parsrec
-from segue.models.repeats import Repeats, RepeatScores, repeat_inputs
-from segue.models.scores import ProductScores
+from segue.models.repeats import Repeats, repeat_inputs
+from segue.models.scores import AddedScores, ProductScores
 from tests.helpers import make_dataset, prepared, queries_of
 from tests.models.test_parity import arrays, close, randomised
 
@@ -264,7 +264,7 @@ def test_batches_of_queries_of_different_widths_are_joined() -> None:
 
 def test_scores_without_any_history() -> None:
     vectors = torch.randn(5, 3)
-    scores = RepeatScores(ProductScores(vectors), 3)
+    scores = AddedScores(ProductScores(vectors), 3)
     assert torch.equal(scores.of(torch.ones(2, 3), torch.tensor([[1], [2]])), vectors[1:3].sum(1, keepdim=True))
 
 

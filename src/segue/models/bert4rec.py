@@ -45,6 +45,7 @@ from segue.models.next_item import (
 )
 from segue.models.repeats import NO_REPEATS
 from segue.models.sequence_model import SequenceConfig, SequenceEncoder, SequenceModel
+from segue.models.transitions import NO_TRANSITIONS
 from segue.nn.dropout import Dropout
 from segue.nn.transformer import FeedForward, check_heads
 from segue.settings import Count, Share
@@ -310,7 +311,7 @@ class MaskedExamples(NextItemExamples):
                 negatives = every if self.candidates is None else self.candidates
             begins, owners = self.dataset.starts[users[rows]], np.arange(len(places))
             repeats = self.repeats.batch(begins, places, owners, places, negatives, generator)
-        return NextItemBatch._make([*tensors, repeats])
+        return NextItemBatch._make([*tensors, repeats, NO_TRANSITIONS])
 
     def _masks(self, lengths: Int64) -> Int64:
         """Number (n,) of random masks of windows of these lengths (n,)."""

@@ -35,9 +35,9 @@ from segue.models.next_item import (
     history_inputs,
     why_whole,
 )
-from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
+from segue.models.repeats import PAIRS, Repeats, check_repeats
 from segue.models.repeats import resolved as with_repeats
-from segue.models.scores import ItemScores
+from segue.models.scores import AddedScores, ItemScores
 from segue.models.sequence_model import at_newest
 from segue.models.similarity import Similarity
 from segue.nn import losses
@@ -280,7 +280,7 @@ class GRU4RecModel(TrainableModel):
         if isinstance(self.items, DividedItemTable):
             biases = biases[self.items.codes.start : self.items.codes.stop]
         products = self.items.products(torch.cat([vectors, biases], dim=1))
-        return products if self.repeats is None else RepeatScores(products, self.config.width + 1)
+        return products if self.repeats is None else AddedScores(products, self.config.width + 1)
 
     def _biases(self) -> Tensor:
         """Biases (n_items + 1, 1); items that do not occur in training have the mean of the others."""

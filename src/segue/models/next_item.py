@@ -22,6 +22,7 @@ from segue.models.item_table import Catalogue, ItemTable
 from segue.models.negatives import Negatives, SharedNegatives
 from segue.models.repeats import NO_REPEATS, RepeatBatch, RepeatExamples, Repeats
 from segue.models.similarity import Similarity
+from segue.models.transitions import NO_TRANSITIONS, TransitionBatch, TransitionExamples, Transitions
 from segue.nn import losses
 from segue.nn.divided import divided_softmax
 
@@ -68,6 +69,8 @@ class NextItemBatch(NamedTuple):
         (b, length) int64 time from each input to the newest input of its row; (0,) for models without times.
     repeats
         Repeats of the histories and targets, for models with them. A history ends with its input.
+    transitions
+        Transitions to the targets and negatives, for models with them.
     """
 
     users: Tensor
@@ -79,6 +82,7 @@ class NextItemBatch(NamedTuple):
     log_counts: Tensor
     ages: Tensor
     repeats: RepeatBatch = NO_REPEATS
+    transitions: TransitionBatch = NO_TRANSITIONS
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class NextItemLoss:
         batch: NextItemBatch,
         offset: Tensor | None = None,
         repeats: Repeats | None = None,
+        transitions: Transitions | None = None,
     ) -> Tensor:
         """Summed loss over the targets of the batch.
 
@@ -147,10 +152,16 @@ class NextItemLoss:
             (n,) number to add to every score of a position; it does not change a softmax.
         repeats
             Additions for items of the history, if the model has them.
+        transitions
+            Additions for items that followed the newest ones, if the model has them.
         """
         query = self.similarity.query(hidden)
         if repeats is not None:
             return self._with_repeats(query, vectors, catalogue, batch, repeats)
+        if transitions is not None:
+            of_targets, of_negatives, negatives, log_counts = self._softmax_scores(query, vectors, catalogue, batch)
+            scores = transitions.add(of_targets, of_negatives, batch.transitions)
+            return losses.sampled_softmax(*scores, losses.shared_hits(batch.targets, negatives), log_counts)
         if self.name == "softmax":
             normalise = self.similarity.name == "cosine"
             if catalogue.divided is not None:
@@ -180,16 +191,27 @@ class NextItemLoss:
         """Summed softmax loss with additions for items of the history; arguments are those of the call."""
         own = self.similarity.item(vectors[len(vectors) - batch.repeats.items.numel() :])
         own_scores = batch.repeats.products(query, own)
+        of_targets, of_negatives, negatives, log_counts = self._softmax_scores(query, vectors, catalogue, batch)
+        scores = of_targets, of_negatives, own_scores
+        return repeats.loss(*scores, batch.targets, negatives, log_counts, batch.repeats)
+
+    def _softmax_scores(
+        self, query: Tensor, vectors: Tensor, catalogue: Catalogue, batch: NextItemBatch
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Scores (n,) of the targets and (n, k) of the negatives, their codes (k,), and their expected log-counts.
+
+        The negatives of the full softmax are the whole catalogue, without log-counts.
+        """
+        log_counts: Tensor | None = None
         if self.name == "softmax":
             negatives, table = catalogue.all_codes(), catalogue.vectors
             of_targets = self.similarity.item(table[catalogue.rows_of(batch.targets)])
             of_negatives = self.similarity.item(table[1:])
-            log_counts = None
         else:
-            n, negatives, log_counts = len(batch.targets), batch.negatives, batch.log_counts
+            n, negatives = len(batch.targets), batch.negatives
+            log_counts = batch.log_counts if self.logq else None
             of_targets, of_negatives = self.similarity.item(vectors[: n + len(negatives)]).tensor_split([n])
-        scores = (query * of_targets).sum(-1), query @ of_negatives.T, own_scores
-        return repeats.loss(*scores, batch.targets, negatives, log_counts, batch.repeats)
+        return (query * of_targets).sum(-1), query @ of_negatives.T, negatives, log_counts
 
     def look_up(self, table: ItemTable, batch: NextItemBatch) -> tuple[Tensor, Tensor, Catalogue]:
         """Read the vectors of a batch.
@@ -258,6 +280,8 @@ class NextItemExamples:
         "item": the item after each input. "session": after the last input of a session, every item of the next one.
     repeats
         Add the repeats to batches.
+    transitions
+        Add the transitions to batches.
     candidates
         (m,) codes of the items that may be negatives; all if None.
 
@@ -279,6 +303,7 @@ class NextItemExamples:
         windows: Windows = "newest",
         targets: Targets = "item",
         repeats: bool = False,
+        transitions: bool = False,
         candidates: Int64 | None = None,
     ) -> None:
         if with_times and dataset.times is None:
@@ -314,6 +339,7 @@ class NextItemExamples:
         self.negatives = Negatives(dataset, candidates) if loss.per_position else None
         self.shared = self._shared() if loss.name == "sampled-softmax" else None
         self.repeats = RepeatExamples(dataset) if repeats else None
+        self.transitions = TransitionExamples(dataset) if transitions else None
 
     def _inputs_of_users(self) -> Int64:
         """Number (n_users + 1,) of the interactions of each user that may be inputs: those before the last target."""
@@ -361,14 +387,16 @@ class NextItemExamples:
             np.zeros(0, dtype=np.int64) if ages is None else ages,
         )
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-        repeats = NO_REPEATS
+        if self.loss.name == "softmax":
+            every = np.arange(1, self.dataset.n_items + 1)
+            negatives = every if self.candidates is None else self.candidates
+        repeats, transitions = NO_REPEATS, NO_TRANSITIONS
+        begins = self.dataset.starts[users[window]]
         if self.repeats is not None:
-            if self.loss.name == "softmax":
-                every = np.arange(1, self.dataset.n_items + 1)
-                negatives = every if self.candidates is None else self.candidates
-            begins = self.dataset.starts[users[window]]
             repeats = self.repeats.batch(begins, query_ends, owners, places, negatives, generator)
-        return NextItemBatch._make([*tensors, repeats])
+        if self.transitions is not None:  # each query has one target, which follows it
+            transitions = self.transitions.batch(begins, query_ends, targets, negatives)
+        return NextItemBatch._make([*tensors, repeats, transitions])
 
     def _queries(self, index: Int64, starts: Int64, ends: Int64) -> tuple[Int64, Int64, Int64, Int64]:
         """Queries of the windows [start, end) of the units at `index`, and their targets.
@@ -428,14 +456,18 @@ class NextItemExamples:
         return SharedNegatives(counts, self.loss.negatives, self.loss.in_batch, self.candidates)
 
 
-def why_whole(loss: str | None, features: FeatureNames, repeats: bool | None, embedding_l2: float) -> str | None:
+def why_whole(
+    loss: str | None, features: FeatureNames, repeats: bool | None, embedding_l2: float, transitions: bool = False
+) -> str | None:
     """Setting because of which the item table of a model cannot be divided over processes (`ModelConfig.why_whole`).
 
     Parameters
     ----------
-    loss, features, repeats, embedding_l2
+    loss, features, repeats, embedding_l2, transitions
         Resolved settings.
     """
+    if transitions:
+        return "transitions=True keeps its counts in every process"
     if features:
         return f"features={features!r} are content that every process reads whole"
     if loss == "softmax" and repeats:

@@ -73,3 +73,61 @@ class ProductScores(ItemScores):
         directions = queries[:, :-1] if self.offset else queries
         scores = torch.einsum("bd,bnd->bn", directions, F.embedding(items, self.vectors))
         return scores + queries[:, -1:] if self.offset else scores
+
+
+class AddedScores(ItemScores):
+    """Scores of a model plus the additions that stand behind its queries.
+
+    Parameters
+    ----------
+    base
+        Scores of the model without the additions.
+    width
+        Number of columns of its queries. Behind them stand pairs of an item code and its addition, the codes ascending,
+        and zeros.
+    """
+
+    def __init__(self, base: ItemScores, width: int) -> None:
+        self.base, self.width = base, width
+
+    @property
+    def products(self) -> ProductScores | None:
+        """Products of the model without the additions."""
+        return self.base.products
+
+    @property
+    def division(self) -> Division | None:
+        """Place of this process if the items of the model without the additions are divided."""
+        return self.base.division
+
+    @property
+    def own_codes(self) -> range | None:
+        """Codes that `all` can score in this process, if they are divided."""
+        return self.base.own_codes
+
+    def codes(self, queries: Tensor) -> Tensor:
+        """Codes (batch, r) int64 of the items with additions, 0 = none."""
+        return self._pairs(queries)[0]
+
+    def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+        """Scores (batch, stop - start) of the item codes start … stop - 1."""
+        scores = self.base.all(queries[:, : self.width], start, stop, out)
+        codes, added = self._pairs(queries)
+        rows, columns = torch.nonzero((codes >= max(start, 1)) & (codes < stop), as_tuple=True)
+        scores[rows, codes[rows, columns] - start] += added[rows, columns]
+        return scores
+
+    def of(self, queries: Tensor, items: Tensor) -> Tensor:
+        """Scores (batch, n) of `items` (batch, n)."""
+        scores = self.base.of(queries[:, : self.width], items)
+        codes, added = self._pairs(queries)
+        if not codes.shape[1]:
+            return scores
+        codes = torch.where(codes > 0, codes, torch.iinfo(codes.dtype).max)
+        columns = torch.searchsorted(codes, items.contiguous()).clamp_(max=codes.shape[1] - 1)
+        return scores + torch.where(codes.gather(1, columns) == items, added.gather(1, columns), 0)
+
+    def _pairs(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Item codes (batch, r) int64 and additions (batch, r)."""
+        pairs = queries[:, self.width :].reshape(len(queries), -1, 2)
+        return pairs[..., 0].long().contiguous(), pairs[..., 1]

@@ -32,10 +32,11 @@ from segue.models.next_item import (
     history_inputs,
     why_whole,
 )
-from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
+from segue.models.repeats import PAIRS, Repeats, check_repeats
 from segue.models.repeats import resolved as with_repeats
-from segue.models.scores import ItemScores
+from segue.models.scores import AddedScores, ItemScores
 from segue.models.similarity import Similarity, check_learnt_temperature
+from segue.models.transitions import Transitions, check_transitions
 from segue.nn.transformer import initialise
 from segue.settings import Count, Negatives, Penalty, Positive, Share, ShareBelowOne
 
@@ -98,9 +99,14 @@ class SequenceConfig(ModelConfig):
         repeats = with_repeats(self.repeats, dataset, chosen.loss in SOFTMAXES)
         return replace(chosen, repeats=repeats, features=with_features(self.features, dataset))
 
+    @property
+    def reads_transitions(self) -> bool:
+        """True if the scores have additions for items that followed the newest ones."""
+        return False
+
     def why_whole(self) -> str | None:
         """Return the setting because of which the item table cannot be divided; None if it can be."""
-        return why_whole(self.loss, self.features, self.repeats, self.embedding_l2)
+        return why_whole(self.loss, self.features, self.repeats, self.embedding_l2, self.reads_transitions)
 
     def for_catalogue(self, n_items: int) -> Self:
         """Return the settings with the loss chosen by the size of the catalogue."""
@@ -182,6 +188,7 @@ class SequenceModel(TrainableModel):
         )
         initialise(self)
         self.repeats = Repeats(n_items) if config.repeats else None
+        self.transitions = Transitions(n_items) if config.reads_transitions else None
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -192,6 +199,16 @@ class SequenceModel(TrainableModel):
         self.items.prepare(dataset)
         if self.repeats is not None:
             self.repeats.prepare(dataset)
+        if self.transitions is not None:
+            self.transitions.prepare(dataset)
+
+    def grow_from(self, former: Self) -> set[str]:
+        """Take the counts of the transitions."""
+        if self.transitions is None:
+            return super().grow_from(former)
+        assert former.transitions is not None
+        self.transitions.grow_from(former.transitions)
+        return {f"transitions.{name}" for name, _ in self.transitions.named_buffers()}
 
     def rows_read(self, units: int, terms: int) -> dict[nn.Embedding, int]:
         """Rows of the item table: inputs, targets, negatives and items of the histories."""
@@ -204,7 +221,7 @@ class SequenceModel(TrainableModel):
         ages = batch.ages if self.config.reads_times else None
         states = self.hidden_states(inputs, batch.items, batch.lengths, ages)
         hidden = states.flatten(0, 1).index_select(0, batch.positions)
-        loss = self.loss(hidden, scored, catalogue, batch, repeats=self.repeats)
+        loss = self.loss(hidden, scored, catalogue, batch, repeats=self.repeats, transitions=self.transitions)
         if self.config.embedding_l2:
             read = batch._replace(positions=self.read_inputs(batch))
             loss = loss + self.config.embedding_l2 * self.loss.squares(inputs, scored, catalogue, read)
@@ -227,12 +244,17 @@ class SequenceModel(TrainableModel):
     def inputs(self, histories: Histories) -> HistoryInputs:
         """Return the newest items of each history."""
         config = self.config
-        return history_inputs(histories, config.max_length, config.reads_times, repeats=self.repeats is not None)
+        inputs = history_inputs(histories, config.max_length, config.reads_times, repeats=self.repeats is not None)
+        if self.transitions is None:
+            return inputs
+        followed, logs = self.transitions.arrays(histories)
+        return inputs._replace(repeated=followed, features=logs)
 
     def encode(self, inputs: HistoryInputs) -> Tensor:
         """Hidden state (n, width) after the newest item of each history, ready for a product."""
         queries = self.similarity.query(self.newest_states(inputs))
-        return queries if self.repeats is None else self.repeats.queries(queries, inputs.repeated, inputs.features)
+        added = self.repeats if self.transitions is None else self.transitions
+        return queries if added is None else added.queries(queries, inputs.repeated, inputs.features)
 
     def newest_states(self, inputs: HistoryInputs) -> Tensor:
         """Hidden states (n, width) from which the item after each history is scored."""
@@ -241,9 +263,10 @@ class SequenceModel(TrainableModel):
         return self.encoder.newest(self.items(inputs.items), inputs.lengths, ages)
 
     def scores(self) -> ItemScores:
-        """Products with the item vectors, which are normalised once for cosines, plus the additions of repeats."""
+        """Products with the item vectors, which are normalised once for cosines, plus the additions."""
         products = self.items.products(self.item_vectors())
-        return products if self.repeats is None else RepeatScores(products, self.config.width)
+        plain = self.repeats is None and self.transitions is None
+        return products if plain else AddedScores(products, self.config.width)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, width), ready for a product."""
@@ -256,6 +279,25 @@ class CausalConfig(SequenceConfig):
 
     targets: Targets = "item"
     """Targets: the next "item" of each input, or every item of the next "session" of the last input of each one."""
+    transitions: bool = False
+    """Add to the scores of items that followed the newest items in other histories: a learnt multiple of the logarithm
+    of the count."""
+
+    @property
+    def reads_transitions(self) -> bool:
+        """True if the scores have additions for items that followed the newest ones."""
+        return self.transitions
+
+    def check(self) -> None:
+        """Raise a ConfigError if transitions do not go with the loss, the targets or repeats."""
+        check_transitions(self.transitions, self.loss, self.targets, self.repeats)
+        super().check()
+
+    def resolved(self, dataset: Dataset) -> Self:
+        """Return the settings with the loss chosen by the size of the catalogue, and repeats by their share."""
+        if self.transitions and self.repeats is None:
+            return replace(self, repeats=False).resolved(dataset)
+        return super().resolved(dataset)
 
 
 class CausalModel(SequenceModel):
@@ -274,5 +316,6 @@ class CausalModel(SequenceModel):
             windows=config.windows,
             targets=config.targets,
             repeats=self.repeats is not None,
+            transitions=self.transitions is not None,
             candidates=self.items.candidates(),
         )

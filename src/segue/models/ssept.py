@@ -38,9 +38,9 @@ from segue.models.next_item import (
     position_rows,
     why_whole,
 )
-from segue.models.repeats import PAIRS, Repeats, RepeatScores, check_repeats
+from segue.models.repeats import PAIRS, Repeats, check_repeats
 from segue.models.repeats import resolved as with_repeats
-from segue.models.scores import ItemScores
+from segue.models.scores import AddedScores, ItemScores
 from segue.models.similarity import Similarity
 from segue.models.users import user_vectors
 from segue.nn.relative import Positions
@@ -293,7 +293,7 @@ class SSEPTModel(TrainableModel):
     def scores(self) -> ItemScores:
         """Products with the item vectors, plus the term of the user and the additions of repeats."""
         products = self.items.products(self.items.all(), offset=True)
-        return products if self.repeats is None else RepeatScores(products, self.config.item_width + 1)
+        return products if self.repeats is None else AddedScores(products, self.config.item_width + 1)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, item_width)."""

@@ -27,8 +27,7 @@ from segue.inference.onnx.readme import readme_of
 from segue.inference.scorer import Scorer
 from segue.models.base import Model
 from segue.models.next_item import HistoryInputs
-from segue.models.repeats import RepeatScores
-from segue.models.scores import ProductScores
+from segue.models.scores import AddedScores, ProductScores
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-4
@@ -122,7 +121,12 @@ def _products(scorer: Scorer) -> tuple[ProductScores, bool]:
             f"the encoder of {name} reads more than padded histories, so it cannot be exported to ONNX yet: expected "
             "sasrec, ssept, gru4rec, hstu, bert4rec or lrurec."
         )
-    return products, isinstance(scorer.items, RepeatScores)
+    if getattr(scorer.config, "transitions", False):
+        raise ConfigError(
+            f"the counts of {name} with transitions=True are not written to ONNX yet: train it without, or serve it "
+            "with torch."
+        )
+    return products, isinstance(scorer.items, AddedScores)
 
 
 def _max_length(model: Model) -> int:

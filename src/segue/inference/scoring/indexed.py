@@ -19,8 +19,7 @@ from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import LIMITS, batches, require_finite
 from segue.inference.scoring.popular import check_k
 from segue.inference.scoring.ranking import Progress, top_k
-from segue.models.repeats import RepeatScores
-from segue.models.scores import ProductScores
+from segue.models.scores import AddedScores, ProductScores
 
 _ROWS = 1_024
 """Histories whose candidates are scored at once."""
@@ -197,4 +196,4 @@ class _Part:
     def repeated(self) -> Int64 | None:
         """Items (b, r) of the histories whose scores have additions; None without repeats."""
         items = self.scorer.items
-        return items.codes(self.queries).cpu().numpy() if isinstance(items, RepeatScores) else None
+        return items.codes(self.queries).cpu().numpy() if isinstance(items, AddedScores) else None

@@ -37,9 +37,9 @@ from segue.models.parsrec.examples import (
 from segue.models.parsrec.export import run_as_scan
 from segue.models.parsrec.inputs import BasketInputs, basket_inputs
 from segue.models.parsrec.loss import catalogue_loss
-from segue.models.repeats import Repeats, RepeatScores, check_repeats
+from segue.models.repeats import Repeats, check_repeats
 from segue.models.repeats import resolved as with_repeats
-from segue.models.scores import ItemScores, ProductScores
+from segue.models.scores import AddedScores, ItemScores, ProductScores
 from segue.models.users import UserVectors
 from segue.nn import losses
 from segue.nn.dropout import Dropout
@@ -364,7 +364,7 @@ class PARSRecModel(TrainableModel):
     def scores(self) -> ItemScores:
         """Products with the item vectors, plus the additions of repeats."""
         products = ProductScores(self.items.all())
-        return products if self.repeats is None else RepeatScores(products, self.config.item_width)
+        return products if self.repeats is None else AddedScores(products, self.config.item_width)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, item_width)."""

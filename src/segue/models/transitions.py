@@ -1,0 +1,300 @@
+"""Transitions: an addition to the scores of items that followed the newest items in other histories.
+
+A model with vectors has to learn each pair of items from its examples, and on sparse data it forgets most of them; a
+table of counts does not. With transitions the score of an item i after the newest items j₀, j₁, j₂ (newest first) is
+
+    score(i) + w · log(1 + c(i)),    c(i) = Σ_d 0.5^d · C[j_d, i],
+
+in which C[j, i] counts how often i followed j in the histories of the training, at most three places behind, each
+further place with half of the weight. w is learnt together with the vectors. This is a log-linear mixture of the model
+and a Markov chain (Klakow, *Log-linear interpolation of language models*, ICSLP 1998).
+
+**Each target is left out of its own count.** In the training data every target follows its history at least once,
+namely there. A model that saw this occurrence would learn to trust the table more than it can on new histories. So the
+occurrence itself is subtracted (leaving one out: Ney, Essen & Kneser, *On the estimation of "small" probabilities by
+leaving-one-out*, IEEE TPAMI 1995), and a pair that was seen once adds nothing to its own target.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from segue.data.dataset import Dataset
+from segue.data.histories import Histories
+from segue.data.ragged import Int64, positions
+from segue.errors import ConfigError
+from segue.models.markov import count_pairs
+
+Floats = npt.NDArray[np.float32]
+
+STEPS = 3
+"""Largest distance of a transition, and number of newest items that are read."""
+DECAY = 0.5
+"""Weight of each further place."""
+_MOST = 256
+"""Items after one item that are kept: those with the largest counts."""
+_FIRST_WEIGHT = 0.5
+
+
+def check_transitions(transitions: bool, loss: str | None, targets: str, repeats: bool | None) -> None:
+    """Raise a ConfigError if transitions are set with a loss that is no softmax, with sessions or with repeats."""
+    if not transitions:
+        return
+    if loss not in (None, "softmax", "sampled-softmax"):
+        raise ConfigError(
+            f"transitions=True goes with a softmax, and loss={loss!r} is none: expected softmax or sampled-softmax."
+        )
+    if targets != "item":
+        raise ConfigError(f"transitions=True counts from one item to the next, and targets={targets!r} are none.")
+    if repeats:
+        raise ConfigError("transitions=True and repeats=True both add to the scores: leave one out.")
+
+
+class TransitionBatch(NamedTuple):
+    """Logarithms of counts for the n targets of a training batch.
+
+    Attributes
+    ----------
+    own
+        (n,) float32 log(1 + c) of each target, without its own occurrence.
+    rows, columns
+        (m,) int64 pairs of a target and a shared negative that followed its newest items.
+    values
+        (m,) float32 log(1 + c) of these negatives.
+    """
+
+    own: Tensor
+    rows: Tensor
+    columns: Tensor
+    values: Tensor
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> TransitionBatch:
+        """Return the batch on a device."""
+        return TransitionBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
+
+
+NO_TRANSITIONS = TransitionBatch(torch.zeros(0), *(torch.zeros(0, dtype=torch.int64),) * 2, torch.zeros(0))
+"""Transitions of a batch of a model without them."""
+
+
+class TransitionCounts(NamedTuple):
+    """Items that followed each item, in CSR form.
+
+    Attributes
+    ----------
+    offsets
+        (n_items + 2,) int64 offsets of the rows.
+    followers
+        (m,) int32 items, ascending within a row.
+    counts
+        (m,) float32 decayed counts C.
+    """
+
+    offsets: Int64
+    followers: npt.NDArray[np.int32]
+    counts: Floats
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> TransitionCounts:
+        """Count the transitions between the visible interactions."""
+        side = dataset.n_items + 1
+        pairs, counts = count_pairs(dataset, STEPS, DECAY)
+        rows = pairs // side
+        if len(pairs) and np.bincount(rows).max() > _MOST:
+            order = np.lexsort((pairs, -counts, rows))
+            place = positions(np.zeros(side, dtype=np.int64), np.bincount(rows, minlength=side))
+            kept = np.sort(order[place < _MOST])
+            pairs, counts, rows = pairs[kept], counts[kept], rows[kept]
+        offsets = np.searchsorted(rows, np.arange(side + 1)).astype(np.int64)
+        return cls(offsets, (pairs % side).astype(np.int32), counts.astype(np.float32))
+
+    def entries(self, newest: Int64) -> tuple[Int64, Int64, Floats]:
+        """Rows (m,), places (m,) in `followers` and weights (m,) of everything that followed the items (n, STEPS)."""
+        rows, steps = np.nonzero(newest)
+        items = newest[rows, steps]
+        first, last = self.offsets[items], self.offsets[items + 1]
+        lengths = last - first
+        weights = (DECAY ** steps.astype(np.float32)).astype(np.float32)
+        return np.repeat(rows, lengths), positions(first, last), np.repeat(weights, lengths)
+
+    def of_pairs(self, newest: Int64, items: Int64) -> npt.NDArray[np.float64]:
+        """Counts c (n,) of one item (n,) each after the items (n, STEPS)."""
+        total = np.zeros(len(items))
+        for step in range(STEPS):
+            low, high = self.offsets[newest[:, step]], self.offsets[newest[:, step] + 1]
+            end = high
+            while (open_ := low < high).any():  # a binary search in all rows at once
+                middle = (low + high) // 2
+                below = open_ & (self.followers[np.minimum(middle, len(self.followers) - 1)] < items)
+                low, high = np.where(below, middle + 1, low), np.where(open_ & ~below, middle, high)
+            place = np.minimum(low, max(len(self.followers) - 1, 0))
+            if len(self.followers):
+                found = (low < end) & (self.followers[place] == items)
+                total += DECAY**step * np.where(found, self.counts[place], 0)
+        return total
+
+
+def newest_items(items: npt.NDArray[np.int32], begins: Int64, ends: Int64) -> Int64:
+    """Newest items (n, STEPS) of the histories [begin, end) in `items`, newest first, 0 behind the oldest."""
+    place = ends[:, None] - 1 - np.arange(STEPS)
+    return np.where(place >= begins[:, None], items[np.maximum(place, 0)], 0).astype(np.int64)
+
+
+class TransitionExamples:
+    """Maker of the transitions of training batches.
+
+    Parameters
+    ----------
+    dataset
+        Training view of a Dataset.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.counts = TransitionCounts.of(dataset)
+        self.items, self.n_items = dataset.items, dataset.n_items
+
+    def batch(self, begins: Int64, ends: Int64, targets: Int64, negatives: Int64) -> TransitionBatch:
+        """Return the transitions of a batch.
+
+        Parameters
+        ----------
+        begins, ends
+            (n,) histories [begin, end) before each target, as positions in the Dataset. The target stands at the end.
+        targets
+            (n,) items.
+        negatives
+            (k,) shared negatives.
+        """
+        newest = newest_items(self.items, begins, ends)
+        own = self.counts.of_pairs(newest, targets)
+        own -= _own_occurrence(newest)
+        rows, columns, values = self._among(newest, negatives)
+        arrays = np.log1p(np.maximum(own, 0)).astype(np.float32), rows, columns, np.log1p(values).astype(np.float32)
+        return TransitionBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+    def _among(self, newest: Int64, negatives: Int64) -> tuple[Int64, Int64, Floats]:
+        """Rows (m,), columns (m,) and counts c (m,) of the negatives that followed the items (n, STEPS)."""
+        rows, places, weights = self.counts.entries(newest)
+        drawn = np.zeros(self.n_items + 1, dtype=np.bool_)
+        drawn[negatives] = True
+        codes = self.counts.followers[places]
+        inside = np.flatnonzero(drawn[codes])
+        rows, codes, values = rows[inside], codes[inside], weights[inside] * self.counts.counts[places[inside]]
+        distinct, column_of = np.unique(negatives, return_inverse=True)
+        keys, values = _summed(rows * len(distinct) + np.searchsorted(distinct, codes), values)
+        rows, codes = np.divmod(keys, len(distinct))
+        order = np.argsort(column_of, kind="stable")  # an item may be drawn several times
+        first = np.searchsorted(column_of[order], codes, side="left")
+        last = np.searchsorted(column_of[order], codes, side="right")
+        times = last - first
+        return np.repeat(rows, times), order[positions(first, last)], np.repeat(values, times)
+
+
+def _own_occurrence(newest: Int64) -> npt.NDArray[np.float64]:
+    """Part (n,) of the count c of the item behind these newest items (n, STEPS) that it has from standing there."""
+    equal = (newest[:, :, None] == newest[:, None, :]) & (newest > 0)[:, None]
+    weights = DECAY ** np.arange(STEPS)
+    counts: npt.NDArray[np.float64] = (equal * (weights[:, None] * weights)).sum((1, 2))
+    return counts
+
+
+def _summed(keys: Int64, values: Floats) -> tuple[Int64, Floats]:
+    """Distinct keys, ascending, and the sum of the values of each."""
+    if not len(keys):
+        return keys, values
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return keys[first], np.add.reduceat(values, first)
+
+
+class Transitions(nn.Module):
+    """Additions w · log(1 + c) to the scores of items that followed the newest items.
+
+    Parameters
+    ----------
+    n_items
+        Size of the catalogue.
+
+    Buffers
+    -------
+    offsets, followers, counts
+        See `TransitionCounts`.
+    """
+
+    offsets: Tensor
+    followers: Tensor
+    counts: Tensor
+
+    def __init__(self, n_items: int) -> None:
+        super().__init__()
+        if n_items >= 1 << 24:
+            raise ConfigError(f"transitions=True takes fewer than {1 << 24:,} items, and there are {n_items:,}.")
+        self.weight = nn.Parameter(torch.tensor(_FIRST_WEIGHT))
+        self.register_buffer("offsets", torch.zeros(n_items + 2, dtype=torch.int64))
+        self.register_buffer("followers", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("counts", torch.zeros(0))
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Count the transitions between the visible interactions."""
+        device = self.weight.device
+        for name, array in TransitionCounts.of(dataset)._asdict().items():
+            setattr(self, name, torch.from_numpy(array).to(device))
+
+    def grow_from(self, former: Self) -> None:
+        """Take the counts of a model for fewer items; nothing has followed the new ones."""
+        added = len(self.offsets) - len(former.offsets)
+        self.offsets = torch.cat([former.offsets, former.offsets[-1:].expand(added)])
+        self.followers, self.counts = former.followers.clone(), former.counts.clone()
+
+    def arrays(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """Items (n, r) int64 that followed the newest ones, ascending, 0 behind the last, and their log(1 + c).
+
+        The values are (n, r, 1) float32.
+        """
+        table = TransitionCounts(*(tensor.cpu().numpy() for tensor in (self.offsets, self.followers, self.counts)))
+        side, n = len(table.offsets) - 1, len(histories)
+        rows, places, weights = table.entries(newest_items(histories.items, histories.starts, histories.ends))
+        keys, values = _summed(rows * side + table.followers[places], weights * table.counts[places])
+        rows, codes = np.divmod(keys, side)
+        lengths = np.bincount(rows, minlength=n)
+        place = positions(np.zeros_like(lengths), lengths)
+        items = np.zeros((n, int(lengths.max(initial=0))), dtype=np.int64)
+        logs = np.zeros((*items.shape, 1), dtype=np.float32)
+        items[rows, place], logs[rows, place, 0] = codes, np.log1p(values)
+        return torch.from_numpy(items), torch.from_numpy(logs)
+
+    def queries(self, queries: Tensor, items: Tensor, logs: Tensor) -> Tensor:
+        """Append to queries (n, width) the items (n, r) and their additions, in pairs: (n, width + 2 r)."""
+        added = self.weight * logs[..., 0]
+        return torch.cat([queries, torch.stack([items.to(added.dtype), added], dim=-1).flatten(1)], dim=1)
+
+    def add(self, target_scores: Tensor, negative_scores: Tensor, batch: TransitionBatch) -> tuple[Tensor, Tensor]:
+        """Scores (n,) of the targets and (n, k) of the negatives, with the additions."""
+        added = (self.weight * batch.values).to(negative_scores.dtype)
+        places = batch.rows, batch.columns  # no pair stands there twice
+        return target_scores + self.weight * batch.own, negative_scores.index_put(places, added, accumulate=True)
+
+    def fault(self) -> str | None:
+        """Offsets that do not rise, items that do not exist, and counts below 0."""
+        if int(self.offsets[0]) or int(self.offsets[-1]) != len(self.followers):
+            return "the offsets of the transitions do not fit"
+        if bool((self.offsets[1:] < self.offsets[:-1]).any()) or len(self.followers) != len(self.counts):
+            return "the offsets of the transitions do not rise"
+        side = len(self.offsets) - 1
+        if bool(((self.followers <= 0) | (self.followers >= side)).any()):
+            return "the transitions hold items that do not exist"
+        return "the transitions hold counts below 0" if bool((self.counts < 0).any()) else None
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The number of pairs depends on the data: make buffers of the size to load.
+        saved = state_dict.get(f"{prefix}followers"), state_dict.get(f"{prefix}counts")
+        if saved[0] is not None and saved[1] is not None and saved[0].shape == saved[1].shape:
+            self.followers = self.followers.new_empty(saved[0].shape)
+            self.counts = self.counts.new_empty(saved[1].shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
