@@ -9,9 +9,10 @@ import torch
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
+from segue.data.transitions import count_pairs
 from segue.data.vocabulary import Vocabulary
 from segue.errors import ConfigError
-from segue.models.markov import Markov, MarkovModel, count_pairs
+from segue.models.markov import Markov, MarkovModel
 from segue.models.popularity import Popularity, PopularityModel, RecentPopularity, popularity
 from segue.models.registry import MODELS, config_class, config_from_dict
 from tests.helpers import queries_of
@@ -94,7 +95,7 @@ def test_markov_equals_a_plain_loop(config: Markov, monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(0)
     dataset = make([rng.integers(1, 8, n).tolist() for n in (1, 2, 5, 9, 30)], n_items=9)
     dataset = dataset.until(dataset.ends - np.array([0, 0, 0, 1, 2, 3]))
-    monkeypatch.setattr("segue.models.markov._CHUNK", 7)  # to test merging
+    monkeypatch.setattr("segue.data.transitions._CHUNK", 7)  # to test merging
     model = fitted(config, dataset)
     histories = [[1], [9], [3, 4], [7, 1, 2, 2, 5]]
     expected = [naive_markov(dataset, config, history) for history in histories]

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import segue
+from segue.data import transitions
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
+from segue.data.transitions import DECAY, STEPS, TransitionCounts
 from segue.errors import ConfigError
-from segue.models import transitions
-from segue.models.transitions import DECAY, STEPS, TransitionCounts, TransitionExamples
+from segue.models.transitions import TransitionExamples
 from tests.helpers import make_dataset
 from tests.models.test_parity import arrays, randomised
 
@@ -162,11 +163,6 @@ def test_newer_data_and_a_start_from_it(fitted: segue.Recommender) -> None:
     options = segue.Training(epochs=1, validation_exclude_seen=False)
     started: Any = segue.fit(before.config, more, training=options, start=fitted, quiet=True).model
     assert started.transitions.counts.sum() > before.transitions.counts.sum()  # counted anew
-
-
-def test_onnx_is_refused(fitted: segue.Recommender, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not written to ONNX"):
-        fitted.to_onnx(tmp_path / "onnx")
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
-from segue.data.ragged import Int64
+from segue.data.transitions import count_pairs
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.popularity import popularity
 from segue.models.scores import ItemScores
 from segue.settings import Count, Positive, ShareAboveZero
-
-_CHUNK = 1 << 24
-"""Interactions counted at a time: bounds the memory of sorting."""
 
 
 @dataclass(frozen=True)
@@ -211,40 +207,3 @@ class TransitionScores(ItemScores):
             return self.counts.new_zeros(keys.shape)
         position = torch.searchsorted(self.pairs, keys).clamp_(max=len(self.pairs) - 1)
         return torch.where(self.pairs[position] == keys, self.counts[position], 0.0)
-
-
-def count_pairs(dataset: Dataset, steps: int, decay: float) -> tuple[Int64, npt.NDArray[np.float64]]:
-    """Observed pairs (n,), ascending and coded a × (n_items + 1) + b, and the decayed count (n,) of each.
-
-    Parameters
-    ----------
-    dataset
-        Dataset whose visible interactions are counted.
-    steps, decay
-        As in `Markov`.
-    """
-    visible = dataset.compact()
-    items = visible.items
-    ends = np.repeat(visible.ends, visible.lengths)
-    side = visible.n_items + 1
-    pairs, counts = np.zeros(0, dtype=np.int64), np.zeros(0)
-    for step in range(1, steps + 1):
-        for low in range(0, max(len(items) - step, 0), _CHUNK):
-            high = min(low + _CHUNK, len(items) - step)
-            position = np.arange(low, high)
-            position = position[position + step < ends[low:high]]
-            keys = items[position].astype(np.int64) * side + items[position + step]
-            more, times = np.unique(keys, return_counts=True)
-            pairs, counts = _merge(pairs, counts, more, times * decay ** (step - 1))
-    return pairs, counts
-
-
-def _merge(
-    pairs: Int64, counts: npt.NDArray[np.float64], more: Int64, more_counts: npt.NDArray[np.float64]
-) -> tuple[Int64, npt.NDArray[np.float64]]:
-    """Add the counts of two ascending lists of pairs."""
-    if not len(pairs):
-        return more, more_counts
-    union, index = np.unique(np.concatenate([pairs, more]), return_inverse=True)
-    summed = np.bincount(index, np.concatenate([counts, more_counts]), minlength=len(union))
-    return union, summed.astype(np.float64, copy=False)

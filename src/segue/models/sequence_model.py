@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.gaps import usual_gap
 from segue.data.histories import Histories
+from segue.data.transitions import STEPS
 from segue.models.base import ModelConfig, TrainableModel
 from segue.models.features import FeatureNames
 from segue.models.features import resolved as with_features
@@ -171,7 +172,8 @@ class SequenceModel(TrainableModel):
     def __init__(self, config: SequenceConfig, n_users: int, n_items: int, encoder: nn.Module) -> None:
         super().__init__(config, n_users, n_items)
         assert config.loss is not None
-        self.max_history = None if config.repeats else config.max_length
+        newest = max(config.max_length, STEPS) if config.reads_transitions else config.max_length
+        self.max_history = None if config.repeats else newest
         self.repeats_together = bool(config.repeats)
         self.items = item_table(n_items, config.width, config.features, config.own_dropout)
         self.reads_content = bool(config.features)
@@ -251,10 +253,14 @@ class SequenceModel(TrainableModel):
         return inputs._replace(repeated=followed, features=logs)
 
     def encode(self, inputs: HistoryInputs) -> Tensor:
-        """Hidden state (n, width) after the newest item of each history, ready for a product."""
-        queries = self.similarity.query(self.newest_states(inputs))
+        """Hidden state (n, width) after the newest item of each history, ready for a product, and the additions."""
+        queries = self.plain_queries(inputs)
         added = self.repeats if self.transitions is None else self.transitions
         return queries if added is None else added.queries(queries, inputs.repeated, inputs.features)
+
+    def plain_queries(self, inputs: HistoryInputs) -> Tensor:
+        """Queries (n, width) of `encode` without additions."""
+        return self.similarity.query(self.newest_states(inputs))
 
     def newest_states(self, inputs: HistoryInputs) -> Tensor:
         """Hidden states (n, width) from which the item after each history is scored."""

@@ -27,17 +27,11 @@ from torch import Tensor, nn
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions
+from segue.data.transitions import DECAY, STEPS, TransitionCounts, newest_items, summed
 from segue.errors import ConfigError
-from segue.models.markov import count_pairs
 
 Floats = npt.NDArray[np.float32]
 
-STEPS = 3
-"""Largest distance of a transition, and number of newest items that are read."""
-DECAY = 0.5
-"""Weight of each further place."""
-_MOST = 256
-"""Items after one item that are kept: those with the largest counts."""
 _FIRST_WEIGHT = 0.5
 
 
@@ -82,69 +76,6 @@ NO_TRANSITIONS = TransitionBatch(torch.zeros(0), *(torch.zeros(0, dtype=torch.in
 """Transitions of a batch of a model without them."""
 
 
-class TransitionCounts(NamedTuple):
-    """Items that followed each item, in CSR form.
-
-    Attributes
-    ----------
-    offsets
-        (n_items + 2,) int64 offsets of the rows.
-    followers
-        (m,) int32 items, ascending within a row.
-    counts
-        (m,) float32 decayed counts C.
-    """
-
-    offsets: Int64
-    followers: npt.NDArray[np.int32]
-    counts: Floats
-
-    @classmethod
-    def of(cls, dataset: Dataset) -> TransitionCounts:
-        """Count the transitions between the visible interactions."""
-        side = dataset.n_items + 1
-        pairs, counts = count_pairs(dataset, STEPS, DECAY)
-        rows = pairs // side
-        if len(pairs) and np.bincount(rows).max() > _MOST:
-            order = np.lexsort((pairs, -counts, rows))
-            place = positions(np.zeros(side, dtype=np.int64), np.bincount(rows, minlength=side))
-            kept = np.sort(order[place < _MOST])
-            pairs, counts, rows = pairs[kept], counts[kept], rows[kept]
-        offsets = np.searchsorted(rows, np.arange(side + 1)).astype(np.int64)
-        return cls(offsets, (pairs % side).astype(np.int32), counts.astype(np.float32))
-
-    def entries(self, newest: Int64) -> tuple[Int64, Int64, Floats]:
-        """Rows (m,), places (m,) in `followers` and weights (m,) of everything that followed the items (n, STEPS)."""
-        rows, steps = np.nonzero(newest)
-        items = newest[rows, steps]
-        first, last = self.offsets[items], self.offsets[items + 1]
-        lengths = last - first
-        weights = (DECAY ** steps.astype(np.float32)).astype(np.float32)
-        return np.repeat(rows, lengths), positions(first, last), np.repeat(weights, lengths)
-
-    def of_pairs(self, newest: Int64, items: Int64) -> npt.NDArray[np.float64]:
-        """Counts c (n,) of one item (n,) each after the items (n, STEPS)."""
-        total = np.zeros(len(items))
-        for step in range(STEPS):
-            low, high = self.offsets[newest[:, step]], self.offsets[newest[:, step] + 1]
-            end = high
-            while (open_ := low < high).any():  # a binary search in all rows at once
-                middle = (low + high) // 2
-                below = open_ & (self.followers[np.minimum(middle, len(self.followers) - 1)] < items)
-                low, high = np.where(below, middle + 1, low), np.where(open_ & ~below, middle, high)
-            place = np.minimum(low, max(len(self.followers) - 1, 0))
-            if len(self.followers):
-                found = (low < end) & (self.followers[place] == items)
-                total += DECAY**step * np.where(found, self.counts[place], 0)
-        return total
-
-
-def newest_items(items: npt.NDArray[np.int32], begins: Int64, ends: Int64) -> Int64:
-    """Newest items (n, STEPS) of the histories [begin, end) in `items`, newest first, 0 behind the oldest."""
-    place = ends[:, None] - 1 - np.arange(STEPS)
-    return np.where(place >= begins[:, None], items[np.maximum(place, 0)], 0).astype(np.int64)
-
-
 class TransitionExamples:
     """Maker of the transitions of training batches.
 
@@ -186,7 +117,7 @@ class TransitionExamples:
         inside = np.flatnonzero(drawn[codes])
         rows, codes, values = rows[inside], codes[inside], weights[inside] * self.counts.counts[places[inside]]
         distinct, column_of = np.unique(negatives, return_inverse=True)
-        keys, values = _summed(rows * len(distinct) + np.searchsorted(distinct, codes), values)
+        keys, values = summed(rows * len(distinct) + np.searchsorted(distinct, codes), values)
         rows, codes = np.divmod(keys, len(distinct))
         order = np.argsort(column_of, kind="stable")  # an item may be drawn several times
         first = np.searchsorted(column_of[order], codes, side="left")
@@ -201,16 +132,6 @@ def _own_occurrence(newest: Int64) -> npt.NDArray[np.float64]:
     weights = DECAY ** np.arange(STEPS)
     counts: npt.NDArray[np.float64] = (equal * (weights[:, None] * weights)).sum((1, 2))
     return counts
-
-
-def _summed(keys: Int64, values: Floats) -> tuple[Int64, Floats]:
-    """Distinct keys, ascending, and the sum of the values of each."""
-    if not len(keys):
-        return keys, values
-    order = np.argsort(keys, kind="stable")
-    keys, values = keys[order], values[order]
-    first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-    return keys[first], np.add.reduceat(values, first)
 
 
 class Transitions(nn.Module):
@@ -252,22 +173,14 @@ class Transitions(nn.Module):
         self.offsets = torch.cat([former.offsets, former.offsets[-1:].expand(added)])
         self.followers, self.counts = former.followers.clone(), former.counts.clone()
 
-    def arrays(self, histories: Histories) -> tuple[Tensor, Tensor]:
-        """Items (n, r) int64 that followed the newest ones, ascending, 0 behind the last, and their log(1 + c).
+    def table(self) -> TransitionCounts:
+        """The counts as arrays."""
+        return TransitionCounts(*(tensor.cpu().numpy() for tensor in (self.offsets, self.followers, self.counts)))
 
-        The values are (n, r, 1) float32.
-        """
-        table = TransitionCounts(*(tensor.cpu().numpy() for tensor in (self.offsets, self.followers, self.counts)))
-        side, n = len(table.offsets) - 1, len(histories)
-        rows, places, weights = table.entries(newest_items(histories.items, histories.starts, histories.ends))
-        keys, values = _summed(rows * side + table.followers[places], weights * table.counts[places])
-        rows, codes = np.divmod(keys, side)
-        lengths = np.bincount(rows, minlength=n)
-        place = positions(np.zeros_like(lengths), lengths)
-        items = np.zeros((n, int(lengths.max(initial=0))), dtype=np.int64)
-        logs = np.zeros((*items.shape, 1), dtype=np.float32)
-        items[rows, place], logs[rows, place, 0] = codes, np.log1p(values)
-        return torch.from_numpy(items), torch.from_numpy(logs)
+    def arrays(self, histories: Histories) -> tuple[Tensor, Tensor]:
+        """Items (n, r) that followed the newest ones, and their log(1 + c) as (n, r, 1) float32."""
+        items, logs = self.table().after(histories)
+        return torch.from_numpy(items), torch.from_numpy(logs[..., None])
 
     def queries(self, queries: Tensor, items: Tensor, logs: Tensor) -> Tensor:
         """Append to queries (n, width) the items (n, r) and their additions, in pairs: (n, width + 2 r)."""

@@ -36,6 +36,7 @@ MODELS: dict[str, ModelConfig] = {
     ),
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=7),
     "sasrec-frequency": segue.SASRec(width=8, frequency=0.7, repeats=False, **SMALL),
+    "sasrec-transitions": segue.SASRec(width=8, transitions=True, **SMALL),
     "ssept": segue.SSEPT(item_width=6, user_width=4, time_bias=True, repeats=False, **SMALL),
     "ssept-repeats": segue.SSEPT(item_width=6, user_width=4, loss="softmax", repeats=True, **SMALL),
     "gru4rec": segue.GRU4Rec(width=8, layers=2, max_length=7, repeats=False),
@@ -138,8 +139,10 @@ def test_the_reader_imports_neither_torch_nor_polars(exported: tuple[segue.Recom
 
 
 @pytest.mark.slow
-def test_the_programs_of_the_readme(exported: tuple[segue.Recommender, Path], tmp_path: Path) -> None:
-    recommender, folder = exported
+@pytest.mark.parametrize("name", ["sasrec", "sasrec-transitions"])
+def test_the_programs_of_the_readme(name: str, tmp_path: Path) -> None:
+    recommender = made(MODELS[name], "texts")
+    folder = recommender.to_onnx(tmp_path / "exported")
     text = (folder / "README.md").read_text(encoding="utf-8")
     history = recommender.dataset.catalogue.ids[:2].to_list()
     expected = recommender.recommend(histories=[history], k=7)["item"].to_list()

@@ -16,12 +16,15 @@ from segue.files import read_json
 
 KIND = "onnx"
 MANIFEST = "onnx.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had no transitions."""
 
 ENCODER = "encoder.onnx"
 SCORES = "scores.onnx"
 ITEMS = "items.npy"
 COLD = "cold.npy"
+TRANSITIONS = "transitions_{}.npy"
+"""Arrays of the counted transitions, by name (`segue.data.transitions.TransitionCounts`)."""
 ITEM_IDS = "item_ids.json"
 USER_IDS = "user_ids.json"
 INDEX = "index"

@@ -19,6 +19,7 @@ from segue.arguments import checked, checked_except
 from segue.data.histories import Histories
 from segue.data.history_arrays import HistoryArrays, history_arrays
 from segue.data.ragged import Int64, offsets_of, rows_of
+from segue.data.transitions import STEPS, TransitionCounts
 from segue.errors import ConfigError, DataError, EvaluationError, StorageError
 from segue.files import read_manifest, whole_number
 from segue.inference.index import ItemIndex, fingerprint_of
@@ -77,7 +78,9 @@ class OnnxScorer:
     offset
         True if one more column of the queries is added to every score of its row.
     repeats
-        True if pairs of an item code and an addition to its score stand behind the queries.
+        True if the encoder writes pairs of an item code and an addition to its score behind the queries.
+    transitions, transition_weight
+        Counted transitions, and their weight in the scores; None without any. Their additions are written as pairs too.
     cold
         (m,) codes of items without a score; None without any.
     index
@@ -98,6 +101,8 @@ class OnnxScorer:
     cold: Int64 | None = None
     index: ItemIndex | None = None
     product: Any = None
+    transitions: TransitionCounts | None = None
+    transition_weight: float = 0.0
 
     needs_history = True
     """The model needs a history: exported models have an encoder of histories."""
@@ -128,7 +133,9 @@ class OnnxScorer:
         numbers = {key: whole_number(manifest, key, place) for key in ("users", "items", "width", "max_length")}
         inputs, name = manifest.get("inputs"), manifest.get("model")
         flags = {key: manifest.get(key) for key in ("offset", "repeats", "indexed")}
+        weight = manifest.get("transitions")
         known = isinstance(inputs, list) and set(inputs) <= set(files.INPUTS) and "items" in inputs
+        known = known and (weight is None or isinstance(weight, float))
         if not known or not isinstance(name, str) or not all(isinstance(flag, bool) for flag in flags.values()):
             raise StorageError(f"{place} does not describe an encoder: it was damaged or edited.")
         table = files.read_array(folder / files.ITEMS, np.float32, (numbers["items"] + 1, numbers["width"]))
@@ -150,6 +157,8 @@ class OnnxScorer:
             cold if len(cold) else None,
             index,
             _session(folder / files.SCORES, threads) if (folder / files.SCORES).exists() else None,
+            None if weight is None else _transitions(folder, numbers["items"]),
+            weight or 0.0,
         )
 
     @property
@@ -160,7 +169,13 @@ class OnnxScorer:
     @property
     def max_history(self) -> int | None:
         """Number of newest items of a history that the model reads; None = all."""
-        return None if self.repeats else self.max_length
+        if self.repeats:
+            return None
+        return self.max_length if self.transitions is None else max(self.max_length, STEPS)
+
+    @property
+    def _has_pairs(self) -> bool:
+        return self.repeats or self.transitions is not None
 
     def queries(self, histories: Histories) -> Floats:
         """Encode n histories, which must not be empty, as queries (n, …)."""
@@ -173,7 +188,11 @@ class OnnxScorer:
             self.repeats,
         )
         queries: Floats = self.session.run(None, {name: getattr(arrays, name) for name in self.inputs})[0]
-        return queries
+        if self.transitions is None:
+            return queries
+        items, logs = self.transitions.after(histories)
+        pairs = np.stack([items.astype(np.float32), np.float32(self.transition_weight) * logs], axis=-1)
+        return np.concatenate([queries, pairs.reshape(len(queries), -1)], axis=1)
 
     def score_all(self, queries: Floats, start: int, stop: int, out: Floats | None = None) -> Floats:
         """Scores (n, stop - start) float32 of the item codes start … stop - 1, written to `out` if it is given."""
@@ -183,7 +202,7 @@ class OnnxScorer:
             scores = np.matmul(self._directions(queries), self.table[start:stop].T, out=out)
         if self.offset:
             scores += queries[:, self._width, None]
-        if self.repeats:
+        if self._has_pairs:
             codes, added = self._repeated(queries)
             rows, columns = np.nonzero((codes >= max(start, 1)) & (codes < stop))
             scores[rows, codes[rows, columns] - start] += added[rows, columns]
@@ -194,7 +213,7 @@ class OnnxScorer:
         scores: Floats = np.einsum("nd,nmd->nm", self._directions(queries), self.table[items], optimize=True)
         if self.offset:
             scores += queries[:, self._width, None]
-        if self.repeats:
+        if self._has_pairs:
             codes, added = self._repeated(queries)
             rows, columns = np.nonzero(codes)
             same = items[rows] == codes[rows, columns, None]
@@ -333,7 +352,7 @@ class OnnxScorer:
                 allowed=allowed,
             )
 
-        more = self._repeated(queries)[0] if self.repeats else None
+        more = self._repeated(queries)[0] if self._has_pairs else None
         return self.index.top_k(self._directions(queries), k, score, excluded, exact, more)
 
     @property
@@ -502,6 +521,18 @@ def padded_inputs(arrays: HistoryArrays, max_length: int, repeats: bool) -> Hist
         features = np.pad(arrays.features, ((0, 0), (0, missing), (0, 0)), constant_values=1)
         arrays = arrays._replace(repeated=_widened(arrays.repeated, missing), features=features)
     return arrays
+
+
+def _transitions(folder: Path, n_items: int) -> TransitionCounts:
+    """Counted transitions of an export."""
+    places = {name: folder / files.TRANSITIONS.format(name) for name in TransitionCounts._fields}
+    offsets = files.read_array(places["offsets"], np.int64, (n_items + 2,))
+    followers = files.read_array(places["followers"], np.int32, (None,))
+    counts = files.read_array(places["counts"], np.float32, (len(followers),))
+    fits = offsets[0] == 0 and offsets[-1] == len(followers) and bool((np.diff(offsets) >= 0).all())
+    if not fits or not bool(((followers > 0) & (followers <= n_items)).all()) or not bool((counts >= 0).all()):
+        raise StorageError(f"{folder} holds transitions that are none: it was damaged or edited.")
+    return TransitionCounts(offsets, followers, counts)
 
 
 def _widened(array: Int64, columns: int) -> Int64:

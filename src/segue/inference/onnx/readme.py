@@ -16,7 +16,7 @@ An exported recommender. It answers without Python's torch, in every language wi
 | `items.npy` | ({rows}, {width}) float32: the vector of each item code; row 0 is no item |
 | `scores.onnx` | the product of queries and `items.npy`, which must lie beside it |
 | `item_ids.json` | id of the item with code 1, 2, 3, … |
-{users}| `cold.npy` | codes of items that the model cannot score |
+{users}{transitions}| `cold.npy` | codes of items that the model cannot score |
 {index}| `onnx.json` | settings, sizes and checksums |
 
 ## Inputs and scores
@@ -74,10 +74,33 @@ padded = np.array([codes + [0] * ({shortest} - len(codes))])
 inputs = {{"items": padded, "lengths": np.array([len(codes)])}}
 {more}query = encoder.run(None, inputs)[0]
 scores = table @ query[0, : table.shape[1]]{plus}
-scores[[0, *codes, *np.load("{folder}/cold.npy")]] = -np.inf
+{added}scores[[0, *codes, *np.load("{folder}/cold.npy")]] = -np.inf
 for code in np.argsort(-scores, kind="stable")[:10]:
     print(ids[code - 1], scores[code])
 ```
+"""
+
+_ADDED = """\
+names = "offsets", "followers", "counts"
+offsets, followers, counts = (np.load(f"{folder}/transitions_{{name}}.npy") for name in names)
+added = np.zeros(len(table))
+for step, code in enumerate(codes[:-4:-1]):  # the three newest items, newest first
+    row = slice(offsets[code], offsets[code + 1])
+    added[followers[row]] += 0.5**step * counts[row]
+scores = scores + {weight} * np.log1p(added)
+"""
+
+_ADDED_JAVASCRIPT = """\
+  const array = (name, kind) => {{
+    const file = readFileSync(`{folder}/transitions_${{name}}.npy`);
+    return new kind(new Uint8Array(file.subarray(10 + file.readUInt16LE(8))).buffer);
+  }};
+  const offsets = array("offsets", BigInt64Array), added = new Float64Array(ids.length + 1);
+  const followers = array("followers", Int32Array), counts = array("counts", Float32Array);
+  codes.slice(-3).reverse().forEach((code, step) => {{
+    for (let place = Number(offsets[code]); place < Number(offsets[code + 1]); place++)
+      added[followers[place]] += 0.5 ** step * counts[place];
+  }});
 """
 
 _JAVASCRIPT = """\
@@ -101,10 +124,10 @@ async function recommend(history, k) {{
   const inputs = {{ items: int64(padded, [1, padded.length]), lengths: int64([codes.length], [1]) }};
 {more_javascript}  const query = (await encoder.run(inputs)).queries.data;
   const width = table.length / (ids.length + 1), seen = new Set(codes);
-  const scores = ids.map((id, position) => {{
+{added_javascript}  const scores = ids.map((id, position) => {{
     let score = {start};
     for (let column = 0; column < width; column++) score += query[column] * table[(position + 1) * width + column];
-    return {{ item: id, score }};
+{plus_javascript}    return {{ item: id, score }};
   }});
   return scores.filter((row, position) => !seen.has(position + 1)).sort((a, b) => b.score - a.score).slice(0, k);
 }}
@@ -114,6 +137,11 @@ recommend(ids.slice(0, 2), 10).then(console.log);
 ```
 """
 
+_TRANSITIONS = """\
+- Add w · log(1 + c) to the score of each item that followed the newest ones, with w = {transitions_weight}. c is a sum
+  over the three newest items, each weighing half as much as the one after it: the items behind item code a are
+  `followers[offsets[a] : offsets[a + 1]]`, and `counts` has their counts.
+"""
 _REPEATS = """\
 - Pairs of an item code and a number stand behind these columns. Add the number to the score of the item; code 0 is no
   item.
@@ -134,8 +162,12 @@ def readme_of(description: Mapping[str, Any], folder: str = ".") -> str:
         "inputs": "".join(f"| `{name}` | {_MEANINGS[name][0]} | {_MEANINGS[name][1]} |\n" for name in inputs),
         "offset": ", plus the next column" if description["offset"] else "",
         "repeats": _REPEATS if description["repeats"] else "",
+        "transitions": "",
         "plus": " + query[0, table.shape[1]]" if description["offset"] else "",
         "start": "query[width]" if description["offset"] else "0",
+        "added": "",
+        "added_javascript": "",
+        "plus_javascript": "",
         "more": "",
         "more_javascript": "",
     }
@@ -147,5 +179,14 @@ def readme_of(description: Mapping[str, Any], folder: str = ".") -> str:
         values["more_javascript"] += (
             "  inputs.ages = int64(padded.map(() => -1), [1, padded.length]); // unknown times\n"
         )
+    weight = description.get("transitions")
+    if weight is not None:
+        values["transitions"] = (
+            "| `transitions_offsets.npy`, `…_followers.npy`, `…_counts.npy` | items that followed each item |\n"
+        )
+        values["repeats"] = _TRANSITIONS.format(transitions_weight=weight)
+        values["added"] = _ADDED.format(folder=folder, weight=weight)
+        values["added_javascript"] = _ADDED_JAVASCRIPT.format(folder=folder)
+        values["plus_javascript"] = f"    score += {weight} * Math.log1p(added[position + 1]);\n"
     parts = [_FILES, _SEGUE] if description["repeats"] else [_FILES, _SEGUE, _PYTHON, _JAVASCRIPT]
     return "\n".join(part.format(**values) for part in parts)

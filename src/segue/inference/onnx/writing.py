@@ -28,6 +28,7 @@ from segue.inference.scorer import Scorer
 from segue.models.base import Model
 from segue.models.next_item import HistoryInputs
 from segue.models.scores import AddedScores, ProductScores
+from segue.models.sequence_model import SequenceModel
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-4
@@ -55,10 +56,12 @@ def write_onnx(
     StorageError
         `path` holds something that is no export, or the encoder gives other answers.
     """
-    products, repeats = _products(scorer)
+    products = _products(scorer)
     max_length = _max_length(scorer.model)
     _require_packages()
     model = scorer.model if scorer.device.type == "cpu" else _on_cpu(scorer.model)
+    transitions = model.transitions if isinstance(model, SequenceModel) else None
+    repeats = transitions is None and isinstance(scorer.items, AddedScores)
     inputs = _inputs(model, repeats)
     with atomic_folder(path, files.KIND, overwrite) as folder:
         _write_encoder(folder / files.ENCODER, model, inputs, max_length, repeats)
@@ -67,6 +70,9 @@ def write_onnx(
         _write_product(folder / files.SCORES, folder / files.ITEMS, vectors)
         cold = np.zeros(0, dtype=np.int64) if model.cold is None else model.cold
         np.save(folder / files.COLD, cold.astype(np.int64), allow_pickle=False)
+        if transitions is not None:
+            for name, array in transitions.table()._asdict().items():
+                np.save(folder / files.TRANSITIONS.format(name), array, allow_pickle=False)
         files.write_ids(folder / files.ITEM_IDS, dataset.catalogue.ids.to_list())
         if "users" in inputs:
             files.write_ids(folder / files.USER_IDS, dataset.users.ids.to_list())
@@ -85,6 +91,7 @@ def write_onnx(
             "inputs": list(inputs),
             "offset": products.offset,
             "repeats": repeats,
+            "transitions": None if transitions is None else float(transitions.weight.detach()),
             "indexed": index is not None,
         }
         (folder / files.README).write_text(readme_of(content), encoding="utf-8")
@@ -104,11 +111,14 @@ class _Encode(nn.Module):
     def forward(self, *tensors: Tensor) -> Tensor:
         """Queries (n, …) of the inputs with the names."""
         given = dict(zip(self.names, tensors, strict=True))
-        return self.model.encode(HistoryInputs(*(given.get(name, given["lengths"]) for name in HistoryInputs._fields)))
+        inputs = HistoryInputs(*(given.get(name, given["lengths"]) for name in HistoryInputs._fields))
+        if isinstance(self.model, SequenceModel) and self.model.transitions is not None:
+            return self.model.plain_queries(inputs)  # the reader adds the transitions, which are a table
+        return self.model.encode(inputs)
 
 
-def _products(scorer: Scorer) -> tuple[ProductScores, bool]:
-    """Products with the item table behind the scores of a model, and True if it adds repeats."""
+def _products(scorer: Scorer) -> ProductScores:
+    """Products with the item table behind the scores of a model."""
     products, name = scorer.items.products, scorer.config.name
     if products is None or scorer.model.dense_queries or not scorer.needs_history:
         raise ConfigError(
@@ -121,12 +131,7 @@ def _products(scorer: Scorer) -> tuple[ProductScores, bool]:
             f"the encoder of {name} reads more than padded histories, so it cannot be exported to ONNX yet: expected "
             "sasrec, ssept, gru4rec, hstu, bert4rec or lrurec."
         )
-    if getattr(scorer.config, "transitions", False):
-        raise ConfigError(
-            f"the counts of {name} with transitions=True are not written to ONNX yet: train it without, or serve it "
-            "with torch."
-        )
-    return products, isinstance(scorer.items, AddedScores)
+    return products
 
 
 def _max_length(model: Model) -> int:
