@@ -56,6 +56,14 @@ class TransitionCounts(NamedTuple):
         offsets = np.searchsorted(rows, np.arange(side + 1)).astype(np.int64)
         return cls(offsets, (pairs % side).astype(np.int32), counts.astype(np.float32))
 
+    def backwards(self) -> TransitionCounts:
+        """The same counts by follower: the items before each item."""
+        side = len(self.offsets) - 1
+        leaders = np.repeat(np.arange(side, dtype=np.int32), np.diff(self.offsets))
+        order = np.argsort(self.followers, kind="stable")
+        offsets = np.searchsorted(self.followers[order], np.arange(side + 1)).astype(np.int64)
+        return TransitionCounts(offsets, leaders[order], self.counts[order])
+
     def entries(self, newest: Int64) -> tuple[Int64, Int64, Floats]:
         """Rows (m,), places (m,) in `followers` and weights (m,) of everything that followed the items (n, STEPS)."""
         rows, steps = np.nonzero(newest)
@@ -64,22 +72,6 @@ class TransitionCounts(NamedTuple):
         lengths = last - first
         weights = (DECAY ** steps.astype(np.float32)).astype(np.float32)
         return np.repeat(rows, lengths), positions(first, last), np.repeat(weights, lengths)
-
-    def of_pairs(self, newest: Int64, items: Int64) -> npt.NDArray[np.float64]:
-        """Counts c (n,) of one item (n,) each after the items (n, STEPS)."""
-        total = np.zeros(len(items))
-        for step in range(STEPS):
-            low, high = self.offsets[newest[:, step]], self.offsets[newest[:, step] + 1]
-            end = high
-            while (open_ := low < high).any():  # a binary search in all rows at once
-                middle = (low + high) // 2
-                below = open_ & (self.followers[np.minimum(middle, len(self.followers) - 1)] < items)
-                low, high = np.where(below, middle + 1, low), np.where(open_ & ~below, middle, high)
-            place = np.minimum(low, max(len(self.followers) - 1, 0))
-            if len(self.followers):
-                found = (low < end) & (self.followers[place] == items)
-                total += DECAY**step * np.where(found, self.counts[place], 0)
-        return total
 
     def after(self, histories: Histories) -> tuple[Int64, Floats]:
         """Items (n, r) int64 that followed the newest ones, ascending, 0 behind the last, and log(1 + c) of each."""
@@ -101,10 +93,14 @@ def newest_items(items: npt.NDArray[np.int32], begins: Int64, ends: Int64) -> In
     return np.where(place >= begins[:, None], items[np.maximum(place, 0)], 0).astype(np.int64)
 
 
-def summed(keys: Int64, values: Floats) -> tuple[Int64, Floats]:
-    """Distinct keys, ascending, and the sum of the values of each."""
+def summed(keys: Int64, values: Floats, size: int | None = None) -> tuple[Int64, Floats]:
+    """Distinct keys, ascending, and the sum of the values of each, which are above 0; keys are less than `size`."""
     if not len(keys):
         return keys, values
+    if size is not None and size < 16 * len(keys):  # a sum for every key is cheaper than sorting them
+        sums = np.bincount(keys, values, size)
+        distinct = np.flatnonzero(sums)
+        return distinct, sums[distinct].astype(np.float32)
     order = np.argsort(keys, kind="stable")
     keys, values = keys[order], values[order]
     first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))

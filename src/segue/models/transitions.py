@@ -87,6 +87,9 @@ class TransitionExamples:
 
     def __init__(self, dataset: Dataset) -> None:
         self.counts = TransitionCounts.of(dataset)
+        self._backwards = self.counts.backwards()
+        side = dataset.n_items + 1
+        self._pairs = np.repeat(np.arange(side) * side, np.diff(self.counts.offsets)) + self.counts.followers
         self.items, self.n_items = dataset.items, dataset.n_items
 
     def batch(self, begins: Int64, ends: Int64, targets: Int64, negatives: Int64) -> TransitionBatch:
@@ -102,28 +105,40 @@ class TransitionExamples:
             (k,) shared negatives.
         """
         newest = newest_items(self.items, begins, ends)
-        own = self.counts.of_pairs(newest, targets)
-        own -= _own_occurrence(newest)
+        own = self._of_targets(newest, targets) - _own_occurrence(newest)
         rows, columns, values = self._among(newest, negatives)
         arrays = np.log1p(np.maximum(own, 0)).astype(np.float32), rows, columns, np.log1p(values).astype(np.float32)
         return TransitionBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
+    def _of_targets(self, newest: Int64, targets: Int64) -> npt.NDArray[np.float64]:
+        """Counts c (n,) of the targets (n,) after the items (n, STEPS)."""
+        keys = newest * (self.n_items + 1) + targets[:, None]
+        places = np.minimum(np.searchsorted(self._pairs, keys), len(self._pairs) - 1)
+        counts = np.where(self._pairs[places] == keys, self.counts.counts[places], 0)
+        total: npt.NDArray[np.float64] = counts @ DECAY ** np.arange(STEPS)
+        return total
+
     def _among(self, newest: Int64, negatives: Int64) -> tuple[Int64, Int64, Floats]:
-        """Rows (m,), columns (m,) and counts c (m,) of the negatives that followed the items (n, STEPS)."""
-        rows, places, weights = self.counts.entries(newest)
-        drawn = np.zeros(self.n_items + 1, dtype=np.bool_)
-        drawn[negatives] = True
-        codes = self.counts.followers[places]
-        inside = np.flatnonzero(drawn[codes])
-        rows, codes, values = rows[inside], codes[inside], weights[inside] * self.counts.counts[places[inside]]
-        distinct, column_of = np.unique(negatives, return_inverse=True)
-        keys, values = summed(rows * len(distinct) + np.searchsorted(distinct, codes), values)
-        rows, codes = np.divmod(keys, len(distinct))
-        order = np.argsort(column_of, kind="stable")  # an item may be drawn several times
-        first = np.searchsorted(column_of[order], codes, side="left")
-        last = np.searchsorted(column_of[order], codes, side="right")
-        times = last - first
-        return np.repeat(rows, times), order[positions(first, last)], np.repeat(values, times)
+        """Rows (m,), columns (m,) and counts c (m,) of the negatives that followed the items (n, STEPS).
+
+        A negative is looked up in the items that it followed: most have few, whereas those behind the items are many.
+        """
+        rows, steps = np.nonzero(newest)
+        items = newest[rows, steps]
+        order = np.argsort(items, kind="stable")
+        items, rows, weights = items[order], rows[order], (DECAY ** steps[order].astype(np.float32)).astype(np.float32)
+        first, last = self._backwards.offsets[negatives], self._backwards.offsets[negatives + 1]
+        places = positions(first, last)
+        leaders = self._backwards.followers[places]
+        distinct, begins, numbers = np.unique(items, return_index=True, return_counts=True)
+        low, times = np.zeros((2, self.n_items + 1), dtype=np.int64)
+        low[distinct], times[distinct] = begins, numbers
+        low, times = low[leaders], times[leaders]
+        found = positions(low, low + times)
+        columns = np.repeat(np.repeat(np.arange(len(negatives)), last - first), times)
+        values = np.repeat(self._backwards.counts[places], times) * weights[found]
+        keys, values = summed(rows[found] * len(negatives) + columns, values, len(newest) * len(negatives))
+        return *np.divmod(keys, len(negatives)), values
 
 
 def _own_occurrence(newest: Int64) -> npt.NDArray[np.float64]:
