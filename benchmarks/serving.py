@@ -79,7 +79,8 @@ class Api(litserve.LitAPI):
     def encode_response(self, frame):
         return {"items": frame.select("item", "score").to_dicts()}
 
-litserve.LitServer(Api(api_path="/v1/recommend"), accelerator="cpu").run(port=int(sys.argv[2]), log_level="warning")
+if __name__ == "__main__":  # it starts processes that import this file
+    litserve.LitServer(Api(api_path="/v1/recommend"), accelerator="cpu").run(port=int(sys.argv[2]), log_level="warning")
 """,
 }
 """Programs of the peers, with the folder of the run and the port as arguments."""
@@ -149,6 +150,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.content = b""
+        self.answer: asyncio.Future[tuple[int, bytes]] | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Keep the transport."""
@@ -156,7 +158,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail the request that waits."""
-        if not self.answer.done():
+        if self.answer is not None and not self.answer.done():
             self.answer.set_exception(ConnectionError())
 
     def data_received(self, data: bytes) -> None:
@@ -165,11 +167,12 @@ class Connection(asyncio.Protocol):
         head, blank, body = self.content.partition(b"\r\n\r\n")
         if blank and len(body) >= int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0]):
             self.content = b""
+            assert self.answer is not None
             self.answer.set_result((int(head[9:12]), body))
 
     def send(self, path: str, body: bytes) -> asyncio.Future[tuple[int, bytes]]:
         """Send a request; the future has status and body."""
-        self.answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self.answer = asyncio.get_running_loop().create_future()
         head = f"POST /v1/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         return self.answer
@@ -190,6 +193,8 @@ async def lists(port: int, rate: float, seconds: float, number: int = 64, with_e
 
     async def ask(due: float, count: int) -> None:
         connection, user = await free.get(), rng.randrange(1, USERS + 1)
+        if connection.transport.is_closing():  # the server ends connections that nobody uses for some seconds
+            (connection,) = await connections(port, 1)
         if with_events and count % 10 == 0:
             event = f'{{"user": {user}, "item": {rng.randrange(1, 23_716)}}}'.encode()
             statuses[(await connection.send("events", event))[0]] += 1

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import gc
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -179,7 +180,7 @@ class LiveHistories:
     def _load(self, parts: Iterable[TookPart]) -> None:
         users: list[Int64] = []
         columns: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-        for part in parts:
+        for part in _read_ahead(parts):
             self.last = part.last
             codes, *values = self._encoded(part)
             self.unknown_items += int((values[0] < 0).sum())
@@ -573,6 +574,16 @@ def _plain_integer(text: str) -> int:
         if str(number) == text:
             return number
     return _NO_INTEGER
+
+
+def _read_ahead(parts: Iterable[TookPart]) -> Iterator[TookPart]:
+    """The same parts; the store reads the next one while a part is used."""
+    reading = iter(parts)
+    with ThreadPoolExecutor(1, thread_name_prefix="segue-read") as reader:
+        following = reader.submit(next, reading, None)
+        while (part := following.result()) is not None:
+            following = reader.submit(next, reading, None)
+            yield part
 
 
 def _numbered(texts: pl.Series, numbers: dict[str, int], first: int) -> Int64:
