@@ -279,7 +279,8 @@ def peers(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         environment = {**os.environ, "PYTHONPATH": str(Path(segue.__file__).parent.parent)}
         script = run.parent / f"{name}_peer.py"
         script.write_text(program)
-        process = subprocess.Popen([sys.executable, str(script), str(run), str(port)], env=environment)
+        command = [sys.executable, str(script), str(run), str(port)]
+        process = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
             for _ in range(600):
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -290,7 +291,7 @@ def peers(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
                      for rate in arguments.peer_rates}  # fmt: skip
             results[name] = rates
         finally:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGKILL)  # a peer may have started others
             process.wait()
     return results
 
