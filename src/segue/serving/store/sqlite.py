@@ -29,7 +29,7 @@ FROM (
     WHERE seq > ? AND seq <= ? AND kind = {base.TOOK} AND retracted = 0 AND received >= ? ORDER BY seq
 )
 """
-_JOINED = 2_000_000
+_JOINED = 1_000_000
 """Rows whose values are joined."""
 _WAIT = 30.0
 """Seconds to wait while another process writes."""
