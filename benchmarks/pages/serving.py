@@ -57,10 +57,22 @@ def _rows(parts: dict[str, Result]) -> Iterator[list[str]]:
         name = f"start with {one['events']:,} events, {number(one['seconds'])} s"
         yield [name, "", "", "", f"{one['memory_mb']:,} MB"]
 
+    if "soak" in parts:
+        one = parts["soak"]
+        sizes = one["memory_mb_over_time"]
+        memory = f"{sizes[0]} MB first, {sizes[-1]} MB last, {min(sizes)} to {max(sizes)} between"
+        yield _lists(f"soak of {round(one['seconds'] / 60)} minutes beside other work: {memory}", one, one)
+    for key, name in {"starlette": "a Starlette function", "litserve": "LitServe"}.items():
+        for rate, one in parts.get("peers", {}).get(key, {}).items():
+            yield [f"`recommend` in {name}, {rate} asked a second", *_held(one), "", ""]
+
+
+def _held(part: Result) -> list[str]:
+    return [number(part["lists_per_second"]), " / ".join(number(part[f"p{share}_ms"]) for share in (50, 90, 99))]
+
 
 def _lists(name: str, part: Result, whole: Result) -> list[str]:
-    latencies = " / ".join(number(part[f"p{share}_ms"]) for share in (50, 90, 99))
-    return [name, number(part["lists_per_second"]), latencies, *_used(whole)]
+    return [name, *_held(part), *_used(whole)]
 
 
 def _used(part: Result) -> list[str]:
