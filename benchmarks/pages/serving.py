@@ -56,7 +56,6 @@ def _rows(parts: dict[str, Result]) -> Iterator[list[str]]:
         one = parts["start"]
         name = f"start with {one['events']:,} events, {number(one['seconds'])} s"
         yield [name, "", "", "", f"{one['memory_mb']:,} MB"]
-
     if "soak" in parts:
         one = parts["soak"]
         sizes = one["memory_mb_over_time"]

@@ -56,6 +56,15 @@ class TransitionCounts(NamedTuple):
         offsets = np.searchsorted(rows, np.arange(side + 1)).astype(np.int64)
         return cls(offsets, (pairs % side).astype(np.int32), counts.astype(np.float32))
 
+    def fault(self) -> str | None:
+        """Offsets that do not fit, items that do not exist, or counts below 0, in words; None if all is right."""
+        ends = self.offsets[0] == 0 and self.offsets[-1] == len(self.followers) == len(self.counts)
+        if not ends or bool((np.diff(self.offsets) < 0).any()):
+            return "the offsets of the transitions do not fit"
+        if bool(((self.followers <= 0) | (self.followers >= len(self.offsets) - 1)).any()):
+            return "the transitions hold items that do not exist"
+        return "the transitions hold counts below 0" if bool((self.counts < 0).any()) else None
+
     def backwards(self) -> TransitionCounts:
         """The same counts by follower: the items before each item."""
         side = len(self.offsets) - 1

@@ -387,10 +387,10 @@ class NextItemExamples:
             np.zeros(0, dtype=np.int64) if ages is None else ages,
         )
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-        if self.loss.name == "softmax":
+        repeats, transitions = NO_REPEATS, NO_TRANSITIONS
+        if self.loss.name == "softmax" and not (self.repeats is None and self.transitions is None):
             every = np.arange(1, self.dataset.n_items + 1)
             negatives = every if self.candidates is None else self.candidates
-        repeats, transitions = NO_REPEATS, NO_TRANSITIONS
         begins = self.dataset.starts[users[window]]
         if self.repeats is not None:
             repeats = self.repeats.batch(begins, query_ends, owners, places, negatives, generator)

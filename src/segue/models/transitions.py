@@ -209,15 +209,8 @@ class Transitions(nn.Module):
         return target_scores + self.weight * batch.own, negative_scores.index_put(places, added, accumulate=True)
 
     def fault(self) -> str | None:
-        """Offsets that do not rise, items that do not exist, and counts below 0."""
-        if int(self.offsets[0]) or int(self.offsets[-1]) != len(self.followers):
-            return "the offsets of the transitions do not fit"
-        if bool((self.offsets[1:] < self.offsets[:-1]).any()) or len(self.followers) != len(self.counts):
-            return "the offsets of the transitions do not rise"
-        side = len(self.offsets) - 1
-        if bool(((self.followers <= 0) | (self.followers >= side)).any()):
-            return "the transitions hold items that do not exist"
-        return "the transitions hold counts below 0" if bool((self.counts < 0).any()) else None
+        """Fault of the counts, in words; None if there is none."""
+        return self.table().fault()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # The number of pairs depends on the data: make buffers of the size to load.

@@ -529,10 +529,11 @@ def _transitions(folder: Path, n_items: int) -> TransitionCounts:
     offsets = files.read_array(places["offsets"], np.int64, (n_items + 2,))
     followers = files.read_array(places["followers"], np.int32, (None,))
     counts = files.read_array(places["counts"], np.float32, (len(followers),))
-    fits = offsets[0] == 0 and offsets[-1] == len(followers) and bool((np.diff(offsets) >= 0).all())
-    if not fits or not bool(((followers > 0) & (followers <= n_items)).all()) or not bool((counts >= 0).all()):
-        raise StorageError(f"{folder} holds transitions that are none: it was damaged or edited.")
-    return TransitionCounts(offsets, followers, counts)
+    transitions = TransitionCounts(offsets, followers, counts)
+    fault = transitions.fault()
+    if fault is not None:
+        raise StorageError(f"{folder}: {fault}: it was damaged or edited.")
+    return transitions
 
 
 def _widened(array: Int64, columns: int) -> Int64:
