@@ -261,7 +261,7 @@ class Behaviour:
     def test_saved_and_loaded(self, fitted: Fitted, tmp_path: Path) -> None:
         fitted.recommender.save(tmp_path / "saved")
         loaded = segue.load(tmp_path / "saved")
-        assert loaded.model.config == fitted.config
+        assert loaded.model.config == fitted.recommender.model.config
         assert loaded.metadata == fitted.recommender.metadata
         assert_frame_equal(loaded.score(segue.EVERYONE), fitted.recommender.score(segue.EVERYONE), check_exact=True)
         assert_frame_equal(

@@ -78,7 +78,7 @@ def test_encode_is_exported_with_free_batch_and_length(name: str) -> None:
     free = type(example)(
         *({0: batch, 1: length} if tensor.ndim == 2 and tensor.shape[1] > 1 else {0: batch} for tensor in example)
     )
-    if model.config.to_dict()["repeats"]:
+    if model.config.to_dict()["repeats"] or model.config.to_dict().get("transitions"):
         free = free._replace(repeated={0: batch, 1: repeated}, features={0: batch, 1: repeated})
     program = torch.export.export(Encode(model), (example,), dynamic_shapes={"inputs": free}).module()
     for histories in (

@@ -20,7 +20,7 @@ from segue.models.registry import _HOMES
 from tests.helpers import cycle_dataset
 
 CONFIGS: dict[str, segue.ModelConfig] = {
-    "sasrec": segue.SASRec(width=8, blocks=1),
+    "sasrec": segue.SASRec(width=8, blocks=1, transitions=False),
     "ssept": segue.SSEPT(item_width=4, user_width=4, blocks=1),
     "gru4rec": segue.GRU4Rec(width=8),
     "hstu": segue.HSTU(width=8, blocks=1),
@@ -243,3 +243,13 @@ def test_another_model_is_refused_by_name(
 def test_settings_that_change_no_weight_may_differ(fitted: dict[str, segue.Recommender], grown: segue.Dataset) -> None:
     config = segue.SASRec(width=8, blocks=1, dropout=0.1, loss="gbce", negatives=3)
     segue.fit(config, split(config, grown), training=TRAINING, quiet=True, start=fitted["sasrec"])
+
+
+@pytest.mark.parametrize("name", ["sasrec", "sasrec-transitions"])
+def test_what_is_left_to_the_data_is_as_in_the_start(
+    name: str, fitted: dict[str, segue.Recommender], grown: segue.Dataset
+) -> None:
+    config = segue.SASRec(width=8, blocks=1)
+    model = segue.fit(config, split(config, grown), training=TRAINING, quiet=True, start=fitted[name]).model.config
+    assert isinstance(model, segue.SASRec)
+    assert model.transitions is (name == "sasrec-transitions")

@@ -115,7 +115,7 @@ def test_item_vectors_are_own_vectors_plus_content(name: str) -> None:
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_the_full_softmax_is_among_items_of_training(similarity: str) -> None:
     settings = {"norm": "paper", "frequency": 0.0, "windows": "newest", "temperature": 0.3, "loss": "softmax"}
-    model = content_model(similarity=similarity, **settings)
+    model = content_model(similarity=similarity, transitions=False, **settings)
     batch = prepared_batch(model)
     table = paper_vectors(model.items)
     weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()} | {"items.weight": table}
@@ -166,6 +166,11 @@ def test_the_loss_is_that_of_a_plain_model_with_these_item_vectors(name: str, se
         if one in state:
             state[one] = state[one][: fewer.n_items + 1]
     state["items.weight"] = torch.from_numpy(paper_vectors(model.items)[: fewer.n_items + 1])
+    state |= {
+        name: tensor
+        for name, tensor in plain.state_dict().items()
+        if name.startswith("transitions.") and name != "transitions.weight"
+    }
     plain.load_state_dict(state)
     batches = [
         one.examples(d).batch(np.array([3, 0, 2]), np.random.default_rng(3))

@@ -70,6 +70,10 @@ class ModelConfig(Settings, ABC):
         """Return the settings, with those that depend on the data filled in from the visible interactions."""
         return self
 
+    def for_division(self) -> Self:
+        """Return the settings without choices from the data for which the tables would have to be whole."""
+        return self
+
     def why_whole(self) -> str | None:
         """Reason for which the tables of this model cannot be divided over processes; None if they can be.
 

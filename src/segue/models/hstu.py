@@ -82,6 +82,7 @@ class HSTU(CausalConfig):
             logq=False,
             temperature=0.05,
             repeats=False,
+            transitions=False,
         )
 
     def resolved(self, dataset: Dataset) -> Self:

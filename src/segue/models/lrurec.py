@@ -60,7 +60,15 @@ class LRURec(CausalConfig):
     @classmethod
     def as_published(cls, width: int = 64, dropout: float = 0.2, max_length: int = 50) -> Self:
         """Return the settings of the authors' program: cross-entropy over all items, dot products."""
-        return cls(width=width, dropout=dropout, max_length=max_length, loss="softmax", similarity="dot", repeats=False)
+        return cls(
+            width=width,
+            dropout=dropout,
+            max_length=max_length,
+            loss="softmax",
+            similarity="dot",
+            repeats=False,
+            transitions=False,
+        )
 
     def build(self, n_users: int, n_items: int) -> LRURecModel:
         """Return a new module with random weights."""

@@ -388,14 +388,13 @@ class NextItemExamples:
         )
         tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
         repeats, transitions = NO_REPEATS, NO_TRANSITIONS
-        if self.loss.name == "softmax" and not (self.repeats is None and self.transitions is None):
-            every = np.arange(1, self.dataset.n_items + 1)
-            negatives = every if self.candidates is None else self.candidates
+        among = self.candidates if self.loss.name == "softmax" else negatives
         begins = self.dataset.starts[users[window]]
         if self.repeats is not None:
-            repeats = self.repeats.batch(begins, query_ends, owners, places, negatives, generator)
+            every = np.arange(1, self.dataset.n_items + 1) if among is None else among
+            repeats = self.repeats.batch(begins, query_ends, owners, places, every, generator)
         if self.transitions is not None:  # each query has one target, which follows it
-            transitions = self.transitions.batch(begins, query_ends, targets, negatives)
+            transitions = self.transitions.batch(begins, query_ends, targets, among)
         return NextItemBatch._make([*tensors, repeats, transitions])
 
     def _queries(self, index: Int64, starts: Int64, ends: Int64) -> tuple[Int64, Int64, Int64, Int64]:

@@ -8,7 +8,8 @@ paper. The differences and their sources:
   Vasilev, RecSys 2023; Petrov & Macdonald, RecSys 2023), with the logQ correction (Yi et al., RecSys 2019);
 - normalised vectors with a temperature;
 - all windows of a long history instead of the newest one;
-- a frequency branch beside the attention (BSARec, Shin et al., AAAI 2024).
+- a frequency branch beside the attention (BSARec, Shin et al., AAAI 2024);
+- the counted transitions in the scores where items have few interactions (log-linear interpolation, Klakow, ICSLP 1998).
 
 Further options are off by default: gated residuals (LiGR, Borisyuk et al. 2025), attention biases by positions and
 times (HSTU, Zhai et al., ICML 2024), negatives from the batch (Yang et al., WWW 2020), and a learnt temperature (CLIP,
@@ -52,6 +53,7 @@ class SASRec(CausalConfig):
         "learn_temperature": False,
         "windows": "newest",
         "frequency": 0.0,
+        "transitions": False,
     }
     published_training: ClassVar[Mapping[str, Any]] = {"batch_size": 128, "averaging": 0.0}
 
@@ -97,6 +99,7 @@ class SASRec(CausalConfig):
             norm="paper",
             frequency=0.0,
             repeats=False,
+            transitions=False,
         )
 
     def build(self, n_users: int, n_items: int) -> SASRecModel:

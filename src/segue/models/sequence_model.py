@@ -7,8 +7,9 @@ encoder, which maps the vectors of a history to hidden states.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
@@ -38,6 +39,7 @@ from segue.models.repeats import resolved as with_repeats
 from segue.models.scores import AddedScores, ItemScores
 from segue.models.similarity import Similarity, check_learnt_temperature
 from segue.models.transitions import Transitions, check_transitions
+from segue.models.transitions import resolved as with_transitions
 from segue.nn.transformer import initialise
 from segue.settings import Count, Negatives, Penalty, Positive, Share, ShareBelowOne
 
@@ -283,16 +285,18 @@ class SequenceModel(TrainableModel):
 class CausalConfig(SequenceConfig):
     """Settings of an encoder whose hidden state at each item depends on that item and earlier ones alone."""
 
+    formerly: ClassVar[Mapping[str, Any]] = {"transitions": False}
+
     targets: Targets = "item"
     """Targets: the next "item" of each input, or every item of the next "session" of the last input of each one."""
-    transitions: bool = False
+    transitions: bool | None = None
     """Add to the scores of items that followed the newest items in other histories: a learnt multiple of the logarithm
-    of the count."""
+    of the count. When not given, true with a softmax and without repeats if the items have few interactions."""
 
     @property
     def reads_transitions(self) -> bool:
         """True if the scores have additions for items that followed the newest ones."""
-        return self.transitions
+        return bool(self.transitions)
 
     def check(self) -> None:
         """Raise a ConfigError if transitions do not go with the loss, the targets or repeats."""
@@ -300,10 +304,16 @@ class CausalConfig(SequenceConfig):
         super().check()
 
     def resolved(self, dataset: Dataset) -> Self:
-        """Return the settings with the loss chosen by the size of the catalogue, and repeats by their share."""
+        """Return the settings with the loss, the repeats and the transitions chosen from the data."""
         if self.transitions and self.repeats is None:
             return replace(self, repeats=False).resolved(dataset)
-        return super().resolved(dataset)
+        chosen = super().resolved(dataset)
+        possible = chosen.loss in SOFTMAXES and chosen.targets == "item" and not chosen.repeats
+        return replace(chosen, transitions=with_transitions(self.transitions, dataset, possible))
+
+    def for_division(self) -> Self:
+        """Return the settings without transitions, unless they are set."""
+        return replace(self, transitions=bool(self.transitions))
 
 
 class CausalModel(SequenceModel):

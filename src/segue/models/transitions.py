@@ -32,10 +32,26 @@ from segue.errors import ConfigError
 
 Floats = npt.NDArray[np.float32]
 
+FEW = 30
+"""Average number of interactions of an item up to which models take transitions into account, unless the settings say
+otherwise."""
+
 _FIRST_WEIGHT = 0.5
+_MOST_ITEMS = 1 << 24
 
 
-def check_transitions(transitions: bool, loss: str | None, targets: str, repeats: bool | None) -> None:
+def resolved(transitions: bool | None, dataset: Dataset, possible: bool = True) -> bool:
+    """Setting of transitions: as given or, if not, True if they are `possible` and the items have few interactions.
+
+    Whoever has seen an item often can learn what follows it; of a rare item only the counts remember it.
+    """
+    if transitions is not None:
+        return transitions
+    taken = int(np.count_nonzero(dataset.item_counts()))
+    return possible and dataset.n_items < _MOST_ITEMS and dataset.n_interactions <= FEW * taken
+
+
+def check_transitions(transitions: bool | None, loss: str | None, targets: str, repeats: bool | None) -> None:
     """Raise a ConfigError if transitions are set with a loss that is no softmax, with sessions or with repeats."""
     if not transitions:
         return
@@ -92,7 +108,7 @@ class TransitionExamples:
         self._pairs = np.repeat(np.arange(side) * side, np.diff(self.counts.offsets)) + self.counts.followers
         self.items, self.n_items = dataset.items, dataset.n_items
 
-    def batch(self, begins: Int64, ends: Int64, targets: Int64, negatives: Int64) -> TransitionBatch:
+    def batch(self, begins: Int64, ends: Int64, targets: Int64, negatives: Int64 | None) -> TransitionBatch:
         """Return the transitions of a batch.
 
         Parameters
@@ -102,11 +118,11 @@ class TransitionExamples:
         targets
             (n,) items.
         negatives
-            (k,) shared negatives.
+            (k,) shared negatives; all items in the order of their codes if None.
         """
         newest = newest_items(self.items, begins, ends)
         own = self._of_targets(newest, targets) - _own_occurrence(newest)
-        rows, columns, values = self._among(newest, negatives)
+        rows, columns, values = self._after(newest) if negatives is None else self._among(newest, negatives)
         arrays = np.log1p(np.maximum(own, 0)).astype(np.float32), rows, columns, np.log1p(values).astype(np.float32)
         return TransitionBatch(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
@@ -117,6 +133,13 @@ class TransitionExamples:
         counts = np.where(self._pairs[places] == keys, self.counts.counts[places], 0)
         total: npt.NDArray[np.float64] = counts @ DECAY ** np.arange(STEPS)
         return total
+
+    def _after(self, newest: Int64) -> tuple[Int64, Int64, Floats]:
+        """Rows (m,), columns (m,) and counts c (m,) of all items that followed the items (n, STEPS)."""
+        rows, places, weights = self.counts.entries(newest)
+        keys = rows * self.n_items + self.counts.followers[places] - 1
+        keys, values = summed(keys, weights * self.counts.counts[places], len(newest) * self.n_items)
+        return *np.divmod(keys, self.n_items), values
 
     def _among(self, newest: Int64, negatives: Int64) -> tuple[Int64, Int64, Floats]:
         """Rows (m,), columns (m,) and counts c (m,) of the negatives that followed the items (n, STEPS).
@@ -169,8 +192,8 @@ class Transitions(nn.Module):
 
     def __init__(self, n_items: int) -> None:
         super().__init__()
-        if n_items >= 1 << 24:
-            raise ConfigError(f"transitions=True takes fewer than {1 << 24:,} items, and there are {n_items:,}.")
+        if n_items >= _MOST_ITEMS:
+            raise ConfigError(f"transitions=True takes fewer than {_MOST_ITEMS:,} items, and there are {n_items:,}.")
         self.weight = nn.Parameter(torch.tensor(_FIRST_WEIGHT))
         self.register_buffer("offsets", torch.zeros(n_items + 2, dtype=torch.int64))
         self.register_buffer("followers", torch.zeros(0, dtype=torch.int32))

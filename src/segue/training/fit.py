@@ -33,7 +33,7 @@ from segue.training.card import write_card
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
-from segue.training.run_manifest import RUN, begin_run, run_folder, run_manifest, with_choices_of_run
+from segue.training.run_manifest import RUN, begin_run, read_run, run_folder, run_manifest, with_choices_of
 from segue.training.size import check_size, memory_errors
 from segue.training.start import Start, start_of
 from segue.training.tracking import Tracking, check_trackers
@@ -183,8 +183,11 @@ def _fitted(
     started = time.perf_counter()
     part = watched if validation is None else validation
     if resume and folder is not None:
-        config = with_choices_of_run(config, train, folder)
+        config = with_choices_of(read_run(folder).get("model") or {}, config, train)
+    if start is not None and start.recommender is not None:
+        config = with_choices_of(start.recommender.model.config.to_dict(), config, train)
     settings = with_task_defaults(settings, config, part, folder if resume else None)
+    config = config.for_division() if settings.divide_tables else config
     division = _division(config.resolved(train), settings, folder, start)
     check_size(config.resolved(train), train, division)
     if start is not None:

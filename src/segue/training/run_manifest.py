@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -63,22 +63,22 @@ def run_manifest(config: ModelConfig, dataset: Dataset, split: dict[str, object]
     }
 
 
-def with_choices_of_run(config: ModelConfig, train: Dataset, folder: Path) -> ModelConfig:
-    """Return the settings with those of a run in place of settings that are left to the data.
+def with_choices_of(former: Mapping[str, Any], config: ModelConfig, train: Dataset) -> ModelConfig:
+    """Return the settings with former ones in place of those that are left to the data.
 
-    An older version of segue may have chosen another value than this one, or had no such setting: the run goes on with
-    its own.
+    An older version of segue may have chosen another value than this one, or had no such setting, and other data may
+    lead to another choice: a run that is resumed and a model that learns on keep theirs.
 
     Parameters
     ----------
+    former
+        Resolved settings of the run or of the model. If they are of another model, the settings stay as they are.
     config
         Settings of the model.
     train
         Training part, for which the settings are resolved.
-    folder
-        Folder of the run to resume. Without a run of the same model, the settings stay as they are.
     """
-    former = {**config.formerly, **(read_run(folder).get("model") or {})}
+    former = {**config.formerly, **former}
     if former.get("name") != config.name:
         return config
     given, resolved = config.to_dict(), config.resolved(train).to_dict()
