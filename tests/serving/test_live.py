@@ -14,7 +14,7 @@ import segue
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.sources import RecentEvents, events_of
-from segue.serving import live
+from segue.serving import arrivals, live
 from segue.serving.live import LiveHistories
 from segue.serving.store.base import FORGOTTEN, RETRACTED, TOOK, Change, TookPart
 from tests.helpers import make_dataset
@@ -138,7 +138,7 @@ def test_sessions_follow_the_rule_of_the_dataset() -> None:
 
 @pytest.mark.parametrize("few", [0, 1_000])
 def test_events_with_unknown_items_count_when_the_catalogue_has_them(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "_FEW", few)
+    monkeypatch.setattr(arrivals, "_FEW", few)
     data = dataset()
     source = LiveHistories(data)
     source.load([part([change(1, "ann", "y", 21), change(2, "new", "z", 22), change(3, "new", "a", 23)])])

@@ -45,6 +45,20 @@ def test_events_come_back_in_order(store: Store) -> None:
     assert changes(store, store.last()) == []
 
 
+@pytest.mark.parametrize("sessions", [True, False])
+@pytest.mark.parametrize("times", [True, False])
+def test_what_was_taken_comes_back_in_columns(store: Store, times: bool, sessions: bool) -> None:
+    in_session = NewEvent("x", TOOK, "ann", "tea", -5, "s1", None, None, 77, True)
+    store.append([[in_session, event("bob", "milk", 3), event("bob", "wine", 4, SHOWN), event("", "", 5, FORGOTTEN)]])
+    (part,) = store.took(50, times=times, sessions=sessions)
+    assert (part.users.to_list(), part.items.to_list()) == (["ann"], ["tea"])
+    parts = list(store.took(times=times, sessions=sessions))
+    assert [user for part in parts for user in part.users] == ["ann", "bob"]
+    assert [item for part in parts for item in part.items] == ["tea", "milk"]
+    assert [one for part in parts for one in part.sessions] == (["s1", ""] if sessions else ["", ""])
+    assert [int(time) for part in parts for time in part.times] == ([-5, 3] if times else [0, 0])
+
+
 def test_the_same_event_id_changes_nothing(store: Store) -> None:
     assert store.append([[event(event_id="x"), event(item="milk", event_id="x")]]) == [Outcome(1, 1)]
     assert store.append([[event("bob", "wine", event_id="x")], [event("bob")]]) == [Outcome(0, 1), Outcome(1)]

@@ -9,7 +9,7 @@ paper. The differences and their sources:
 - normalised vectors with a temperature;
 - all windows of a long history instead of the newest one;
 - a frequency branch beside the attention (BSARec, Shin et al., AAAI 2024);
-- the counted transitions in the scores where items have few interactions (log-linear interpolation, Klakow, ICSLP 1998).
+- the counted transitions in the scores, where items have few interactions (Klakow, ICSLP 1998).
 
 Further options are off by default: gated residuals (LiGR, Borisyuk et al. 2025), attention biases by positions and
 times (HSTU, Zhai et al., ICML 2024), negatives from the batch (Yang et al., WWW 2020), and a learnt temperature (CLIP,

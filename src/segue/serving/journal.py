@@ -82,7 +82,8 @@ class Journal:
 
     def follow(self, histories: LiveHistories) -> None:
         """Fill new histories from the store, and keep them up to date from then on."""
-        histories.load(self.store.took(self._received_from))
+        wanted = {"times": histories.reads_times, "sessions": histories.reads_sessions}
+        histories.load(self.store.took(self._received_from, **wanted))
         for user, moment in self.store.forgotten():
             histories.leave_out(user, moment)
         with self._reading:

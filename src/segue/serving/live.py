@@ -24,13 +24,11 @@ from segue.data.order import time_order
 from segue.data.ragged import Int64, offsets_of, positions, rows_of
 from segue.data.sessions import UNITS_PER_SECOND
 from segue.data.vocabulary import Vocabulary
+from segue.serving.arrivals import Arrivals
 from segue.serving.store.base import RETRACTED, TOOK, Change, TookPart
 
 _MERGED = 100_000
 """Newest events that are merged into the arrays."""
-
-_FEW = 1_000
-"""Texts that are looked up one by one."""
 
 _MICROSECONDS = 1_000_000
 
@@ -88,7 +86,7 @@ class LiveUsers(Vocabulary):
     def __init__(self, base: Vocabulary) -> None:
         self.ids = base.ids
         self.base = base
-        self.arrived: dict[str, int] = {}
+        self.arrived = Arrivals(len(base) + 1)
 
     def __len__(self) -> int:
         return len(self.base) + len(self.arrived)
@@ -114,14 +112,14 @@ class LiveUsers(Vocabulary):
         """Codes (n,) of a few raw ids as texts, as by `add`."""
         codes = codes_of(self.base, texts)
         for row in np.flatnonzero(codes == 0).tolist():
-            codes[row] = self.arrived.setdefault(texts[row], len(self.base) + 1 + len(self.arrived))
+            codes[row] = self.arrived.number(texts[row])
         return codes
 
     def add(self, texts: pl.Series) -> Int64:
         """Codes (n,) of raw ids as texts; unknown ones get the next codes."""
         codes = self.base.encode(texts)
         unknown = np.flatnonzero(codes == 0)
-        codes[unknown] = _numbered(texts.gather(unknown), self.arrived, len(self.base) + 1)
+        codes[unknown] = self.arrived.numbers(texts.gather(unknown))
         return codes
 
 
@@ -139,6 +137,8 @@ class LiveHistories:
     ----------
     on_change
         Called with a user code after each change of the user's history.
+    reads_times, reads_sessions
+        True if the times and the sessions of events are kept.
     """
 
     def __init__(self, dataset: Dataset) -> None:
@@ -147,12 +147,12 @@ class LiveHistories:
         self.users = LiveUsers(dataset.users)
         self.last = 0
         self.unknown_items = 0
-        self._arrived_items: dict[str, int] = {}
-        self._timed = dataset.times is not None
-        self._in_sessions = dataset.session_offsets is not None
+        self._arrived_items = Arrivals(1)
+        self.reads_times = dataset.times is not None
+        self.reads_sessions = dataset.session_offsets is not None
         self._unit = _MICROSECONDS // UNITS_PER_SECOND[dataset.time_unit or "s"]
         self._rule = dict(dict(dataset.metadata.get("options") or {}).get("sessions") or {})
-        self._session_numbers: dict[str, int] = {}
+        self._session_numbers = Arrivals(1)
         self._state = _State(self._sorted([], [], [], [], 0))
         self._pending = 0
         self._forgotten: dict[int, int] = {}
@@ -188,6 +188,8 @@ class LiveHistories:
             for column, value in zip(columns, values, strict=True):
                 column.append(value)
         self._state = _State(self._sorted(users, *columns, len(self.users)))
+        for arrived in (self.users.arrived, self._arrived_items, self._session_numbers):
+            arrived.settle()
 
     def leave_out(self, user: str, time: int) -> None:
         """Leave out the interactions of the Dataset before a time (microseconds since 1970), of a forgotten user."""
@@ -230,8 +232,8 @@ class LiveHistories:
         rows = zip(
             codes.tolist(),
             items.tolist(),
-            times.tolist() if self._timed else zeros,
-            sessions.tolist() if self._in_sessions else zeros,
+            times.tolist() if self.reads_times else zeros,
+            sessions.tolist() if self.reads_sessions else zeros,
             strict=True,
         )
         for code, item, time, session in rows:
@@ -248,14 +250,14 @@ class LiveHistories:
         codes = self.users.add(part.users)
         items = self.dataset.catalogue.encode(part.items)
         unknown = np.flatnonzero(items == 0)
-        items[unknown] = -_numbered(part.items.gather(unknown), self._arrived_items, 1)
+        items[unknown] = -self._arrived_items.numbers(part.items.gather(unknown))
         times = sessions = np.zeros(0, dtype=np.int64)
-        if self._timed:
+        if self.reads_times:
             times = self._in_units(part.times)
-        if self._in_sessions:
+        if self.reads_sessions:
             given = np.flatnonzero((part.sessions != "").to_numpy())
             sessions = np.zeros(len(part.sessions), dtype=np.int64)
-            sessions[given] = _numbered(part.sessions.gather(given), self._session_numbers, 1)
+            sessions[given] = self._session_numbers.numbers(part.sessions.gather(given))
         return codes, items, times, sessions
 
     def _encoded_few(self, changes: list[Change]) -> tuple[Int64, Int64, Int64, Int64]:
@@ -264,15 +266,13 @@ class LiveHistories:
         codes = self.users.add_few([change.user for change in changes])
         items = codes_of(self.dataset.catalogue, texts)
         for row in np.flatnonzero(items == 0).tolist():
-            items[row] = -self._arrived_items.setdefault(texts[row], 1 + len(self._arrived_items))
+            items[row] = -self._arrived_items.number(texts[row])
         times = sessions = np.zeros(0, dtype=np.int64)
-        if self._timed:
+        if self.reads_times:
             times = self._in_units(np.array([change.time for change in changes], dtype=np.int64))
-        if self._in_sessions:
-            numbers = self._session_numbers
-            given = [
-                numbers.setdefault(change.session, 1 + len(numbers)) if change.session else 0 for change in changes
-            ]
+        if self.reads_sessions:
+            number = self._session_numbers.number
+            given = [number(change.session) if change.session else 0 for change in changes]
             sessions = np.array(given, dtype=np.int64)
         return codes, items, times, sessions
 
@@ -286,7 +286,7 @@ class LiveHistories:
         item = int(self.dataset.catalogue.encode([change.item])[0]) or -self._arrived_items.get(change.item, 0)
         if not code or not item:
             return
-        time = self._in_units(change.time) if self._timed else 0
+        time = self._in_units(change.time) if self.reads_times else 0
         self._take_back(code, item, time)
         self._changed(code)
 
@@ -304,7 +304,7 @@ class LiveHistories:
             if code + 1 < len(events.offsets):
                 first, end = events.offsets[code : code + 2]
                 equal_rows = events.items[first:end] == item
-                if self._timed:
+                if self.reads_times:
                     equal_rows &= events.times[first:end] == time
                 if equal_rows.any():
                     events.items[first + np.flatnonzero(equal_rows)[-1]] = 0
@@ -348,8 +348,8 @@ class LiveHistories:
             merged = self._sorted(
                 [users, codes],
                 [old.items[kept], added[:, 0]],
-                [old.times[kept], added[:, 1]] if self._timed else [],
-                [old.sessions[kept], added[:, 2]] if self._in_sessions else [],
+                [old.times[kept], added[:, 1]] if self.reads_times else [],
+                [old.sessions[kept], added[:, 2]] if self.reads_sessions else [],
                 n_codes,
             )
             self._state = _State(merged, {}, self._state.newest)
@@ -584,18 +584,6 @@ def _read_ahead(parts: Iterable[TookPart]) -> Iterator[TookPart]:
         while (part := following.result()) is not None:
             following = reader.submit(next, reading, None)
             yield part
-
-
-def _numbered(texts: pl.Series, numbers: dict[str, int], first: int) -> Int64:
-    """Numbers (n,) of texts; new ones get the next numbers, the very first one `first`. Each is looked up once."""
-    if len(texts) < _FEW:
-        listed = [numbers.setdefault(text, first + len(numbers)) for text in texts.to_list()]
-        return np.array(listed, dtype=np.int64)
-    distinct = texts.unique(maintain_order=True)
-    listed = [numbers.setdefault(text, first + len(numbers)) for text in distinct.to_list()]
-    found = pl.DataFrame({"text": distinct, "number": pl.Series(listed, dtype=pl.Int64)})
-    joined = texts.alias("text").to_frame().join(found, on="text", how="left", maintain_order="left")
-    return joined["number"].to_numpy().copy()
 
 
 def _stored_sessions(session_offsets: Int64, where: Int64) -> Int64:

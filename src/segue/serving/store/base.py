@@ -118,8 +118,13 @@ class Store(Protocol):
         """
         ...
 
-    def took(self, received_from: int | None = None) -> Iterator[TookPart]:
-        """All events of kind TOOK that count, of one moment, in order and in parts; much faster than `changes`."""
+    def took(
+        self, received_from: int | None = None, *, times: bool = True, sessions: bool = True
+    ) -> Iterator[TookPart]:
+        """All events of kind TOOK that count, of one moment, in order and in parts; much faster than `changes`.
+
+        Without `times` all times are 0, and without `sessions` no event has one: less is read.
+        """
         ...
 
     def last(self) -> int:
@@ -261,12 +266,6 @@ WHERE seq > ? AND (
 """
 """Statement of `Store.changes`. A taking back counts only if its event was read by an earlier call."""
 
-TOOK_ROWS = f"""
-SELECT seq, user_id, item_id, coalesce(session, ''), time FROM events
-WHERE kind = {TOOK} AND retracted = 0 AND received >= ? ORDER BY seq
-"""
-"""Statement of `Store.took`, row by row."""
-
 ROWS = "seq, event_id, kind, user_id, item_id, time, session, rating, recommendation_id, received"
 
 OF_USER = f"SELECT {ROWS} FROM events WHERE user_id = ? AND retracted = 0 AND kind < 3 ORDER BY seq DESC LIMIT ?"
@@ -280,6 +279,20 @@ FORGOTTEN_USERS = f"SELECT user_id, time FROM events WHERE kind = {FORGOTTEN} OR
 def earliest(received_from: int | None) -> int:
     """Time of arrival from which rows count; before all others for None."""
     return -(2**62) if received_from is None else received_from
+
+
+def took_columns(times: bool, sessions: bool) -> tuple[str, str]:
+    """Columns of sessions and times of `Store.took`, or what stands in their place."""
+    return "coalesce(session, '')" if sessions else "''", "time" if times else "0"
+
+
+def took_statement(times: bool, sessions: bool) -> str:
+    """Statement of `Store.took`, row by row; its value is the time of arrival from which rows count."""
+    columns = ", ".join(took_columns(times, sessions))
+    return (
+        f"SELECT seq, user_id, item_id, {columns} FROM events "
+        f"WHERE kind = {TOOK} AND retracted = 0 AND received >= ? ORDER BY seq"
+    )
 
 
 def export_statement(kinds: Sequence[int]) -> str:

@@ -84,9 +84,11 @@ class PostgresStore(base.SQLReads):
         with self._errors("the store did not take the events"), self._transaction() as connection:
             return base.write(connection, requests)
 
-    def took(self, received_from: int | None = None) -> Iterator[TookPart]:
+    def took(
+        self, received_from: int | None = None, *, times: bool = True, sessions: bool = True
+    ) -> Iterator[TookPart]:
         """All events of kind TOOK that count."""
-        for rows in self._read(base.TOOK_ROWS, (base.earliest(received_from),)):
+        for rows in self._read(base.took_statement(times, sessions), (base.earliest(received_from),)):
             yield TookPart.of_rows(int(rows[-1][0]), [row[1:] for row in rows])
 
     def last(self) -> int:

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from segue.errors import StorageError
@@ -22,9 +23,7 @@ from segue.serving.store.migrations import steps
 
 _INSERT = f"INSERT INTO events ({base.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
 _TOOK = f"""
-SELECT count(*), group_concat(user_id, char(0)), group_concat(item_id, char(0)),
-    group_concat(coalesce(session, ''), char(0)), group_concat(time, char(0))
-FROM (
+SELECT count(*), {{joined}} FROM (
     SELECT user_id, item_id, session, time FROM events NOT INDEXED
     WHERE seq > ? AND seq <= ? AND kind = {base.TOOK} AND retracted = 0 AND received >= ? ORDER BY seq
 )
@@ -82,27 +81,37 @@ class SQLiteStore(base.SQLReads):
         with self._transaction() as connection:
             return base.write(connection, requests)
 
-    def took(self, received_from: int | None = None) -> Iterator[TookPart]:
+    def took(
+        self, received_from: int | None = None, *, times: bool = True, sessions: bool = True
+    ) -> Iterator[TookPart]:
         """All events of kind TOOK that count.
 
         SQLite joins the values of many rows to one text, since a Python object for each of them would take minutes. No
         id holds the null character that stands between them.
         """
         earliest = base.earliest(received_from)
+        columns = ["user_id", "item_id", *(["coalesce(session, '')"] if sessions else []), *(["time"] if times else [])]
+        statement = _TOOK.format(joined=", ".join(f"group_concat({column}, char(0))" for column in columns))
         reader = self._reader
         reader.execute("BEGIN")
         try:
             last = self.last()
             for first in range(0, last, _JOINED):
                 end = min(first + _JOINED, last)
-                ((number, *texts),) = reader.execute(_TOOK, (first, end, earliest)).fetchall()
+                ((number, *texts),) = reader.execute(statement, (first, end, earliest)).fetchall()
                 if not number:
                     yield TookPart.of_rows(end, [])
                     continue
-                users, items, sessions, times = (pl.Series([text]).str.split("\0").explode() for text in texts)
-                if not len(users) == len(items) == len(sessions) == len(times) == number:
+                users, items, *others = (pl.Series([text]).str.split("\0").explode() for text in texts)
+                if not all(len(column) == number for column in (users, items, *others)):
                     raise StorageError(f"{self.path} holds an id with a null character in the rows {first}-{end}.")
-                yield TookPart(end, users, items, sessions, times.cast(pl.Int64).to_numpy())
+                yield TookPart(
+                    end,
+                    users,
+                    items,
+                    others[0] if sessions else pl.repeat("", number, dtype=pl.String, eager=True),
+                    others[-1].cast(pl.Int64).to_numpy() if times else np.zeros(number, dtype=np.int64),
+                )
         finally:
             reader.execute("ROLLBACK")
 
