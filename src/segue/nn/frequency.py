@@ -67,4 +67,11 @@ class FrequencyBranch(nn.Module):
 
     def _mixed(self, low: Tensor, x: Tensor) -> Tensor:
         # With bfloat16 the products are of that type, and a norm is not.
-        return torch.lerp(low.to(x.dtype), x, self.root_weight.square().to(x.dtype))
+        return between(low.to(x.dtype), x, self.root_weight.square().to(x.dtype))
+
+
+def between(first: Tensor, second: Tensor, share: Tensor | float) -> Tensor:
+    """Return (1 - share) · first + share · second, as `torch.lerp` does, which is six operations in ONNX."""
+    if torch.compiler.is_exporting():
+        return first + share * (second - first)
+    return torch.lerp(first, second, share)

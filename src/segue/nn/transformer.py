@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from segue.errors import ConfigError
 from segue.nn.divided import DividedTable
 from segue.nn.dropout import Dropout
-from segue.nn.frequency import FrequencyBranch
+from segue.nn.frequency import FrequencyBranch, between
 from segue.nn.relative import UNTIMED, Positions, RelativeBias, time_buckets
 
 Norm = Literal["paper", "pre", "ligr"]
@@ -81,7 +81,7 @@ class CausalAttention(nn.Module):
         shape = (batch, length, self.heads, width // self.heads)
         q = self.query(queries).view(shape).transpose(1, 2)  # (batch, heads, length, width / heads)
         k, v = (part.reshape(shape).transpose(1, 2) for part in self.key_value(context).chunk(2, dim=-1))
-        if self.training and self.dropout.rate and q.device.type == "cpu":
+        if (self.training and self.dropout.rate and q.device.type == "cpu") or torch.compiler.is_exporting():
             mixed = self._attend(q, k, v, bias)
         else:
             rate = self.dropout.rate if self.training else 0.0
@@ -129,7 +129,7 @@ class CausalAttention(nn.Module):
         return self.output(mixed + self.key_value.bias[width:]), weights
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """Attention step by step; torch's own is slower on a CPU with dropout of the weights."""
+        """Attention step by step. torch's own is slower on a CPU with dropout of the weights, and longer in ONNX."""
         scores = (q @ k.transpose(2, 3)).div_(math.sqrt(q.shape[3]))
         if bias is not None:
             scores = scores + bias
@@ -197,7 +197,7 @@ class Block(nn.Module):
         context = x if self.norm == "paper" else normed
         mixed = self.attention(normed, context, self._bias(x, buckets))
         if self.frequency_branch is not None:
-            mixed = torch.lerp(mixed, self.frequency_branch(normed).to(mixed.dtype), self.frequency)
+            mixed = between(mixed, self.frequency_branch(normed).to(mixed.dtype), self.frequency)
         return self._after(x, normed, mixed)
 
     def newest(self, x: Tensor, newest: Tensor, buckets: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -214,7 +214,7 @@ class Block(nn.Module):
             normed, context = every[rows, newest], x if self.norm == "paper" else every
         mixed, weights = self.attention.newest(normed, context, newest, self._bias(x, buckets))
         if self.frequency_branch is not None:
-            mixed = torch.lerp(mixed, self.frequency_branch.newest(every, newest).to(mixed.dtype), self.frequency)
+            mixed = between(mixed, self.frequency_branch.newest(every, newest).to(mixed.dtype), self.frequency)
         return self._after(own, normed, mixed), weights
 
     def _after(self, x: Tensor, normed: Tensor, mixed: Tensor) -> Tensor:

@@ -204,8 +204,11 @@ class OnnxScorer:
             scores += queries[:, self._width, None]
         if self._has_pairs:
             codes, added = self._repeated(queries)
-            rows, columns = np.nonzero((codes >= max(start, 1)) & (codes < stop))
-            scores[rows, codes[rows, columns] - start] += added[rows, columns]
+            if start == 0 and stop == len(self.table):  # no item stands there twice; code 0 has additions of 0
+                scores[np.arange(len(scores))[:, None], codes] += added
+            else:
+                rows, columns = np.nonzero((codes >= max(start, 1)) & (codes < stop))
+                scores[rows, codes[rows, columns] - start] += added[rows, columns]
         return scores
 
     def score_items(self, queries: Floats, items: Int64) -> Floats:
@@ -276,9 +279,11 @@ class OnnxScorer:
         hidden = (histories if seen is None else seen) if exclude_seen else None
         if approximate:
             return self._by_index(histories, k, hidden, allowed)
+        step = max(1, _BUFFER // (self.n_items + 1))
+        if len(histories) <= step:
+            return self._exact(self.queries(histories), k, hidden, allowed, offset, own_allowed, own_denied)
         codes = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        step = max(1, _BUFFER // (self.n_items + 1))
         for first in range(0, len(histories), step):
             part = slice(first, first + step)
             own = None if hidden is None else hidden.select(part)
