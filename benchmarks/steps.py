@@ -74,7 +74,8 @@ class Point:
     @property
     def config(self) -> segue.SASRec:
         """Config of the model."""
-        return segue.SASRec(width=self.width, heads=self.heads, max_length=self.length, loss=self.loss, frequency=0.0)
+        sizes = {"width": self.width, "heads": self.heads, "max_length": self.length}
+        return segue.SASRec(**sizes, loss=self.loss, frequency=0.0, transitions=False)
 
 
 def in_own_process(point: Point) -> dict[str, Any]:

@@ -114,6 +114,18 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def groceries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """People who take the same things again, and a model that counts that."""
+    folder = tmp_path_factory.mktemp("groceries")
+    walks = {f"u{row}": ["tea", "milk", f"item-{row}"] * 3 for row in range(9)}
+    stamps = {user: [1_700_000_000 + 86_400 * (step // 3) for step in range(9)] for user in walks}
+    data = make_dataset(walks, times=stamps)
+    segue.fit(segue.PersonalFrequency(), data, quiet=True).save(folder / "run")
+    with serving(folder / "run", f"sqlite:///{folder / 'events.db'}") as started:
+        yield started
+
+
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens a page; its errors of the console, and its width, are checked at the end."""
@@ -153,7 +165,7 @@ def names(page: Any, place: str) -> list[str]:
     return page.locator(f"{place} .name").all_inner_texts()
 
 
-def first_is(page: Any, column: str, item: int) -> None:
+def first_is(page: Any, column: str, item: int | str) -> None:
     """Wait until an item is the first card of a column."""
     page.locator(f"{column} .cards > li:first-child[data-item='{item}']").wait_for()
 
@@ -207,6 +219,32 @@ def test_a_person_and_changes_to_try(two: Server, open_page: Callable[..., Any],
     check_accessible(page)
     page.keyboard.press("Escape")
     assert not page.get_by_role("dialog").is_visible()
+
+
+@pytest.mark.parametrize("size", list(WIDTHS))
+def test_what_people_take_again(groceries: Server, open_page: Callable[..., Any], size: str) -> None:
+    """Lists hold items of the history, and reasons say how often each was taken and lead to it."""
+    (model,) = groceries.ask("GET", "/v1/models")[1]["models"]
+    assert model["repeat_share"] == pytest.approx(6 / 9, abs=1e-3)
+    asked = {"user": "u1", "explain": 3, "exclude_seen": False}
+    listed = groceries.ask("POST", "/v1/recommend", asked)[1]["items"]
+    reasons = {entry["item"]: entry["reasons"][0] for entry in listed if entry["reasons"]}
+    assert {reasons[item]["because"] for item in ("tea", "milk", "item-1")} == {"tea", "milk", "item-1"}
+    assert reasons["tea"]["kind"] == "repeats" and reasons["tea"]["repeats"].startswith("3 times, last")
+    page = open_page(groceries.url, size)
+    person(page, "u1")
+    seen = page.get_by_role("checkbox", name="Also items of the history")
+    assert seen.is_checked()
+    assert set(names(page, "#people-flow .list > ol > li")[:3]) == {"tea", "milk", "item-1"}
+    assert "3 times, last" in page.locator("#people-flow .recommended .reasons").first.inner_text()
+    page.locator("svg.links path.lit").first.wait_for(state="attached")
+    check_accessible(page)
+    seen.uncheck()
+    first_is(page, "#people-flow .list", "item-0")
+    assert not {"tea", "milk"} & set(names(page, "#people-flow .list > ol > li"))
+    page.get_by_role("link", name="Service").click()
+    page.get_by_role("link", name="People").click()
+    assert not seen.is_checked()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -9,6 +9,7 @@ import polars as pl
 
 from segue.data.ragged import Int64
 from segue.errors import ConfigError, UnknownIdError
+from segue.inference.explaining.repeats import with_texts
 from segue.serving.schemas import (
     CompleteRequest,
     Completion,
@@ -302,6 +303,8 @@ def _reasons(
     frame = served.recommender.explain(
         **_subject(served, request), items=_texts(items), by=by, measure=measure, top=top
     )
+    if "times" in frame.columns:
+        frame = with_texts(frame, served.dataset)
     reasons: dict[Any, list[tuple[Reason, float]]] = {}
     titles = _because_titles(served, frame)
     for row, title in zip(frame.iter_rows(named=True), titles, strict=True):
@@ -313,6 +316,7 @@ def _reasons(
             row["position"],
             as_json(row.get("time")),
             row.get("attention"),
+            row.get("repeats"),
         )
         reasons.setdefault(row["item"], []).append((reason, row["score"]))
     return reasons

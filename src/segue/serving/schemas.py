@@ -228,6 +228,9 @@ class Reason(Answer):
     position: int | None = None
     time: str | int | None = None
     attention: float | None = None
+    repeats: Annotated[
+        str | None, Meta(description='Of the kind "repeats": how often the item was taken, and when for the last time.')
+    ] = None
 
 
 class Recommended(Answer):
@@ -456,6 +459,9 @@ class ModelAnswer(Answer):
     live_events: Annotated[int, Meta(description="Stored events on top of the Dataset.")]
     settings: dict[str, str | int | float | bool | list[str] | None]
     time_unit: Annotated[str | None, Meta(description="Unit of times that are numbers; null without times.")] = None
+    repeat_share: Annotated[
+        float, Meta(description="Share of the interactions whose user took the item before, in a sample of the users.")
+    ] = 0.0
 
 
 class Models(Answer):

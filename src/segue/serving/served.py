@@ -16,6 +16,7 @@ import polars as pl
 
 from segue.data.dataset import Dataset
 from segue.data.histories import Histories
+from segue.data.occurrences import repeat_share
 from segue.data.ragged import Int64, offsets_of
 from segue.errors import ConfigError, SegueError, UnknownIdError
 from segue.inference.asking.in_progress import append_baskets
@@ -171,6 +172,7 @@ class Served(ABC):
         self.titles = dataset.titles
         self.run, self.made, self.loaded = run, made, time.time()
         self.item_counts = dataset.item_counts()
+        self.repeat_share = round(repeat_share(dataset), 4)
         self.kept = KeptLists(0, self._version)
         self._ahead: Int64 = np.zeros(0, dtype=np.int64)
 

@@ -296,6 +296,7 @@ class Service:
                     served.live.n_events,
                     settings,
                     data.time_unit if data.has_times else None,
+                    served.repeat_share,
                 )
             )
         return ModelsAnswer(answers)

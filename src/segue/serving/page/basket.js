@@ -3,7 +3,7 @@
 import { get, post, withQuery } from "./api.js";
 import { combobox } from "./combobox.js";
 import { announce, byId, h, many, note } from "./dom.js";
-import { Flow, naming, sign } from "./flow.js";
+import { Flow, isItem, naming, reasonName, sign } from "./flow.js";
 import { loadItems, nameOf, searchItems } from "./items.js";
 import { atMost, variantName } from "./models.js";
 import { currentUser } from "./people.js";
@@ -22,7 +22,7 @@ export function startBasket() {
   box = combobox(byId("basket-field"), {
     label: "Put into the basket", placeholder: "Search an item", clear: true, search: searchItems, choose: put,
   });
-  flow = new Flow(byId("basket-flow"), { take: "Put into the basket", onTake: put, name: reasonName });
+  flow = new Flow(byId("basket-flow"), { take: "Put into the basket", onTake: put, name: nameHere });
   byId("basket-person").addEventListener("change", () => openBasket());
 }
 
@@ -95,13 +95,9 @@ async function nextOf(question) {
   }
 }
 
-const isItem = (reason) => (reason.kind === "item" || reason.kind === "basket") && reason.because !== undefined;
-
-function reasonName(reason) {
-  if (reason.kind === "user") return "the user as such";
-  if (!isItem(reason)) return [reason.kind, reason.because].filter((part) => part !== undefined).join(" ");
-  const inBasket = basket.some((item) => String(item) === String(reason.because));
-  return nameOf(reason.because) + (inBasket ? "" : ", from the history");
+function nameHere(reason) {
+  const elsewhere = isItem(reason) && !basket.some((item) => String(item) === String(reason.because));
+  return reasonName(reason) + (elsewhere && !reason.repeats ? ", from the history" : "");
 }
 
 const cardOf = (item) =>

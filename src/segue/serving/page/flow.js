@@ -22,6 +22,16 @@ export function naming(id, ...facts) {
   );
 }
 
+/** True for a reason that is an item: one place in the history, one of a basket, or the item with all its repeats. */
+export const isItem = (reason) => ["item", "basket", "repeats"].includes(reason.kind) && reason.because !== undefined;
+
+/** Words for a reason. */
+export function reasonName(reason) {
+  if (reason.kind === "user") return "the user as such";
+  if (!isItem(reason)) return [reason.kind, reason.because].filter((part) => part !== undefined && part !== null).join(" ");
+  return [nameOf(reason.because), reason.repeats].filter(Boolean).join(", ");
+}
+
 /** Lists at the sides of a column of sources. */
 export class Flow {
   /**

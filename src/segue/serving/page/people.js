@@ -3,12 +3,14 @@
 import { get, post, withQuery } from "./api.js";
 import { combobox } from "./combobox.js";
 import { announce, byId, h, many, moment, note } from "./dom.js";
-import { Flow, naming, ranks, sign } from "./flow.js";
+import { Flow, isItem, naming, ranks, reasonName, sign } from "./flow.js";
 import { loadItems, nameOf, searchItems } from "./items.js";
 import { atMost, seconds, servedModels, variantName } from "./models.js";
 import { openSimilar } from "./similar.js";
 
 const REASONS = 3;
+/** Share of repeats from which on lists show items of the history, unless the box says otherwise; as in training. */
+const ENOUGH_REPEATS = 0.1;
 const AT_FIRST = () => (window.innerWidth < 860 ? 5 : 12);
 
 let flow;
@@ -21,6 +23,7 @@ let shown = 0;
 let firstRanks = [];
 let turn = 0;
 let lists = [];
+let seenChosen = false;
 
 /** The person on the page; null before one is chosen. */
 export const currentUser = () => user;
@@ -38,6 +41,7 @@ export function startPeople() {
   });
   flow = new Flow(byId("people-flow"), { take: "Put into the history", onTake: put, name: reasonName });
   for (const id of ["model", "beside", "length", "seen"]) byId(id).addEventListener("change", () => changeSettings(id));
+  byId("seen").addEventListener("change", () => (seenChosen = true));
   byId("undo").addEventListener("click", () => {
     history = [...stored];
     stale = 0;
@@ -67,6 +71,7 @@ export function offerModels() {
   fill(byId("model"), [["", "The user's own"], ...options]);
   fill(byId("beside"), [["", "None"], ...options]);
   byId("model-field").hidden = byId("beside-field").hidden = models.length < 2;
+  if (!seenChosen) byId("seen").checked = models.some((one) => one.repeat_share >= ENOUGH_REPEATS);
 }
 
 function fill(select, options) {
@@ -226,14 +231,6 @@ async function listOf(variant, same) {
 function asked(variant) {
   const timed = history.length > 0 && history.every((entry) => entry.time !== undefined && entry.time !== null);
   return history.map((entry) => (timed ? { item: entry.item, time: seconds(entry.time, variant) } : entry.item));
-}
-
-const isItem = (reason) => (reason.kind === "item" || reason.kind === "basket") && reason.because !== undefined;
-
-function reasonName(reason) {
-  if (isItem(reason)) return nameOf(reason.because);
-  if (reason.kind === "user") return "the user as such";
-  return [`${reason.kind}`, reason.because].filter((part) => part !== undefined && part !== null).join(" ");
 }
 
 /** Row in the history that a reason stands for; -1 if it is not among them. */
