@@ -177,3 +177,43 @@ def test_settings_that_do_not_go_together(given: dict[str, Any], message: str) -
     with pytest.raises(ConfigError, match=message):
         segue.SASRec(transitions=True, **given)
     assert "transitions" in str(segue.SASRec(transitions=True).why_whole())
+
+
+WALKS = [[(user + step) % 12 + 1 for step in range(6)] for user in range(40)]  # no item twice, 20 interactions each
+
+
+@pytest.mark.parametrize(
+    ("given", "users", "expected"),
+    [
+        ({}, 40, True),
+        ({}, 60, True),  # an item has 30 interactions
+        ({}, 61, False),
+        ({"transitions": True}, 61, True),
+        ({"transitions": False}, 40, False),
+        ({"loss": "bce"}, 40, False),
+        ({"targets": "session"}, 40, False),
+        ({"repeats": True}, 40, False),
+    ],
+)
+@pytest.mark.parametrize("model", [segue.SASRec, segue.HSTU, segue.LRURec])
+def test_few_interactions_of_an_item_switch_them_on(
+    model: type[segue.SASRec], given: dict[str, Any], users: int, expected: bool
+) -> None:
+    data = make_dataset([WALKS[user % 40] for user in range(users)], catalogue=range(1, 13))
+    assert model(**given).resolved(data).transitions is expected
+    more = make_dataset([WALKS[user % 40] for user in range(users)], catalogue=range(1, 99))
+    assert model(**given).resolved(more).transitions is expected  # items that nobody took do not count
+
+
+def test_repeats_and_divided_tables_leave_them_out(tmp_path: Path) -> None:
+    again = make_dataset([[1, 2, 1, 2, 3, 1]] * 9, catalogue=range(1, 13))
+    chosen = segue.SASRec().resolved(again)
+    assert (chosen.repeats, chosen.transitions) == (True, False)
+    assert segue.SASRec(transitions=True).resolved(again).repeats is False
+    assert segue.SASRec().for_division().transitions is False
+    assert segue.SASRec(transitions=True).for_division().transitions is True
+    data = make_dataset(WALKS, catalogue=range(1, 13))
+    options = segue.Training(epochs=1, divide_tables=True)
+    config = segue.SASRec(width=8, blocks=1)
+    divided: Any = segue.fit(config, data, training=options, out=tmp_path / "run", quiet=True).model.config
+    assert divided.transitions is False

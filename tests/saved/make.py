@@ -24,7 +24,7 @@ RATES = {"arerec", "rating-bias", "matrix-factorization"}
 UNEXPLAINED = {"rating-bias", "matrix-factorization"}
 
 CONFIGS: dict[str, ModelConfig] = {
-    "sasrec": segue.SASRec(width=8, blocks=1, max_length=10, frequency=0.0),
+    "sasrec": segue.SASRec(width=8, blocks=1, max_length=10, frequency=0.0, transitions=False),
     "sasrec-times": segue.SASRec(
         width=8,
         blocks=2,
@@ -35,6 +35,7 @@ CONFIGS: dict[str, ModelConfig] = {
         positions="both",
         time_bias=True,
         frequency=0.0,
+        transitions=False,
     ),
     "sasrec-published": segue.SASRec.as_published(width=8, max_length=10),
     "ssept": segue.SSEPT(item_width=6, user_width=6, max_length=10),

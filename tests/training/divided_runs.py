@@ -28,7 +28,7 @@ from segue.training.trainer import Trainer
 sys.path.insert(0, str(Path(__file__).parent))
 from runs import small_split
 
-SASREC = {"width": 8, "blocks": 1, "max_length": 6, "dropout": 0.2}
+SASREC = {"width": 8, "blocks": 1, "max_length": 6, "dropout": 0.2, "transitions": False}
 SHARED = {"loss": "sampled-softmax", "negatives": 7}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "shared": (SASRec(**SASREC, **SHARED), {}),
@@ -36,7 +36,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "always": (SASRec(**SASREC, **SHARED), {"row_updates": "always"}),
     "clipped": (SASRec(**SASREC, loss="gbce", negatives=3, embedding_l2=0.01), {"clip_norm": 0.05}),
     "repeats": (SASRec(**SASREC, **SHARED, repeats=True), {"optimizer": "adamw", "weight_decay": 0.1}),
-    "sampled": (HSTU(width=8, blocks=1, max_length=6, **SHARED), {"validation_candidates": 5}),
+    "sampled": (HSTU(width=8, blocks=1, max_length=6, transitions=False, **SHARED), {"validation_candidates": 5}),
     "users": (SSEPT(item_width=8, user_width=4, blocks=1, max_length=6, **SHARED), {"row_updates": "always"}),
     "recurrent": (GRU4Rec(width=8, layers=1, max_length=6, negatives=7), {}),
 }

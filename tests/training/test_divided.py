@@ -98,7 +98,7 @@ def test_four_processes(two: Path, tmp_path: Path) -> None:
     for name in ("shared", "softmax"):
         check_same(tmp_path, name, 4)
     one = fit(
-        SASRec(width=8, blocks=1, max_length=6, dropout=0.0, loss="softmax"),
+        SASRec(width=8, blocks=1, max_length=6, dropout=0.0, loss="softmax", transitions=False),
         small_split(),
         training=Training(
             epochs=3, batch_size=16, seed=3, cpu=True, averaging=0.5, metric="ndcg@5", validation_exclude_seen=False

@@ -147,7 +147,7 @@ def test_the_manifest_of_a_run(tmp_path: Path, shop: Dataset) -> None:
     trained, again, counted = (
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("trained", "trained/refit", "counted")
     )
-    assert trained["model"] == small_model().to_dict() | {"repeats": False}
+    assert trained["model"] == small_model().to_dict() | {"repeats": False, "transitions": False}
     assert trained["training"] == training.to_dict() | {
         "metric": "ndcg@10",
         "validation_exclude_seen": False,  # the last visits are baskets of people who repeat themselves
