@@ -19,6 +19,7 @@ from segue.models.content import ContentCounts
 from segue.models.features import FeatureNames, Features, resolved
 from segue.models.popularity import popularity
 from segue.models.sparse import BasketInputs, Floats, csr, histories_of_all, mean_entries, newest_of_items, sets_of
+from segue.nn.buffers import take_saved_sizes
 from segue.settings import Positive, ShareAboveZero
 
 
@@ -127,9 +128,7 @@ class ContentNeighboursModel(ContentCounts):
         return torch.sparse_coo_tensor(index, values, vectors.shape, is_coalesced=True, check_invariants=False)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        saved = state_dict.get(f"{prefix}vectors")
-        if saved is not None and saved.ndim == 2:  # the width depends on the data
-            self.vectors = self.vectors.new_empty(saved.shape)
+        take_saved_sizes(self, state_dict, prefix, "vectors")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def fault(self) -> str | None:

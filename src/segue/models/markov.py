@@ -20,6 +20,7 @@ from segue.data.transitions import count_pairs
 from segue.models.base import CountingModel, ModelConfig
 from segue.models.popularity import popularity
 from segue.models.scores import ItemScores
+from segue.nn.buffers import take_saved_sizes
 from segue.settings import Count, Positive, ShareAboveZero
 
 
@@ -148,11 +149,7 @@ class MarkovModel(CountingModel):
         return None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The number of pairs depends on the data: make buffers of the size to load.
-        saved = state_dict.get(f"{prefix}pairs"), state_dict.get(f"{prefix}counts")
-        if saved[0] is not None and saved[1] is not None and saved[0].shape == saved[1].shape:
-            self.pairs = self.pairs.new_empty(saved[0].shape)
-            self.counts = self.counts.new_empty(saved[1].shape)
+        take_saved_sizes(self, state_dict, prefix, "pairs", "counts")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

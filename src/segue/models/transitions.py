@@ -29,6 +29,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions
 from segue.data.transitions import DECAY, STEPS, TransitionCounts, newest_items, summed
 from segue.errors import ConfigError
+from segue.nn.buffers import take_saved_sizes
 
 Floats = npt.NDArray[np.float32]
 
@@ -236,9 +237,5 @@ class Transitions(nn.Module):
         return self.table().fault()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # The number of pairs depends on the data: make buffers of the size to load.
-        saved = state_dict.get(f"{prefix}followers"), state_dict.get(f"{prefix}counts")
-        if saved[0] is not None and saved[1] is not None and saved[0].shape == saved[1].shape:
-            self.followers = self.followers.new_empty(saved[0].shape)
-            self.counts = self.counts.new_empty(saved[1].shape)
+        take_saved_sizes(self, state_dict, prefix, "followers", "counts")
         super()._load_from_state_dict(state_dict, prefix, *args)
