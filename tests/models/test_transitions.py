@@ -17,6 +17,7 @@ from segue.data.dataset import Dataset
 from segue.data.histories import Histories
 from segue.data.transitions import DECAY, STEPS, TransitionCounts
 from segue.errors import ConfigError
+from segue.models import transitions as models_transitions
 from segue.models.transitions import TransitionExamples
 from tests.helpers import make_dataset
 from tests.models.test_parity import arrays, randomised
@@ -203,6 +204,14 @@ def test_few_interactions_of_an_item_switch_them_on(
     assert model(**given).resolved(data).transitions is expected
     more = make_dataset([WALKS[user % 40] for user in range(users)], catalogue=range(1, 99))
     assert model(**given).resolved(more).transitions is expected  # items that nobody took do not count
+
+
+def test_large_logs_leave_them_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_dataset(WALKS, catalogue=range(1, 13))
+    for most, expected in ((data.n_interactions, True), (data.n_interactions - 1, False)):
+        monkeypatch.setattr(models_transitions, "MOST_COUNTED", most)
+        assert segue.SASRec().resolved(data).transitions is expected
+        assert segue.SASRec(transitions=True).resolved(data).transitions is True
 
 
 def test_repeats_and_divided_tables_leave_them_out(tmp_path: Path) -> None:
