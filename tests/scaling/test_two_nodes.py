@@ -190,7 +190,8 @@ from segue.engines.engine import Engine
 from segue.engines.workers import run_parts
 from tests.engines import jobs
 
-list(run_parts(jobs.with_process, range(20), Engine("ray", processes=2, address={address!r})))
+# So many that the worker of the other node starts before the first one has done them all.
+list(run_parts(jobs.with_process, range(600), Engine("ray", processes=2, address={address!r})))
 """
 
 

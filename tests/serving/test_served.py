@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,12 +28,17 @@ def question(**given: Any) -> Question:
     return Question(**{**empty, "k": 3, "strict": False, **given})
 
 
-@pytest.fixture(scope="module")
-def recommender() -> segue.Recommender:
+def small(**settings: Any) -> segue.Recommender:
     rng = np.random.default_rng(0)
     lists = [rng.integers(1, 701, rng.integers(2, 40)).tolist() for _ in range(50)]
     data = make_dataset(lists, catalogue=range(1, 701))
-    return segue.fit(segue.SASRec(width=8, max_length=20), data, training=TRAINING, quiet=True)
+    config = segue.SASRec(width=8, max_length=20, **settings)
+    return segue.fit(config, data, training=TRAINING, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def recommender() -> segue.Recommender:
+    return small(transitions=False)
 
 
 def test_lists_of_a_batch_are_those_of_the_recommender(recommender: segue.Recommender) -> None:
@@ -67,14 +73,16 @@ def test_a_fault_of_one_question_is_its_own(recommender: segue.Recommender) -> N
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("k", [1, 7])
-def test_ranked_lists_are_exact(recommender: segue.Recommender, k: int) -> None:
-    histories = recommender.dataset.histories()
-    ranked = Ranked.of(recommender.scorer)
+@pytest.mark.parametrize("settings", [{"transitions": False}, {"transitions": True}, {"repeats": True}], ids=str)
+def test_ranked_lists_are_exact(settings: dict[str, Any]) -> None:
+    recommender = small(**settings)
+    scorer, histories = recommender.scorer, recommender.dataset.histories()
+    ranked = Ranked.of(scorer)
     assert ranked is not None
-    for hidden in (histories, None):
-        codes, scores = ranked.lists(histories, k, hidden)
-        expected = top_k(recommender.scorer, histories, k, exclude_seen=hidden is not None)
+    for k, hidden, part in itertools.product([1, 7], [True, False], [slice(0, None), slice(3, 4)]):
+        some = histories.select(part)
+        codes, scores = ranked.lists(some, k, some if hidden else None)
+        expected = top_k(scorer, some, k, exclude_seen=hidden)
         np.testing.assert_array_equal(codes, expected[0])
         np.testing.assert_allclose(scores, expected[1], rtol=1e-4, atol=1e-5)
 
@@ -88,7 +96,9 @@ def test_ranked_lists_order_equal_scores_by_code() -> None:
     assert codes.tolist() == [[3, 4, 5, 6, 7, 8], [1, 2, 5, 6, 7, 8]]
 
 
-def test_traces_are_exact_or_not_used(recommender: segue.Recommender) -> None:
+@pytest.mark.parametrize("transitions", [False, True])
+def test_traces_are_exact_or_not_used(transitions: bool) -> None:
+    recommender = small(transitions=transitions)
     scorer = traced(recommender.scorer, recommender.dataset)
     assert isinstance(scorer, TracedScorer)
     histories = recommender.dataset.histories()

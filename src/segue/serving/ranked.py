@@ -1,5 +1,7 @@
 """Best items of a batch in one operation, for models that score by a product with a table of item vectors.
 
+The product may have additions for some items, as repeats and transitions make them.
+
 The lists are those of `segue.inference.scoring.ranking.top_k`. There, each step returns to Python, and a thread that
 computes has to wait for the others each time. Here they are one script. It finds the blocks of items with the highest
 maxima, and searches only these.
@@ -21,17 +23,31 @@ from segue.data.ragged import Int64
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.batches import require_finite, require_histories
 from segue.inference.scoring.ranking import top_k
-from segue.models.scores import ProductScores
+from segue.models.scores import AddedScores, ProductScores
 
 _BLOCK = 64
 """Items in a block."""
 
 
 def _ranked(
-    queries: Tensor, table: Tensor, n_items: int, left_out: Tensor, rows: Tensor, items: Tensor, k: int
+    queries: Tensor,
+    table: Tensor,
+    n_items: int,
+    left_out: Tensor,
+    rows: Tensor,
+    items: Tensor,
+    k: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Values and item codes (batch, k) of the best items, in no order among equal ones, and the sum of all scores."""
-    scores = torch.mm(table, queries.t())
+    """Values and item codes (batch, k) of the best items, in no order among equal ones, and the sum of all scores.
+
+    Behind the columns of the product, queries may have pairs of an item code and its addition, 0 for none.
+    """
+    width = table.size(1)
+    scores = torch.mm(table, queries[:, :width].t())
+    if queries.size(1) > width:
+        pairs = queries[:, width:].reshape(queries.size(0), -1, 2)
+        added_to = torch.arange(queries.size(0)).unsqueeze(1).expand(pairs.size(0), pairs.size(1))
+        scores.index_put_((pairs[:, :, 0].long(), added_to), pairs[:, :, 1], accumulate=True)
     total = scores[1 : n_items + 1].sum()
     scores.index_fill_(0, left_out, -float("inf"))
     scores.index_put_((items, rows), torch.full((1,), -float("inf")))
@@ -51,14 +67,13 @@ class Ranked:
     Parameters
     ----------
     scorer
-        Scorer on the CPU, whose scores are plain products.
+        Scorer on the CPU.
+    vectors
+        (n_items + 1, width) item vectors, whose products with the queries are the scores, up to additions.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
-        scores = scorer.items
-        assert isinstance(scores, ProductScores)
+    def __init__(self, scorer: Scorer, vectors: Tensor) -> None:
         self._scorer = scorer
-        vectors = scores.vectors
         blocks = math.ceil(len(vectors) / _BLOCK)
         self._most = blocks - 1
         # NumPy asks for large pages, which make reading the table several times faster.
@@ -73,12 +88,12 @@ class Ranked:
 
     @classmethod
     def of(cls, scorer: Scorer) -> Ranked | None:
-        """Lists of a Scorer; None if its scores are no plain products on the CPU."""
-        scores = scorer.items
+        """Lists of a Scorer; None if its scores are no products on the CPU, with or without additions."""
+        scores = scorer.items.base if type(scorer.items) is AddedScores else scorer.items
         if type(scores) is not ProductScores or scores.offset or scorer.device.type != "cpu":
             return None
         vectors = scores.vectors
-        return cls(scorer) if vectors.dtype == torch.float32 and not vectors.is_sparse else None
+        return cls(scorer, vectors) if vectors.dtype == torch.float32 and not vectors.is_sparse else None
 
     def lists(self, histories: Histories, k: int, hidden: Histories | None) -> tuple[Int64, npt.NDArray[np.float32]]:
         """`top_k` of n histories that are not empty; the items of `hidden` are left out."""
