@@ -23,11 +23,10 @@ from segue.serving.store.migrations import steps
 
 _INSERT = f"INSERT INTO events ({base.COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING"
 _TOOK = f"""
-SELECT count(*), {{joined}} FROM (
-    SELECT user_id, item_id, session, time FROM events NOT INDEXED
-    WHERE seq > ? AND seq <= ? AND kind = {base.TOOK} AND retracted = 0 AND received >= ? ORDER BY seq
-)
+SELECT count(*), {{joined}} FROM events NOT INDEXED
+WHERE seq > ? AND seq <= ? AND kind = {base.TOOK} AND retracted = 0 AND received >= ?
 """
+"""A search by the primary key, so rows are joined in its order; a sorted subquery would take half as long again."""
 _JOINED = 1_000_000
 """Rows whose values are joined."""
 _WAIT = 30.0
