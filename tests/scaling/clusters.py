@@ -89,6 +89,7 @@ class Nodes:
 
     def start(self, number: int, cores: int = 1, environment: Mapping[str, str] | None = None) -> None:
         """Start a node, the head if it is number 0, and wait until it has joined."""
+        assert number not in self._nodes, f"node {number} is there already"
         words = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats"]
         words += ["--num-cpus", str(cores), "--node-ip-address", self.host(number), "--include-log-monitor", "false"]
         words += ["--object-store-memory", str(100 << 20)]

@@ -199,6 +199,7 @@ def a_node_with_another_version_is_named(nodes: Nodes, tmp_path: Path) -> None:
     older = tmp_path / "older" / "segue"
     older.mkdir(parents=True)
     (older / "__init__.py").write_text('__version__ = "0.0.1"\n')
+    nodes.kill(1)
     nodes.start(1, environment={"PYTHONPATH": str(older.parent)})
     program = nodes.popen([sys.executable, "-c", SCRIPT.format(address=nodes.address)], cwd=tmp_path)
     code, _, errors = ended(program)
