@@ -185,7 +185,8 @@ def _fitted(
     if resume and folder is not None:
         config = with_choices_of(read_run(folder).get("model") or {}, config, train)
     if start is not None and start.recommender is not None:
-        config = with_choices_of(start.recommender.model.config.to_dict(), config, train)
+        former = start.recommender.model.config
+        config = with_choices_of(former.to_dict(), config, train, anew=config.may_change_on_start)
     settings = with_task_defaults(settings, config, part, folder if resume else None)
     config = config.for_division() if settings.divide_tables else config
     division = _division(config.resolved(train), settings, folder, start)

@@ -63,7 +63,9 @@ def run_manifest(config: ModelConfig, dataset: Dataset, split: dict[str, object]
     }
 
 
-def with_choices_of(former: Mapping[str, Any], config: ModelConfig, train: Dataset) -> ModelConfig:
+def with_choices_of(
+    former: Mapping[str, Any], config: ModelConfig, train: Dataset, anew: frozenset[str] = frozenset()
+) -> ModelConfig:
     """Return the settings with former ones in place of those that are left to the data.
 
     An older version of segue may have chosen another value than this one, or had no such setting, and other data may
@@ -77,13 +79,15 @@ def with_choices_of(former: Mapping[str, Any], config: ModelConfig, train: Datas
         Settings of the model.
     train
         Training part, for which the settings are resolved.
+    anew
+        Names of settings that are chosen anew.
     """
     former = {**config.formerly, **former}
     if former.get("name") != config.name:
         return config
     given, resolved = config.to_dict(), config.resolved(train).to_dict()
     left_open = {name for name, value in given.items() if value is None and resolved.get(name) is not None}
-    chosen = {name: former[name] for name in left_open if former.get(name) is not None}
+    chosen = {name: former[name] for name in left_open - anew if former.get(name) is not None}
     return config.from_dict({**given, **chosen}) if chosen else config
 
 
