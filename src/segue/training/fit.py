@@ -189,17 +189,18 @@ def _fitted(
         config = with_choices_of(former.to_dict(), config, train, anew=config.may_change_on_start)
     settings = with_task_defaults(settings, config, part, folder if resume else None)
     config = config.for_division() if settings.divide_tables else config
-    division = _division(config.resolved(train), settings, folder, start)
-    check_size(config.resolved(train), train, division)
+    resolved = config.resolved(train)
+    division = _division(resolved, settings, folder, start)
+    check_size(resolved, train, division)
     if start is not None:
-        start.check(config.resolved(train))
+        start.check(resolved)
     with torch.random.fork_rng(devices=[]), memory_errors(), dividing(division):
         model = _new(config, train, settings.seed)
         run: _Run | None = None
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
             check_validation(model, settings, validation, watched)
-        facts = run_manifest(config.resolved(train), whole, spec, refit) if folder or settings.trackers else {}
+        facts = run_manifest(resolved, whole, spec, refit) if folder or settings.trackers else {}
         manifest = {} if folder is None else dict(facts)
         manifest |= {} if folder is None or start is None else {"start": start.to_dict()}
         if folder is not None and _is_main():
