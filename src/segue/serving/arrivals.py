@@ -8,7 +8,9 @@ import polars as pl
 from segue.data.ragged import Int64
 
 _FEW = 1_000
-"""Texts that are looked up one by one."""
+"""Texts that are looked up one by one, at least."""
+_SHARE = 8
+"""They are also looked up one by one if there are this many times as many numbers: a table of these takes longer."""
 
 
 class Arrivals(dict[str, int]):
@@ -31,7 +33,7 @@ class Arrivals(dict[str, int]):
 
     def numbers(self, texts: pl.Series) -> Int64:
         """Numbers (n,) of texts. Of many texts, only those that are new are touched one by one."""
-        if len(texts) < _FEW:
+        if len(texts) < max(_FEW, len(self) // _SHARE):
             return np.array([self.number(text) for text in texts.to_list()], dtype=np.int64)
         if self._table is None or len(self._table) != len(self):
             self._table = _table(pl.Series(list(self), dtype=pl.String), self.first)

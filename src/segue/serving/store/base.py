@@ -266,6 +266,9 @@ WHERE seq > ? AND (
 """
 """Statement of `Store.changes`. A taking back counts only if its event was read by an earlier call."""
 
+SESSION = "coalesce(session, '')"
+"""Session of an event as a text."""
+
 ROWS = "seq, event_id, kind, user_id, item_id, time, session, rating, recommendation_id, received"
 
 OF_USER = f"SELECT {ROWS} FROM events WHERE user_id = ? AND retracted = 0 AND kind < 3 ORDER BY seq DESC LIMIT ?"
@@ -281,16 +284,11 @@ def earliest(received_from: int | None) -> int:
     return -(2**62) if received_from is None else received_from
 
 
-def took_columns(times: bool, sessions: bool) -> tuple[str, str]:
-    """Columns of sessions and times of `Store.took`, or what stands in their place."""
-    return "coalesce(session, '')" if sessions else "''", "time" if times else "0"
-
-
 def took_statement(times: bool, sessions: bool) -> str:
     """Statement of `Store.took`, row by row; its value is the time of arrival from which rows count."""
-    columns = ", ".join(took_columns(times, sessions))
+    session, time = SESSION if sessions else "''", "time" if times else "0"
     return (
-        f"SELECT seq, user_id, item_id, {columns} FROM events "
+        f"SELECT seq, user_id, item_id, {session}, {time} FROM events "
         f"WHERE kind = {TOOK} AND retracted = 0 AND received >= ? ORDER BY seq"
     )
 

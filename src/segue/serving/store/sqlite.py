@@ -89,7 +89,7 @@ class SQLiteStore(base.SQLReads):
         id holds the null character that stands between them.
         """
         earliest = base.earliest(received_from)
-        columns = ["user_id", "item_id", *(["coalesce(session, '')"] if sessions else []), *(["time"] if times else [])]
+        columns = ["user_id", "item_id", *([base.SESSION] if sessions else []), *(["time"] if times else [])]
         statement = _TOOK.format(joined=", ".join(f"group_concat({column}, char(0))" for column in columns))
         reader = self._reader
         reader.execute("BEGIN")
