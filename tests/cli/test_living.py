@@ -53,6 +53,11 @@ def test_train_starts_from_a_run(world: Path, tmp_path: Path, capsys: pytest.Cap
     manifest = json.loads((tmp_path / "next" / "run.json").read_text())
     assert manifest["model"]["width"] == 8 and manifest["training"]["epochs"] == 1
     assert manifest["start"]["folder"] == str(world / "run")
+    first = json.loads((world / "run" / "run.json").read_text())
+    assert "loss" in manifest["chosen"] and manifest["chosen"] == first["chosen"]
+    given = (*words, "--out", tmp_path / "given", "--model.loss", "softmax")
+    said(capsys, 0, *given)
+    assert "loss" not in json.loads((tmp_path / "given" / "run.json").read_text())["chosen"]
     other = said(capsys, 2, *words, "--out", tmp_path / "other", "--model.width", 16)
     assert "--model.width=16" in other and "of the model to start from" in other
     assert "is sasrec, and the new one is gru4rec" in said(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 import segue
 from segue.errors import ConfigError, DataError, StorageError
-from segue.files import sha256
+from segue.files import read_json, sha256
 from segue.training import refreshing
 from segue.training.refreshing import Refreshed, refresh
 from tests.helpers import cycle_dataset
@@ -91,8 +92,6 @@ def test_a_worse_run_stays_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     compared = refreshing.newest_difference
 
     def swapped(*arguments: Any) -> Any:
-        from dataclasses import replace
-
         return replace(compared(*arguments), better="a", a=0.5, b=0.1, low=-0.5, high=-0.3)
 
     monkeypatch.setattr(refreshing, "newest_difference", swapped)
@@ -103,6 +102,32 @@ def test_a_worse_run_stays_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     later(1).write_csv(place / "new.csv")
     monkeypatch.undo()
     assert call(place, always=True).replaced  # from the run of an older Dataset
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    return {name: read_json(run / "run.json")[name] for name in ("model", "chosen")}
+
+
+@pytest.mark.parametrize("given", [None, "softmax"])
+def test_a_loss_that_was_left_to_the_data_is_chosen_anew(
+    given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The catalogue outgrows the softmax. A loss that was given stays, and so do choices that weights depend on."""
+    monkeypatch.setattr("segue.models.sequence_model.SMALL_CATALOGUE", 12)
+    data = segue.prepare(log(), out=tmp_path / "data")
+    config = replace(SMALL, loss=given)
+    segue.fit(config, segue.leave_last_out(data), training=TRAINING, quiet=True, out=tmp_path / "run")
+    chosen = {"repeats", "transitions"} | ({"loss"} if given is None else set())
+    before = settings_of(tmp_path / "run")
+    assert before["model"]["loss"] == "softmax" and set(before["chosen"]) == chosen
+    segue.resume(tmp_path / "run", epochs=3, quiet=True)
+    assert settings_of(tmp_path / "run") == before
+    later().with_columns(pl.col("item") + 6).write_csv(tmp_path / "new.csv")
+    call(tmp_path, always=True)
+    after = settings_of(tmp_path / "run")
+    assert after["model"].pop("loss") == (given or "sampled-softmax") and set(after["chosen"]) == chosen
+    before["model"].pop("loss")
+    assert after == before
 
 
 class Killed(BaseException):

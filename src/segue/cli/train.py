@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_options(config, under="model", title=f"Settings of {config.name}")
     parser.add_options(Training, under="training", title="Training")
     as_published = _is_on(argv, "as_published") and former is None
-    preset = _published(config) if as_published else _as_options(base, config)
+    preset = _published(config) if as_published else _as_options(base, config, resumes=former is not None)
     if suggestion is not None and suggestion.model is not None:
         preset = {**preset, "model": {"name": suggestion.model}}
     parser.read(argv, preset)
@@ -281,11 +281,15 @@ def _published(config: type[ModelConfig]) -> dict[str, Any]:
     return {"model": model, "training": dict(config.published_training)}
 
 
-def _as_options(former: FormerRun | None, config: type[ModelConfig]) -> dict[str, Any]:
-    """Settings of the run to resume, as options; none without one."""
+def _as_options(former: FormerRun | None, config: type[ModelConfig], *, resumes: bool) -> dict[str, Any]:
+    """Settings of the run to resume, or to start from, as options; none without one.
+
+    A training that starts from a run leaves to its own data what that one left to the data.
+    """
     if former is None:
         return {}
-    model = former.config.to_dict() if type(former.config) is config else {}
+    settings = former.config if resumes else former.given
+    model = settings.to_dict() if type(settings) is config else {}
     model.pop("class", None)
     common = {"refit": former.refit, "processes": former.processes, "training": former.training.to_dict()}
     return {**common, "model": model} if model else common

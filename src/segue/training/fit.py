@@ -33,7 +33,16 @@ from segue.training.card import write_card
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
-from segue.training.run_manifest import RUN, begin_run, read_run, run_folder, run_manifest, with_choices_of
+from segue.training.run_manifest import (
+    RUN,
+    begin_run,
+    chosen_of,
+    left_to_data,
+    read_run,
+    run_folder,
+    run_manifest,
+    with_choices_of,
+)
 from segue.training.size import check_size, memory_errors
 from segue.training.start import Start, start_of
 from segue.training.tracking import Tracking, check_trackers
@@ -182,11 +191,14 @@ def _fitted(
     keep_buffers()
     started = time.perf_counter()
     part = watched if validation is None else validation
+    chosen = left_open = left_to_data(config, config.resolved(train))
     if resume and folder is not None:
-        config = with_choices_of(read_run(folder).get("model") or {}, config, train)
+        resumed = read_run(folder)
+        config = with_choices_of(resumed.get("model") or {}, config, left_open)
+        chosen = chosen_of(resumed) or chosen
     if start is not None and start.recommender is not None:
-        former = start.recommender.model.config
-        config = with_choices_of(former.to_dict(), config, train, anew=config.may_change_on_start)
+        former = start.recommender.model.config.to_dict()
+        config = with_choices_of(former, config, left_open - config.may_change_on_start)
     settings = with_task_defaults(settings, config, part, folder if resume else None)
     config = config.for_division() if settings.divide_tables else config
     resolved = config.resolved(train)
@@ -200,7 +212,7 @@ def _fitted(
         notes: dict[str, Any] = {}
         if isinstance(model, TrainableModel):
             check_validation(model, settings, validation, watched)
-        facts = run_manifest(resolved, whole, spec, refit) if folder or settings.trackers else {}
+        facts = run_manifest(resolved, chosen, whole, spec, refit) if folder or settings.trackers else {}
         manifest = {} if folder is None else dict(facts)
         manifest |= {} if folder is None or start is None else {"start": start.to_dict()}
         if folder is not None and _is_main():

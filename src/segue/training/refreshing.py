@@ -187,7 +187,7 @@ class _Steps:
         former, folder = former_run(self.run), self.work / "run"
         training = Training.from_dict({**former.training.to_dict(), **changes})
         fit(
-            former.config,
+            former.given,
             _parts(Dataset.open(self.work / "data"), former),
             training=training,
             out=folder,

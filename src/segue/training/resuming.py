@@ -20,6 +20,7 @@ from segue.settings import Count
 from segue.training.config import FORMERLY, Training
 from segue.training.curves import NOT_METRICS
 from segue.training.fit import fit
+from segue.training.run_manifest import chosen_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class FormerRun:
         True if the model is trained again on everything but the test part.
     processes
         Number of processes.
+    chosen
+        Names of the settings of the model that were left to the data.
     """
 
     config: ModelConfig
@@ -43,6 +46,12 @@ class FormerRun:
     split: Mapping[str, Any] | None
     refit: bool
     processes: int
+    chosen: frozenset[str] = frozenset()
+
+    @property
+    def given(self) -> ModelConfig:
+        """Settings of the model as they were given: without those that were left to the data."""
+        return self.config.from_dict(self.config.to_dict() | dict.fromkeys(self.chosen))
 
 
 def former_run(run: Path) -> FormerRun:
@@ -69,7 +78,8 @@ def former_run(run: Path) -> FormerRun:
         raise StorageError(f"{file} has an impossible split, refit or processes: it was damaged or edited.")
     try:
         training = Training.from_dict({**FORMERLY, **(parts["training"] or {})})
-        return FormerRun(config_from_dict(parts["model"] or {}), training, split, refit, max(1, processes))
+        config = config_from_dict(parts["model"] or {})
+        return FormerRun(config, training, split, refit, max(1, processes), chosen_of(content))
     except (ConfigError, TypeError, ValueError) as error:
         raise StorageError(f"{file} does not describe a run that segue knows here: {error}") from None
 

@@ -31,13 +31,17 @@ _OWN = re.compile(
 _PACKAGES = ("segue", "torch", "accelerate", "numpy", "polars")
 
 
-def run_manifest(config: ModelConfig, dataset: Dataset, split: dict[str, object] | None, refit: bool) -> dict[str, Any]:
+def run_manifest(
+    config: ModelConfig, chosen: frozenset[str], dataset: Dataset, split: dict[str, object] | None, refit: bool
+) -> dict[str, Any]:
     """Return the model, the data and the versions as plain data. `run.json` also has the options of the training.
 
     Parameters
     ----------
     config
-        Settings of the model.
+        Settings of the model, resolved for its data.
+    chosen
+        Names of the settings that were left to the data.
     dataset
         The whole Dataset, before the split.
     split
@@ -48,6 +52,7 @@ def run_manifest(config: ModelConfig, dataset: Dataset, split: dict[str, object]
     sessions = None if dataset.session_offsets is None else len(dataset.sessions)
     return {
         "model": config.to_dict(),
+        "chosen": sorted(chosen),
         "split": split,
         "refit": refit,
         "dataset": {
@@ -63,9 +68,7 @@ def run_manifest(config: ModelConfig, dataset: Dataset, split: dict[str, object]
     }
 
 
-def with_choices_of(
-    former: Mapping[str, Any], config: ModelConfig, train: Dataset, anew: frozenset[str] = frozenset()
-) -> ModelConfig:
+def with_choices_of(former: Mapping[str, Any], config: ModelConfig, left_open: frozenset[str]) -> ModelConfig:
     """Return the settings with former ones in place of those that are left to the data.
 
     An older version of segue may have chosen another value than this one, or had no such setting, and other data may
@@ -77,18 +80,29 @@ def with_choices_of(
         Resolved settings of the run or of the model. If they are of another model, the settings stay as they are.
     config
         Settings of the model.
-    train
-        Training part, for which the settings are resolved.
-    anew
-        Names of settings that are chosen anew.
+    left_open
+        Names of the settings to take from there.
     """
     former = {**config.formerly, **former}
     if former.get("name") != config.name:
         return config
-    given, resolved = config.to_dict(), config.resolved(train).to_dict()
-    left_open = {name for name, value in given.items() if value is None and resolved.get(name) is not None}
-    chosen = {name: former[name] for name in left_open - anew if former.get(name) is not None}
-    return config.from_dict({**given, **chosen}) if chosen else config
+    chosen = {name: former[name] for name in left_open if former.get(name) is not None}
+    return config.from_dict({**config.to_dict(), **chosen}) if chosen else config
+
+
+def left_to_data(config: ModelConfig, resolved: ModelConfig) -> frozenset[str]:
+    """Names of the settings that are not given, and that the data has decided.
+
+    Parameters
+    ----------
+    config
+        Settings of the model.
+    resolved
+        The same, resolved for the data.
+    """
+    decided = resolved.to_dict()
+    given = config.to_dict()
+    return frozenset(name for name, value in given.items() if value is None and decided.get(name) is not None)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -107,6 +121,25 @@ def read_run(folder: Path) -> dict[str, Any]:
     if wrong or not all(isinstance(content.get(part), dict | None) for part in ("split", "training", "dataset")):
         raise StorageError(f"{file} is not the description of a run by segue: it was damaged or edited.")
     return dict(content)
+
+
+def chosen_of(run: Mapping[str, Any]) -> frozenset[str]:
+    """Names of the settings of a run that were left to the data; none for runs that do not tell.
+
+    Parameters
+    ----------
+    run
+        Content of `run.json`.
+
+    Raises
+    ------
+    StorageError
+        These are no names of settings.
+    """
+    chosen, model = run.get("chosen", []), run.get("model") or {}
+    if not isinstance(chosen, list) or not all(isinstance(name, str) and name in model for name in chosen):
+        raise StorageError(f"{RUN} tells impossible settings that were left to the data: it was damaged or edited.")
+    return frozenset(chosen)
 
 
 def check_run(folder: Path, resume: bool, overwrite: bool | None) -> None:
