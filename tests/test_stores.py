@@ -151,3 +151,91 @@ def test_the_command(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture
     assert store.written[-1] == "lists/lists.json"
     assert main(["push", str(tmp_path / "lists"), store.url("lists"), "--public"]) == 2
     assert "are for a repository of the hub" in capsys.readouterr().err
+
+
+def test_a_folder_comes_back_whole(store: Store, shards: Path, tmp_path: Path) -> None:
+    segue.upload(shards, store.url("data"))
+    shares = []
+    place = segue.download(store.url("data"), tmp_path / "copy", progress=lambda *step: shares.append(step))
+    assert place == tmp_path / "copy" and shares[-1] == ("downloading", 1.0)
+    assert segue.Shards.open(place).merged().fingerprint == segue.prepare(LOG).fingerprint
+    assert {path.relative_to(place) for path in place.rglob("*")} == {
+        path.relative_to(shards) for path in shards.rglob("*")
+    }
+    segue.upload(segue.prepare_shards(LOG.head(60), tmp_path / "fewer", shards=2).folder, store.url("data"))
+    with pytest.raises(StorageError, match="overwrite=False keeps it"):
+        segue.download(store.url("data"), place, overwrite=False)
+    segue.download(store.url("data"), place)
+    assert segue.Shards.open(place).merged().fingerprint == segue.prepare(LOG.head(60)).fingerprint
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "fewer", "shards"]
+
+
+def test_an_interrupted_download_goes_on(store: Store, shards: Path, tmp_path: Path) -> None:
+    segue.upload(shards, store.url("data"))
+    lost = "data/shard-00002/items.npy"
+    content = store.objects[lost]
+
+    def interrupts(step: str, share: float) -> None:
+        if share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        segue.download(store.url("data"), tmp_path / "copy", progress=interrupts)
+    assert not (tmp_path / "copy").exists()
+    kept = [path for path in (tmp_path / "copy.download").rglob("*.npy") if path.stat().st_size]
+    assert kept
+    before = {path.relative_to(tmp_path / "copy.download"): path.stat().st_mtime_ns for path in kept}
+    segue.download(store.url("data"), tmp_path / "copy")
+    after = {path: (tmp_path / "copy" / path).stat().st_mtime_ns for path in before}
+    assert any(after[path] == before[path] for path in before), "files that were there travel once"
+    assert segue.Shards.open(tmp_path / "copy").merged().fingerprint == segue.prepare(LOG).fingerprint
+    # A file that is missing in the store is named, and the folder that is there stays.
+    del store.objects[lost]
+    with pytest.raises(StorageError, match=r"shard-00002/items\.npy is missing or has another size"):
+        segue.download(store.url("data"), tmp_path / "copy")
+    assert (tmp_path / "copy" / "shard-00002" / "items.npy").read_bytes() == content
+
+
+def test_downloads_that_are_refused(store: Store, shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"s3://shop/data is no folder of segue: .* nothing is there"):
+        segue.download(store.url("data"), tmp_path / "copy")
+    store.refuses = lambda key: "shard-00002" in key
+    with pytest.raises(StorageError):
+        segue.upload(shards, store.url("data"))
+    with pytest.raises(StorageError, match=r"an upload to s3://shop/data has not ended"):
+        segue.download(store.url("data"), tmp_path / "copy")
+    store.refuses = lambda key: False
+    segue.upload(shards, store.url("data"))
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match="was not written by segue"):
+        segue.download(store.url("data"), tmp_path / "copy")
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["notes.txt"]
+    for wrong in ("data", "s3://shop"):
+        with pytest.raises(ConfigError, match="is no folder in a store"):
+            segue.download(wrong, tmp_path / "new")
+    store.objects["data/a/../../outside.npy"] = b"hostile"
+    with pytest.raises(StorageError, match=r"would be written outside of the folder"):
+        segue.download(store.url("data"), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_commands_from_log_to_copy(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    LOG.write_csv(tmp_path / "log.csv")
+    prepare = ["prepare", str(tmp_path / "log.csv"), "--quiet", "--out"]
+    assert main([*prepare, store.url("data")]) == 0
+    out, err = capsys.readouterr()
+    assert "uploading to s3://shop/data" in out + err and "k:s" not in out + err
+    assert main(["pull", store.url("data"), str(tmp_path / "copy"), "--quiet"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'copy'}\n"
+    assert segue.Dataset.open(tmp_path / "copy").fingerprint == segue.prepare(LOG).fingerprint
+    # A place that is taken is known before the work, and a Dataset that could not be uploaded is kept.
+    store.objects["taken/1.csv"] = b"user,item"
+    assert main([*prepare, store.url("taken")]) == 1
+    assert "nothing that shows an upload" in capsys.readouterr().err
+    store.refuses = lambda key: key.endswith(".npy")
+    assert main([*prepare, store.url("refused")]) == 1
+    message = " ".join(capsys.readouterr().err.split())
+    kept = Path(message.partition("The Dataset is in ")[2].partition(":")[0])
+    assert segue.Dataset.open(kept).fingerprint == segue.prepare(LOG).fingerprint
+    shutil.rmtree(kept.parent)

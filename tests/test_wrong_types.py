@@ -164,6 +164,12 @@ def calls(world: dict[str, Any], out: Path) -> dict[str, list[Call]]:
         ],
         "time_cut": [(segue.time_cut, {"dataset": data, "test": 0.2, "validation": 0.2})],
         "tune": [(segue.tune, {"config": segue.Markov(), "data": split, "trials": 1, "minutes": 0.002})],
+        "download": [
+            (
+                segue.download,
+                {"url": f"file://{(world['folder'] / 'markov' / 'data').resolve()}", "folder": out / "got"},
+            )
+        ],
         "upload": [(segue.upload, {"folder": world["folder"] / "markov" / "data", "url": f"file://{out}/store/data"})],
         "write_session_file": [(segue.write_session_file, {"dataset": data, "path": out / "s.txt", "ids": "codes"})],
     }

@@ -71,7 +71,6 @@ if TYPE_CHECKING:
     from segue.models.up_cf import UPCF
     from segue.models.vsknn import VSKNN
     from segue.models.vstan import VSTAN
-    from segue.stores import upload
     from segue.training.blending import blend
     from segue.training.config import Training
     from segue.training.experiment import experiment
@@ -79,6 +78,7 @@ if TYPE_CHECKING:
     from segue.training.refreshing import refresh
     from segue.training.resuming import resume
     from segue.training.tuning import tune
+    from segue.transfers import download, upload
 
     __version__: str
 
@@ -133,6 +133,7 @@ _HOMES = {
     "compare": "segue.evaluation.compare",
     "describe": "segue.data.statistics.describe",
     "embed": "segue.data.preparing.embedding",
+    "download": "segue.transfers",
     "evaluate": "segue.evaluation.tasks.next_items",
     "evaluate_baskets": "segue.evaluation.tasks.baskets",
     "evaluate_lists": "segue.evaluation.lists",
@@ -157,7 +158,7 @@ _HOMES = {
     "split_for": "segue.evaluation.other_data",
     "time_cut": "segue.data.splits.by_user",
     "tune": "segue.training.tuning",
-    "upload": "segue.stores",
+    "upload": "segue.transfers",
     "write_session_file": "segue.data.simulation.session_file",
 }
 
@@ -213,6 +214,7 @@ __all__ = [
     "cold_items",
     "compare",
     "describe",
+    "download",
     "embed",
     "evaluate",
     "evaluate_baskets",

@@ -512,7 +512,7 @@ def manifest_of(folder: Path, name: str, kind: str, version: int) -> dict[str, A
     if not isinstance(files, dict):
         raise StorageError(f"{folder / name} lists no files: it was damaged or edited.")
     for relative, expected in files.items():
-        if not _is_within(relative):
+        if not is_within(relative):
             raise StorageError(f"{folder / name} lists {relative!r}, which is not in the folder: it was edited.")
         if not _is_entry(expected):
             raise StorageError(f"{folder / name} says nothing of {relative}: it was damaged or edited.")
@@ -543,7 +543,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _is_within(name: str) -> bool:
+def is_within(name: str) -> bool:
     """Return whether a name in a manifest stays within its folder, on every system."""
     parts = name.split("/")
     return not ({"", ".", ".."} & set(parts) or set(name) & set("\\:\0"))

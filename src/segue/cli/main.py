@@ -82,6 +82,7 @@ COMMANDS = {
     ),
     "card": Command("write the model card of a run, with figures of its test part", "segue card runs/first"),
     "push": Command("write a run to the Hugging Face hub, or a folder to a store", "segue push runs/first owner/name"),
+    "pull": Command("copy a folder of segue from a store", "segue pull s3://bucket/shards data/shards"),
     "forget": Command("remove users from a Dataset or a run", "segue forget runs/first --users 42 7"),
     "serve": Command(
         "answer over HTTP, with events that count at once",

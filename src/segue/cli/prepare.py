@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,8 +14,9 @@ from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, progress_bar, write_json, write_table
 from segue.cli.reading import ReadingOptions, reading_arguments
 from segue.engines.engine import Engine
-from segue.errors import ConfigError, DataError, nearest
+from segue.errors import ConfigError, DataError, StorageError, nearest
 from segue.settings import Count, PathText, Positive, Settings, ShardCount, ShareAboveZero, Size, Word
+from segue.stores import is_url, name_of
 
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
@@ -27,6 +30,7 @@ _NOTES = """\
   segue prepare tuesday.csv --add-to data/mine --out data/mine
   segue prepare 'logs/*.csv.gz' --out data/logs --user visitor --item sku --time date --min-rating 4
   segue prepare 'logs/*.parquet' --out data/logs --shards 8 --processes 4
+  segue prepare 's3://bucket/logs/*.parquet' --out s3://bucket/data --shards 8
 
 Format, separator, header and columns are detected. If the file leaves one of them open, the error names the option to
 give. `segue datasets` lists the public datasets."""
@@ -40,7 +44,8 @@ class PrepareOptions(Settings):
     """A file, a folder, a pattern in quotes, or the name of a public dataset."""
 
     out: PathText
-    """Folder of the Dataset."""
+    """Folder of the Dataset. Or a place in a store, as s3://bucket/folder: the Dataset is made in a temporary folder
+    (TMPDIR), and uploaded."""
 
     add_to: PathText | None = None
     """Dataset to add the log to, with the options of its preparation; the result goes to --out, which may be the same
@@ -176,7 +181,38 @@ def main(argv: Sequence[str]) -> int:
     ):
         parser.add_options(group)
     parser.read(argv)
-    options, chosen, sessions = parser.get(PrepareOptions), parser.get(FilterOptions), parser.get(SessionOptions)
+    options = parser.get(PrepareOptions)
+    if is_url(options.out):
+        _make_in_store(parser, options)
+    else:
+        _report(_made(parser, options), options)
+    return 0
+
+
+def _make_in_store(parser: OptionParser, options: PrepareOptions) -> None:
+    """Make the Dataset in a temporary folder, report, and upload it. If the upload fails, the folder stays."""
+    from segue.transfers import check_place, upload
+
+    check_place(options.out, "dataset.json" if options.shards is None else "shards.json")
+    place = Path(tempfile.mkdtemp(prefix="segue-"))
+    try:
+        folder = place / "data"
+        _report(_made(parser, replace(options, out=str(folder))), options)
+        try:
+            with progress_bar(options.quiet) as progress:
+                upload(folder, options.out, progress=progress)
+        except StorageError as error:
+            kept, place = folder, place / "nothing"
+            raise StorageError(
+                f"{error} The Dataset is in {kept}: segue push {shlex.quote(str(kept))} {name_of(options.out)}"
+            ) from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _made(parser: OptionParser, options: PrepareOptions) -> Dataset | Shards:
+    """The Dataset that the options ask for, saved in --out."""
+    chosen, sessions = parser.get(FilterOptions), parser.get(SessionOptions)
     engine = parser.get(Engine)
     if options.shards is None and engine != Engine():
         raise ConfigError(
@@ -188,8 +224,7 @@ def main(argv: Sequence[str]) -> int:
         _refuse(sessions, f"the sessions of {options.add_to} are divided as before")
         _refuse(chosen, f"the filters of {options.add_to} apply again", but="newest_days")
         with parser.errors_as_typed():
-            _report(_grown(options.add_to, options, parser.get(ReadingOptions), chosen.newest_days), options)
-        return 0
+            return _grown(options.add_to, options, parser.get(ReadingOptions), chosen.newest_days)
     tables, given = parser.get(TableOptions), parser.get(GivenOptions)
     if given != GivenOptions():
         why = "a split that the data came with is kept as it is"
@@ -197,8 +232,7 @@ def main(argv: Sequence[str]) -> int:
         for refused in (chosen, sessions, parser.get(PublicOptions)):
             _refuse(refused, why)
         with parser.errors_as_typed():
-            _report(_with_split(given, tables, parser.get(ReadingOptions), options), options)
-        return 0
+            return _with_split(given, tables, parser.get(ReadingOptions), options)
 
     arguments: dict[str, Any] = {
         "oldest": chosen.oldest,
@@ -243,8 +277,7 @@ def main(argv: Sequence[str]) -> int:
             )
             if made.metadata["bad_rows_dropped"]:
                 note(f"warning: {made.metadata['bad_rows_dropped']:,} bad rows of {options.source} were left out.")
-    _report(made, options)
-    return 0
+    return made
 
 
 def _source(
@@ -367,7 +400,8 @@ def _report(dataset: Dataset | Shards, options: PrepareOptions) -> None:
     else:
         sessions = None if dataset.session_offsets is None else len(dataset.sessions)
     if options.json:
-        write_json({"dataset": options.out, "sessions": sessions, **dataset.metadata})
+        out = name_of(options.out) if is_url(options.out) else options.out
+        write_json({"dataset": out, "sessions": sessions, **dataset.metadata})
         return
     steps = dataset.metadata["steps"]
     write_table(("step", "users", "items", "interactions"), [tuple(step.values()) for step in steps])
@@ -378,6 +412,9 @@ def _report(dataset: Dataset | Shards, options: PrepareOptions) -> None:
         note(f"\n{name}: {count['targets']:,} targets of {count['users']:,} users, as given")
     if sessions is not None:
         note(f"\n{sessions:,} sessions")
+    if is_url(options.out):
+        note(f"\nuploading to {name_of(options.out)}\nNext: segue pull {name_of(options.out)} data/copy")
+        return
     place = shlex.quote(options.out)
     shards = "" if options.shards is None else f" ({options.shards:,} shards)"
     note(f"\nwrote {options.out}{shards}\nNext: segue describe {place}, or segue train {place} --out runs/first")

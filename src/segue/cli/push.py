@@ -73,7 +73,7 @@ def _to_store(options: PushOptions) -> str:
             "of the folder as they are."
         )
     from segue.cli.output import progress_bar
-    from segue.stores import upload
+    from segue.transfers import upload
 
     with progress_bar(quiet=False) as progress:
         return upload(options.run, options.repository, progress=progress)
