@@ -4,11 +4,12 @@
     python benchmarks/shards.py --rows 200000000 --users 2000000 --items 200000 --only shared --name shards_large
 
 The log is a folder of Parquet files in random order of users. Each measurement runs in a fresh process, with one thread
-of polars per process, so that a process is a core. The merged arrays are compared with those of the whole, byte by
+of polars per process, so that a process is a core. The variants take turns, as often as `--repeats` says, and the run
+with the median of the seconds stands for each. The merged arrays are compared with those of the whole, byte by
 byte. The result goes to benchmarks/results/shards.json, with versions and hardware.
 
 Memory is the highest resident memory of the process that prepares, or of its largest worker, and the same beyond a
-process that has read and prepared a few rows (`added`): that part is Python, polars and its buffers.
+process, or a worker, that has prepared a few rows (`added`): that part is Python, polars and its buffers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -32,8 +34,8 @@ SPAN = (789_652_009, 1_427_784_002)
 MOST_ROWS = 2_500_000
 """Rows of a file."""
 ARRAYS = ("items.npy", "offsets.npy", "times.npy", "ratings.npy", "by_item.npy")
-VARIANTS = ("few", "whole", "alone", "shared")
-"""A few rows; the whole log at once; shards by one process; shards by several."""
+VARIANTS = ("few", "few-shared", "whole", "alone", "shared")
+"""A few rows; a few rows in shards by several processes; the whole log; shards by one process; shards by several."""
 
 
 def make_log(folder: Path, rows: int, users: int, items: int) -> None:
@@ -62,7 +64,7 @@ def peak_mb(process: int | str) -> int:
 
 
 class WorkerPeaks(threading.Thread):
-    """Looks at the children of this process ten times a second; `highest` is the highest memory of any, in MB."""
+    """Looks at the children of this process a hundred times a second; `highest` is the highest memory of any, in MB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -73,7 +75,7 @@ class WorkerPeaks(threading.Thread):
         while True:
             children = [task.read_text().split() for task in Path("/proc/self/task").glob("*/children")]
             self.highest = max([self.highest, *(peak_mb(child) for some in children for child in some)])
-            time.sleep(0.1)
+            time.sleep(0.01)
 
 
 def measure(variant: str, arguments: argparse.Namespace) -> dict[str, object]:
@@ -87,12 +89,12 @@ def measure(variant: str, arguments: argparse.Namespace) -> dict[str, object]:
     def watch(step: str, share: float) -> None:
         phases[step.partition(",")[0].partition(" (")[0]] = round(time.perf_counter() - began, 2)
 
-    log, out = arguments.folder / ("few-log" if variant == "few" else "log"), arguments.folder / variant
+    log, out = arguments.folder / ("few-log" if variant.startswith("few") else "log"), arguments.folder / variant
     steps: object
     if variant in ("few", "whole"):
         steps = segue.prepare(log, k_core=arguments.k_core, out=out, progress=watch).metadata["steps"]
     else:
-        engine = segue.Engine(processes=arguments.processes if variant == "shared" else 1)
+        engine = segue.Engine(processes=1 if variant == "alone" else arguments.processes)
         made = segue.prepare_shards(
             log, out, shards=arguments.shards, engine=engine, k_core=arguments.k_core, progress=watch
         )
@@ -107,6 +109,12 @@ def measure(variant: str, arguments: argparse.Namespace) -> dict[str, object]:
         "done_after_seconds": phases,
         "steps": steps,
     }
+
+
+def median(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run with the median of the seconds (the slower of two in the middle), with the seconds of all runs."""
+    ordered = sorted(runs, key=lambda run: run["seconds"])
+    return ordered[len(ordered) // 2] | {"seconds_of_runs": [run["seconds"] for run in runs]}
 
 
 def equal(folder: Path) -> bool:
@@ -129,7 +137,8 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--k-core", type=int, default=5)
-    parser.add_argument("--only", choices=VARIANTS[1:], help="one measurement, without a comparison")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=VARIANTS[2:], help="one measurement, without a comparison")
     parser.add_argument("--name", default="shards", help="name of the result")
     parser.add_argument("--folder", type=Path, help="folder to work in; a temporary one when not given")
     parser.add_argument("--measure", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -137,7 +146,7 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.measure, arguments)))
         return
-    variants = VARIANTS if arguments.only is None else ("few", arguments.only)
+    variants = VARIANTS if arguments.only is None else (*VARIANTS[:2], arguments.only)
     names = ("rows", "users", "items", "shards", "processes", "k_core")
     options = {name: getattr(arguments, name) for name in names}
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
@@ -145,13 +154,16 @@ def main() -> None:
         folder = Path(name)
         make_log(folder / "few-log", 10_000, 100, 50)
         make_log(folder / "log", arguments.rows, arguments.users, arguments.items)
-        machine, measured = common.machine(), {}
-        for variant in variants:
-            command = [sys.executable, __file__, *words, "--folder", name, "--measure", variant]
-            environment = os.environ | {"POLARS_MAX_THREADS": "1"}
-            printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
-            measured[variant] = json.loads(printed)
-            print(variant, measured[variant], file=sys.stderr, flush=True)
+        machine = common.machine()
+        runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+        for _ in range(arguments.repeats):
+            for variant in variants:
+                command = [sys.executable, __file__, *words, "--folder", name, "--measure", variant]
+                environment = os.environ | {"POLARS_MAX_THREADS": "1"}
+                printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+                runs[variant].append(json.loads(printed))
+                print(variant, runs[variant][-1], file=sys.stderr, flush=True)
+        measured = {variant: median(found) for variant, found in runs.items()}
         same = equal(folder) if arguments.only is None else None
         log_mb = sum(file.stat().st_size for file in (folder / "log").iterdir()) >> 20
     result = {
@@ -163,14 +175,14 @@ def main() -> None:
         **measured,
     }
     if arguments.only is None:
-        base = measured["few"]["peak_mb"]
-        worker, whole = measured["shared"]["peak_of_a_worker_mb"], measured["whole"]["peak_mb"]
+        worker = measured["shared"]["peak_of_a_worker_mb"] - measured["few-shared"]["peak_of_a_worker_mb"]
+        whole = measured["whole"]["peak_mb"] - measured["few"]["peak_mb"]
         result |= {
             "merged_equals_whole": same,
             "times_as_fast_as_one_process": round(measured["alone"]["seconds"] / measured["shared"]["seconds"], 2),
-            "added_by_a_worker_mb": worker - base,
-            "added_by_the_whole_mb": whole - base,
-            "memory_of_a_worker_as_share_of_the_whole": round((worker - base) / max(whole - base, 1), 3),
+            "added_by_a_worker_mb": worker,
+            "added_by_the_whole_mb": whole,
+            "memory_of_a_worker_as_share_of_the_whole": round(worker / max(whole, 1), 3),
         }
     print(common.write(arguments.name, result).read_text())
 

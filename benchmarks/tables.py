@@ -14,7 +14,21 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pages import accuracy, baskets, divided, options, ratings, rivals, scaling, serving, sessions, speed, tuning, turns
+from pages import (
+    accuracy,
+    baskets,
+    divided,
+    options,
+    ratings,
+    rivals,
+    scaling,
+    serving,
+    sessions,
+    shards,
+    speed,
+    tuning,
+    turns,
+)
 from pages.cells import Result, none_yet, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +54,7 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
         {"ratings": ratings.ratings, "folds": ratings.folds, "speed": ratings.rating_speed},
     ),
     "production": (DOCS / "production.md", {"serving": serving.measured}),
-    "beyond": (DOCS / "beyond-one-machine.md", {"divided": divided.divided}),
+    "beyond": (DOCS / "beyond-one-machine.md", {"shards": shards.shards, "divided": divided.divided}),
     "scaling": (
         DOCS / "scaling.md",
         {"scaling": scaling.measured, "on paper": scaling.on_paper, "cluster": scaling.cluster},
