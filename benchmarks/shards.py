@@ -1,7 +1,8 @@
 """Seconds and memory of a preparation in shards, by one process and by several, against that of the whole.
 
     python benchmarks/shards.py [--rows 20000000] [--shards 8] [--processes 2] [--k-core 5] [--folder /data/tmp]
-    python benchmarks/shards.py --rows 200000000 --users 2000000 --items 200000 --only shared --name shards_large
+    python benchmarks/shards.py --rows 200000000 --users 2000000 --items 200000 --repeats 1 --only whole shared \
+        --name shards_large
 
 The log is a folder of Parquet files in random order of users. Each measurement runs in a fresh process, with one thread
 of polars per process, so that a process is a core. The variants take turns, as often as `--repeats` says, and the run
@@ -55,7 +56,7 @@ def make_log(folder: Path, rows: int, users: int, items: int) -> None:
 
 
 def peak_mb(process: int | str) -> int:
-    """Highest resident memory of a process, in MB; 0 if it has ended. It does not count what a parent had before."""
+    """Highest resident memory of a process, in MB; 0 if it has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -63,8 +64,16 @@ def peak_mb(process: int | str) -> int:
     return next((int(line.split()[1]) // 1024 for line in status.splitlines() if line.startswith("VmHWM")), 0)
 
 
+def is_worker(process: str) -> bool:
+    """Check that a child has begun its own program: for a moment it is a copy of this process, with all its memory."""
+    try:
+        return b"spawn_main" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 class WorkerPeaks(threading.Thread):
-    """Looks at the children of this process a hundred times a second; `highest` is the highest memory of any, in MB."""
+    """Looks at the children of this process ten times a second; `highest` is the highest memory of any, in MB."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -74,8 +83,9 @@ class WorkerPeaks(threading.Thread):
         """Look until the process ends."""
         while True:
             children = [task.read_text().split() for task in Path("/proc/self/task").glob("*/children")]
-            self.highest = max([self.highest, *(peak_mb(child) for some in children for child in some)])
-            time.sleep(0.01)
+            workers = [child for some in children for child in some if is_worker(child)]
+            self.highest = max([self.highest, *map(peak_mb, workers)])
+            time.sleep(0.1)
 
 
 def measure(variant: str, arguments: argparse.Namespace) -> dict[str, object]:
@@ -138,7 +148,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--k-core", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=VARIANTS[2:], help="one measurement, without a comparison")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS[2:], help="some of the ways, without a comparison")
     parser.add_argument("--name", default="shards", help="name of the result")
     parser.add_argument("--folder", type=Path, help="folder to work in; a temporary one when not given")
     parser.add_argument("--measure", choices=VARIANTS, help=argparse.SUPPRESS)
@@ -146,7 +156,7 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.measure, arguments)))
         return
-    variants = VARIANTS if arguments.only is None else (*VARIANTS[:2], arguments.only)
+    variants = VARIANTS if arguments.only is None else (*VARIANTS[:2], *arguments.only)
     names = ("rows", "users", "items", "shards", "processes", "k_core")
     options = {name: getattr(arguments, name) for name in names}
     words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -19,7 +19,7 @@ def shards(results: dict[str, Result]) -> str:
     if not found:
         return none_yet("shards.py")
     rows = [_row(found, variant) for variant in _WAYS]
-    rows += [_row(large, "shared")] if large else []
+    rows += [_row(large, variant) for variant in _WAYS if variant in large] if large else []
     text = (
         "Made ratings in Parquet files, in random order of users; 5-core, eight shards. A process has one core. "
         "Memory is the highest resident memory of the process that prepares, or of its largest worker. *Added* is what "

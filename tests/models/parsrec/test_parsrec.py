@@ -14,6 +14,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import offsets_of
 from segue.errors import ConfigError, TrainingError
 from segue.models.parsrec import parsrec
+from segue.models.parsrec.attention import BasketAttention, BasketGradient
 from segue.models.parsrec.parsrec import PARSRec, PARSRecModel
 from tests.helpers import make_dataset, prepared, queries_of
 from tests.models.parsrec import paper
@@ -211,3 +212,30 @@ def test_nothing_to_learn() -> None:
         PARSRec().build(4, N_ITEMS).examples(make_dataset([[1, 2]], catalogue=range(1, N_ITEMS + 1)))
     with pytest.raises(TrainingError, match="no session is visible"):
         PARSRec().build(4, N_ITEMS).examples(data.until(data.starts))
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_the_gradient_of_the_baskets_is_that_of_each_step(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is computed once for all steps; step by step, as torch does it, it is the same."""
+    model = build(torch.float64, loss="sampled-softmax", negatives=12, blocks=blocks)
+    examples = prepared(model, sessions_of(SESSIONS))
+    batch = examples.batch(np.arange(len(examples.lengths)), np.random.default_rng(3))
+    assert int(batch.lengths.max()) > int(batch.lengths.min()) > 0
+
+    def gradients() -> dict[str, torch.Tensor]:
+        model.zero_grad()
+        torch.manual_seed(5)  # the same dropout
+        model(batch).backward()
+        return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+
+    once = gradients()
+    plain = BasketAttention.forward
+    monkeypatch.setattr(BasketGradient, "token", lambda self, basket: setattr(self, "basket", basket))
+
+    def by_steps(self: Any, query: Any, mapped: Any, basket: Any, inside: Any, composed: Any, gradient: Any) -> Any:
+        assert gradient is not None
+        return plain(self, query, mapped, gradient[0].basket[: len(basket), : basket.shape[1]], inside, composed)
+
+    monkeypatch.setattr(BasketAttention, "forward", by_steps)
+    for name, gradient in gradients().items():
+        torch.testing.assert_close(once[name], gradient, rtol=1e-10, atol=1e-12, msg=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,83 @@ class Composed(NamedTuple):
     query_bias: Tensor
     output_map: Tensor
     output_bias: Tensor
+
+
+class BasketGradient:
+    """Gradient of the item vectors of baskets that many steps attend to, computed once for all steps.
+
+    A step adds to the gradient of every item vector of every basket, though its weights are few: as many as heads. So
+    its backward pass only notes them, and one product over all steps makes the gradient.
+    """
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[Tensor, Tensor]] = []
+
+    def token(self, basket: Tensor) -> Tensor:
+        """Scalar that stands for the vectors (n, length, width) as an argument of the steps."""
+        token: Tensor = _Basket.apply(basket, self)  # type: ignore[no-untyped-call]
+        return token
+
+    def note(self, weights: Tensor, vectors: Tensor) -> None:
+        """Note that Σⱼ weights[:, j, l] · vectors[:, j] is part of the gradient of item l.
+
+        Weights are (n, j, length), vectors (n, j, width). The n baskets are the first ones, and never fewer than those
+        of the note before.
+        """
+        self.noted.append((weights, vectors))
+
+    def total(self, shape: torch.Size) -> Tensor:
+        """The gradient of all notes, in this shape; the notes are removed."""
+        total = self.noted[0][1].new_zeros(shape)
+        while self.noted:
+            n = len(self.noted[-1][0])
+            alike = []
+            while self.noted and len(self.noted[-1][0]) == n:
+                alike.append(self.noted.pop())
+            weights, vectors = (torch.cat(parts, dim=1) for parts in zip(*alike, strict=True))
+            total[:n].baddbmm_(weights.transpose(1, 2), vectors)
+        return total
+
+
+class _Basket(torch.autograd.Function):
+    """The token of a `BasketGradient`: its backward pass runs when those of all steps have."""
+
+    @staticmethod
+    def forward(ctx: Any, basket: Tensor, gradient: BasketGradient) -> Tensor:
+        ctx.gradient, ctx.shape = gradient, basket.shape
+        return basket.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, None]:
+        return ctx.gradient.total(ctx.shape), None
+
+
+class _Attend(torch.autograd.Function):
+    """Attention of mapped queries (n, heads, width) over items (n, length, width): means (n, heads, width), weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, mapped: Tensor, token: Tensor, basket: Tensor, inside: Tensor, gradient: BasketGradient
+    ) -> tuple[Tensor, Tensor]:
+        weights = _weights(mapped, basket, inside)
+        ctx.gradient = gradient
+        ctx.save_for_backward(mapped, basket, weights)
+        ctx.mark_non_differentiable(weights)
+        return torch.bmm(weights, basket), weights
+
+    @staticmethod
+    def backward(ctx: Any, of_means: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        mapped, basket, weights = ctx.saved_tensors
+        of_weights = torch.bmm(of_means, basket.transpose(1, 2))
+        of_logits = weights * (of_weights - (of_weights * weights).sum(-1, keepdim=True))
+        ctx.gradient.note(torch.cat([of_logits, weights], dim=1), torch.cat([mapped, of_means], dim=1))
+        return torch.bmm(of_logits, basket), of_means.new_zeros(()), None, None, None
+
+
+def _weights(mapped: Tensor, basket: Tensor, inside: Tensor) -> Tensor:
+    """Attention weights (n, heads, length) of mapped queries (n, heads, width) over the items inside the baskets."""
+    logits = torch.bmm(mapped, basket.transpose(1, 2))
+    return logits.masked_fill(~inside[:, None], -torch.inf).softmax(-1)
 
 
 class BasketAttention(nn.Module):
@@ -73,7 +150,13 @@ class BasketAttention(nn.Module):
         return Composed(query_map, query_bias, output_map, self.output(self.value.bias))
 
     def forward(
-        self, query: Tensor, mapped: Tensor, basket: Tensor, inside: Tensor, composed: Composed
+        self,
+        query: Tensor,
+        mapped: Tensor,
+        basket: Tensor,
+        inside: Tensor,
+        composed: Composed,
+        gradient: tuple[BasketGradient, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attend to the items of the baskets.
 
@@ -89,15 +172,25 @@ class BasketAttention(nn.Module):
             (n, length) bool, True for items in the basket; at least one in each row.
         composed
             Linear maps of this block.
+        gradient
+            In training, what collects the gradient of the item vectors, and its token; the basket then has none.
 
         Returns
         -------
-        Results (n, output_width), and attention weights (n, heads, length).
+        Results (n, output_width), and attention weights (n, heads, length). With `gradient` the weights have none.
         """
-        logits = torch.bmm(mapped.view(len(query), self.heads, -1), basket.transpose(1, 2))
-        weights = logits.masked_fill(~inside[:, None], -torch.inf).softmax(-1)
-        means = torch.bmm(weights, basket).flatten(1)
-        return self.finish(query, torch.addmm(composed.output_bias, means, composed.output_map.T)), weights
+        mapped = mapped.view(len(query), self.heads, -1)
+        if gradient is None:
+            weights = _weights(mapped, basket, inside)
+            means = torch.bmm(weights, basket)
+        else:
+            collected, token = gradient
+            with torch.autocast(mapped.device.type, enabled=False):
+                means, weights = _Attend.apply(  # type: ignore[no-untyped-call]
+                    mapped.to(basket.dtype), token, basket, inside, collected
+                )
+        attention = torch.addmm(composed.output_bias, means.flatten(1), composed.output_map.T)
+        return self.finish(query, attention), weights
 
     def alone(self, query: Tensor, item: Tensor, composed: Composed) -> Tensor:
         """Attend to a single item (item_width,), which gets the whole attention."""

@@ -26,7 +26,7 @@ from segue.models.features import FeatureNames
 from segue.models.features import resolved as with_features
 from segue.models.item_table import Catalogue, item_table
 from segue.models.negatives import SMALL_CATALOGUE
-from segue.models.parsrec.attention import BasketAttention
+from segue.models.parsrec.attention import BasketAttention, BasketGradient
 from segue.models.parsrec.examples import (
     SessionBatch,
     SessionExamples,
@@ -237,7 +237,8 @@ class PARSRecModel(TrainableModel):
                 output, _ = own.step(n, inside, last=step + 1 == length)
                 with torch.no_grad():
                     highest = torch.addmm(other_bases[now], output, drawn.T).amax(1, keepdim=True)
-                    scores = (output[:, None] * basket[now, :length]).sum(-1) + own_bases[now, :length]
+                    own_products = torch.bmm(basket[now, :length], output[:, :, None])[..., 0]
+                    scores = own_products + own_bases[now, :length]
                 column = _first_best(scores, highest, waiting[now, :length])
                 waiting[now].scatter_(1, column, False)
                 outputs.append(output)
@@ -450,6 +451,7 @@ class SessionSteps:
         self.user_results = torch.addmm(bias, users, result_map[:, :width].T)
         self.result_map = result_map[:, width:].T
         self.started = False
+        self.gradient: tuple[BasketGradient, Tensor] | None = None
 
     def part(self, rows: slice, length: int) -> SessionSteps:
         """Steps of some of the sessions, of which none has more items than `length`."""
@@ -500,6 +502,10 @@ class SessionSteps:
     def _attend(self, query: Tensor, inside: Tensor) -> tuple[Tensor, Tensor | None]:
         """Run all attention blocks; return the result of the last one (n, item_width), and the weights of each."""
         if not self.started:
+            if torch.is_grad_enabled() and self.basket.requires_grad:
+                gradient = BasketGradient()
+                self.gradient = gradient, gradient.token(self.basket)
+                self.basket = self.basket.detach()
             for block, composed in zip(self.blocks, self.composed, strict=True):
                 query = block.alone(query, self.start_of_basket, composed)
             return query, None
@@ -508,7 +514,7 @@ class SessionSteps:
         for number, (block, composed) in enumerate(zip(self.blocks, self.composed, strict=True)):
             if number:
                 mapped = torch.addmm(composed.query_bias, query, composed.query_map.T)
-            query, block_weights = block(query, mapped, self.basket, inside, composed)
+            query, block_weights = block(query, mapped, self.basket, inside, composed, self.gradient)
             weights.append(block_weights)
         return query, torch.stack(weights, dim=1)
 
