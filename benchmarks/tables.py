@@ -17,6 +17,7 @@ from pathlib import Path
 from pages import (
     accuracy,
     baskets,
+    content,
     divided,
     options,
     ratings,
@@ -73,6 +74,8 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
             "step": speed.step,
             "limits": speed.limits,
             "alone": speed.alone,
+            "warm": content.warm,
+            "cold": content.cold,
         },
     ),
 }
