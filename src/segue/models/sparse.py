@@ -204,16 +204,17 @@ def _bag_product(rows: csr_matrix | Floats, matrix: csr_matrix) -> Floats:
     columns, offsets = torch.from_numpy(matrix.indices), torch.from_numpy(matrix.indptr)
     values = torch.from_numpy(matrix.data)
     table = torch.zeros(matrix.shape[1], _BLOCK)  # one width: the same sums in any block
+    flat, places = table.numpy().reshape(-1), np.zeros(0, dtype=np.int64)
     for first in range(0, rows.shape[0], _BLOCK):
         last = min(first + _BLOCK, rows.shape[0])
         if isinstance(rows, np.ndarray):
             table[:, : last - first] = torch.from_numpy(rows[first:last]).T
         else:
-            if first:
-                table.zero_()
             entries = slice(rows.indptr[first], rows.indptr[last])
-            place = np.repeat(np.arange(last - first), np.diff(rows.indptr[first : last + 1]))
-            table.numpy()[rows.indices[entries], place] = rows.data[entries]
+            flat[places] = 0  # of the block before
+            places = np.repeat(np.arange(last - first), np.diff(rows.indptr[first : last + 1]))
+            places += _BLOCK * rows.indices[entries].astype(np.int64)
+            flat[places] = rows.data[entries]
         sums = F.embedding_bag(columns, table, offsets, mode="sum", per_sample_weights=values, include_last_offset=True)
         product[first:last] = sums[:, : last - first].T
     return product.numpy()
