@@ -20,6 +20,7 @@ from pages import (
     content,
     divided,
     options,
+    parts,
     ratings,
     rivals,
     scaling,
@@ -55,7 +56,10 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
         {"ratings": ratings.ratings, "folds": ratings.folds, "speed": ratings.rating_speed},
     ),
     "production": (DOCS / "production.md", {"serving": serving.measured}),
-    "beyond": (DOCS / "beyond-one-machine.md", {"shards": shards.shards, "divided": divided.divided}),
+    "beyond": (
+        DOCS / "beyond-one-machine.md",
+        {"shards": shards.shards, "divided": divided.divided, "parts": parts.parts},
+    ),
     "scaling": (
         DOCS / "scaling.md",
         {"scaling": scaling.measured, "on paper": scaling.on_paper, "cluster": scaling.cluster},
