@@ -113,7 +113,7 @@ def test_a_loss_that_was_left_to_the_data_is_chosen_anew(
     given: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The catalogue outgrows the softmax. A loss that was given stays, and so do choices that weights depend on."""
-    monkeypatch.setattr("segue.models.sequence_model.SMALL_CATALOGUE", 12)
+    monkeypatch.setattr("segue.models.negatives.SMALL_CATALOGUE", 12)
     data = segue.prepare(log(), out=tmp_path / "data")
     config = replace(SMALL, loss=given)
     segue.fit(config, segue.leave_last_out(data), training=TRAINING, quiet=True, out=tmp_path / "run")

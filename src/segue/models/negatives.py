@@ -1,6 +1,10 @@
-"""Negatives: per user, drawn without rejection from items outside the history, or shared by a batch."""
+"""Negatives: per user, drawn without rejection from items outside the history, or shared by a batch; and when
+they take the place of the whole catalogue.
+"""
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +15,15 @@ from segue.errors import TrainingError
 
 SMALL_CATALOGUE = 5_000
 """Number of items up to which the full softmax costs little more than a sampled one."""
+
+Softmax = Literal["softmax", "sampled-softmax"]
+SOFTMAXES: tuple[Softmax, ...] = get_args(Softmax)
+"""Losses over the whole catalogue, exact or estimated: repeats and transitions go with them."""
+
+
+def softmax_for(n_items: int) -> Softmax:
+    """Softmax that suits a catalogue: the exact one while it is small."""
+    return "softmax" if n_items <= SMALL_CATALOGUE else "sampled-softmax"
 
 
 class Negatives:

@@ -29,8 +29,6 @@ from segue.nn.divided import divided_softmax
 LossName = Literal["bce", "gbce", "sampled-softmax", "softmax"]
 Windows = Literal["newest", "all"]
 Targets = Literal["item", "session"]
-SOFTMAXES = ("softmax", "sampled-softmax")
-"""Losses that repeats go with."""
 
 FORMERLY: dict[str, Any] = {
     "logq": False,

@@ -32,6 +32,7 @@ from segue.data.history_arrays import repeat_arrays
 from segue.data.occurrences import FEATURES, Occurrences, repeat_share
 from segue.data.ragged import Int64, offsets_of, positions
 from segue.errors import ConfigError
+from segue.models.negatives import SOFTMAXES
 from segue.nn import losses
 
 ENOUGH = 0.1
@@ -52,7 +53,7 @@ def resolved(repeats: bool | None, dataset: Dataset, possible: bool = True) -> b
     return (possible and repeat_share(dataset) >= ENOUGH) if repeats is None else repeats
 
 
-def check_repeats(repeats: bool | None, loss: str | None, softmaxes: tuple[str, ...]) -> None:
+def check_repeats(repeats: bool | None, loss: str | None, softmaxes: tuple[str, ...] = SOFTMAXES) -> None:
     """Raise a ConfigError if repeats are set with a loss that is no softmax."""
     if repeats and loss is not None and loss not in softmaxes:
         raise ConfigError(

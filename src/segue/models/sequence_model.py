@@ -21,9 +21,8 @@ from segue.models.base import ModelConfig, TrainableModel
 from segue.models.features import FeatureNames
 from segue.models.features import resolved as with_features
 from segue.models.item_table import item_table
-from segue.models.negatives import SMALL_CATALOGUE
+from segue.models.negatives import SOFTMAXES, softmax_for
 from segue.models.next_item import (
-    SOFTMAXES,
     HistoryInputs,
     LossName,
     NextItemBatch,
@@ -92,7 +91,7 @@ class SequenceConfig(ModelConfig):
 
     def check(self) -> None:
         """Raise a ConfigError if repeats do not go with the loss, or the temperature cannot be learnt."""
-        check_repeats(self.repeats, self.loss, SOFTMAXES)
+        check_repeats(self.repeats, self.loss)
         if self.learn_temperature and self.similarity == "cosine":
             check_learnt_temperature(self.temperature)
 
@@ -113,7 +112,7 @@ class SequenceConfig(ModelConfig):
 
     def for_catalogue(self, n_items: int) -> Self:
         """Return the settings with the loss chosen by the size of the catalogue."""
-        return replace(self, loss=self.loss or ("softmax" if n_items <= SMALL_CATALOGUE else "sampled-softmax"))
+        return replace(self, loss=self.loss or softmax_for(n_items))
 
 
 class SequenceEncoder(nn.Module, ABC):

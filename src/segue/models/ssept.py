@@ -25,9 +25,9 @@ from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.features import FeatureNames
 from segue.models.features import resolved as with_features
 from segue.models.item_table import item_table
+from segue.models.negatives import SOFTMAXES
 from segue.models.next_item import (
     FORMERLY,
-    SOFTMAXES,
     HistoryInputs,
     LossName,
     NextItemBatch,
@@ -134,7 +134,7 @@ class SSEPT(ModelConfig):
                 f"swap_target={self.swap_target} and swap_item={self.swap_item} differ, but swap_together swaps an "
                 "input and its target by one draw: give both the same probability."
             )
-        check_repeats(self.repeats, self.loss, SOFTMAXES)
+        check_repeats(self.repeats, self.loss)
         if self.random_window and self.targets == "session":
             raise ConfigError(
                 f"random_window={self.random_window} reads stretches that begin anywhere: expected targets='item'."

@@ -29,6 +29,7 @@ from segue.data.histories import Histories
 from segue.data.ragged import Int64, positions
 from segue.data.transitions import DECAY, STEPS, TransitionCounts, newest_items, summed
 from segue.errors import ConfigError
+from segue.models.negatives import SOFTMAXES
 from segue.nn.buffers import take_saved_sizes
 
 Floats = npt.NDArray[np.float32]
@@ -61,9 +62,9 @@ def check_transitions(transitions: bool | None, loss: str | None, targets: str, 
     """Raise a ConfigError if transitions are set with a loss that is no softmax, with sessions or with repeats."""
     if not transitions:
         return
-    if loss not in (None, "softmax", "sampled-softmax"):
+    if loss is not None and loss not in SOFTMAXES:
         raise ConfigError(
-            f"transitions=True goes with a softmax, and loss={loss!r} is none: expected softmax or sampled-softmax."
+            f"transitions=True goes with a softmax, and loss={loss!r} is none: expected {' or '.join(SOFTMAXES)}."
         )
     if targets != "item":
         raise ConfigError(f"transitions=True counts from one item to the next, and targets={targets!r} are none.")

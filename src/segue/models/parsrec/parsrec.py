@@ -25,7 +25,7 @@ from segue.models.base import Attention, ModelConfig, TrainableModel
 from segue.models.features import FeatureNames
 from segue.models.features import resolved as with_features
 from segue.models.item_table import Catalogue, item_table
-from segue.models.negatives import SMALL_CATALOGUE
+from segue.models.negatives import SOFTMAXES, softmax_for
 from segue.models.parsrec.attention import BasketAttention, BasketGradient
 from segue.models.parsrec.examples import (
     SessionBatch,
@@ -46,7 +46,6 @@ from segue.nn.dropout import Dropout
 from segue.settings import Count, Negatives, Share, ShareBelowOne, Size
 
 PARSRecLoss = Literal["softmax", "sampled-softmax", "bce", "mse"]
-_SOFTMAXES = ("softmax", "sampled-softmax")
 
 _KEPT_BYTES = 256 << 20
 """Largest size of the scores of a batch that are stored for the loss; larger ones are computed twice."""
@@ -110,7 +109,7 @@ class PARSRec(ModelConfig):
 
     def check(self) -> None:
         """Raise a ConfigError if the heads do not divide the sum of the widths, or repeats lack a softmax."""
-        check_repeats(self.repeats, self.loss, _SOFTMAXES)
+        check_repeats(self.repeats, self.loss)
         width = self.user_width + self.item_width
         if width % self.heads:
             raise ConfigError(f"heads={self.heads} does not divide user_width + item_width = {width}.")
@@ -123,7 +122,7 @@ class PARSRec(ModelConfig):
     def resolved(self, dataset: Dataset) -> Self:
         """Return the settings with the loss chosen by the size of the catalogue, and repeats by their share."""
         chosen = self._for_catalogue(dataset.n_items)
-        repeats = with_repeats(self.repeats, dataset, chosen.loss in _SOFTMAXES)
+        repeats = with_repeats(self.repeats, dataset, chosen.loss in SOFTMAXES)
         return replace(chosen, repeats=repeats, features=with_features(self.features, dataset))
 
     def build(self, n_users: int, n_items: int) -> PARSRecModel:
@@ -131,7 +130,7 @@ class PARSRec(ModelConfig):
         return PARSRecModel(self._for_catalogue(n_items), n_users, n_items)
 
     def _for_catalogue(self, n_items: int) -> Self:
-        return replace(self, loss=self.loss or ("softmax" if n_items <= SMALL_CATALOGUE else "sampled-softmax"))
+        return replace(self, loss=self.loss or softmax_for(n_items))
 
 
 class PARSRecModel(TrainableModel):
