@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pages.cells import MODELS, Result, decimal, made, mean, none_yet, number, seeds, table, wrapped
+from pages.cells import MODELS, Result, cores, decimal, made, mean, none_yet, number, seeds, table, wrapped
 
 COLUMNS = {  # metric: heading
     "recall@10": "recall@10",
@@ -33,7 +33,23 @@ def baskets(results: dict[str, Result]) -> str:
         ]
         rows.append([MODELS.get(model, model), *cells, *cost, seeds(int(row["seeds"]))])
     heads = ["", *COLUMNS.values(), "s to fit", "users/s", "MB", ""]
-    return "\n\n".join([of_the_data(runs[0]), table(heads, rows), made("baskets.py", runs)])
+    parts = [of_the_data(runs[0]), table(heads, rows), made("baskets.py", runs)]
+    return "\n\n".join([*parts, *epoch_of_parsrec(results)])
+
+
+def epoch_of_parsrec(results: dict[str, Result]) -> list[str]:
+    """Sentence on the seconds of an epoch of PARSRec, and its source; none without a result."""
+    runs = results.get("parsrec_groceries", {}).get("runs", [])
+    if not runs:
+        return []
+    times = "; ".join(
+        f"{one['seconds_per_epoch']:.0f} s on {cores(one['hardware']['threads'])} of {one['processor']}" for one in runs
+    )
+    text = (
+        f"An epoch of PARSRec with its defaults ({runs[0]['config']['negatives']} shared negatives, repeats) takes "
+        f"{times}."
+    )
+    return [wrapped(text), made("parsrec_speed.py --groceries", runs)]
 
 
 def of_the_data(run: Result) -> str:
