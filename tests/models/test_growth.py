@@ -258,7 +258,7 @@ def test_what_is_left_to_the_data_is_as_in_the_start(
 def test_a_loss_that_is_left_to_the_data_is_chosen_anew(
     fitted: dict[str, segue.Recommender], grown: segue.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segue.models.sequence_model.SMALL_CATALOGUE", 0)
+    monkeypatch.setattr("segue.models.negatives.SMALL_CATALOGUE", 0)
     config = segue.SASRec(width=8, blocks=1)
     started = segue.fit(config, split(config, grown), training=TRAINING, quiet=True, start=fitted["sasrec"])
     assert fitted["sasrec"].model.config.to_dict()["loss"] == "softmax"
