@@ -195,19 +195,19 @@ def _make_in_store(parser: OptionParser, options: PrepareOptions) -> None:
 
     check_place(options.out, "dataset.json" if options.shards is None else "shards.json")
     place = Path(tempfile.mkdtemp(prefix="segue-"))
+    folder, is_kept = place / "data", False
     try:
-        folder = place / "data"
         _report(_made(parser, replace(options, out=str(folder))), options)
         try:
             with progress_bar(options.quiet) as progress:
                 upload(folder, options.out, progress=progress)
         except StorageError as error:
-            kept, place = folder, place / "nothing"
-            raise StorageError(
-                f"{error} The Dataset is in {kept}: segue push {shlex.quote(str(kept))} {name_of(options.out)}"
-            ) from None
+            is_kept = True
+            again = f"segue push {shlex.quote(str(folder))} {name_of(options.out)}"
+            raise StorageError(f"{error} The Dataset is in {folder}: {again}") from None
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        if not is_kept:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _made(parser: OptionParser, options: PrepareOptions) -> Dataset | Shards:
