@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -220,7 +221,11 @@ def test_downloads_that_are_refused(store: Store, shards: Path, tmp_path: Path) 
     assert not (tmp_path / "new").exists()
 
 
-def test_the_commands_from_log_to_copy(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_from_log_to_copy(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     LOG.write_csv(tmp_path / "log.csv")
     prepare = ["prepare", str(tmp_path / "log.csv"), "--quiet", "--out"]
     assert main([*prepare, store.url("data")]) == 0
@@ -235,7 +240,17 @@ def test_the_commands_from_log_to_copy(store: Store, tmp_path: Path, capsys: pyt
     assert "nothing that shows an upload" in capsys.readouterr().err
     store.refuses = lambda key: key.endswith(".npy")
     assert main([*prepare, store.url("refused")]) == 1
+    assert segue.Dataset.open(kept_dataset(capsys)).fingerprint == segue.prepare(LOG).fingerprint
+
+    def interrupts(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segue.transfers._copy", interrupts)
+    assert main([*prepare, store.url("interrupted")]) == 130
+    assert segue.Dataset.open(kept_dataset(capsys)).fingerprint == segue.prepare(LOG).fingerprint
+
+
+def kept_dataset(capsys: pytest.CaptureFixture[str]) -> Path:
+    """The folder that a message names."""
     message = " ".join(capsys.readouterr().err.split())
-    kept = Path(message.partition("The Dataset is in ")[2].partition(":")[0])
-    assert segue.Dataset.open(kept).fingerprint == segue.prepare(LOG).fingerprint
-    shutil.rmtree(kept.parent)
+    return Path(message.partition("The Dataset is in ")[2].partition(":")[0])

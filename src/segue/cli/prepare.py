@@ -201,10 +201,10 @@ def _make_in_store(parser: OptionParser, options: PrepareOptions) -> None:
         try:
             with progress_bar(options.quiet) as progress:
                 upload(folder, options.out, progress=progress)
-        except StorageError as error:
+        except (StorageError, KeyboardInterrupt):
             is_kept = True
-            again = f"segue push {shlex.quote(str(folder))} {name_of(options.out)}"
-            raise StorageError(f"{error} The Dataset is in {folder}: {again}") from None
+            note(f"The Dataset is in {folder}: segue push {shlex.quote(str(folder))} {name_of(options.out)}")
+            raise
     finally:
         if not is_kept:
             shutil.rmtree(place, ignore_errors=True)
