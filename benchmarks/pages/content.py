@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-from typing import Any
-
-from pages.cells import Result, decimal, made, none_yet, seeds, table
+from pages.cells import Result, made, mean, none_yet, seeds, table
 
 _NAMES = {
     "sasrec+features": "SASRec, `features`",
@@ -28,20 +25,15 @@ def cold(results: dict[str, Result]) -> str:
 
 
 def _table(results: dict[str, Result], part: str, heads: list[str], metrics: list[str]) -> str:
-    runs = [run for run in results.get("content", {}).get("runs", []) if run["part"] == part]
+    found = results.get("content", {})
+    runs = [run for run in found.get("runs", []) if run["part"] == part]
     if not runs:
         return none_yet(f"content.py {part}")
     rows = []
     for model, name in _NAMES.items():
-        own = [run for run in runs if run["model"] == model]
-        if own:
-            counts = seeds(len(own)) if "best_epoch" in own[0]["training"] else ""
-            rows.append([name, *(_cell(own, metric) for metric in metrics), counts])
-    rows.sort(key=lambda row: row[1], reverse=True)
+        row = found["summary"].get(f"{part}: {model}")
+        if row is not None:
+            counts = seeds(int(row["seeds"])) if model.startswith("sasrec") else ""
+            rows.append([name, *(mean(row, f"test {metric}") for metric in metrics), counts])
+    rows.sort(key=lambda cells: cells[1], reverse=True)
     return "\n\n".join([table(heads, rows), made(f"content.py {part}", runs)])
-
-
-def _cell(runs: list[dict[str, Any]], metric: str) -> str:
-    values = [run["test"][metric] for run in runs]
-    spread = f" ± {decimal(statistics.stdev(values))}" if len(values) > 1 else ""
-    return decimal(statistics.mean(values)) + spread
