@@ -193,6 +193,10 @@ class Settings:
                 raise ConfigError(f"{getattr(cls, 'name', cls.__name__)} has no setting {key!r}; {nearest(key, known)}")
         return cls(**settings)
 
+    def with_values(self, values: Mapping[str, Any]) -> Self:
+        """These settings with other values for some of them, by name; raises what `from_dict` raises."""
+        return self.from_dict(self.to_dict() | dict(values))
+
 
 @cache
 def field_types(settings: type[Any]) -> dict[str, Any]:

@@ -72,6 +72,12 @@ def test_refresh(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     text = said(capsys, 0, *words, "--epochs", 2)
     assert str(tmp_path / "run") in text and "the Dataset with the new log" in text
     assert "is part of this Dataset already" in said(capsys, 1, *words)
+    words[3] = tmp_path / "wednesday.csv"
+    words[3].write_text((world / "tuesday.csv").read_text().replace("\n1,", "\n2,"))
+    said(capsys, 0, *words, "--windows", "newest", "--start-optimizer", "continued", "--always")
+    options = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert options["model"]["windows"] == "newest" and options["training"]["start_optimizer"] == "continued"
+    assert options["training"]["epochs"] == 2
 
 
 def test_forget_in_a_dataset_and_a_run(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

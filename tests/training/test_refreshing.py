@@ -130,6 +130,36 @@ def test_a_loss_that_was_left_to_the_data_is_chosen_anew(
     assert after == before
 
 
+def test_the_newest_windows_alone(place: Path) -> None:
+    """The setting goes to the training, the new run keeps it, and the next refresh has it too."""
+    assert settings_of(place / "run")["model"]["windows"] == "all"
+    call(place, always=True, model={"windows": "newest"}, training={"epochs": 1})
+    assert settings_of(place / "run")["model"]["windows"] == "newest"
+    later(1).write_csv(place / "new.csv")
+    call(place, always=True)
+    assert segue.load(place / "run").model.config.to_dict()["windows"] == "newest"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": {"window": "newest"}}, r"no setting 'window'; .*windows"),
+        ({"model": {"windows": "latest"}}, r"windows='latest'"),
+        ({"model": {"width": 16}}, r"width=16 differs from width=8"),
+        ({"training": {"epoch": 1}}, r"no setting 'epoch'; .*epochs"),
+        ({"training": {"epochs": 0}}, r"epochs=0"),
+    ],
+)
+def test_impossible_settings_are_refused_before_anything_begins(
+    options: dict[str, Any], message: str, place: Path
+) -> None:
+    before = content(place)
+    with pytest.raises(ConfigError, match=message):
+        call(place, **options)
+    assert content(place) == before and not (place / "run.refresh").exists()
+    call(place, always=True)
+
+
 class Killed(BaseException):
     pass
 

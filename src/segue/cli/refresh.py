@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from segue.cli.options import POSITIONAL, OptionParser
 from segue.cli.output import note, write_json, write_pairs
@@ -38,6 +39,13 @@ class RefreshOptions(Settings):
     epochs: Count | None = None
     """Largest number of epochs; that of the run when not given."""
 
+    start_optimizer: Literal["new", "continued"] | None = None
+    """State of the optimizer: new, or that of the run's last epoch; as the run was trained when not given."""
+
+    windows: Literal["all", "newest"] | None = None
+    """Windows of each history to train on, for models with this setting; those of the run when not given. With newest,
+    the cost does not grow with the length of the histories."""
+
     newest_days: Positive | None = None
     """Days before the newest interaction to keep; the stored rule of the Dataset when not given."""
 
@@ -65,7 +73,8 @@ def main(argv: Sequence[str]) -> int:
             options.run,
             options.source,
             reading=ReadOptions(**reading_arguments(parser.get(ReadingOptions))),
-            training={} if options.epochs is None else {"epochs": options.epochs},
+            model=_given(windows=options.windows),
+            training=_given(epochs=options.epochs, start_optimizer=options.start_optimizer),
             newest_days=options.newest_days,
             always=options.always,
             quiet=options.quiet,
@@ -86,3 +95,8 @@ def main(argv: Sequence[str]) -> int:
     linked = f", through the link {options.run}" if Path(options.run).is_symlink() else ""
     note(f"{result.run}{linked}: {kept}\n{result.dataset}: the Dataset with the new log")
     return 0
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}

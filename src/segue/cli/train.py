@@ -59,7 +59,7 @@ class TrainOptions(Settings):
 
     start: PathText | None = None
     """Run to start from: its weights are taken over by raw id, and its settings, split and options of the training are
-    the defaults. The optimizer is new."""
+    the defaults. The optimizer is new, unless --training.start-optimizer continues it."""
 
     resume: bool = False
     """Continue a run, exactly as if it had never stopped: `segue train --resume RUN`. Options that are not given stay

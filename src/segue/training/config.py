@@ -29,6 +29,8 @@ class Training(Settings):
     """Step size after the warm-up."""
     optimizer: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad"] = "adam"
     """Adam, AdamW with decoupled weight decay, SGD, RMSprop (decay 0.9) or Adagrad. Only Adam defers row updates."""
+    start_optimizer: Literal["new", "continued"] = "new"
+    """State of the optimizer of a training with a start: new, or that of the last epoch of the run it starts from."""
     momentum: ShareBelowOne = 0.0
     """Momentum of sgd and rmsprop."""
     weight_decay: Penalty = 0.0
@@ -121,5 +123,10 @@ MAY_CHANGE_ON_RESUME = frozenset(
 )
 """Options that may change when a run is resumed."""
 
-FORMERLY: Mapping[str, Any] = {"averaging": 0.0, "momentum": 0.0, "divide_tables": False}
+FORMERLY: Mapping[str, Any] = {
+    "averaging": 0.0,
+    "momentum": 0.0,
+    "divide_tables": False,
+    "start_optimizer": "new",
+}
 """Values to assume for options missing from older runs."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import Tensor
 
 from segue.arguments import checked
 from segue.data.dataset import Dataset
@@ -30,6 +31,7 @@ from segue.models.registry import config_class
 from segue.nn.divided import Division, dividing
 from segue.settings import Count
 from segue.training.card import write_card
+from segue.training.checkpoint import restore_optimizer
 from segue.training.config import Training
 from segue.training.curves import NOT_METRICS, TEST, draw_curves, write_metrics
 from segue.training.progress import Progress
@@ -98,8 +100,9 @@ def fit(
         chose. Figures of refitted models are higher than those of most papers, which do not refit.
     start
         A Recommender, or the folder of one or of a run, with the same model. The training starts from its weights:
-        those of users and items by raw id, those of new ids from the mean of the others. The optimizer is new. Models
-        that count are fitted as ever; matrix factorization starts from the item factors.
+        those of users and items by raw id, those of new ids from the mean of the others. The optimizer is new, unless
+        `Training.start_optimizer` continues it. Models that count are fitted as ever; matrix factorization starts from
+        the item factors.
     overwrite
         True replaces a run in `out` when the training begins, so a notebook cell can be run again. Everything else in
         `out` is refused, and nothing foreign is deleted.
@@ -206,6 +209,9 @@ def _fitted(
     check_size(resolved, train, division)
     if start is not None:
         start.check(resolved)
+        start.check_optimizer(settings)
+    elif settings.start_optimizer != "new":
+        raise ConfigError("start_optimizer='continued' goes with a start: nothing is there to continue.")
     with torch.random.fork_rng(devices=[]), memory_errors(), dividing(division):
         model = _new(config, train, settings.seed)
         run: _Run | None = None
@@ -306,8 +312,10 @@ class _Run:
         settings, config = self.settings, model.config.to_dict()
         model.prepare(train)
         examples = model.examples(train)
+        state_of_start: dict[str, Tensor] = {}
         if self.start is not None:
             self.start.give(model, train)
+            state_of_start = self.start.optimizer_for(model, train, settings)
         begun = self.folder is not None and (from_epoch is not None or (self.folder / LAST).is_file())
         resume = resume and begun and not self._is_beyond()
         if self.until is not None and self.folder is not None and _is_main():
@@ -320,6 +328,8 @@ class _Run:
         trainer = Trainer(model, examples, settings, validate, self.folder, identity, accelerator, self.until)
         trainer.chooses = validation is not None
         self.settings = trainer.settings
+        if state_of_start:
+            restore_optimizer(trainer.optimizer, state_of_start)
         if resume:
             trainer.resume(from_epoch)
             if from_epoch and self.folder is not None and accelerator.is_main_process:

@@ -30,7 +30,7 @@ from segue.files import check_folder, exclusive, read_json, real, sha256, write_
 from segue.inference.loading import load
 from segue.inference.recommender import Recommender
 from segue.locks import flush_folder, put, temporary_folder
-from segue.training.config import Training
+from segue.models.growth import check_start
 from segue.training.fit import fit
 from segue.training.resuming import FormerRun, former_run
 from segue.training.run_manifest import check_run
@@ -75,6 +75,7 @@ def refresh(
     source: Any,
     *,
     reading: ReadOptions | None = None,
+    model: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     newest_days: float | None = None,
     always: bool = False,
@@ -98,6 +99,9 @@ def refresh(
         A log, as `segue.read` takes it. After a kill, the same one.
     reading
         Options of `segue.read` for the log.
+    model
+        Other values for settings of the model that a start leaves open, by name: `{"windows": "newest"}` trains on the
+        newest window of each user alone, which costs the less the longer the histories are. The new run keeps them.
     training
         Other values for options of the training, by name: `{"epochs": 5}`.
     newest_days
@@ -129,9 +133,9 @@ def refresh(
     work = place.with_name(f"{place.name}.refresh")
     with exclusive(work):
         steps = _Steps(data, place, work, always)
-        steps.begin(source)
+        steps.begin(source, model or {}, training or {})
         steps.append(source, reading or ReadOptions(), newest_days)
-        steps.train(training or {}, quiet)
+        steps.train(model or {}, training or {}, quiet)
         steps.compare()
         return steps.finish()
 
@@ -143,7 +147,7 @@ class _Steps:
         self.data, self.run, self.work, self.always = data, run, work, always
         self.state: dict[str, Any] = {}
 
-    def begin(self, source: Any) -> None:
+    def begin(self, source: Any, model: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         """Read the state of an unfinished refresh of this log, or begin one."""
         about = {"log": str(source) if isinstance(source, str | Path) else None, "content": _content_of(source)}
         if (self.work / STATE).is_file():
@@ -159,7 +163,11 @@ class _Steps:
         check_folder(self.data, "dataset")
         if not (self.run / _RECOMMENDER).is_file():
             raise StorageError(f"{self.run} is not a finished run: train it to its end first.")
-        if former_run(self.run).split is None and not self.always:
+        former = former_run(self.run)
+        former.training.with_values(changes)
+        changed = former.config.with_values(model)
+        check_start(former.config.to_dict(), changed.to_dict(), changed.may_change_on_start)
+        if former.split is None and not self.always:
             raise ConfigError(
                 f"{self.run} was trained without a split, so nothing is held out to compare on: --always."
             )
@@ -180,16 +188,15 @@ class _Steps:
                 raise
         self._save(data=sha256(folder / _DATASET))
 
-    def train(self, changes: Mapping[str, Any], quiet: bool) -> None:
+    def train(self, model: Mapping[str, Any], changes: Mapping[str, Any], quiet: bool) -> None:
         """Step 2: the new run."""
         if "run" in self.state:
             return
         former, folder = former_run(self.run), self.work / "run"
-        training = Training.from_dict({**former.training.to_dict(), **changes})
         fit(
-            former.given,
+            former.given.with_values(model),
             _parts(Dataset.open(self.work / "data"), former),
-            training=training,
+            training=former.training.with_values(changes),
             out=folder,
             resume=(folder / "run.json").is_file(),
             refit=former.refit,

@@ -51,7 +51,7 @@ class FormerRun:
     @property
     def given(self) -> ModelConfig:
         """Settings of the model as they were given: without those that were left to the data."""
-        return self.config.from_dict(self.config.to_dict() | dict.fromkeys(self.chosen))
+        return self.config.with_values(dict.fromkeys(self.chosen))
 
 
 def former_run(run: Path) -> FormerRun:
@@ -123,7 +123,7 @@ def resume(run: str | Path, *, from_epoch: Count | None = None, quiet: bool = Fa
     folder = Path(run)
     former = former_run(folder)
     dataset = dataset_of_run(folder)
-    training = Training.from_dict({**former.training.to_dict(), **changes})
+    training = former.training.with_values(changes)
     if former.split is None and _was_validated(folder):
         raise ConfigError(
             f"{folder} was trained with a validation part of its own, which it does not hold: pass both again, as in "

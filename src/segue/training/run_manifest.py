@@ -87,7 +87,7 @@ def with_choices_of(former: Mapping[str, Any], config: ModelConfig, left_open: f
     if former.get("name") != config.name:
         return config
     chosen = {name: former[name] for name in left_open if former.get(name) is not None}
-    return config.from_dict({**config.to_dict(), **chosen}) if chosen else config
+    return config.with_values(chosen) if chosen else config
 
 
 def left_to_data(config: ModelConfig, resolved: ModelConfig) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The start of a training: the weights of a Recommender that was fitted before."""
+"""The start of a training: the weights of a Recommender that was fitted before, and the state of its optimizer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from segue.data.dataset import Dataset
-from segue.errors import StorageError
+from segue.errors import ConfigError, StorageError
 from segue.files import read_json, real
 from segue.inference.checkpoint import LAST
 from segue.inference.loading import load
 from segue.inference.recommender import Recommender
-from segue.models.base import Model, ModelConfig
+from segue.models.base import Model, ModelConfig, TrainableModel
 from segue.models.growth import carry, check_start, weights_fingerprint
+from segue.training.carried_optimizer import carried_optimizer
+from segue.training.config import Training
 from segue.training.run_manifest import RUN
 
 
@@ -45,6 +49,32 @@ class Start:
         """Put the weights into a new model for a Dataset, after the model was prepared."""
         if self.recommender is not None:
             carry(model, self.recommender.model, dataset, self.recommender.dataset, learned_only=True)
+
+    def check_optimizer(self, settings: Training) -> None:
+        """Raise a ConfigError if the state of an optimizer is to be continued, and there is none."""
+        if settings.start_optimizer == "continued" and self.recommender is not None and self._last is None:
+            where = "a Recommender in memory has" if self.folder is None else f"{self.folder} holds"
+            raise ConfigError(
+                f"start_optimizer='continued': {where} no state of an optimizer. Give the folder of a run, or take "
+                "start_optimizer='new'."
+            )
+
+    def optimizer_for(self, model: TrainableModel, dataset: Dataset, settings: Training) -> dict[str, Tensor]:
+        """State of the optimizer for a new model, as `optimizer_tensors` names it; empty if it begins anew."""
+        if settings.start_optimizer == "new" or self.recommender is None:
+            return {}
+        former, file = self.recommender.model, self._last
+        assert isinstance(former, TrainableModel) and file is not None
+        return carried_optimizer(model, former, dataset, self.recommender.dataset, settings, file)
+
+    @property
+    def _last(self) -> Path | None:
+        """Last checkpoint of the training whose weights these are; None if there is none."""
+        if self.folder is None or self.recommender is None:
+            return None
+        run = Path(self.folder)
+        file = (run / "refit" if self.recommender.metadata.get("refit") else run) / LAST
+        return file if file.is_file() else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `run.json`."""
