@@ -314,29 +314,30 @@ class SessionNeighboursModel(SparseModel):
         n = len(inputs.users)
         queries = index.matrix((self.weights(inputs), inputs.items, np.searchsorted(inputs.rows, np.arange(n + 1))), n)
         common = queries @ index.recent
-        rows = np.repeat(np.arange(n), np.diff(common.indptr))
-        own = self._own_session(inputs, index)
+        met = np.diff(common.indptr)
+        own = self._own_session(inputs, index).astype(common.indices.dtype)
         # Sessions before the oldest of `sample` + 1 with one of the items are not in the sample, even without its own.
         limits = np.minimum.reduceat(index.limits[inputs.items], np.searchsorted(inputs.rows, np.arange(n)))
-        kept = (common.indices != own[rows]) & (common.indices <= limits[rows])
-        rows, sessions, sums = rows[kept], common.indices[kept].astype(np.int64), common.data[kept]
-        counts = np.bincount(rows, minlength=n)
-        width = int(counts.max(initial=0))
-        if not width:
-            return Neighbours(rows, sessions, sums)
-        columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        none = self._shapes["sessions"][0]
+        limits = limits.clip(max=np.iinfo(common.indices.dtype).max).astype(common.indices.dtype)
+        kept = common.indices <= np.repeat(limits, met)
+        kept &= common.indices != np.repeat(own, met)
+        sessions, sums = common.indices[kept].astype(np.int64), common.data[kept]
+        counts = np.bincount(np.repeat(np.arange(n), met)[kept], minlength=n)
+        if not len(sums):
+            return Neighbours(sessions, sessions, sums)
         # One sort of integers, each a session and an entry: the most recent first, which decides between equal ones.
-        table = np.full((n, width), none * len(rows), dtype=np.int64)
-        table[rows, columns] = sessions * len(rows) + np.arange(len(rows))
+        none = self._shapes["sessions"][0] * len(sums)
+        table = np.full((n, int(counts.max())), none, dtype=np.int64)
+        table[np.arange(table.shape[1]) < counts[:, None]] = sessions * len(sums) + np.arange(len(sums))
         table.sort(axis=1)
         table = table[:, : self.config.sample]
-        rows, columns = np.nonzero(table < none * len(rows))
-        sessions, entries = np.divmod(table[rows, columns], len(sums))
+        places = table < none
+        rows = np.repeat(np.arange(n), places.sum(1))
+        sessions, entries = np.divmod(table[places], len(sums))
         adjusted = self.adjusted(sums[entries], sessions, rows, inputs)
         distances = np.full(table.shape, np.inf)
-        distances[rows, columns] = -adjusted
-        kept = nearest(distances, self.config.neighbours)[rows, columns]
+        distances[places] = -adjusted
+        kept = nearest(distances, self.config.neighbours)[places]
         return Neighbours(rows[kept], sessions[kept], adjusted[kept])
 
     def _own_session(self, inputs: SessionInputs, index: _Index) -> Int64:

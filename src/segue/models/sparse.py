@@ -375,7 +375,8 @@ class SparseModel(CountingModel):
 
     def times_transposed(self, rows: csr_matrix, name: str, entries: float) -> Floats:
         """Product (n, matrix rows) of sparse rows (n, columns) with the transpose of a declared matrix, as `times`."""
-        if self._shapes[name][1] > _COST_OF_MEETING * entries:
+        counts = np.bincount(self.matrix(name).indices).astype(np.float64)  # of each column, which rows meet as often
+        if counts.sum() ** 2 > _COST_OF_MEETING * entries * (counts**2).sum():
             return _gathered_product(rows, self.transposed(name))
         return _bag_product(rows, self.matrix(name))
 
