@@ -45,7 +45,7 @@ from segue.data.tables.table import Table
 from segue.data.user_hash import shards_of
 from segue.data.vocabulary import Vocabulary
 
-_ROWS = 1 << 18
+_ROWS = 1 << 17
 """Rows in memory at a time: fewer than elsewhere, since several workers share a machine."""
 
 ROW = "row"
