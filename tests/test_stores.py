@@ -230,7 +230,7 @@ def test_the_commands_from_log_to_copy(
     prepare = ["prepare", str(tmp_path / "log.csv"), "--quiet", "--out"]
     assert main([*prepare, store.url("data")]) == 0
     out, err = capsys.readouterr()
-    assert "uploading to s3://shop/data" in out + err and "k:s" not in out + err
+    assert "uploaded to s3://shop/data" in out + err and "k:s" not in out + err
     assert main(["pull", store.url("data"), str(tmp_path / "copy"), "--quiet"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'copy'}\n"
     assert segue.Dataset.open(tmp_path / "copy").fingerprint == segue.prepare(LOG).fingerprint
@@ -239,7 +239,7 @@ def test_the_commands_from_log_to_copy(
     assert main([*prepare, store.url("taken")]) == 1
     assert "nothing that shows an upload" in capsys.readouterr().err
     store.refuses = lambda key: key.endswith(".npy")
-    assert main([*prepare, store.url("refused")]) == 1
+    assert main([*prepare, store.url("refused"), "--json"]) == 1
     assert segue.Dataset.open(kept_dataset(capsys)).fingerprint == segue.prepare(LOG).fingerprint
 
     def interrupts(*_: object) -> None:
@@ -252,5 +252,7 @@ def test_the_commands_from_log_to_copy(
 
 def kept_dataset(capsys: pytest.CaptureFixture[str]) -> Path:
     """The folder that a message names."""
-    message = " ".join(capsys.readouterr().err.split())
+    out, err = capsys.readouterr()
+    assert not out  # there is nothing to report
+    message = " ".join(err.split())
     return Path(message.partition("The Dataset is in ")[2].partition(":")[0])

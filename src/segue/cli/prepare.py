@@ -190,14 +190,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _make_in_store(parser: OptionParser, options: PrepareOptions) -> None:
-    """Make the Dataset in a temporary folder, report, and upload it. If the upload fails, the folder stays."""
+    """Make the Dataset in a temporary folder, upload it, and report. If the upload fails, the folder stays."""
     from segue.transfers import check_place, upload
 
     check_place(options.out, "dataset.json" if options.shards is None else "shards.json")
     place = Path(tempfile.mkdtemp(prefix="segue-"))
     folder, is_kept = place / "data", False
     try:
-        _report(_made(parser, replace(options, out=str(folder))), options)
+        made = _made(parser, replace(options, out=str(folder)))
         try:
             with progress_bar(options.quiet) as progress:
                 upload(folder, options.out, progress=progress)
@@ -205,6 +205,7 @@ def _make_in_store(parser: OptionParser, options: PrepareOptions) -> None:
             is_kept = True
             note(f"The Dataset is in {folder}: segue push {shlex.quote(str(folder))} {name_of(options.out)}")
             raise
+        _report(made, options)  # it is there now
     finally:
         if not is_kept:
             shutil.rmtree(place, ignore_errors=True)
@@ -413,7 +414,7 @@ def _report(dataset: Dataset | Shards, options: PrepareOptions) -> None:
     if sessions is not None:
         note(f"\n{sessions:,} sessions")
     if is_url(options.out):
-        note(f"\nuploading to {name_of(options.out)}\nNext: segue pull {name_of(options.out)} data/copy")
+        note(f"\nuploaded to {name_of(options.out)}\nNext: segue pull {name_of(options.out)} data/copy")
         return
     place = shlex.quote(options.out)
     shards = "" if options.shards is None else f" ({options.shards:,} shards)"
