@@ -118,7 +118,8 @@ def refresh(
     StorageError
         The run holds foreign files, another refresh is at work, or an unfinished one is of another log.
     ConfigError
-        The run was trained without a split, so there is no newest part to compare on: set `always`.
+        A setting or an option is unknown or impossible, or a start must keep it. The run was trained without a split,
+        so there is no newest part to compare on: set `always`.
 
     Examples
     --------
@@ -132,10 +133,10 @@ def refresh(
     place, data = Path(run), Path(dataset)
     work = place.with_name(f"{place.name}.refresh")
     with exclusive(work):
-        steps = _Steps(data, place, work, always)
-        steps.begin(source, model or {}, training or {})
+        steps = _Steps(data, place, work, always, model or {}, training or {})
+        steps.begin(source)
         steps.append(source, reading or ReadOptions(), newest_days)
-        steps.train(model or {}, training or {}, quiet)
+        steps.train(quiet)
         steps.compare()
         return steps.finish()
 
@@ -143,11 +144,20 @@ def refresh(
 class _Steps:
     """The steps of a refresh; each returns at once if its result is there."""
 
-    def __init__(self, data: Path, run: Path, work: Path, always: bool) -> None:
+    def __init__(
+        self,
+        data: Path,
+        run: Path,
+        work: Path,
+        always: bool,
+        of_model: Mapping[str, Any],
+        of_training: Mapping[str, Any],
+    ) -> None:
         self.data, self.run, self.work, self.always = data, run, work, always
+        self.of_model, self.of_training = of_model, of_training
         self.state: dict[str, Any] = {}
 
-    def begin(self, source: Any, model: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    def begin(self, source: Any) -> None:
         """Read the state of an unfinished refresh of this log, or begin one."""
         about = {"log": str(source) if isinstance(source, str | Path) else None, "content": _content_of(source)}
         if (self.work / STATE).is_file():
@@ -164,8 +174,8 @@ class _Steps:
         if not (self.run / _RECOMMENDER).is_file():
             raise StorageError(f"{self.run} is not a finished run: train it to its end first.")
         former = former_run(self.run)
-        former.training.with_values(changes)
-        changed = former.config.with_values(model)
+        former.training.with_values(self.of_training)
+        changed = former.config.with_values(self.of_model)
         check_start(former.config.to_dict(), changed.to_dict(), changed.may_change_on_start)
         if former.split is None and not self.always:
             raise ConfigError(
@@ -188,15 +198,15 @@ class _Steps:
                 raise
         self._save(data=sha256(folder / _DATASET))
 
-    def train(self, model: Mapping[str, Any], changes: Mapping[str, Any], quiet: bool) -> None:
+    def train(self, quiet: bool) -> None:
         """Step 2: the new run."""
         if "run" in self.state:
             return
         former, folder = former_run(self.run), self.work / "run"
         fit(
-            former.given.with_values(model),
+            former.given.with_values(self.of_model),
             _parts(Dataset.open(self.work / "data"), former),
-            training=former.training.with_values(changes),
+            training=former.training.with_values(self.of_training),
             out=folder,
             resume=(folder / "run.json").is_file(),
             refit=former.refit,
