@@ -16,6 +16,7 @@ from segue.errors import ConfigError
 from segue.inference.index import fingerprint_of
 from segue.models.base import Attention, Model, ModelConfig
 from segue.models.scores import ItemScores
+from segue.nn.moving import moved
 
 
 @runtime_checkable
@@ -105,7 +106,7 @@ class Scorer:
         with torch.inference_mode():
             inputs = self.model.inputs(histories)
             if device.type != "cpu":
-                inputs = type(inputs)(*(tensor.to(device) for tensor in inputs))
+                inputs = moved(inputs, device)
             return self.model.encode(inputs)
 
     def score_all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:

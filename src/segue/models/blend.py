@@ -16,6 +16,7 @@ from segue.models.base import Model, ModelConfig
 from segue.models.registry import config_from_dict
 from segue.models.scores import ItemScores
 from segue.models.sparse import DenseScores
+from segue.nn.moving import moved
 from segue.settings import Penalty
 
 By = Literal["log-probability", "rank"]
@@ -85,9 +86,9 @@ class PartInputs:
     def __init__(self, inputs: Any) -> None:
         self.inputs = inputs
 
-    def to(self, device: torch.device) -> PartInputs:
+    def to(self, device: torch.device, non_blocking: bool = False) -> PartInputs:
         """The same inputs on another device."""
-        return PartInputs(type(self.inputs)(*(tensor.to(device) for tensor in self.inputs)))
+        return PartInputs(moved(self.inputs, device, non_blocking))
 
 
 class BlendInputs(tuple[PartInputs, ...]):

@@ -510,10 +510,6 @@ class HistoryInputs(NamedTuple):
     repeated: Tensor
     features: Tensor
 
-    def to(self, device: torch.device) -> HistoryInputs:
-        """Return the inputs on a device."""
-        return HistoryInputs(*(tensor.to(device) for tensor in self))
-
 
 def history_inputs(histories: Histories, length: int, with_times: bool = False, repeats: bool = False) -> HistoryInputs:
     """Newest `length` items of n histories, with their ages if `with_times`, and with their repeats if `repeats`."""

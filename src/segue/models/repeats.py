@@ -94,10 +94,6 @@ class RepeatBatch(NamedTuple):
     hit_columns: Tensor
     hit_features: Tensor
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> RepeatBatch:
-        """Return the batch on a device."""
-        return RepeatBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
-
     def products(self, queries: Tensor, vectors: Tensor) -> Tensor:
         """Scores (n, r) of the items of each target's history.
 

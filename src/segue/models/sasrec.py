@@ -29,6 +29,7 @@ from segue.data.histories import Histories
 from segue.models.base import Attention
 from segue.models.next_item import FORMERLY, HistoryInputs, position_rows
 from segue.models.sequence_model import CausalConfig, CausalModel
+from segue.nn.moving import moved
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads
 from segue.settings import Count, ShareBelowOne
@@ -149,7 +150,7 @@ class SASRecModel(CausalModel):
 
     def attention(self, histories: Histories) -> Attention:
         """Attention of the newest item of each history, over its history and itself."""
-        inputs = self.inputs(histories).to(self.device)
+        inputs = moved(self.inputs(histories), self.device)
         weights = self.encoder.weights(*self._newest_arguments(inputs))
         return Attention(weights, histories.last(self.config.max_length).padded_positions(weights.shape[-1]))
 

@@ -43,6 +43,7 @@ from segue.models.repeats import resolved as with_repeats
 from segue.models.scores import AddedScores, ItemScores
 from segue.models.similarity import Similarity
 from segue.models.users import user_vectors
+from segue.nn.moving import moved
 from segue.nn.relative import Positions
 from segue.nn.transformer import Encoder, FeedForwardKind, Norm, check_heads, initialise
 from segue.settings import Count, Negatives, Penalty, Probability, Share, ShareBelowOne
@@ -281,7 +282,7 @@ class SSEPTModel(TrainableModel):
 
     def attention(self, histories: Histories) -> Attention:
         """Attention of the newest item of each history, over its history and itself."""
-        inputs = self.inputs(histories).to(self.device)
+        inputs = moved(self.inputs(histories), self.device)
         weights = self.encoder.weights(*self._newest_arguments(inputs, self.users.of(inputs.users)))
         return Attention(weights, histories.last(self.config.max_length).padded_positions(weights.shape[-1]))
 

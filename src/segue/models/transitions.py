@@ -90,10 +90,6 @@ class TransitionBatch(NamedTuple):
     columns: Tensor
     values: Tensor
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> TransitionBatch:
-        """Return the batch on a device."""
-        return TransitionBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
-
 
 NO_TRANSITIONS = TransitionBatch(torch.zeros(0), *(torch.zeros(0, dtype=torch.int64),) * 2, torch.zeros(0))
 """Transitions of a batch of a model without them."""

@@ -23,9 +23,10 @@ from segue.inference.recommender import Recommender
 from segue.inference.scorer import Scorer
 from segue.inference.scoring.ranking import distinct, target_ranks
 from segue.models.base import Model, Vocabularies
-from segue.models.blend import Blend, BlendInputs, BlendModel, By, sum_of
+from segue.models.blend import Blend, BlendModel, By, sum_of
 from segue.models.ratings import RatingModel
 from segue.models.sparse import DenseScores
+from segue.nn.moving import moved
 from segue.settings import Penalty
 from segue.training.progress import Progress
 
@@ -252,8 +253,7 @@ class _Search:
             rows = order[first : first + step]
             with torch.inference_mode():
                 inputs = model.inputs(self._histories.select(rows))
-                on_device = BlendInputs(*(part.to(model.device) for part in inputs))
-                yield rows, model.transformed(on_device)
+                yield rows, model.transformed(moved(inputs, model.device))
 
 
 class _FixedScores(Model):

@@ -18,6 +18,7 @@ from segue.errors import ConfigError
 from segue.files import write_picture
 from segue.inference.recommender import Recommender
 from segue.models.base import TrainableModel
+from segue.nn.moving import moved
 
 if TYPE_CHECKING:
     from graphviz import Digraph
@@ -76,7 +77,7 @@ def _graph(model: TrainableModel, recommender: Recommender) -> Digraph:
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), _deep_recursion(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torchviz compares versions with distutils
         torch.manual_seed(0)
-        loss = model(type(batch)(*(tensor.to(model.device) for tensor in batch)))
+        loss = model(moved(batch, model.device))
         graph: Digraph = make_dot(loss, params={**dict(model.named_parameters()), "loss": loss})
     lengths = examples.lengths[chosen]
     sizes = f"{lengths.min()}" if lengths.min() == lengths.max() else f"{lengths.min()} to {lengths.max()}"

@@ -40,6 +40,7 @@ from segue.inference.checkpoint import (
 from segue.inference.storage import load_weights
 from segue.models.base import Examples, TrainableModel
 from segue.nn.divided import DividedTable
+from segue.nn.moving import moved
 from segue.settings import MISFIT, fit
 from segue.training.averaging import Average
 from segue.training.batches import n_batches, plan_epoch
@@ -209,7 +210,7 @@ class Trainer:
         generator = _generator(self.settings.seed, self.state.epoch, step, rank)
         _seed(self.accelerator.device, int(generator.integers(2**62)))
         batch = self.examples.batch(shards[rank], generator)
-        batch = type(batch)(*(tensor.to(self.accelerator.device, non_blocking=True) for tensor in batch))
+        batch = moved(batch, self.accelerator.device, non_blocking=True)
         with self.accelerator.autocast():
             loss = self.wrapped(batch) * (world / weight)  # the mean over the terms of all processes
         value = float(loss.detach())

@@ -39,6 +39,7 @@ from segue.models.ratings import (
 )
 from segue.models.users import UserVectors
 from segue.nn.dropout import Dropout
+from segue.nn.moving import moved
 
 _CELLS = 4_000_000
 """Number of region products that are held at once in prediction."""
@@ -325,7 +326,7 @@ class ARERecModel(RatingModel, TrainableModel):
     def _probabilities(self, items: Int64, users: Int64, moments: Int64) -> Tensor:
         """Probabilities (u, c, levels) of the levels, for items (u,) and users and times (u, c)."""
         batch = self.index.batch(items, users, np.full(users.shape, -1), moments)
-        return self.logits(_on(batch, self.device))[0].softmax(dim=-1)
+        return self.logits(moved(batch, self.device))[0].softmax(dim=-1)
 
     def item_vectors(self) -> Tensor:
         """Item vectors (n_items + 1, width)."""
@@ -348,7 +349,7 @@ class ARERecModel(RatingModel, TrainableModel):
         Column 0 of the batch is the prediction itself; column j is the prediction without neighbour j.
         """
         index = self.index
-        batch = _on(index.batch(items, users[:, None], np.full((len(items), 1), -1), moments[:, None]), self.device)
+        batch = moved(index.batch(items, users[:, None], np.full((len(items), 1), -1), moments[:, None]), self.device)
         width = batch.inside.shape[2]
         without = batch.inside & ~torch.eye(width, dtype=torch.bool, device=self.device)
         without[:, 0] = batch.inside[:, 0]
@@ -458,7 +459,3 @@ class RegionScores(ExpectedRatings):
     def all(self, queries: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
         """Expected ratings (batch, stop - start) of the item codes start … stop - 1."""
         return self._model.expected_by_item(queries, start, stop, out)
-
-
-def _on(batch: RatingBatch, device: torch.device) -> RatingBatch:
-    return RatingBatch(*(tensor.to(device) for tensor in batch))

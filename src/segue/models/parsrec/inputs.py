@@ -47,10 +47,6 @@ class BasketInputs(NamedTuple):
     repeated: Tensor
     features: Tensor
 
-    def to(self, device: torch.device) -> BasketInputs:
-        """Return the inputs on a device."""
-        return BasketInputs(*(tensor.to(device) for tensor in self))
-
 
 def basket_inputs(
     histories: Histories, history_sessions: int | None, history_time: int | None = None, repeats: bool = False

@@ -43,6 +43,7 @@ from segue.models.scores import AddedScores, ItemScores, ProductScores
 from segue.models.users import UserVectors
 from segue.nn import losses
 from segue.nn.dropout import Dropout
+from segue.nn.moving import moved
 from segue.settings import Count, Negatives, Share, ShareBelowOne, Size
 
 PARSRecLoss = Literal["softmax", "sampled-softmax", "bce", "mse"]
@@ -337,7 +338,7 @@ class PARSRecModel(TrainableModel):
     def attention(self, histories: Histories) -> Attention:
         """Attention over the items of each basket."""
         inputs, positions = basket_inputs(histories, self.config.history_sessions, self.config.history_time)
-        return Attention(self._run(inputs.to(self.device))[1], positions)
+        return Attention(self._run(moved(inputs, self.device))[1], positions)
 
     def _run(self, inputs: BasketInputs) -> tuple[Tensor, Tensor]:
         """Run the steps of each basket in its order, up to the prediction of the next item.
