@@ -6,6 +6,8 @@ from pathlib import Path
 
 # Small tensors are faster on one thread, and tests run beside each other. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray gives its workers the niceness 15, and beside other tests they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 from hypothesis import settings
