@@ -1,16 +1,16 @@
 """Next baskets of households: every model on the last basket of each, with repeats and new items apart.
 
     python benchmarks/baskets.py --model popularity markov
-    python benchmarks/baskets.py --model sasrec parsrec --seeds 0 1 2 --epochs 20
-    python benchmarks/baskets.py --run blend=runs/blend
+    python benchmarks/baskets.py --model sasrec+targets=session parsrec --seeds 0 1 2 --epochs 30 --patience 3
+    python benchmarks/baskets.py --run blend=runs/blend-{seed} --seeds 0 1 2
 
 The data are a year of groceries, "The Complete Journey" (84.51°): households and products with five interactions or
 more. The last basket of each household is the test and the last but one is validation, which chooses the epoch; there
 is no refit. The items of a basket are ranked among all items, and items of the history stay in the ranking. Models have
-their defaults, under any name that `segue train --model` takes. `--run` measures a saved run instead of training one,
-such as a blend. Each model and seed has a process of its own, so that its memory can be measured: the largest resident
-memory from opening the Dataset to the last list. Lists are made three times, and the median counts. The result goes to
-results/baskets.json.
+their defaults, under any name that `segue train --model` takes, with settings behind the name. `--run` measures a saved
+run instead of training one, such as a blend; `{seed}` in its folder stands for the seed. Each model and seed has a
+process of its own, so that its memory can be measured: the largest resident memory from opening the Dataset to the last
+list. Lists are made three times, and the median counts. The result goes to results/baskets.json.
 """
 
 from __future__ import annotations
@@ -77,15 +77,20 @@ def measure(recommender: segue.Recommender, split: segue.Split) -> dict[str, Any
     }
 
 
-def alone(name: str, seed: int, data: Path, epochs: int | None, folder: str | None) -> dict[str, Any]:
+def config_of(name: str) -> Any:
+    """Config of a model, as "sasrec" or "sasrec+targets=session"."""
+    model, *settings = name.split("+")
+    return config_class(model)(**dict(setting.split("=") for setting in settings))
+
+
+def alone(name: str, seed: int, data: Path, limits: dict[str, int], folder: str | None) -> dict[str, Any]:
     """One model with one seed, in this process."""
     split = segue.last_session_out(segue.Dataset.open(data))
     begun = time.perf_counter()
     if folder is not None:
         recommender = segue.load(folder)
     else:
-        training = segue.Training(seed=seed) if epochs is None else segue.Training(seed=seed, epochs=epochs)
-        recommender = segue.fit(config_class(name)(), split, training=training, quiet=True)
+        recommender = segue.fit(config_of(name), split, training=segue.Training(seed=seed, **limits), quiet=True)
     seconds = time.perf_counter() - begun
     found = measure(recommender, split)
     peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -111,21 +116,25 @@ def main() -> None:
     parser.add_argument("--run", nargs="+", default=[], help="saved runs, as name=folder")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, help="maximum; validation chooses among them")
+    parser.add_argument("--patience", type=int, help="validations without a better figure, after which training ends")
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     named = [(name, None) for name in arguments.model]
-    named += [(name, folder) for name, _, folder in (one.partition("=") for one in arguments.run)]
+    named += [(name, folder) for name, _, folder in (one.rpartition("=") for one in arguments.run)]
+    limits = {name: getattr(arguments, name) for name in ("epochs", "patience")}
+    limits = {name: value for name, value in limits.items() if value is not None}
     if arguments.alone is not None:
         ((name, folder),) = named
-        print(json.dumps(alone(name, arguments.seeds[0], arguments.alone, arguments.epochs, folder)))
+        print(json.dumps(alone(name, arguments.seeds[0], arguments.alone, limits, folder)))
         return
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "data"
         common.basket_dataset().save(data)
         for name, folder in named:
             for seed in arguments.seeds:
-                words = ["--model", name] if folder is None else ["--run", f"{name}={folder}"]
-                words += [] if arguments.epochs is None else ["--epochs", str(arguments.epochs)]
+                own = None if folder is None else folder.replace("{seed}", str(seed))
+                words = ["--model", name] if own is None else ["--run", f"{name}={own}"]
+                words += [word for limit, value in limits.items() for word in (f"--{limit}", str(value))]
                 command = [sys.executable, __file__, *words, "--seeds", str(seed), "--alone", str(data)]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 result = json.loads(done.stdout.splitlines()[-1])

@@ -26,15 +26,23 @@ def baskets(results: dict[str, Result]) -> str:
     for model, row in sorted(result["summary"].items(), key=lambda pair: -pair[1]["test ndcg@10"]):
         own = [run for run in runs if run["model"] == model]
         cells = [mean(row, f"test {metric}") for metric in COLUMNS]
+        seconds = sum(run["seconds"] for run in own) / len(own)
         cost = [
-            number(sum(run["seconds"] for run in own) / len(own)),
+            number(seconds) if seconds else "",  # a blend is chosen, not fitted
             number(max(run["users_per_second"] for run in own)),
             f"{max(run['peak_memory'] for run in own) / 1e6:,.0f}",
         ]
-        rows.append([MODELS.get(model, model), *cells, *cost, seeds(int(row["seeds"]))])
+        rows.append([named(model), *cells, *cost, seeds(int(row["seeds"]))])
     heads = ["", *COLUMNS.values(), "s to fit", "users/s", "MB", ""]
     parts = [of_the_data(runs[0]), table(heads, rows), made("baskets.py", runs)]
     return "\n\n".join([*parts, *epoch_of_parsrec(results)])
+
+
+def named(model: str) -> str:
+    """Name of a model, with settings that are not its defaults."""
+    name, *settings = model.split("+")
+    changed = ", ".join(f"`{setting.replace('=', ' ')}`" for setting in settings)
+    return ", ".join(part for part in (MODELS.get(name, name), changed) if part)
 
 
 def epoch_of_parsrec(results: dict[str, Result]) -> list[str]:
