@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,9 +19,7 @@ from segue.training.averaging import Average
 from segue.training.checkpoint import load_checkpoint, save_checkpoint
 from segue.training.config import Training
 from segue.training.fit import fit
-from segue.training.resuming import resume
-from segue.training.trainer import Interrupted, Trainer
-from tests.helpers import cycle_dataset, make_dataset
+from segue.training.trainer import Trainer
 from tests.models.rating_models import rated_dataset
 from tests.training.runs import check_resumed_bits, small_model, small_split, small_training
 
@@ -83,46 +80,6 @@ def test_validation_measures_the_mean(epoch_weights: list[dict[str, Tensor]], mo
         torch.testing.assert_close(weights.double(), mean, rtol=1e-5, atol=1e-6)
     best = expected[fitted.metadata["training"]["best_epoch"] - 1]
     torch.testing.assert_close(fitted.model.get_parameter(TABLE).double(), best, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("repeats", [False, True])
-def test_the_mean_of_a_start_goes_on(
-    repeats: bool, tmp_path: Path, epoch_weights: list[dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It begins with the weights of the start. Rows that the start has not learned begin with the first epoch."""
-    small = cycle_dataset(16, 12)
-    config = SASRec(width=8, blocks=1, max_length=4, repeats=repeats, transitions=False)
-    fit(config, small, training=Training(epochs=2, cpu=True), out=tmp_path / "first", quiet=True)
-    first = dict(load(tmp_path / "first").model.named_parameters())
-    walks = [[item, *range(1, 6)] for item in (13, 14)] + [list(range(1, 7))] * 12
-    large = make_dataset(walks, catalogue=range(1, 15))
-    epoch_weights.clear()
-    training = Training(epochs=4, cpu=True)
-    fitted = fit(config, large, training=training, start=tmp_path / "first", out=tmp_path / "whole", quiet=True)
-    codes = np.concatenate([[0], small.catalogue.encode(large.catalogue.ids)])
-    new = torch.from_numpy((codes == 0) & (np.arange(15) > 0))
-    assert int(new.sum()) == 2
-    for name, weight in fitted.model.named_parameters():
-        of_codes = name in fitted.model.code_rows()
-        mean = first[name].double()[codes] if of_codes else first[name].double()
-        for weights in epoch_weights:
-            mean = 0.9 * mean + 0.1 * weights[name].double()
-        if of_codes:
-            mean[new] = means(epoch_weights, 0.9, name)[-1][new]
-        torch.testing.assert_close(weight.double(), mean, rtol=1e-5, atol=1e-6)
-
-    end_epoch = Trainer._end_epoch
-
-    def dies(trainer: Trainer, row: dict[str, float]) -> None:
-        end_epoch(trainer, row)
-        raise Interrupted
-
-    monkeypatch.setattr(Trainer, "_end_epoch", dies)
-    with pytest.raises(Interrupted):
-        fit(config, large, training=training, start=tmp_path / "first", out=tmp_path / "killed", quiet=True)
-    monkeypatch.undo()
-    again = dict(resume(tmp_path / "killed", quiet=True).model.named_parameters())
-    assert all(torch.equal(again[name], weight) for name, weight in fitted.model.named_parameters())
 
 
 def test_the_default_suits_the_model(epoch_weights: list[dict[str, Tensor]]) -> None:

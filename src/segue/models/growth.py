@@ -131,22 +131,6 @@ def _carry_content(
     return frozenset(carried)
 
 
-def rows_not_learned(model: Model, dataset: Dataset, former_data: Dataset) -> dict[str, Tensor]:
-    """Masks (rows,) of the users and items without an interaction in the former data, by the name of their tensor.
-
-    Row 0 stands for no item or an unknown user, and counts as learned.
-    """
-    sides = {
-        "users": (dataset.users, former_data.users, former_data.lengths),
-        "items": (dataset.catalogue, former_data.catalogue, former_data.item_counts()),
-    }
-    masks = {
-        side: np.concatenate([[False], counts[former.encode(new.ids)] == 0])
-        for side, (new, former, counts) in sides.items()
-    }
-    return {name: torch.tensor(masks[rows.side]) for name, rows in model.code_rows().items()}
-
-
 class _Rows:
     """Rows of a former table for each code of a new vocabulary.
 

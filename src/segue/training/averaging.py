@@ -4,10 +4,6 @@ With a constant learning rate the weights wander around an optimum. The mean of 
 any single epoch (Polyak & Juditsky 1992; for networks, Izmailov et al., UAI 2018). The mean here is exponential, as in
 Tarvainen & Valpola (NeurIPS 2017), with one term per epoch. It costs a copy of the weights and one pass over them per
 epoch. Training itself continues with the newest weights, as if there were no mean.
-
-The weights that a training starts from are such a mean already, of many epochs. So it goes on from there, without a
-warm-up. Otherwise one or two epochs, as of a refresh, would put the weights of a single epoch in the place of a mean.
-Rows of users and items that the start has not learned have nothing to go on from, and begin anew.
 """
 
 from __future__ import annotations
@@ -20,7 +16,7 @@ from torch import Tensor, nn
 
 from segue.errors import StorageError
 
-_PREFIX, _PREFIX_OF_ROWS = "average.", "average-begins."
+_PREFIX = "average."
 _WARM_UP = 9
 """Epochs of warm-up: in epoch n the decay is at most n / (n + 9), so the mean soon forgets the first weights."""
 
@@ -41,36 +37,18 @@ class Average:
         self._model = model
         self._decay = decay
         self._mean: dict[str, Tensor] = {}
-        self._begins: dict[str, Tensor] = {}
-
-    def go_on(self, begins: Mapping[str, Tensor]) -> None:
-        """Begin the mean with the weights of the model as they are: those that the training starts from.
-
-        Parameters
-        ----------
-        begins
-            Mask (rows,) of the rows that the start has not learned, by the name of their parameter.
-        """
-        if self._decay:
-            weights = dict(self._model.named_parameters())
-            self._mean = {name: weight.detach().clone() for name, weight in weights.items()}
-            self._begins = {name: rows.to(weights[name].device) for name, rows in begins.items() if name in weights}
 
     @torch.no_grad()
     def add(self, epoch: int) -> None:
         """Add the weights of the model after `epoch` epochs to the mean."""
         if not self._decay:
             return
-        warm = min(self._decay, epoch / (epoch + _WARM_UP))
+        decay = min(self._decay, epoch / (epoch + _WARM_UP))
         for name, weight in self._model.named_parameters():
-            if name not in self._mean:
+            if name in self._mean:
+                self._mean[name].lerp_(weight, 1 - decay)
+            else:
                 self._mean[name] = weight.detach().clone()
-                continue
-            mean, begins = self._mean[name], self._begins.get(name)
-            former = None if begins is None or epoch == 1 else mean[begins]
-            mean.lerp_(weight, 1 - (self._decay if self._begins else warm))
-            if begins is not None:
-                mean[begins] = weight[begins] if former is None else former.lerp_(weight[begins], 1 - warm)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -83,8 +61,7 @@ class Average:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the mean in the form that is saved; empty if the newest weights are the mean."""
-        rows = {_PREFIX_OF_ROWS + name: tensor for name, tensor in self._begins.items()}
-        return {_PREFIX + name: tensor for name, tensor in self._mean.items()} | rows
+        return {_PREFIX + name: tensor for name, tensor in self._mean.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore the mean from the result of `tensors()`; other tensors may be among them.
@@ -96,19 +73,12 @@ class Average:
         """
         for name, weight in self._model.named_parameters():
             mean = tensors.get(_PREFIX + name, weight)
-            rows = tensors.get(_PREFIX_OF_ROWS + name)
-            unfit = rows is not None and (rows.shape != weight.shape[:1] or rows.dtype != torch.bool)
-            if mean.shape != weight.shape or mean.dtype != weight.dtype or unfit:
+            if mean.shape != weight.shape or mean.dtype != weight.dtype:
                 raise StorageError(f"the mean of {name} has the shape {list(mean.shape)}: it is of another model.")
         self._mean = {
             name: tensors[_PREFIX + name].to(weight.device)
             for name, weight in self._model.named_parameters()
             if _PREFIX + name in tensors
-        }
-        self._begins = {
-            name: tensors[_PREFIX_OF_ROWS + name].to(weight.device)
-            for name, weight in self._model.named_parameters()
-            if _PREFIX_OF_ROWS + name in tensors
         }
 
     def _swap(self) -> None:

@@ -330,8 +330,6 @@ class _Run:
         self.settings = trainer.settings
         if state_of_start:
             restore_optimizer(trainer.optimizer, state_of_start)
-        if self.start is not None:
-            trainer.average.go_on(self.start.not_learned(model, train))
         if resume:
             trainer.resume(from_epoch)
             if from_epoch and self.folder is not None and accelerator.is_main_process:

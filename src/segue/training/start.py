@@ -16,7 +16,7 @@ from segue.inference.checkpoint import LAST
 from segue.inference.loading import load
 from segue.inference.recommender import Recommender
 from segue.models.base import Model, ModelConfig, TrainableModel
-from segue.models.growth import carry, check_start, rows_not_learned, weights_fingerprint
+from segue.models.growth import carry, check_start, weights_fingerprint
 from segue.training.carried_optimizer import carried_optimizer
 from segue.training.config import Training
 from segue.training.run_manifest import RUN
@@ -58,12 +58,6 @@ class Start:
                 f"start_optimizer='continued': {where} no state of an optimizer. Give the folder of a run, or take "
                 "start_optimizer='new'."
             )
-
-    def not_learned(self, model: Model, dataset: Dataset) -> dict[str, Tensor]:
-        """Masks (rows,) of the rows of a new model that the start has not learned, by the name of their tensor."""
-        if self.recommender is None:
-            return {}
-        return rows_not_learned(model, dataset, self.recommender.dataset)
 
     def optimizer_for(self, model: TrainableModel, dataset: Dataset, settings: Training) -> dict[str, Tensor]:
         """State of the optimizer for a new model, as `optimizer_tensors` names it; empty if it begins anew."""
