@@ -22,6 +22,7 @@ from pages import (
     options,
     parts,
     ratings,
+    refresh,
     rivals,
     scaling,
     serving,
@@ -51,6 +52,7 @@ PAGES: dict[str, tuple[Path, dict[str, Callable[[dict[str, Result]], str]]]] = {
     ),
     "experiments": (DOCS / "experiments.md", {"tuning": tuning.tuned}),
     "baskets": (DOCS / "baskets.md", {"baskets": baskets.baskets}),
+    "living": (DOCS / "living-models.md", {"refresh": refresh.refresh}),
     "ratings": (
         DOCS / "ratings.md",
         {"ratings": ratings.ratings, "folds": ratings.folds, "speed": ratings.rating_speed},
