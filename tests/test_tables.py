@@ -108,7 +108,17 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-DOCS = ("sessions", "baskets", "ratings", "benchmarks", "production", "scaling", "beyond-one-machine", "experiments")
+DOCS = (
+    "sessions",
+    "baskets",
+    "ratings",
+    "benchmarks",
+    "production",
+    "scaling",
+    "beyond-one-machine",
+    "experiments",
+    "living-models",
+)
 PAGES = {"readme": README, **{name.partition("-")[0]: ROOT / "docs" / f"{name}.md" for name in DOCS}}
 
 
