@@ -15,8 +15,8 @@ def refresh(results: dict[str, Result]) -> str:
     purchases = f"{weeks[0]['interactions']:,} to {weeks[-1]['interactions']:,} purchases"
     text = (
         f"{protocol['households']} households, {purchases}, products with five purchases or more in the whole log, and "
-        f"the product table. The last purchase of each household is the test; items of the history stay in the ranking. A refresh "
-        f"trains for {protocol['refresh_epochs']} epochs on {which}, from nothing for {protocol['epochs']}; validation "
+        f"the product table. The last purchase of each household is the test; items of the history stay in the ranking. A "
+        f"refresh trains for {protocol['refresh_epochs']} epochs on {which}, from nothing for {protocol['epochs']}; validation "
         "chooses among them. CPU seconds of all steps, on one core."
     )
     heads = ["week", "NDCG@10: refreshed", "from nothing", "share"]
