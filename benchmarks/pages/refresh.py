@@ -15,9 +15,9 @@ def refresh(results: dict[str, Result]) -> str:
     purchases = f"{weeks[0]['interactions']:,} to {weeks[-1]['interactions']:,} purchases"
     text = (
         f"{protocol['households']} households, {purchases}, products with five purchases or more in the whole log, and "
-        f"the product table. The last purchase of each household is the test; items of the history stay in the ranking. A "
-        f"refresh trains for {protocol['refresh_epochs']} epochs on {which}, from nothing for {protocol['epochs']}; validation "
-        "chooses among them. CPU seconds of all steps, on one core."
+        f"the product table. The last purchase of each household is the test; items of the history stay in the "
+        f"ranking. A refresh trains for {protocol['refresh_epochs']} epochs on {which}, from nothing for "
+        f"{protocol['epochs']}; validation chooses among them. CPU seconds of all steps, on one core."
     )
     heads = ["week", "NDCG@10: refreshed", "from nothing", "share"]
     heads += ["CPU s: refreshed", "from nothing", "share"]
