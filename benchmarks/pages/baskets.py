@@ -26,9 +26,8 @@ def baskets(results: dict[str, Result]) -> str:
     for model, row in sorted(result["summary"].items(), key=lambda pair: -pair[1]["test ndcg@10"]):
         own = [run for run in runs if run["model"] == model]
         cells = [mean(row, f"test {metric}") for metric in COLUMNS]
-        seconds = sum(run["seconds"] for run in own) / len(own)
         cost = [
-            number(seconds) if seconds else "",  # a blend is chosen, not fitted
+            number(sum(run["seconds"] for run in own) / len(own)),
             number(max(run["users_per_second"] for run in own)),
             f"{max(run['peak_memory'] for run in own) / 1e6:,.0f}",
         ]
@@ -41,8 +40,7 @@ def baskets(results: dict[str, Result]) -> str:
 def named(model: str) -> str:
     """Name of a model, with settings that are not its defaults."""
     name, *settings = model.split("+")
-    changed = ", ".join(f"`{setting.replace('=', ' ')}`" for setting in settings)
-    return ", ".join(part for part in (MODELS.get(name, name), changed) if part)
+    return ", ".join([MODELS.get(name, name), *(f"`{setting.replace('=', ' ')}`" for setting in settings)])
 
 
 def epoch_of_parsrec(results: dict[str, Result]) -> list[str]:

@@ -47,8 +47,9 @@ def cycle_frame(users: int, items: int) -> pl.DataFrame:
     return frame.select("user", "item").with_columns(time=pl.int_range(pl.len()).over("user") * 50_000)
 
 
-def state_at_begin(monkeypatch: pytest.MonkeyPatch, config: Any, data: Any, **options: Any) -> dict[str, torch.Tensor]:
-    """State of the optimizer before the first step of a training."""
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, torch.Tensor]]:
+    """State of the optimizer before the first step of each training."""
     seen: list[Mapping[str, torch.Tensor]] = []
     run = Trainer.run
 
@@ -57,21 +58,24 @@ def state_at_begin(monkeypatch: pytest.MonkeyPatch, config: Any, data: Any, **op
         return run(self, *arguments)
 
     monkeypatch.setattr(Trainer, "run", looks)
-    segue.fit(config, data, quiet=True, **options)
-    monkeypatch.undo()
-    return dict(seen[0])
+    return seen
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
-def test_moments_go_by_raw_id(config: Any, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moments_go_by_raw_id(
+    config: Any, optimizer: str, tmp_path: Path, begun: list[Mapping[str, torch.Tensor]]
+) -> None:
     small, large = segue.prepare(cycle_frame(16, 12), sessions="day"), larger()
     options = training(optimizer=optimizer)
     former = segue.fit(config, small, training=options, quiet=True, out=tmp_path / "run")
     saved = load_checkpoint(tmp_path / "run" / LAST)[0]
     continued = replace(options, start_optimizer="continued")
-    state = state_at_begin(monkeypatch, config, large, training=continued, start=tmp_path / "run")
-    assert state_at_begin(monkeypatch, config, large, training=options, start=tmp_path / "run") == {}
+    begun.clear()
+    for settings in (continued, options):
+        segue.fit(config, large, training=settings, start=tmp_path / "run", quiet=True)
+    state, new = begun
+    assert new == {}
 
     sides = {"items": (small.catalogue, large.catalogue), "users": (small.users, large.users)}
     rows = former.model.code_rows()
@@ -85,9 +89,9 @@ def test_moments_go_by_raw_id(config: Any, optimizer: str, tmp_path: Path, monke
             if name not in rows:
                 assert torch.equal(state[key], saved[key]), key
                 continue
-            old, new = sides[rows[name].side]
-            there = np.flatnonzero(old.encode(new.ids)) + 1
-            codes = old.encode(new.ids)[there - 1]
+            old, grown = sides[rows[name].side]
+            there = np.flatnonzero(old.encode(grown.ids)) + 1
+            codes = old.encode(grown.ids)[there - 1]
             assert torch.equal(state[key][there], saved[key][codes]), key
             checked += 1
     assert checked >= 2 - (optimizer == "rmsprop")
@@ -95,7 +99,7 @@ def test_moments_go_by_raw_id(config: Any, optimizer: str, tmp_path: Path, monke
     assert steps and min(steps) > 0
 
 
-def test_a_refit_and_a_refresh_continue_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refit_and_a_refresh_continue_too(tmp_path: Path, begun: list[Mapping[str, torch.Tensor]]) -> None:
     log = cycle_frame(16, 12)
     data = segue.prepare(log, out=tmp_path / "data")
     options = training(metric="ndcg@5")
@@ -103,14 +107,7 @@ def test_a_refit_and_a_refresh_continue_too(tmp_path: Path, monkeypatch: pytest.
     saved = load_checkpoint(tmp_path / "run" / "refit" / LAST)[0]
     later = log.filter(pl.col("user") <= 3).with_columns(pl.col("time") + 10_000_000)
     later.write_parquet(tmp_path / "later.parquet")
-    first: list[dict[str, torch.Tensor]] = []
-    run = Trainer.run
-
-    def looks(self: Trainer, *arguments: Any) -> Any:
-        first.append({name: value.clone() for name, value in optimizer_tensors(self.optimizer).items()})
-        return run(self, *arguments)
-
-    monkeypatch.setattr(Trainer, "run", looks)
+    begun.clear()
     segue.refresh(
         tmp_path / "data",
         tmp_path / "run",
@@ -119,8 +116,8 @@ def test_a_refit_and_a_refresh_continue_too(tmp_path: Path, monkeypatch: pytest.
         always=True,
         quiet=True,
     )
-    assert len(first) == 2  # the training, and the second one on everything but the test part
-    for state in first:
+    assert len(begun) == 2  # the training, and the second one on everything but the test part
+    for state in begun:
         assert all(torch.equal(value, saved[name]) for name, value in state.items() if name.endswith("exp_avg"))
     assert segue.load(tmp_path / "run").metadata["options"]["start_optimizer"] == "continued"
 

@@ -314,6 +314,7 @@ class SparseModel(CountingModel):
         self._ragged: list[str] = []
         self._shapes: dict[str, tuple[int, int]] = {}
         self._matrices: dict[str, csr_matrix] = {}
+        self._rows_met: dict[str, float] = {}
 
     def add_ragged(self, name: str, dtype: torch.dtype = torch.float32) -> None:
         """Declare a one-dimensional buffer whose length depends on the data."""
@@ -338,7 +339,7 @@ class SparseModel(CountingModel):
         self.set_buffer(f"{name}_values", matrix.data)
         self.set_buffer(f"{name}_columns", matrix.indices)
         self.set_buffer(f"{name}_offsets", matrix.indptr)
-        self._matrices = {}
+        self._matrices, self._rows_met = {}, {}
 
     def matrix(self, name: str) -> csr_matrix:
         """A declared matrix, on the memory of its buffers if they are on the CPU."""
@@ -375,10 +376,13 @@ class SparseModel(CountingModel):
 
     def times_transposed(self, rows: csr_matrix, name: str, entries: float) -> Floats:
         """Product (n, matrix rows) of sparse rows (n, columns) with the transpose of a declared matrix, as `times`."""
-        counts = np.bincount(self.matrix(name).indices).astype(np.float64)  # of each column, which rows meet as often
-        if counts.sum() ** 2 > _COST_OF_MEETING * entries * (counts**2).sum():
+        stored = self.matrix(name)
+        if name not in self._rows_met:  # a pass over the matrix, so once: single lists are asked for, too
+            counts = np.bincount(stored.indices).astype(np.float64)  # of each column, which rows meet as often
+            self._rows_met[name] = float((counts**2).sum() / max(counts.sum(), 1.0))
+        if stored.nnz > _COST_OF_MEETING * entries * self._rows_met[name]:
             return _gathered_product(rows, self.transposed(name))
-        return _bag_product(rows, self.matrix(name))
+        return _bag_product(rows, stored)
 
     def settle(self) -> None:
         """Make the matrices once, for a model that is counted."""
@@ -428,7 +432,7 @@ class SparseModel(CountingModel):
             saved = state_dict.get(prefix + name)
             if saved is not None and saved.ndim == 1:
                 setattr(self, name, getattr(self, name).new_empty(saved.shape))
-        self._matrices = {}
+        self._matrices, self._rows_met = {}, {}
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

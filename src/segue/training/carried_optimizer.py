@@ -85,5 +85,5 @@ def carried_optimizer(
 
 
 def _family(settings: Training) -> tuple[str, bool]:
-    """What the state of an optimizer depends on: AdamW has that of Adam."""
+    """Kind of state that an optimizer has: AdamW has that of Adam, and momentum adds a part."""
     return ("adam" if settings.optimizer == "adamw" else settings.optimizer), settings.momentum > 0
