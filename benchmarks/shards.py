@@ -138,7 +138,6 @@ def equal(folder: Path) -> bool:
 
 def main() -> None:
     """Make the log, measure each variant in a fresh process, write the result."""
-    import common  # it imports PyTorch, which a preparation does without; workers import this script
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000_000)
@@ -156,6 +155,8 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(measure(arguments.measure, arguments)))
         return
+    import common  # it imports PyTorch, which a preparation does without
+
     variants = VARIANTS if arguments.only is None else (*VARIANTS[:2], *arguments.only)
     names = ("rows", "users", "items", "shards", "processes", "k_core")
     options = {name: getattr(arguments, name) for name in names}

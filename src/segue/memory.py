@@ -23,14 +23,33 @@ def keep_buffers() -> None:
     Training and evaluation allocate and free buffers of some megabytes at every step. By default the system maps and
     zeroes new pages for each, which took up to a third of the time of a step. Does nothing with other C libraries.
     """
+    library = _glibc()
+    if library is not None:
+        library.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+        library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def return_buffers() -> None:
+    """Ask glibc to return all freed memory to the system, so that it does not add to what the next part needs.
+
+    Does nothing with other C libraries.
+    """
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, if it is glibc."""
     if sys.platform != "linux":
-        return
+        return None
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt, library.malloc_trim  # noqa: B018 - AttributeError where there are none
     except (OSError, AttributeError):
-        return
-    mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        return None
+    return library
 
 
 @cache

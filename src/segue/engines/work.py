@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 from segue.errors import EngineError, SegueError
+from segue.memory import return_buffers
 
 
 class Worker:
@@ -43,6 +44,8 @@ class Worker:
             return pickle.dumps((True, function(*self._state, part)), pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             return pickle.dumps((False, _portable(error)), pickle.HIGHEST_PROTOCOL)
+        finally:
+            return_buffers()
 
 
 def result_of(answer: bytes) -> Any:
