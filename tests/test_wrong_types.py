@@ -181,8 +181,8 @@ def prepared_into(source: Any, out: Any, overwrite: Any = None) -> Any:
 
 
 ELSEWHERE = {
-    "CountingModel", "EVERYONE", "ItemHistories", "ItemIndex", "Log", "ModelConfig", "OnnxRecommender", "SegueError",
-    "Sessions", "Shards", "TrainableModel", "Vocabulary", "__version__",
+    "CountingModel", "EVERYONE", "ItemHistories", "ItemIndex", "ItemShard", "Log", "ModelConfig", "OnnxRecommender",
+    "SegueError", "Sessions", "Shards", "TrainableModel", "Vocabulary", "__version__",
 }  # fmt: skip
 """Bases to extend, values that calls return, and calls that have such a test of their own."""
 

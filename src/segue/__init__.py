@@ -10,6 +10,7 @@ TYPE_CHECKING = False  # as typing has it; typing itself takes longer to load th
 if TYPE_CHECKING:
     from segue.data.dataset import Dataset
     from segue.data.item_histories import ItemHistories
+    from segue.data.item_shards import ItemShard
     from segue.data.preparing.embedding import embed
     from segue.data.preparing.prepare import prepare
     from segue.data.preparing.shards import prepare_shards
@@ -98,6 +99,7 @@ _HOMES = {
     "HSTU": "segue.models.hstu",
     "Holdout": "segue.data.splits.by_user",
     "ItemHistories": "segue.data.item_histories",
+    "ItemShard": "segue.data.item_shards",
     "ItemIndex": "segue.inference.index",
     "ItemKNN": "segue.models.item_knn",
     "LRURec": "segue.models.lrurec",
@@ -186,6 +188,7 @@ __all__ = [
     "ItemHistories",
     "ItemIndex",
     "ItemKNN",
+    "ItemShard",
     "LRURec",
     "Log",
     "Markov",

@@ -22,7 +22,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -442,7 +442,7 @@ def _check_depth(content: Any) -> None:
 
 
 def write_manifest(
-    folder: Path, name: str, kind: str, version: int, content: dict[str, Any], only: str | None = None
+    folder: Path, name: str, kind: str, version: int, content: dict[str, Any], only: Collection[str] | None = None
 ) -> None:
     """Write `folder/name`: kind, format version, `content`, and size and SHA-256 of every other file in `folder`.
 
@@ -453,7 +453,7 @@ def write_manifest(
     kind, version, content
         Values to write.
     only
-        Name of the files to list, such as manifests of inner folders, which list the others; None for all.
+        Names of the files to list, such as manifests of inner folders, which list the others; None for all.
 
     Raises
     ------
@@ -463,7 +463,7 @@ def write_manifest(
     files = {
         file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != name and (only is None or file.name == only)
+        if file.is_file() and file.name != name and (only is None or file.name in only)
     }
     whole = {"kind": kind, "format_version": version, **content, "files": files}
     parse_json(json.dumps(content, ensure_ascii=False), f"what is to be written to {name}")

@@ -33,6 +33,7 @@ from segue.stores import files_below, is_url, name_of, open_store
 Progress = Callable[[str, float], None]
 
 _MANIFESTS = (*(f"{kind}.json" for kind in KINDS), "lists.json")
+_INNER_MANIFESTS = (*_MANIFESTS, "items.json")
 """Manifests of the folders that can be uploaded, which name all of their files."""
 _NOTE = "uploading.json"
 """Object that stands for an upload that has not ended: it has the checksum of the manifest."""
@@ -249,7 +250,7 @@ def _fetch(store: Any, place: str, sizes: Mapping[str, int], work: Path, report:
 def _sizes(folder: Path, manifest: str) -> dict[str, int]:
     """Sizes in bytes of the files of a folder by path, the manifest left out, compared with what manifests say."""
     sizes = {name: (folder / name).stat().st_size for name in contents(folder) if not is_temporary(name)}
-    inner = [name for name in sizes if PurePosixPath(name).name in _MANIFESTS]
+    inner = [name for name in sizes if PurePosixPath(name).name in _INNER_MANIFESTS]
     for name in inner:
         listed = read_json(folder / name).get("files")
         for relative, facts in listed.items() if isinstance(listed, dict) else ():

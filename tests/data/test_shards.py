@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -126,6 +127,83 @@ def test_an_altered_array_is_found_when_its_shard_is_opened(folder: Path) -> Non
     for call in (lambda: shards.shard(1), shards.merged, lambda: segue.Dataset.open(folder)):
         with pytest.raises(StorageError, match=r"items\.npy does not match its checksum"):
             call()
+
+
+@pytest.fixture
+def rated(tmp_path: Path) -> Path:
+    segue.prepare_shards(LOG.with_columns(rating=pl.col("time") % 5), tmp_path / "rated", shards=3)
+    return tmp_path / "rated"
+
+
+def test_shards_of_items(rated: Path, folder: Path) -> None:
+    shards = Shards.open(rated)
+    assert shards.n_item_shards == 3
+    sizes = [len(shards.item_shard(number)) for number in range(3)]
+    assert sum(sizes) == 60 and max(sizes) < 30
+    assert repr(shards.item_shard(0)) == f"ItemShard({len(shards.item_shard(0).items)} items, {sizes[0]} interactions)"
+    first = shards.item_shard(0)
+    own = LOG.filter(pl.col("item") == 0).sort("time")
+    assert first.items[0] == 1  # item 0 of the log
+    assert shards.users.decode(first.users[: first.lengths[0]]).to_list() == own["user"].to_list()
+    with pytest.raises(ConfigError, match="number=3: expected 0 to 2, since there are 3"):
+        shards.item_shard(3)
+    with pytest.raises(ConfigError, match=r"no shards of items, as in a log without ratings: take merged\(\)"):
+        Shards.open(folder).item_shard(0)
+
+
+def of_another_preparation(folder: Path) -> None:
+    other = segue.prepare_shards(LOG.with_columns(rating=1.0), folder.parent / "other", shards=3).folder
+    shutil.rmtree(folder / "items-00001")
+    (other / "items-00001").rename(folder / "items-00001")
+
+
+def exchanged_items(folder: Path) -> None:
+    (folder / "items-00000").rename(folder / "moved")
+    (folder / "items-00001").rename(folder / "items-00000")
+    (folder / "moved").rename(folder / "items-00001")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder / "items-00002"), "item shard 2 .* is missing: there is no .*items-00002"),
+        (of_another_preparation, "item shard 1 .* is of another preparation"),
+        (exchanged_items, "item shard 0 .* is item shard 1: folders were exchanged"),
+        (lambda folder: change(folder, item_shards=4), "does not list item shard 3"),
+        (lambda folder: change(folder, item_shards=-1), "item_shards=-1, expected a whole number"),
+    ],
+)
+def test_wrong_folders_of_items(rated: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(rated)
+    with pytest.raises(StorageError, match=message):
+        Shards.open(rated)
+
+
+def sum_again(folder: Path, name: str) -> None:
+    """Correct the checksums of a file of an item shard, and of its manifest, after it was edited."""
+    for inner, outer in ((folder / "items-00001" / name, "items-00001/items.json"), (None, "shards.json")):
+        file = inner or folder / "items-00001" / "items.json"
+        content = json.loads((folder / outer).read_text())
+        key = file.name if inner else "items-00001/items.json"
+        content["files"][key] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        (folder / outer).write_text(json.dumps(content))
+
+
+def test_edited_histories_of_items_are_found(rated: Path, tmp_path: Path) -> None:
+    users = np.load(rated / "items-00001" / "users.npy")
+    file = rated / "items-00001" / "users.npy"
+    np.save(file, np.where(users == 3, 12, users))  # there are 11 users
+    shards = Shards.open(rated)
+    for call in (lambda: shards.item_shard(1), lambda: shards.merged(tmp_path / "merged")):
+        with pytest.raises(StorageError, match=r"users\.npy does not match its checksum"):
+            call()
+    sum_again(rated, "users.npy")
+    with pytest.raises(StorageError, match=r"users\.npy holds values beyond 1 to 11"):
+        Shards.open(rated).item_shard(1)
+    np.save(file, users[:-1])
+    sum_again(rated, "users.npy")
+    with pytest.raises(StorageError, match=r"its arrays do not have the sizes that items\.json says"):
+        Shards.open(rated).item_shard(1)
 
 
 def test_users_of_other_shards_are_found(folder: Path) -> None:

@@ -148,6 +148,7 @@ def test_the_newest_windows_alone(place: Path) -> None:
         ({"model": {"width": 16}}, r"width=16 differs from width=8"),
         ({"training": {"epoch": 1}}, r"no setting 'epoch'; .*epochs"),
         ({"training": {"epochs": 0}}, r"epochs=0"),
+        ({"training": {"start_optimizer": "continued", "optimizer": "sgd"}}, r"run was trained with adam"),
     ],
 )
 def test_impossible_settings_are_refused_before_anything_begins(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import polars as pl
 from segue.arguments import checked, checked_except
 from segue.data.dataset import MANIFEST as OF_SHARD
 from segue.data.dataset import Dataset, save_moving
+from segue.data.item_histories import Positions, position_type
+from segue.data.item_shards import MANIFEST as OF_ITEMS
+from segue.data.item_shards import ItemShard, item_shard_name, open_item_shard
 from segue.data.ragged import Int64, offsets_of, positions
-from segue.data.spool import CHUNK
+from segue.data.spool import CHUNK, Spool, chunks
 from segue.data.stored import DTYPES
 from segue.data.tables.table import Table
 from segue.data.user_hash import HASH_RULE, shards_of
@@ -47,6 +51,8 @@ class Shards:
         Sizes; the last three are those of all shards together.
     n_sessions
         Number of sessions of all shards; None without sessions.
+    n_item_shards
+        Number of shards of the histories of items; 0 without ratings.
     metadata
         As in `Dataset`: source of the data and steps of its preparation.
     preparation
@@ -73,6 +79,7 @@ class Shards:
     n_items: int
     n_interactions: int
     n_sessions: int | None = None
+    n_item_shards: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
     preparation: str = ""
     user_ids: str = "Int64"
@@ -105,6 +112,7 @@ class Shards:
         manifest = manifest_of(folder, MANIFEST, "shards", FORMAT_VERSION)
         place = folder / MANIFEST
         sizes = {f"n_{name}": whole_number(manifest, name, place) for name in _COUNTS}
+        of_items = whole_number(manifest, "item_shards", place) if "item_shards" in manifest else 0
         sessions = None if manifest.get("sessions") is None else whole_number(manifest, "sessions", place)
         if not sizes["n_shards"]:
             raise StorageError(f"{place} has shards=0, expected 1 or more: it was damaged or edited.")
@@ -120,33 +128,35 @@ class Shards:
             folder,
             **sizes,
             n_sessions=sessions,
+            n_item_shards=of_items,
             metadata=manifest["metadata"],
             preparation=manifest["preparation"],
             user_ids=manifest["user_ids"],
             verify=verify,
         )
         for number in range(shards.n_shards):
-            shards._check(number, manifest["files"].get(f"{shard_name(number)}/{OF_SHARD}"))
+            shards._check(manifest, "shard", number, shards.n_shards, f"{shard_name(number)}/{OF_SHARD}")
+        for number in range(of_items):
+            shards._check(manifest, "item shard", number, of_items, f"{item_shard_name(number)}/{OF_ITEMS}")
         return shards
 
-    def _check(self, number: int, expected: Any) -> None:
-        """Raise a StorageError unless the manifest of a shard is the one that was written."""
+    def _check(self, manifest: Mapping[str, Any], noun: str, number: int, of: int, name: str) -> None:
+        """Raise a StorageError unless the inner manifest of a shard is the one that was written."""
+        expected = manifest["files"].get(name)
         if expected is None:
-            raise StorageError(f"{self.folder / MANIFEST} does not list shard {number}: it was damaged or edited.")
-        file = self.folder / shard_name(number) / OF_SHARD
-        named = f"{self.folder}: shard {number} (of {self.n_shards}, counted from 0)"
+            raise StorageError(f"{self.folder / MANIFEST} does not list {noun} {number}: it was damaged or edited.")
+        file = self.folder / name
+        named = f"{self.folder}: {noun} {number} (of {of}, counted from 0)"
         way_out = "Copy the whole folder again, or prepare the log again."
         if not file.is_file():
             raise StorageError(f"{named} is missing: there is no {file}. {way_out}")
         if sha256(file) == expected["sha256"]:
             return
-        stated = read_json(file)
-        metadata = stated.get("metadata") if isinstance(stated, dict) else None
-        shard = metadata.get("shard") if isinstance(metadata, dict) else None
-        if not isinstance(shard, dict) or shard.get("preparation") != self.preparation:
+        preparation, other = _stated(read_json(file))
+        if preparation != self.preparation:
             raise StorageError(f"{named} is of another preparation, whose item codes may be others. {way_out}")
-        if shard.get("number") != number:
-            raise StorageError(f"{named} is shard {shard.get('number')}: folders were exchanged. {way_out}")
+        if other != number:
+            raise StorageError(f"{named} is {noun} {other}: folders were exchanged. {way_out}")
         raise StorageError(f"{named} was altered after it was written: {file} does not match its checksum. {way_out}")
 
     def __len__(self) -> int:
@@ -180,6 +190,40 @@ class Shards:
         if self.verify and (shards_of(dataset.users.ids, self.n_shards) != number).any():
             raise StorageError(f"{folder} holds users of other shards: it was edited.")
         return dataset
+
+    @cached_property
+    def users(self) -> Vocabulary:
+        """All users, with the codes that they have in `merged` and in the shards of items. It is made on first use."""
+        return placed(self._user_ids()).users
+
+    def _user_ids(self) -> list[pl.Series]:
+        return [self.shard(number).users.ids for number in range(self.n_shards)]
+
+    @checked
+    def item_shard(self, number: int) -> ItemShard:
+        """Histories of a range of the items, over the users of all shards, memory-mapped. They need ratings.
+
+        Items are divided into `n_item_shards` ranges of about as many interactions. As in a `Dataset`, only a log
+        with ratings has them on disk; of other logs they are `Shards.merged().item_histories`.
+
+        Parameters
+        ----------
+        number
+            Number of the range, from 0.
+
+        Raises
+        ------
+        ConfigError
+            There is no range of that number.
+        StorageError
+            A file is missing or altered, or does not fit the others.
+        """
+        if not 0 <= number < self.n_item_shards:
+            ways = f"expected 0 to {self.n_item_shards - 1}, since there are {self.n_item_shards}"
+            none = "there are no shards of items, as in a log without ratings: take merged().item_histories"
+            raise ConfigError(f"number={number}: {ways if self.n_item_shards else none}.")
+        folder = self.folder / item_shard_name(number)
+        return open_item_shard(folder, self.n_users, self.n_interactions, verify=self.verify)
 
     @checked_except("users")
     def shard_of(self, users: Any) -> Int64:
@@ -220,12 +264,15 @@ class Shards:
         """
         if out is None:
             return _merged(list(self), self.metadata, None)[0]
+        of_items = (self.item_shard(number).order for number in range(self.n_item_shards))
         place = Path(out)
         check_folder(place, "dataset", overwrite)
         target = real(place)
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(target.parent, target.name) as folder:
             dataset, files = _merged(list(self), self.metadata, folder)
+            if self.n_item_shards:
+                dataset, files["by_item"] = _with_item_order(dataset, of_items, folder)
             save_moving(dataset, place, overwrite, files)
         return Dataset.open(place, verify=False)
 
@@ -245,62 +292,120 @@ def is_shards(folder: Path) -> bool:
 
 
 def put_shards(
-    made: Sequence[Path], path: Path, overwrite: bool | None, content: Mapping[str, Any], metadata: Mapping[str, Any]
+    made: Path,
+    shards: int,
+    path: Path,
+    overwrite: bool | None,
+    content: Mapping[str, Any],
+    metadata: Mapping[str, Any],
 ) -> None:
     """Put folders of shards together as one folder, atomically.
 
     Parameters
     ----------
     made
-        Folder of each shard, on the file system of `path`; they are moved.
+        Folder with the folders of all shards, and of those of items, on the file system of `path`; they are moved.
+    shards
+        Number of shards.
     path, overwrite
         As in `Dataset.save`.
     content
-        Values of the manifest: sizes, `sessions`, `preparation` and `user_ids`.
+        Values of the manifest: sizes, `sessions`, `preparation`, `user_ids` and `item_shards`.
     metadata
         Metadata of all shards together.
     """
     with atomic_folder(path, "shards", overwrite) as folder:
-        for number, shard in enumerate(made):
-            shard.rename(folder / shard_name(number))
-        whole = {**content, "hash": HASH_RULE, "shards": len(made), "metadata": dict(metadata)}
-        write_manifest(folder, MANIFEST, "shards", FORMAT_VERSION, whole, only=OF_SHARD)
+        for one in sorted(made.iterdir()):
+            one.rename(folder / one.name)
+        whole = {**content, "hash": HASH_RULE, "shards": shards, "metadata": dict(metadata)}
+        write_manifest(folder, MANIFEST, "shards", FORMAT_VERSION, whole, only=(OF_SHARD, OF_ITEMS))
+
+
+def _stated(manifest: Any) -> tuple[Any, Any]:
+    """Preparation and number that the manifest of a shard, or of a shard of items, states; None where there is none."""
+    metadata = manifest.get("metadata", manifest) if isinstance(manifest, dict) else None
+    shard = metadata.get("shard") if isinstance(metadata, dict) else None
+    return (shard.get("preparation"), shard.get("number")) if isinstance(shard, dict) else (None, None)
 
 
 # ---- merging --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Users of all shards in their common order.
+
+    Attributes
+    ----------
+    users
+        Their common vocabulary.
+    order
+        (n_users,) place in the shards, one after the other, of each merged user.
+    codes
+        Of each shard, the merged codes (n,) of its users.
+    """
+
+    users: Vocabulary
+    order: Int64
+    codes: list[Int64]
+
+    def starts(self, lengths: Sequence[Int64]) -> tuple[list[Int64], Int64]:
+        """Merged position at which each user (n,) of each shard begins, and all offsets, from the users' lengths."""
+        offsets = offsets_of(np.concatenate([[0], np.concatenate(list(lengths))[self.order]]))
+        return [offsets[codes] for codes in self.codes], offsets
+
+
+def placed(ids: Sequence[pl.Series]) -> Placed:
+    """Put the users of shards into their common order.
+
+    Parameters
+    ----------
+    ids
+        Ids (n,) of the users of each shard.
+    """
+    every = pl.concat(list(ids))
+    order = every.arg_sort().to_numpy().astype(np.int64)
+    codes = np.empty(len(order), dtype=np.int64)
+    codes[order] = np.arange(1, len(order) + 1)
+    edges = np.cumsum([len(one) for one in ids])[:-1]
+    return Placed(Vocabulary.in_order(every[order]), order, np.split(codes, edges))
 
 
 def _merged(
     shards: Sequence[Dataset], metadata: Mapping[str, Any], folder: Path | None
 ) -> tuple[Dataset, dict[str, Path]]:
     """One Dataset of all shards, and the files of its arrays if they are made in `folder`."""
-    ids = pl.concat([shard.users.ids for shard in shards])
-    order = ids.arg_sort().to_numpy().astype(np.int64)  # merged user → its place in the shards, one after the other
-    lengths = np.concatenate([shard.lengths[1:] for shard in shards])
-    offsets = offsets_of(np.concatenate([[0], lengths[order]]))
-    starts = np.empty(len(order), dtype=np.int64)
-    starts[order] = offsets[1:-1]
-    first = offsets_of(np.array([shard.n_users for shard in shards]))
-    own = [starts[first[number] : first[number + 1]] for number in range(len(shards))]
+    places = placed([shard.users.ids for shard in shards])
+    starts, offsets = places.starts([shard.lengths[1:] for shard in shards])
     arrays: dict[str, Any] = {}
     files: dict[str, Path] = {}
     for name in [name for name in _ARRAYS if getattr(shards[0], name) is not None]:
         target, files[name] = _target(name, int(offsets[-1]), folder)
-        for shard, places in zip(shards, own, strict=True):
-            _scatter(getattr(shard, name), shard.offsets, places, target)
+        for shard, own in zip(shards, starts, strict=True):
+            _scatter(getattr(shard, name), shard.offsets, own, target)
         arrays[name] = target
     dataset = Dataset(
         **arrays,
         offsets=offsets,
-        users=Vocabulary.in_order(ids[order]),
+        users=places.users,
         catalogue=shards[0].catalogue,
         time_unit=shards[0].time_unit,
         metadata=dict(metadata),
-        session_offsets=_sessions(shards, order),
+        session_offsets=_sessions(shards, places.order),
         item_table=shards[0].item_table,
-        user_table=_user_table(shards, order),
+        user_table=_user_table(shards, places.order),
     )
     return dataset, {} if folder is None else files
+
+
+def _with_item_order(dataset: Dataset, orders: Iterable[Positions], folder: Path) -> tuple[Dataset, Path]:
+    """A Dataset with the order of its item histories, from that of each range of items, and the file that it is in."""
+    rows = dataset.n_interactions
+    spool = Spool(folder, {"by_item": position_type(rows)}, final_rows=rows)
+    for order in orders:
+        for part in chunks(len(order)):
+            spool.append({"by_item": order[part]})
+    return replace(dataset, by_item=spool.map()["by_item"]), spool.paths["by_item"]
 
 
 def _target(name: str, rows: int, folder: Path | None) -> tuple[npt.NDArray[Any], Path]:

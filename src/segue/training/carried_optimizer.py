@@ -50,13 +50,7 @@ def carried_optimizer(
     StorageError
         The checkpoint is damaged, or does not fit the model of the run.
     """
-    tensors, note = load_checkpoint(file)
-    told = Training.from_dict({**FORMERLY, **note["identity"]["training"]})
-    if _family(told) != _family(settings):
-        raise ConfigError(
-            f"start_optimizer='continued': {file.parent} was trained with {told.optimizer}, and the new training has "
-            f"optimizer={settings.optimizer!r}. Take the same, or start_optimizer='new'."
-        )
+    told, tensors = checkpoint_to_continue(file, settings)
     donor, receiver = deepcopy(former), deepcopy(model)
     optimizer = make_optimizer(donor, told)
     restore_optimizer(optimizer, tensors, file)
@@ -82,6 +76,26 @@ def carried_optimizer(
                     value = weights[name][:, :1] if narrow else weights[name]
                     carried[f"optimizer.{places[name]}.{moment}"] = value.clone()
     return carried
+
+
+def checkpoint_to_continue(file: Path, settings: Training) -> tuple[Training, dict[str, Tensor]]:
+    """Options and tensors of a checkpoint, whose optimizer a training with these options can continue.
+
+    Raises
+    ------
+    ConfigError
+        The run had another optimizer.
+    StorageError
+        The checkpoint is damaged.
+    """
+    tensors, note = load_checkpoint(file)
+    told = Training.from_dict({**FORMERLY, **note["identity"]["training"]})
+    if _family(told) != _family(settings):
+        raise ConfigError(
+            f"start_optimizer='continued': {file.parent} was trained with {told.optimizer}, and the new training has "
+            f"optimizer={settings.optimizer!r}. Take the same, or start_optimizer='new'."
+        )
+    return told, tensors
 
 
 def _family(settings: Training) -> tuple[str, bool]:

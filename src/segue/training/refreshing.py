@@ -34,6 +34,7 @@ from segue.models.growth import check_start
 from segue.training.fit import fit
 from segue.training.resuming import FormerRun, former_run
 from segue.training.run_manifest import check_run
+from segue.training.start import start_of
 
 STATE = "refresh.json"
 _DATASET, _RECOMMENDER = "dataset.json", "recommender/recommender.json"
@@ -174,7 +175,10 @@ class _Steps:
         if not (self.run / _RECOMMENDER).is_file():
             raise StorageError(f"{self.run} is not a finished run: train it to its end first.")
         former = former_run(self.run)
-        former.training.with_values(self.of_training)
+        settings = former.training.with_values(self.of_training)
+        start = start_of(self.run, None, former.refit) if settings.start_optimizer == "continued" else None
+        if start is not None:
+            start.check_optimizer(settings)
         changed = former.config.with_values(self.of_model)
         check_start(former.config.to_dict(), changed.to_dict(), changed.may_change_on_start)
         if former.split is None and not self.always:

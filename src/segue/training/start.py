@@ -17,7 +17,7 @@ from segue.inference.loading import load
 from segue.inference.recommender import Recommender
 from segue.models.base import Model, ModelConfig, TrainableModel
 from segue.models.growth import carry, check_start, weights_fingerprint
-from segue.training.carried_optimizer import carried_optimizer
+from segue.training.carried_optimizer import carried_optimizer, checkpoint_to_continue
 from segue.training.config import Training
 from segue.training.run_manifest import RUN
 
@@ -51,13 +51,16 @@ class Start:
             carry(model, self.recommender.model, dataset, self.recommender.dataset, learned_only=True)
 
     def check_optimizer(self, settings: Training) -> None:
-        """Raise a ConfigError if the state of an optimizer is to be continued, and there is none."""
-        if settings.start_optimizer == "continued" and self.recommender is not None and self._last is None:
+        """Raise a ConfigError if the state of an optimizer is to be continued, and there is none that can be."""
+        if settings.start_optimizer == "new" or self.recommender is None:
+            return
+        if self._last is None:
             where = "a Recommender in memory has" if self.folder is None else f"{self.folder} holds"
             raise ConfigError(
                 f"start_optimizer='continued': {where} no state of an optimizer. Give the folder of a run, or take "
                 "start_optimizer='new'."
             )
+        checkpoint_to_continue(self._last, settings)
 
     def optimizer_for(self, model: TrainableModel, dataset: Dataset, settings: Training) -> dict[str, Tensor]:
         """State of the optimizer for a new model, as `optimizer_tensors` names it; empty if it begins anew."""

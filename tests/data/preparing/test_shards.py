@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from segue.data import shards as merging
 from segue.data import spool, user_hash
 from segue.data.dataset import Dataset
-from segue.data.preparing import partitions, shard_steps, shards
+from segue.data.preparing import item_steps, partitions, shard_steps, shards
 from segue.data.preparing.prepare import prepare
 from segue.data.preparing.shards import prepare_shards
 from segue.data.reading import pieces
@@ -68,7 +68,8 @@ def assert_same(one: Dataset, other: Dataset, unlike: Sequence[str] = ("logs",))
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Sizes so small that a few dozen rows go through pieces, batches, chunks and ranges of users."""
-    patch.setattr(shard_steps, "_ROWS", 5)
+    for steps in (shard_steps, item_steps):
+        patch.setattr(steps, "ROWS_AT_A_TIME", 5)
     patch.setattr(partitions, "_PARTITION", 4)
     patch.setattr(pieces, "_BYTES", 40)
     patch.setattr(pieces, "_BYTES_AT_ONCE", 25)
@@ -159,6 +160,26 @@ def test_merged_shards_are_the_dataset_of_the_whole(data: st.DataObject) -> None
             one, other = folder / "whole" / name, folder / "merged" / name
             assert one.exists() == other.exists()
             assert not one.exists() or one.read_bytes() == other.read_bytes(), name
+        check_item_shards(whole, made)
+
+
+def check_item_shards(whole: Dataset, made: Shards) -> None:
+    """Check that the shards of items, one after the other, are the item histories of the whole."""
+    assert made.n_item_shards == (0 if whole.ratings is None else made.n_shards)
+    ranges = [made.item_shard(number) for number in range(made.n_item_shards)]
+    if not ranges:
+        return
+    histories = whole.item_histories
+    assert np.array_equal(np.concatenate([one.items for one in ranges]), np.arange(1, whole.n_items + 1))
+    assert np.array_equal(np.concatenate([one.lengths for one in ranges]), histories.lengths[1:])
+    for name in ("order", "users", "times", "ratings"):
+        expected = getattr(histories, name)
+        found = [getattr(one, name) for one in ranges]
+        assert (expected is None) == all(one is None for one in found)
+        if expected is not None:
+            joined = np.concatenate(found)
+            assert joined.dtype == expected.dtype and np.array_equal(joined, expected), name
+    assert made.users == whole.users
 
 
 def test_shards_are_ordinary_datasets_over_common_items(tmp_path: Path) -> None:
@@ -194,6 +215,7 @@ def test_tables_of_items_and_users(tmp_path: Path) -> None:
     whole = prepare(LOG, **given_tables)
     made = prepare_shards(LOG, tmp_path / "shards", shards=4, **given_tables)
     assert_same(whole, made.merged())
+    check_item_shards(whole, made)
     assert made.metadata["user_table"] == whole.metadata["user_table"]
     with pytest.raises(DataError, match="none of its 1 keys is a user of the log"):
         prepare_shards(LOG, tmp_path / "other", shards=4, users=pl.DataFrame({"user": ["x"], "age": [1]}))

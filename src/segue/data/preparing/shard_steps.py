@@ -45,7 +45,7 @@ from segue.data.tables.table import Table
 from segue.data.user_hash import shards_of
 from segue.data.vocabulary import Vocabulary
 
-_ROWS = 1 << 17
+ROWS_AT_A_TIME = 1 << 17
 """Rows in memory at a time: fewer than elsewhere, since several workers share a machine."""
 
 ROW = "row"
@@ -177,7 +177,7 @@ def read_piece(job: ShardJob, part: tuple[int, Piece]) -> PieceRead:
         is_checked = SUSPECT not in first.collect_schema()
         log = Log(first, "", job.format, job.columns, 0, 0, job.time_unit, scratch)
         try:
-            raw, ids = read_raw(log, folder, _silent, _ROWS, chain([first], frames))
+            raw, ids = read_raw(log, folder, _silent, ROWS_AT_A_TIME, chain([first], frames))
         except UNREADABLE:
             if is_checked:
                 raise
@@ -193,7 +193,7 @@ def read_piece(job: ShardJob, part: tuple[int, Piece]) -> PieceRead:
         spools = [Spool(folder / shard_name(shard), dtypes) for shard in range(job.shards)]
         counts = np.zeros(len(vocabularies["user"]) + 1, dtype=np.int64)
         times: list[tuple[int, int]] = []
-        for rows, columns in raw.pieces(_ROWS):
+        for rows, columns in raw.pieces(ROWS_AT_A_TIME):
             if "time" in columns:
                 times.append((int(columns["time"].min()), int(columns["time"].max())))
             columns |= {role: collector.codes(columns[role]) for role, collector in ids.items()}
@@ -271,7 +271,11 @@ def last_row_at(job: ShardJob, cut: int, part: tuple[PieceRead, int]) -> int:
     piece, count = part
     if not count:
         return -1
-    rows = [columns[ROW][columns["time"] == cut] for spool in _spools(job, piece) for _, columns in spool.pieces(_ROWS)]
+    rows = [
+        columns[ROW][columns["time"] == cut]
+        for spool in _spools(job, piece)
+        for _, columns in spool.pieces(ROWS_AT_A_TIME)
+    ]
     return int(np.sort(np.concatenate(rows))[count - 1])
 
 
@@ -353,7 +357,7 @@ def _gathered(
     for piece in pieces:
         codes = {role: _codes(job, piece, shard, role, known) for role, known in vocabularies.items()}
         codes["item"] = np.load(_piece_folder(job, piece.number) / "items.npy", mmap_mode="r")
-        for _, columns in _spool(job, piece, shard).pieces(_ROWS):
+        for _, columns in _spool(job, piece, shard).pieces(ROWS_AT_A_TIME):
             columns |= {role: table[columns[role]] for role, table in codes.items()}
             if oldest is not None:
                 rows, time = columns.pop(ROW), columns["time"]
@@ -515,7 +519,14 @@ def write_shard(
     try:
         new_item = np.load(job.folder / "common" / "new-item.npy", mmap_mode="r")
         final, sessions = recode(
-            flat_of(job, shard, made), keep, new_item, int(of_user.sum()), job.options, temporary, _silent, _ROWS
+            flat_of(job, shard, made),
+            keep,
+            new_item,
+            int(of_user.sum()),
+            job.options,
+            temporary,
+            _silent,
+            ROWS_AT_A_TIME,
         )
         arrays = final.map()
         dataset = Dataset(

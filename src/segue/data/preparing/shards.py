@@ -19,7 +19,7 @@ import polars as pl
 
 from segue.arguments import checked_except
 from segue.data.dataset import Dataset
-from segue.data.preparing import shard_steps
+from segue.data.preparing import item_steps, shard_steps
 from segue.data.preparing.building import left_nothing, metadata_of, remaining
 from segue.data.preparing.filters import narrowed
 from segue.data.preparing.options import Preparation
@@ -36,7 +36,7 @@ from segue.data.reading.layout import UNREADABLE
 from segue.data.reading.pieces import Piece, pieces_of, pieces_of_parquet
 from segue.data.reading.read import SUSPECT, Log, Opened, ReadOptions, open_source
 from segue.data.sessions import notes_on, rule_of
-from segue.data.shards import Shards, put_shards, shard_name
+from segue.data.shards import Shards, placed, put_shards, shard_name
 from segue.data.user_hash import shards_of
 from segue.data.vocabulary import Vocabulary
 from segue.engines.base import Workers
@@ -161,8 +161,7 @@ def prepare_shards(
             content = run.write(tables, table_items)
         for note in run.metadata["notes"]:
             warnings.warn(f"{run.log.source}: {note}", stacklevel=3)
-        made = [folder / "made" / shard_name(number) for number in range(shards)]
-        put_shards(made, Path(out), overwrite, content, run.metadata)
+        put_shards(folder / "made", shards, Path(out), overwrite, content, run.metadata)
     return Shards.open(out, verify=False)
 
 
@@ -386,6 +385,11 @@ class _Run:
         written = self._all(step, list(enumerate(self._sorted)), "writing")
         if users is not None:
             self._note_table(users, written)
+        has_ratings = "rating" in self._sorted[0].dtypes
+        if has_ratings:
+            counts = np.zeros(len(catalogue) + 1, dtype=np.int64)  # items of the table alone stand behind the others
+            counts[1 : np.count_nonzero(of_item) + 1] = of_item[of_item > 0]
+            self._write_items(counts, preparation)
         sessions = [one.sessions for one in written if one.sessions is not None]
         return {
             "users": sum(one.users for one in written),
@@ -394,7 +398,26 @@ class _Run:
             "sessions": sum(sessions) if self._options.sessions is not None else None,
             "user_ids": str(self._some_users().dtype),
             "preparation": preparation,
+            "item_shards": len(self._shards) if has_ratings else 0,
         }
+
+    def _write_items(self, counts: Int64, preparation: str) -> None:
+        """Write the histories of items, in as many ranges of items as there are shards.
+
+        Parameters
+        ----------
+        counts
+            (n_items + 1,) interactions of each item.
+        preparation
+            Name of the preparation.
+        """
+        made = [self._folder / "made" / shard_name(number) for number in self._shards]
+        places = placed([pl.read_parquet(one / "users.parquet")["id"] for one in made])
+        starts, _ = places.starts([np.diff(np.load(one / "offsets.npy"))[1:] for one in made])
+        item_steps.save_ranges(self._job, counts, places.codes, starts)
+        whole = item_steps.ItemJob(self._job, preparation, int(counts.sum()), "time" in self._sorted[0].dtypes)
+        rows = self._all(partial(item_steps.divide_by_item, whole), self._shards, "dividing by item")
+        self._all(partial(item_steps.write_items, whole, rows), self._shards, "histories of items")
 
     def _entry(self) -> dict[str, Any]:
         """Entry of the log: its hash is made of those of the shards' parts."""
