@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from segue.data import shards as merging
 from segue.data import spool, user_hash
 from segue.data.dataset import Dataset
-from segue.data.preparing import item_steps, partitions, shard_steps, shards
+from segue.data.preparing import partitions, shard_steps, shards
 from segue.data.preparing.prepare import prepare
 from segue.data.preparing.shards import prepare_shards
 from segue.data.reading import pieces
@@ -68,8 +68,7 @@ def assert_same(one: Dataset, other: Dataset, unlike: Sequence[str] = ("logs",))
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Sizes so small that a few dozen rows go through pieces, batches, chunks and ranges of users."""
-    for steps in (shard_steps, item_steps):
-        patch.setattr(steps, "ROWS_AT_A_TIME", 5)
+    patch.setattr(shard_steps, "ROWS_AT_A_TIME", 5)
     patch.setattr(partitions, "_PARTITION", 4)
     patch.setattr(pieces, "_BYTES", 40)
     patch.setattr(pieces, "_BYTES_AT_ONCE", 25)

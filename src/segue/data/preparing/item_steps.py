@@ -20,11 +20,12 @@ import numpy.typing as npt
 from segue.data.dataset import Dataset
 from segue.data.item_shards import array_types, item_shard_name, write_entry
 from segue.data.order import time_order
+from segue.data.preparing import shard_steps
 from segue.data.preparing.partitions import ranges_of
-from segue.data.preparing.shard_steps import ROWS_AT_A_TIME, ShardJob, complete
+from segue.data.preparing.shard_steps import ShardJob, complete
 from segue.data.ragged import Int64, offsets_of
 from segue.data.shards import shard_name
-from segue.data.spool import Spool, chunks, scatter
+from segue.data.spool import Spool, chunks, release, scatter
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def divide_by_item(whole: ItemJob, shard: int) -> tuple[int, ...]:
     starts = np.append(0, np.load(job.folder / "common" / f"merged-starts-{shard:05d}.npy"))
     with complete(job.folder / "by-item" / shard_name(shard)) as folder:
         spools = [Spool(folder / item_shard_name(number), whole.types) for number in range(job.shards)]
-        for part in chunks(dataset.n_interactions, ROWS_AT_A_TIME):
+        for part in chunks(dataset.n_interactions, shard_steps.ROWS_AT_A_TIME):
             rows = np.arange(part.start, part.stop)
             user = np.searchsorted(dataset.offsets, rows, side="right") - 1
             items = np.array(dataset.items[part])
@@ -93,6 +94,9 @@ def divide_by_item(whole: ItemJob, shard: int) -> tuple[int, ...]:
                 values = getattr(dataset, name)
                 columns |= {} if values is None else {name: np.array(values[part])}
             scatter(columns, ranges[items], spools)
+            for array in (dataset.items, dataset.times, dataset.ratings):
+                if array is not None:
+                    release(array)
         return tuple(spool.rows for spool in spools)
 
 
@@ -115,11 +119,13 @@ def write_items(whole: ItemJob, rows: Sequence[tuple[int, ...]], number: int) ->
     final = {name: dtype for name, dtype in types.items() if name != "item"}
     with complete(job.folder / "made" / item_shard_name(number)) as folder:
         histories = Spool(folder, final, final_rows=total)
-        for spool in _gathered(whole, rows, number, first, ranges_of(counts, total), folder / "unsorted"):
+        for spool in _gathered(
+            whole, rows, number, first, ranges_of(counts, total, shard_steps.ROWS_AT_A_TIME), folder / "unsorted"
+        ):
             columns = spool.load()
             spool.remove()
-            order = _order(columns["item"], columns.get("times"), columns["order"])
-            histories.append({name: columns[name][order] for name in final})
+            order = _order(columns.pop("item"), columns.get("times"), columns["order"])
+            histories.append({name: columns.pop(name)[order] for name in final})
         shutil.rmtree(folder / "unsorted", ignore_errors=True)
         own = {"number": number, "of": job.shards, "preparation": whole.preparation}
         write_entry(folder, first, offsets_of(counts), own)
@@ -137,7 +143,7 @@ def _gathered(
     spools = [Spool(folder / str(small), whole.types) for small in range(int(range_of.max(initial=0)) + 1)]
     for shard, of_range in enumerate(rows):
         source = whole.job.folder / "by-item" / shard_name(shard) / item_shard_name(number)
-        for _, columns in Spool.reopened(source, whole.types, of_range[number]).pieces(ROWS_AT_A_TIME):
+        for _, columns in Spool.reopened(source, whole.types, of_range[number]).pieces(shard_steps.ROWS_AT_A_TIME):
             scatter(columns, range_of[columns["item"] - first], spools)
     return spools
 

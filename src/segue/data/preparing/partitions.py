@@ -133,17 +133,19 @@ def _batches(size: int, frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     return frame.collect_batches(chunk_size=size, maintain_order=True, engine="streaming")
 
 
-def ranges_of(counts: Int64, rows: int) -> npt.NDArray[np.int16]:
-    """Number of the range of users (n_users + 1,) of each user, for ranges small enough to sort.
+def ranges_of(counts: Int64, rows: int, size: int | None = None) -> npt.NDArray[np.int16]:
+    """Number of the range (n,) of each user or item, for ranges small enough to sort.
 
     Parameters
     ----------
     counts
-        (n_users + 1,) interactions of each user.
+        (n,) interactions of each.
     rows
         Their sum.
+    size
+        Interactions of a range; `_PARTITION` when None, and always so many that there are not too many ranges.
     """
-    size = max(_PARTITION, rows // _MOST_PARTITIONS)
+    size = max(size or _PARTITION, rows // _MOST_PARTITIONS)
     return ((np.cumsum(counts) - counts) // size).astype(np.int16)
 
 
