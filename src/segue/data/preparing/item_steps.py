@@ -86,10 +86,12 @@ def divide_by_item(whole: ItemJob, shard: int) -> tuple[int, ...]:
     with complete(job.folder / "by-item" / shard_name(shard)) as folder:
         spools = [Spool(folder / item_shard_name(number), whole.types) for number in range(job.shards)]
         for part in chunks(dataset.n_interactions, shard_steps.ROWS_AT_A_TIME):
-            rows = np.arange(part.start, part.stop)
-            user = np.searchsorted(dataset.offsets, rows, side="right") - 1
+            first, last = np.searchsorted(dataset.offsets, [part.start, part.stop - 1], side="right") - 1
+            edges = dataset.offsets[first : last + 2].clip(part.start, part.stop)
+            user = np.repeat(np.arange(first, last + 1), np.diff(edges))
             items = np.array(dataset.items[part])
-            columns = {"item": items, "users": users[user], "order": starts[user] + rows - dataset.offsets[user]}
+            positions = (starts - dataset.offsets[:-1])[user] + np.arange(part.start, part.stop)
+            columns = {"item": items, "users": users[user], "order": positions}
             for name in ("times", "ratings"):
                 values = getattr(dataset, name)
                 columns |= {} if values is None else {name: np.array(values[part])}
@@ -149,7 +151,14 @@ def _gathered(
 
 
 def _order(items: npt.NDArray[np.int32], times: Int64 | None, positions: npt.NDArray[np.integer[Any]]) -> Int64:
-    """Order (n,) by item, then time, then position."""
-    by_position = np.argsort(positions)
-    order = time_order(items[by_position], None if times is None else times[by_position])
-    return by_position if order is None else by_position[order]
+    """Order (n,) by item, then time, then position. Few rows share item and time, so only these are sorted again."""
+    order = time_order(items, positions.astype(np.int64) if times is None else times)
+    order = np.arange(len(items)) if order is None else order
+    if times is None:
+        return order
+    item, time = items[order], times[order]
+    follows = np.append(False, (item[1:] == item[:-1]) & (time[1:] == time[:-1]))
+    tied = np.flatnonzero(follows | np.append(follows[1:], False))
+    rows = order[tied]
+    order[tied] = rows[np.lexsort((positions[rows], times[rows], items[rows]))]
+    return order
