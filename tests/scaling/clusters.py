@@ -60,6 +60,8 @@ class Nodes:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self.folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: it holds sockets
+        # PyTorch asks for the name of each address; a name server that is out of reach takes ten seconds not to answer.
+        self._no_server = logs / "resolv.conf"
         self._number = os.getpid() % 60_000
         self.networks: list[str] = []
         self._nodes: dict[int, subprocess.Popen[bytes]] = {}
@@ -67,6 +69,7 @@ class Nodes:
         self._port = 6379 if self.are_separate else _free_port()
         if self.are_separate:
             self._connect()
+            self._no_server.touch()
 
     def __enter__(self) -> Nodes:
         return self
@@ -188,6 +191,7 @@ class Nodes:
         if not self.are_separate:
             return words
         mounts = f"mount -t tmpfs tmpfs {self.folder} && mount -t tmpfs -o size=200m tmpfs /dev/shm"
+        mounts += f" && mount --bind {self._no_server} /etc/resolv.conf"
         inner = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         script = f'{mounts} && exec "$@"'
         return ["ip", "netns", "exec", self.networks[number], *inner, "sh", "-c", script, "node", *words]
