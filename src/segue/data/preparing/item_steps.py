@@ -83,6 +83,7 @@ def divide_by_item(whole: ItemJob, shard: int) -> tuple[int, ...]:
     dataset = Dataset.open(job.folder / "made" / shard_name(shard), verify=False)
     users = np.append(0, np.load(job.folder / "common" / f"merged-users-{shard:05d}.npy"))
     starts = np.append(0, np.load(job.folder / "common" / f"merged-starts-{shard:05d}.npy"))
+    shift = starts - dataset.offsets[:-1]  # from a position in the shard to that in the merged Dataset
     with complete(job.folder / "by-item" / shard_name(shard)) as folder:
         spools = [Spool(folder / item_shard_name(number), whole.types) for number in range(job.shards)]
         for part in chunks(dataset.n_interactions, shard_steps.ROWS_AT_A_TIME):
@@ -90,8 +91,8 @@ def divide_by_item(whole: ItemJob, shard: int) -> tuple[int, ...]:
             edges = dataset.offsets[first : last + 2].clip(part.start, part.stop)
             user = np.repeat(np.arange(first, last + 1), np.diff(edges))
             items = np.array(dataset.items[part])
-            positions = (starts - dataset.offsets[:-1])[user] + np.arange(part.start, part.stop)
-            columns = {"item": items, "users": users[user], "order": positions}
+            rows = np.arange(part.start, part.stop)
+            columns = {"item": items, "users": users[user], "order": shift[user] + rows}
             for name in ("times", "ratings"):
                 values = getattr(dataset, name)
                 columns |= {} if values is None else {name: np.array(values[part])}
@@ -121,9 +122,8 @@ def write_items(whole: ItemJob, rows: Sequence[tuple[int, ...]], number: int) ->
     final = {name: dtype for name, dtype in types.items() if name != "item"}
     with complete(job.folder / "made" / item_shard_name(number)) as folder:
         histories = Spool(folder, final, final_rows=total)
-        for spool in _gathered(
-            whole, rows, number, first, ranges_of(counts, total, shard_steps.ROWS_AT_A_TIME), folder / "unsorted"
-        ):
+        range_of = ranges_of(counts, total, shard_steps.ROWS_AT_A_TIME)
+        for spool in _gathered(whole, rows, number, first, range_of, folder / "unsorted"):
             columns = spool.load()
             spool.remove()
             order = _order(columns.pop("item"), columns.get("times"), columns["order"])
