@@ -260,11 +260,13 @@ def test_models_of_baskets_stand_by_their_ndcg(results: Path) -> None:
     runs = [run("markov", 0, 0.05), run("my-model", 0, 0.18), run("my-model", 1, 0.18)]
     (results / "baskets.json").write_text(json.dumps({"summary": summary, "runs": runs}))
     found = rows(results, ROOT / "docs" / "baskets.md")
-    first = next(place for place, row in enumerate(found) if "bought before" in row and "recall@10" in row)
-    assert found[first + 2 : first + 4] == [
-        "| my-model | .1500 ± .0100 | .1800 |  |  |  |  |  |  | 2.50 | 3,000 | 500 | 2 seeds |",
-        "| Markov | .0600 | .0500 |  | .0800 |  |  |  |  | 2.00 | 3,000 | 500 | one seed |",
+    whole = next(place for place, row in enumerate(found) if "recall@10" in row and "s to fit" in row)
+    assert found[whole + 2 : whole + 4] == [
+        "| my-model | .1500 ± .0100 | .1800 |  | 2.50 | 3,000 | 500 | 2 seeds |",
+        "| Markov | .0600 | .0500 |  | 2.00 | 3,000 | 500 | one seed |",
     ]
+    parts = next(place for place, row in enumerate(found) if "bought before" in row)
+    assert found[parts + 2 : parts + 4] == ["| my-model |  |  |  |  |  |", "| Markov | .0800 |  |  |  |  |"]
     page = (results.parent / "baskets.md").read_text(encoding="utf-8")
     assert "48% of the items were in an earlier basket" in page.replace("\n", " ")
 

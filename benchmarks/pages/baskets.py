@@ -1,40 +1,44 @@
-"""Table of the page on baskets: every model on the last basket of each household."""
+"""Tables of the page on baskets: every model on the last basket of each household."""
 
 from __future__ import annotations
 
 from pages.cells import MODELS, Result, cores, decimal, made, mean, none_yet, number, seeds, table, wrapped
 
-COLUMNS = {  # metric: heading
-    "recall@10": "recall@10",
-    "ndcg@10": "NDCG@10",
-    "hr@10": "HR@10",
+WHOLE = {"recall@10": "recall@10", "ndcg@10": "NDCG@10", "hr@10": "HR@10"}
+"""Metric → heading of the first table."""
+PARTS = {
     "repeat_recall@10": "bought before",
     "repeat_own_recall@10": "among such",
     "explore_recall@10": "new",
     "explore_own_recall@10": "among such",
     "listed_repeats@10": "repeats in lists",
 }
+"""Metric → heading of the second table."""
 
 
 def baskets(results: dict[str, Result]) -> str:
-    """Sentence on the data, and a table with a row per model, highest NDCG@10 on the test first."""
+    """Sentence on the data, and two tables with a row per model, highest NDCG@10 on the test first."""
     if "baskets" not in results:
         return none_yet("baskets.py")
     result = results["baskets"]
     runs = result["runs"]
-    rows = []
+    rows, parts = [], []
     for model, row in sorted(result["summary"].items(), key=lambda pair: -pair[1]["test ndcg@10"]):
         own = [run for run in runs if run["model"] == model]
-        cells = [mean(row, f"test {metric}") for metric in COLUMNS]
         cost = [
             number(sum(run["seconds"] for run in own) / len(own)),
             number(max(run["users_per_second"] for run in own)),
             f"{max(run['peak_memory'] for run in own) / 1e6:,.0f}",
         ]
-        rows.append([named(model), *cells, *cost, seeds(int(row["seeds"]))])
-    heads = ["", *COLUMNS.values(), "s to fit", "users/s", "MB", ""]
-    parts = [of_the_data(runs[0]), table(heads, rows), made("baskets.py", runs)]
-    return "\n\n".join([*parts, *epoch_of_parsrec(results)])
+        whole, part = ([mean(row, f"test {metric}") for metric in metrics] for metrics in (WHOLE, PARTS))
+        rows.append([named(model), *whole, *cost, seeds(int(row["seeds"]))])
+        parts.append([named(model), *part])
+    tables = [
+        table(["", *WHOLE.values(), "s to fit", "users/s", "MB", ""], rows),
+        "Recall@10 of what was bought before and of what is new, apart:",
+        table(["", *PARTS.values()], parts),
+    ]
+    return "\n\n".join([of_the_data(runs[0]), *tables, made("baskets.py", runs), *epoch_of_parsrec(results)])
 
 
 def named(model: str) -> str:
