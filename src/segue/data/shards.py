@@ -194,10 +194,7 @@ class Shards:
     @cached_property
     def users(self) -> Vocabulary:
         """All users, with the codes that they have in `merged` and in the shards of items. It is made on first use."""
-        return placed(self._user_ids()).users
-
-    def _user_ids(self) -> list[pl.Series]:
-        return [self.shard(number).users.ids for number in range(self.n_shards)]
+        return placed([shard.users.ids for shard in self]).users
 
     @checked
     def item_shard(self, number: int) -> ItemShard:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segue.data.dataset import Dataset
 from segue.errors import ConfigError
+from segue.inference.checkpoint import read_note
 from segue.models.base import TrainableModel
 from segue.models.growth import carry
 from segue.training.checkpoint import load_checkpoint, restore_optimizer
@@ -50,7 +51,7 @@ def carried_optimizer(
     StorageError
         The checkpoint is damaged, or does not fit the model of the run.
     """
-    told, tensors = checkpoint_to_continue(file, settings)
+    told, (tensors, _) = options_to_continue(file, settings), load_checkpoint(file)
     donor, receiver = deepcopy(former), deepcopy(model)
     optimizer = make_optimizer(donor, told)
     restore_optimizer(optimizer, tensors, file)
@@ -78,24 +79,23 @@ def carried_optimizer(
     return carried
 
 
-def checkpoint_to_continue(file: Path, settings: Training) -> tuple[Training, dict[str, Tensor]]:
-    """Options and tensors of a checkpoint, whose optimizer a training with these options can continue.
+def options_to_continue(file: Path, settings: Training) -> Training:
+    """Options of the training that left a checkpoint, whose optimizer one with the options `settings` can continue.
 
     Raises
     ------
     ConfigError
         The run had another optimizer.
     StorageError
-        The checkpoint is damaged.
+        The note of the checkpoint cannot be read.
     """
-    tensors, note = load_checkpoint(file)
-    told = Training.from_dict({**FORMERLY, **note["identity"]["training"]})
+    told = Training.from_dict({**FORMERLY, **read_note(file)["identity"]["training"]})
     if _family(told) != _family(settings):
         raise ConfigError(
             f"start_optimizer='continued': {file.parent} was trained with {told.optimizer}, and the new training has "
             f"optimizer={settings.optimizer!r}. Take the same, or start_optimizer='new'."
         )
-    return told, tensors
+    return told
 
 
 def _family(settings: Training) -> tuple[str, bool]:

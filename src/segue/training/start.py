@@ -17,7 +17,7 @@ from segue.inference.loading import load
 from segue.inference.recommender import Recommender
 from segue.models.base import Model, ModelConfig, TrainableModel
 from segue.models.growth import carry, check_start, weights_fingerprint
-from segue.training.carried_optimizer import carried_optimizer, checkpoint_to_continue
+from segue.training.carried_optimizer import carried_optimizer, options_to_continue
 from segue.training.config import Training
 from segue.training.run_manifest import RUN
 
@@ -60,7 +60,7 @@ class Start:
                 f"start_optimizer='continued': {where} no state of an optimizer. Give the folder of a run, or take "
                 "start_optimizer='new'."
             )
-        checkpoint_to_continue(self._last, settings)
+        options_to_continue(self._last, settings)
 
     def optimizer_for(self, model: TrainableModel, dataset: Dataset, settings: Training) -> dict[str, Tensor]:
         """State of the optimizer for a new model, as `optimizer_tensors` names it; empty if it begins anew."""
