@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def trained(folder: Path) -> Path:
     """A trained run of 5,000 users."""
     data = segue.simulate(5_000, 4, seed=1).dataset()
     training = segue.Training(epochs=1, cpu=True, batch_size=512)
-    config = segue.SASRec(width=8, blocks=1, max_length=10)
+    config = segue.SASRec(width=8, blocks=1, max_length=10, windows="newest")
     segue.fit(config, segue.leave_last_out(data), training=training, out=folder / "run", quiet=True)
     return folder / "run"
 
@@ -49,15 +50,17 @@ def trained(folder: Path) -> Path:
 def test_two_nodes(tmp_path: Path) -> None:
     """One cluster for all steps, which take the time of its start."""
     pytest.importorskip("ray")
-    run = trained(tmp_path)
     folders = [tmp_path / name for name in ("nodes", "lists", "figures", "version", "shards", "training")]
     for folder in folders:
         folder.mkdir()
     with Nodes(folders[0]) as nodes:
         if not nodes.are_separate:
             warnings.warn("no namespaces can be made here: the nodes share a network and an address", stacklevel=1)
-        nodes.start(0)
-        nodes.start(1)
+        with ThreadPoolExecutor() as beside:
+            training = beside.submit(trained, tmp_path)
+            nodes.start(0)
+            nodes.start(1)
+            run = training.result()
         lists_after_a_killed_program_and_a_killed_node(nodes, run, folders[1])
         nodes.start(1)
         an_evaluation_whose_node_is_killed(nodes, run, folders[2])
@@ -153,7 +156,7 @@ def a_preparation_whose_node_is_killed(nodes: Nodes, tmp_path: Path) -> None:
 TRAINING = [
     "--model", "sasrec", "--model.width", "8", "--model.blocks", "1", "--model.loss", "sampled-softmax",
     "--model.negatives", "7", "--model.repeats", "false", "--training.batch-size", "2", "--training.cpu",
-    "--training.epochs", "6", "--training.divide-tables", "--training.save-every-steps", "3",
+    "--training.epochs", "4", "--training.divide-tables", "--training.save-every-steps", "3",
     "--training.validation-exclude-seen", "false",
 ]  # fmt: skip
 
@@ -174,7 +177,7 @@ def a_training_whose_node_is_killed(nodes: Nodes, tmp_path: Path) -> None:
     for one in (planned, program):
         code, _, errors = ended(one)
         assert code == 0, errors
-    assert segue.load(tmp_path / "killed").metadata["training"]["epochs"] == 6
+    assert segue.load(tmp_path / "killed").metadata["training"]["epochs"] == 4
     for name in ("last.safetensors", "best.safetensors"):
         (expected, note), (resumed, other) = (load_checkpoint(tmp_path / run / name) for run in ("planned", "killed"))
         assert expected.keys() == resumed.keys()

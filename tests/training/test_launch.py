@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
@@ -67,6 +68,9 @@ def test_ctrl_c_stops_all_after_the_same_step_and_the_run_goes_on_from_there(sho
 def test_exit_codes_and_restored_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     (tmp_path / "tiny.py").write_text(
         "import os, sys\n"
@@ -78,6 +82,7 @@ def test_exit_codes_and_restored_state(tmp_path: Path, monkeypatch: pytest.Monke
     assert [(tmp_path / f"rank-{rank}").read_text() for rank in (0, 1)] == [f"2{threads}"] * 2
     assert launch(["tiny", str(tmp_path / "rank-"), "fail"], 2) == 3
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert not [*scratch.iterdir()]
     assert "OMP_NUM_THREADS" not in os.environ
     assert logging.root.manager.disable == logging.NOTSET
 

@@ -33,7 +33,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
     KeyboardInterrupt
         Ctrl-C or SIGTERM came, and the processes have saved and ended. A second Ctrl-C ends them at once.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -45,6 +45,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # otherwise it leaves an empty folder in /tmp
         shutdown_timeout=_SECONDS_TO_STOP,
     )
     try:
