@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segue.errors import ConfigError, DataError
+from segue.plain_text import read_text
 
 
 def only_one(**given: object) -> str:
@@ -45,11 +46,9 @@ def read_ids(path: str | Path) -> list[str]:
         The file is not there, is not text, or holds no id.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(Path(path)).splitlines()
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; expected one raw id per line.") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason}); expected one raw id per line.") from None
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
         raise DataError(f"{path} is empty: expected one raw id per line.")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from segue.errors import ConfigError
+from segue.plain_text import read_text
 
 
 def read_config(path: str | Path, aliases: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -27,10 +28,10 @@ def read_config(path: str | Path, aliases: Mapping[str, str] | None = None) -> d
         The file cannot be read, is not YAML, or is not a mapping of options.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(Path(path), error=ConfigError))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such configuration file.") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None

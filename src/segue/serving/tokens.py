@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from segue.errors import ConfigError
 from segue.files import atomic_file
+from segue.plain_text import read_text
 
 Right = Literal["read", "write", "admin"]
 RIGHTS: tuple[Right, ...] = ("read", "write", "admin")
@@ -65,10 +66,10 @@ def read_tokens(path: Path) -> tuple[Token, ...]:
         The file cannot be read, or a token in it is not complete.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path, error=ConfigError))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; `segue token new --tokens {path}` makes one.") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} is no file of tokens: {error}.") from None
     tables = content.get("tokens")
     if not isinstance(tables, dict) or not tables:

@@ -245,6 +245,10 @@ HEAD = "user,item,rating,time\n1,2,3,900000000\n1,3,3,900000001\n"
         ("1,2,3,1588687728923", r"line 4: the time .* is '1588687728923'.*several units\? .*time_unit="),
         ("1,2,3,", r"line 4: the time .* is missing\. 2 rows have no time.*time=False"),
         ("1,2,good,900000002", r"line 4: the rating .* is 'good'; expected a number"),
+        (
+            '1,2,"4,5",900000002',
+            r"line 4: the rating .* is '4,5'; expected a number.* Write a point for the comma, or ",
+        ),
         ("1,2,NaN,900000002", r"line 4: the rating .* is 'NaN'"),
         (",2,3,900000002", r"line 4: the user .* is missing\. 2 rows have no user\."),
         ("1,,3,900000002", r"line 4: the item .* is missing"),

@@ -22,6 +22,7 @@ from segue.data.sessions import converted
 from segue.data.stored import N_PARTS, is_in_order
 from segue.data.vocabulary import Vocabulary, as_ids
 from segue.errors import ConfigError, DataError
+from segue.plain_text import read_text, require_text
 
 TRAINING, VALIDATION_HISTORY, VALIDATION, TEST_HISTORY, TEST = range(N_PARTS)
 """Values of `Dataset.parts`."""
@@ -254,8 +255,8 @@ def _of_gsasrec(folder: Path) -> list[_Rows | _Steps]:
 def _lines(file: Path) -> pl.Series:
     """Lines of a text file, with single blanks."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(file)
+    except OSError as error:
         raise DataError(f"{file} cannot be read: {error}") from None
     return pl.Series(text.splitlines(), dtype=pl.String).str.strip_chars().str.replace_all(r"\s+", " ")
 
@@ -276,6 +277,7 @@ def _item_lists(source: Any, code: int, reading: ReadOptions) -> _Steps | None:
     user = reading.user if isinstance(reading.user, str) else next(iter(users), None)
     if user not in names or f"{item}_list" not in names:
         raise DataError(f"{path} has the columns {', '.join(header)}: name that of the users with user=.")
+    require_text(path)
     try:
         frame = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None, new_columns=names)
     except pl.exceptions.PolarsError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from segue.errors import ColumnError, DataError
 
 _IDS = ("user", "item", "session")
 _AS_TEXT = ("text", "words")  # levels of `read_id` at which an id may be any word
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 @dataclass(frozen=True)
@@ -286,7 +288,11 @@ def _explained(table: Table, part: Part, row: dict[str, object], counts: Counter
             f"{named} is {problem}. {_rows(missing)} no {role}. Fill them in, or leave such rows out with "
             f"bad_rows='drop'{'' if role in ('user', 'item') else f', or the column with {role}=False'}."
         )
-    hint = "Values in several units? Give the unit with time_unit=, or l" if role == "time" else "L"
+    hint = "L"
+    if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value.strip()):
+        hint = "Write a point for the comma, or l"
+    elif role == "time":
+        hint = "Values in several units? Give the unit with time_unit=, or l"
     return DataError(
         f"{named} is {value!r}; expected {reading.expected}. {_rows(unreadable)} such a "
         f"value. {hint}eave such rows out with bad_rows='drop'."

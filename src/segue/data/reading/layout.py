@@ -15,6 +15,7 @@ from segue.data.reading.columns import Column, by_name
 from segue.data.reading.files import Scratch
 from segue.data.reading.values import Stated
 from segue.errors import DataError
+from segue.plain_text import not_text
 
 MARK = "\u241f"  # begins the names of columns that are made here: no column of a log is called like this
 ROW = f"{MARK}row"  # number of the line, row or object, from 1
@@ -87,6 +88,14 @@ class Head:
             The file is empty or binary.
         """
         return self._lines_after_blank_ones[0]
+
+    def require_text(self) -> None:
+        """Raise a DataError if the first lines are not UTF-8. Later ones are reported by the reader."""
+        lines = self.start.split(b"\n", _SNIFFED_LINES)[:_SNIFFED_LINES]
+        for number, line in enumerate(lines if self.is_whole else lines[:-1], 1):
+            problem = not_text(line)
+            if problem is not None:
+                raise DataError(f"{self.name}, line {number}: {problem}")
 
     @property
     def blank_lines(self) -> int:
@@ -295,13 +304,7 @@ class FileFormat(Layout, ABC):
         """The error for the first line that is not UTF-8 or has a problem; None if there is none."""
         with path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
-                try:
-                    problem = self.problem_of(line.decode("utf-8"))
-                except UnicodeDecodeError as error:
-                    problem = (
-                        f"byte {line[error.start]:#04x} at column {error.start + 1} is not UTF-8. "
-                        f"Convert the file, for example with iconv -f latin1 -t utf-8."
-                    )
+                problem = not_text(line) or self.problem_of(line.decode("utf-8"))
                 if problem is not None:
                     return DataError(f"{name}, line {number}: {problem}")
         return None

@@ -17,6 +17,7 @@ from segue.data.reading.frames import from_frame
 from segue.data.reading.layout import BROKEN, ROW, UNREADABLE, Head, NoRowsError
 from segue.data.tables.kinds import Kind
 from segue.errors import DataError, nearest
+from segue.plain_text import read_text, require_text
 
 _TYPES: Mapping[str, Kind] = {
     "token": "category",
@@ -110,7 +111,11 @@ def _read_file(path: Path, name: str, role: str, scratch: Scratch) -> RawTable:
 def _read_text(path: Path, name: str, scratch: Scratch) -> RawTable:
     head = Head(path, name, header=True)
     layout = (Inter if Inter.recognizes(head) else Csv).detect(head)
-    frame = layout.part(path, name, scratch).frame.collect()
+    try:
+        frame = layout.part(path, name, scratch).frame.collect()
+    except UNREADABLE:
+        require_text(path, name)
+        raise
     if BROKEN in frame.columns:
         rows = frame.filter(pl.col(BROKEN).fill_null(True))
         if len(rows):
@@ -126,7 +131,7 @@ def _read_text(path: Path, name: str, scratch: Scratch) -> RawTable:
 
 
 def _read_json(path: Path, name: str, role: str) -> RawTable:
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, name)
     try:
         content = json.loads(text)
     except json.JSONDecodeError as error:

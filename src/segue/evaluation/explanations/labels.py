@@ -14,6 +14,7 @@ from segue.data.simulation.baskets import named
 from segue.data.simulation.planted import CATEGORIES, FIRST_ITEM, Planted
 from segue.data.vocabulary import Vocabulary
 from segue.errors import DataError
+from segue.plain_text import require_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,7 @@ def planted_labels(truth: Planted, dataset: Dataset) -> tuple[Labels, Labels]:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
+        require_text(path)
         return pl.read_csv(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; expected a CSV file with ids and labels.") from None

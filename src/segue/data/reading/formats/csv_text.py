@@ -93,6 +93,7 @@ class Csv(FileFormat):
     def detect(cls, head: Head) -> Self:
         """Separator, header, quotes and columns, found from the first lines."""
         lines, name, mark = head.lines, head.name, mark_of(head.quote)
+        head.require_text()
         separator = head.separator or _known_separator(lines, name, mark)
         _check_marks(separator, mark, name)
         rows, quotes = _rows(lines, separator, mark, asserted=head.quote is not None)
@@ -148,6 +149,7 @@ class Csv(FileFormat):
     def check_same(self, head: Head, first: str) -> None:
         """Raise a DataError unless a further file has the same header; without a header, lines are checked later."""
         lines = head.lines  # raises an error if there are none
+        head.require_text()
         if not self.named:
             return
         row = _rows(lines[:1], self.separator, self.mark)[0][0]
