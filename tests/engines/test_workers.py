@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from segue.cores import usable_cores
 from segue.engines.engine import Engine
 from segue.engines.workers import run_parts, workers
 from segue.errors import ConfigError, DataError, EngineError
@@ -115,7 +116,7 @@ def test_no_more_parts_are_drawn_than_there_are_workers() -> None:
 
 
 def test_cores_are_shared() -> None:
-    assert {int(one or 0) for _, one in run_parts(jobs.threads, range(2), TWO)} == {max(1, (os.cpu_count() or 1) // 2)}
+    assert {int(one or 0) for _, one in run_parts(jobs.threads, range(2), TWO)} == {max(1, usable_cores() // 2)}
     assert "POLARS_MAX_THREADS" not in os.environ
 
 

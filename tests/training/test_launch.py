@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 
+from segue.cores import usable_cores
 from segue.data.simulation.simulate import simulate
 from segue.inference.loading import load
 from segue.training.checkpoint import load_checkpoint
@@ -78,7 +79,7 @@ def test_exit_codes_and_restored_state(tmp_path: Path, monkeypatch: pytest.Monke
         "sys.exit(3 * (os.environ['RANK'] == '1') if sys.argv[2:] else 0)\n"
     )
     assert launch(["tiny", str(tmp_path / "rank-")], 2) == 0
-    threads = max(1, (os.cpu_count() or 1) // 2)
+    threads = max(1, usable_cores() // 2)
     assert [(tmp_path / f"rank-{rank}").read_text() for rank in (0, 1)] == [f"2{threads}"] * 2
     assert launch(["tiny", str(tmp_path / "rank-"), "fail"], 2) == 3
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segue.arguments import checked
+from segue.cores import limit_threads
 from segue.errors import ConfigError, StorageError
 from segue.inference.checkpoint import kept_epoch, load_epoch
 from segue.inference.hub import SCHEME, pull
@@ -57,6 +58,7 @@ def load(
     if epoch is not None:
         model = _model_of_epoch(Path(path), epoch, model)
         metadata = {**metadata, "epoch": epoch, "refit": False}
+    limit_threads()
     try:
         model = model if device is None else model.to(device)
     except (RuntimeError, AssertionError) as error:  # the type depends on the device and on the build of torch

@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from segue.arguments import checked
+from segue.cores import limit_threads
 from segue.data.dataset import Dataset
 from segue.data.splits.by_user import Holdout, Split
 from segue.errors import ConfigError
@@ -192,6 +193,7 @@ def _fitted(
 ) -> Recommender:
     """Fit after the folder is checked and locked; the arguments are those of `fit`, and the parts of the data."""
     keep_buffers()
+    limit_threads()
     started = time.perf_counter()
     part = watched if validation is None else validation
     chosen = left_open = left_to_data(config, config.resolved(train))

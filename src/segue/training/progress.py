@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from segue.cores import Waiting
 from segue.progress import Bar as CellBar
 from segue.progress import in_notebook
 from segue.training.curves import NOT_METRICS
+
+_BUSY = 0.2
+"""Share of an epoch that each thread waits for a core, from which on the machine counts as busy."""
 
 
 class Progress:
@@ -22,9 +27,12 @@ class Progress:
         self._bar: Bar | None = None
         self._cell: CellBar | None = None
         self._task: TaskID | None = None
+        self._waiting = Waiting()
+        self._told = False
 
     def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
         """Begin an epoch of `steps` steps; `done` of them are already completed."""
+        self._waiting = Waiting()
         if not self.quiet and in_notebook():
             self._cell = CellBar(f"epoch {epoch} of {epochs}: step", steps, delay=0.0)
             self._cell.set(done)
@@ -62,6 +70,21 @@ class Progress:
         texts += [f"{name} {metrics[name]:.4f}" for name in longest.values()]
         texts.append(f"{row['seconds']:.1f} s")
         self.console.print("  ".join(texts) + ("  [green]best[/]" if best else ""), highlight=False, soft_wrap=True)
+        self._tell_if_busy()
+
+    def _tell_if_busy(self) -> None:
+        """Say once that other programs slow the training down, and what helps."""
+        threads = torch.get_num_threads()
+        share = self._waiting.share(threads)
+        if threads > 1 and share > _BUSY and not self._told:
+            self._told = True
+            self.console.print(
+                f"Other programs use the cores too: each of the {threads} threads waited for one during {share:.0%} of "
+                "this epoch, and a step ends with its slowest thread. OMP_NUM_THREADS=1 is often several times faster "
+                "then.",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def close(self) -> None:
         """Remove the bar from the screen."""
