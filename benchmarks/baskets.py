@@ -10,7 +10,11 @@ is no refit. The items of a basket are ranked among all items, and items of the 
 their defaults, under any name that `segue train --model` takes, with settings behind the name. `--run` measures a saved
 run instead of training one, such as a blend; `{seed}` in its folder stands for the seed. Each model and seed has a
 process of its own, so that its memory can be measured: the largest resident memory from opening the Dataset to the last
-list. Lists are made three times, and the median counts. The result goes to results/baskets.json.
+list. Lists are made three times, and the median counts. The result goes to results/baskets.json, or with `--into` to
+another file there. PARSRec's shared negatives beside its softmax over all items, for the same number of epochs:
+
+    python benchmarks/baskets.py --into baskets_loss --epochs 4 --model \\
+        parsrec+loss=sampled-softmax parsrec+loss=softmax
 """
 
 from __future__ import annotations
@@ -117,6 +121,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, help="maximum; validation chooses among them")
     parser.add_argument("--patience", type=int, help="validations without a better figure, after which training ends")
+    parser.add_argument("--into", default="baskets", help="name of the file of results")
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     named = [(name, None) for name in arguments.model]
@@ -140,7 +145,7 @@ def main() -> None:
                 result = json.loads(done.stdout.splitlines()[-1])
                 shown = {metric: result["test"][metric] for metric in ("recall@10", "ndcg@10", "hr@10")}
                 print(name, seed, "no refit", shown, flush=True)
-                common.add_run("baskets", WHAT, result)
+                common.add_run(arguments.into, WHAT, result)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,8 @@ def baskets(results: dict[str, Result]) -> str:
         "Recall@10 of what was bought before and of what is new, apart:",
         table(["", *PARTS.values()], parts),
     ]
-    return "\n\n".join([of_the_data(runs[0]), *tables, made("baskets.py", runs), *epoch_of_parsrec(results)])
+    of_parsrec = [*epoch_of_parsrec(results), *losses_of_parsrec(results)]
+    return "\n\n".join([of_the_data(runs[0]), *tables, made("baskets.py", runs), *of_parsrec])
 
 
 def named(model: str) -> str:
@@ -60,6 +61,27 @@ def epoch_of_parsrec(results: dict[str, Result]) -> list[str]:
         f"{times}."
     )
     return [wrapped(text), made("parsrec_speed.py --groceries", runs)]
+
+
+def losses_of_parsrec(results: dict[str, Result]) -> list[str]:
+    """Table of PARSRec's losses after the same number of epochs, and its source; none without a result."""
+    runs = results.get("baskets_loss", {}).get("runs", [])
+    if not runs:
+        return []
+    rows = []
+    for run in runs:
+        sampled = run["config"]["negatives"] if run["config"]["loss"] == "sampled-softmax" else None
+        rows.append(
+            [
+                "softmax over all items" if sampled is None else f"{sampled} shared negatives",
+                number(run["training"]["epochs"]),
+                number(run["training"]["seconds"] / run["training"]["epochs"]),
+                *(decimal(run["test"][metric]) for metric in WHOLE),
+            ]
+        )
+    text = "PARSRec after the same number of epochs, with its shared negatives and with all items in the softmax:"
+    heading = ["", "epochs", "s per epoch", *WHOLE.values()]
+    return [wrapped(text), table(heading, rows), made("baskets.py --into baskets_loss", runs)]
 
 
 def of_the_data(run: Result) -> str:
