@@ -281,7 +281,7 @@ def test_what_is_never_reached_is_said(results: Path) -> None:
 
 def test_variants_are_compared_with_the_defaults_of_the_same_seeds(results: Path) -> None:
     found = rows(results, PAGE)
-    first = found.index("|  | MovieLens 100K: validation | MovieLens 100K: test | seeds | source |")
+    first = found.index("|  | validation | test | seeds | source |")
     assert found[first + 2 :][:4] == [
         "| `logq=True` | .1120 (+.0020) | .0910 (+.0010) | 1 | Bengio & Senécal 2008; Yi et al. 2019 |",
         "| **defaults** | .1050 | .0900 | 2 |  |",

@@ -78,25 +78,25 @@ def time_cut(results: dict[str, Result]) -> str:
 
 
 def tables(results: dict[str, Result], name: str, defaults: str | None, command: str) -> str:
-    """Table of the results `name`, and of the defaults in the results `defaults`, with the data for {}; lines below."""
-    runs = {data: results[name.format(data)]["runs"] for data in DATA if name.format(data) in results}
-    elsewhere = {data: results.get(defaults.format(data), {}) if defaults else {} for data in runs}
-    found = {data: Ablation.of(those, defaults_elsewhere(elsewhere[data])) for data, those in runs.items()}
-    lines = [made(f"{command} --data {data}", those) for data, those in runs.items()]
-    return "\n\n".join([by_gain(found), *lines]) if found else none_yet(command)
+    """Table of the results `name` with each dataset for {}, and of the defaults in the results `defaults`."""
+    parts = []
+    for data in DATA:
+        if name.format(data) in results:
+            runs = results[name.format(data)]["runs"]
+            elsewhere = results.get(defaults.format(data), {}) if defaults else {}
+            found = Ablation.of(runs, defaults_elsewhere(elsewhere))
+            parts += [f"**{DATA[data]}**", by_gain(found), made(f"{command} --data {data}", runs)]
+    return "\n\n".join(parts) if parts else none_yet(command)
 
 
-def by_gain(found: dict[str, Ablation]) -> str:
-    """Table with a row per variant, best validation first: NDCG@10 on each dataset and its gain over the defaults."""
-    names = dict.fromkeys(name for one in found.values() for name in one.variants)
+def by_gain(found: Ablation) -> str:
+    """Table with a row per variant, best validation first: NDCG@10, and its gain over the defaults."""
     rows = []
-    for name in sorted(names, key=lambda name: gain(name, list(found.values())), reverse=True):
-        runs_by_data = [one.variants.get(name, []) for one in found.values()]
-        cells = [figure(one, name, part) for one in found.values() for part in PARTS]
-        options = {} if name == DEFAULTS else next(runs for runs in runs_by_data if runs)[0]["changed"]
-        rows.append([changed(options), *cells, " / ".join(str(len(runs)) for runs in runs_by_data), source(options)])
-    heads = [f"{DATA[data]}: {part}" for data in found for part in PARTS]
-    return table(["", *heads, "seeds", "source"], rows)
+    for name in sorted(found.variants, key=lambda name: gain(name, found), reverse=True):
+        options = {} if name == DEFAULTS else found.variants[name][0]["changed"]
+        cells = [figure(found, name, part) for part in PARTS]
+        rows.append([changed(options), *cells, str(len(found.variants[name])), source(options)])
+    return table(["", *PARTS, "seeds", "source"], rows)
 
 
 def by_variant(runs: list[Result]) -> Variants:
@@ -123,21 +123,14 @@ def differences(runs: Ablation, name: str, part: str) -> list[float]:
     return [run[part][METRIC] - plain[key] for run, key in keys if key in plain]
 
 
-def gain(name: str, found: list[Ablation]) -> float:
-    """Mean relative gain on validation over the defaults, over the datasets on which both were run."""
-    shares = []
-    for one in found:
-        there = differences(one, name, "validation")
-        if there:
-            plain = statistics.mean(run["validation"][METRIC] for run in one.variants[DEFAULTS])
-            shares.append(statistics.mean(there) / plain)
-    return statistics.mean(shares) if shares else -math.inf
+def gain(name: str, found: Ablation) -> float:
+    """Mean gain on validation over the defaults, over the seeds that both ran."""
+    there = differences(found, name, "validation")
+    return statistics.mean(there) if there else -math.inf
 
 
 def figure(runs: Ablation, name: str, part: str) -> str:
     """Mean over seeds; in brackets the mean difference to the defaults, ± its standard deviation over seeds."""
-    if name not in runs.variants:
-        return ""
     value = decimal(statistics.mean(run[part][METRIC] for run in runs.variants[name]))
     there = differences(runs, name, part)
     if name == DEFAULTS or not there:
