@@ -202,6 +202,7 @@ def explain() -> Options:
 @settings(max_examples=40)
 @given(text=TEXT.filter(lambda text: not is_json_list(text)))
 @example(text="#")
+@example(text="--")
 @example(text="\u00a0# 7")
 def test_any_text_is_an_id(text: str, explain: Options) -> None:
     """Ids may look like a list, a number, a word of YAML or an option."""

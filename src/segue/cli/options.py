@@ -249,9 +249,12 @@ class OptionParser:
         return f"--{_spelt(key)}={self._guarded(key, taken)}"
 
     def _guarded(self, key: str, value: Any) -> Any:
-        """The value of an option; a text that the parser would take for a comment is marked, until `get`."""
-        is_comment = isinstance(value, str) and value.lstrip().startswith("#")
-        return _TEXT + value if is_comment and str in option_types.alternatives(self._types[key]) else value
+        """The value of an option; a text that the parser would take for something else is marked, until `get`.
+
+        It takes "# 7" for a comment, and "--" for the end of the options.
+        """
+        is_other = isinstance(value, str) and (value.lstrip().startswith("#") or value == "--")
+        return _TEXT + value if is_other and str in option_types.alternatives(self._types[key]) else value
 
     def _needed(self, name: str, value: str | None, words: deque[str], kind: object = str) -> str:
         taken = option_types.take_value(kind, value, words)
