@@ -84,8 +84,8 @@ def losses_of_parsrec(results: dict[str, Result]) -> list[str]:
         "seed, each with its default batch. The softmax takes more and smaller steps; which part of the difference "
         "comes from them was not measured."
     )
-    heading = ["", "epochs", "sessions per step", *WHOLE.values()]
-    return [wrapped(text), table(heading, rows), made("baskets.py --into baskets_loss", runs)]
+    heading = ["", "epochs", "batch size", *WHOLE.values()]
+    return [wrapped(text), table(heading, rows, texts=[0]), made("baskets.py --into baskets_loss", runs)]
 
 
 def of_the_data(run: Result) -> str:
