@@ -70,10 +70,11 @@ def losses_of_parsrec(results: dict[str, Result]) -> list[str]:
         return []
     rows = []
     for run in runs:
-        sampled = run["config"]["negatives"] if run["config"]["loss"] == "sampled-softmax" else None
+        config = run["config"]
+        sampled = config["loss"] == "sampled-softmax"
         rows.append(
             [
-                "softmax over all items" if sampled is None else f"{sampled} shared negatives",
+                f"{config['negatives']} shared negatives" if sampled else "softmax over all items",
                 str(run["training"]["epochs"]),
                 str(run["options"]["batch_size"]),
                 *(decimal(run["test"][metric]) for metric in WHOLE),

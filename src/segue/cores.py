@@ -22,6 +22,11 @@ def usable_cores() -> int:
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
+def threads_of_each(processes: int) -> int:
+    """Number of threads of each of several processes that share the usable cores; at least 1."""
+    return max(1, usable_cores() // processes)
+
+
 def limit_threads() -> None:
     """Let PyTorch have no more threads than a container may use cores, unless OMP_NUM_THREADS is set.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from segue.errors import DataError, SegueError
@@ -10,7 +11,7 @@ _MARK = "\ufeff"
 
 
 def not_text(line: bytes) -> str | None:
-    """What is wrong with a line that is not UTF-8, and what to do; None if it is.
+    """Description of a line that is not UTF-8, and of the way out; None if it is.
 
     >>> not_text("Größe".encode("latin-1"))
     'byte 0xf6 at column 3 is not UTF-8. Convert the file, for example with iconv -f latin1 -t utf-8.'
@@ -25,6 +26,14 @@ def not_text(line: bytes) -> str | None:
     return None
 
 
+def require_lines(lines: Iterable[bytes], name: str, error: type[SegueError] = DataError) -> None:
+    """Raise an error that names the first line that is not UTF-8, if there is one; `name` is that of the file."""
+    for number, line in enumerate(lines, 1):
+        problem = not_text(line)
+        if problem is not None:
+            raise error(f"{name}, line {number}: {problem}")
+
+
 def require_text(path: Path, name: str | None = None, error: type[SegueError] = DataError) -> None:
     """Raise an error that names the first line that is not UTF-8, if there is one.
 
@@ -36,10 +45,7 @@ def require_text(path: Path, name: str | None = None, error: type[SegueError] = 
         Class of the error.
     """
     with path.open("rb") as stream:
-        for number, line in enumerate(stream, 1):
-            problem = not_text(line)
-            if problem is not None:
-                raise error(f"{name or path}, line {number}: {problem}")
+        require_lines(stream, name or str(path), error)
 
 
 def read_text(path: Path, name: str | None = None, error: type[SegueError] = DataError) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from segue.cli.main import command_line
-from segue.cores import usable_cores
+from segue.cores import threads_of_each
 
 
 def run_workers(command: str, argv: Sequence[str], processes: int, silent: str) -> int:
@@ -24,7 +24,7 @@ def run_workers(command: str, argv: Sequence[str], processes: int, silent: str) 
         Option with which the others say less; what they write to standard output is thrown away.
     """
     words = command_line(command, [*argv, "--processes", "1"])
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, usable_cores() // processes))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(threads_of_each(processes))
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     others = [
         subprocess.Popen([sys.executable, "-m", *words, silent], env=environment, stdout=subprocess.DEVNULL)

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from segue.cores import usable_cores
+from segue.cores import threads_of_each
 from segue.engines.base import MOST_TRIES, Task, Tasks, Workers
 from segue.engines.work import Worker, result_of
 from segue.errors import EngineError
@@ -165,7 +165,7 @@ def _end_with_parent() -> None:
 def _shared_cores(number: int) -> Iterator[None]:
     """Give each process that starts in the context its share of the cores, unless the environment says otherwise."""
     own = [name for name in _THREADS if name not in os.environ]
-    share = str(max(1, usable_cores() // number))
+    share = str(threads_of_each(number))
     os.environ.update(dict.fromkeys(own, share))
     try:
         yield

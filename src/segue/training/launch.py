@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from segue.cores import usable_cores
+from segue.cores import threads_of_each
 
 _SECONDS_TO_STOP = 600
 """Longest time that a step or a validation in progress may continue after Ctrl-C or SIGTERM."""
@@ -51,7 +51,7 @@ def launch(arguments: Sequence[str], processes: int) -> int:
         shutdown_timeout=_SECONDS_TO_STOP,
     )
     try:
-        with _quiet_torch(), _threads(max(1, usable_cores() // processes)):
+        with _quiet_torch(), _threads(threads_of_each(processes)):
             elastic_launch(config, sys.executable)("-m", *arguments)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()

@@ -75,8 +75,10 @@ class Progress:
     def _tell_if_busy(self) -> None:
         """Say once that other programs slow the training down, and what helps."""
         threads = torch.get_num_threads()
+        if self.quiet or self._told or threads == 1:
+            return
         share = self._waiting.share(threads)
-        if threads > 1 and share > _BUSY and not self._told:
+        if share > _BUSY:
             self._told = True
             self.console.print(
                 f"Other programs use the cores too: each of the {threads} threads waited for one during {share:.0%} of "

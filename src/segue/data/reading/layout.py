@@ -15,7 +15,7 @@ from segue.data.reading.columns import Column, by_name
 from segue.data.reading.files import Scratch
 from segue.data.reading.values import Stated
 from segue.errors import DataError
-from segue.plain_text import not_text
+from segue.plain_text import not_text, require_lines
 
 MARK = "\u241f"  # begins the names of columns that are made here: no column of a log is called like this
 ROW = f"{MARK}row"  # number of the line, row or object, from 1
@@ -92,10 +92,7 @@ class Head:
     def require_text(self) -> None:
         """Raise a DataError if the first lines are not UTF-8. Later ones are reported by the reader."""
         lines = self.start.split(b"\n", _SNIFFED_LINES)[:_SNIFFED_LINES]
-        for number, line in enumerate(lines if self.is_whole else lines[:-1], 1):
-            problem = not_text(line)
-            if problem is not None:
-                raise DataError(f"{self.name}, line {number}: {problem}")
+        require_lines(lines if self.is_whole else lines[:-1], self.name)
 
     @property
     def blank_lines(self) -> int:
